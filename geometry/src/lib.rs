@@ -1,0 +1,42 @@
+//! Frames, SE(3), cameras, Procrustes alignment, five-frame trajectories and the metrics on them.
+//!
+//! Every part of EgoReasoner that speaks of a pose speaks of it in the types of this crate: the data loaders, the text
+//! of the reasoning chain, the reward, the evaluation and the robot's node. What is here is arithmetic: no I/O but TUM
+//! text files, no clock, no threads, no global state, and randomness only from a seed that the caller passes.
+//!
+//! # Conventions
+//! * Camera frames are optical: x right, y down, z forward.
+//! * `Transform<To, From>` maps points in `From` to points in `To` and is called `to_from_from`, so that adjacent names
+//!   of a product match: `odom_from_camera = odom_from_anchor * anchor_from_camera`.
+//! * Lengths are scene units: metres where the source is metric, an arbitrary unit where it is not ([`SceneScale`]
+//!   says which). Angles are radians inside, degrees in the names that end in `_deg`.
+//! * Pixels follow OpenCV: integer coordinates are the centres of pixels.
+//!
+//! # Limits
+//! The frame parameters catch mixed-up frames of one kind at compile time. They cannot tell camera 2 from camera 3, nor
+//! one world from another; [`Transform::relabel`] is the marked place where a frame changes its name.
+#![deny(missing_docs)]
+
+mod camera;
+pub mod epipolar;
+mod error;
+mod frame;
+pub mod metrics;
+mod odometry;
+mod procrustes;
+pub mod reward;
+mod stamp;
+mod svd;
+mod trajectory;
+pub mod tum;
+mod units;
+
+pub use camera::Intrinsics;
+pub use error::Error;
+pub use frame::{Anchor, Base, Camera, Frame, Odom, Transform, World, nearest_rotation};
+pub use metrics::{SceneScale, Summary, WindowErrors};
+pub use odometry::{Disagreement, Odometry, Outcome, Push};
+pub use procrustes::{RANK_RATIO, Similarity, kabsch, singular_ratio, umeyama};
+pub use stamp::{Stamp, Stamped};
+pub use trajectory::{WINDOW, WindowTrajectory};
+pub use units::{Metres, Radians};

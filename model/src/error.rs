@@ -1,0 +1,70 @@
+//! What can go wrong between a checkpoint folder and an answer.
+
+use std::path::PathBuf;
+
+/// Errors of the model crate. A bad answer of the model is not one of them: it is a value
+/// ([`crate::chain::ParseError`]).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the checkpoint folder is missing or can't be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A JSON file of the checkpoint folder does not say what it must.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A tensor is missing, or has another shape than the config asks for.
+    #[error("{}: {source}", path.display())]
+    Weights {
+        /// The folder.
+        path: PathBuf,
+        /// Names the tensor, what was expected and got.
+        source: candle_core::Error,
+    },
+    /// The config asks for something impossible.
+    #[error("config: {key}: expected {expected}, got {got}")]
+    Config {
+        /// Dotted key.
+        key: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// tokenizer.json can't be read or used.
+    #[error("{}: {message}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// An input of the wrong kind.
+    #[error("{what}: expected {expected}, got {got}")]
+    Input {
+        /// Which argument.
+        what: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+    /// A pose or camera was refused.
+    #[error(transparent)]
+    Geometry(#[from] geometry::Error),
+}
+
+/// Result of the model crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

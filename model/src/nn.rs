@@ -1,0 +1,181 @@
+//! The few layers that both towers share.
+//!
+//! candle's fused kernels (`softmax_last_dim`, `rms_norm`, `rope`, the fast path of `LayerNorm`) return tensors without
+//! a graph: a backward pass through them succeeds and simply has no gradient below. [`Kernels`] chooses between them and
+//! their differentiable twins once, when the model is built.
+
+use candle_core::{D, DType, Device, Module, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+use crate::Result;
+
+/// Which kernels the layers call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernels {
+    /// Fast, without gradients.
+    Fused,
+    /// Every operation has a backward.
+    Differentiable,
+}
+
+/// `y = x W^T + b`.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Loads `weight` `[out, in]` and, where asked for, `bias` `[out]`.
+    pub fn new(input: usize, output: usize, bias: bool, vb: VarBuilder<'_>) -> Result<Self> {
+        let stdev = (1.0 / input as f64).sqrt().min(0.06);
+        let weight = vb.get_with_hints((output, input), "weight", Init::Randn { mean: 0.0, stdev })?;
+        let bias = if bias { Some(vb.get_with_hints(output, "bias", Init::Const(0.0))?) } else { None };
+        Ok(Self { weight, bias })
+    }
+
+    /// The same map without bias and with a weight at hand, `[out, in]`.
+    pub fn from_weight(weight: Tensor) -> Self {
+        Self { weight, bias: None }
+    }
+
+    /// The same map with weight `[out, in]` and bias `[out]` at hand.
+    pub fn with_bias(weight: Tensor, bias: Tensor) -> Self {
+        Self { weight, bias: Some(bias) }
+    }
+}
+
+impl Module for Linear {
+    /// # Shapes
+    /// `[.., in] -> [.., out]`
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        // One flat matmul: candle copies the weight for every batch entry otherwise.
+        let (input, output) = (self.weight.dim(1)?, self.weight.dim(0)?);
+        let mut shape = x.dims().to_vec();
+        let rows = x.elem_count() / input.max(1);
+        let y = x.reshape((rows, input))?.matmul(&self.weight.t()?)?;
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        };
+        if let Some(last) = shape.last_mut() {
+            *last = output;
+        }
+        y.reshape(shape)
+    }
+}
+
+/// LayerNorm with weight and bias over the last dimension.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f32,
+    kernels: Kernels,
+}
+
+impl LayerNorm {
+    /// Loads `weight` and `bias`, `[width]` each.
+    pub fn new(width: usize, eps: f32, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
+        let weight = vb.get_with_hints(width, "weight", Init::Const(1.0))?;
+        let bias = vb.get_with_hints(width, "bias", Init::Const(0.0))?;
+        Ok(Self { weight, bias, eps, kernels })
+    }
+}
+
+impl Module for LayerNorm {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self.kernels {
+            Kernels::Fused => candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps),
+            Kernels::Differentiable => candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.eps),
+        }
+    }
+}
+
+/// RMSNorm over the last dimension.
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f32,
+    kernels: Kernels,
+}
+
+impl RmsNorm {
+    /// Loads `weight`, `[width]`.
+    pub fn new(width: usize, eps: f64, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
+        let weight = vb.get_with_hints(width, "weight", Init::Const(1.0))?;
+        Ok(Self { weight, eps: eps as f32, kernels })
+    }
+}
+
+impl Module for RmsNorm {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self.kernels {
+            Kernels::Fused => candle_nn::ops::rms_norm(&x.contiguous()?, &self.weight, self.eps),
+            Kernels::Differentiable => crate::autograd::rms_norm(x, &self.weight, self.eps),
+        }
+    }
+}
+
+/// Softmax over the last dimension.
+pub fn softmax(x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+    Ok(match kernels {
+        Kernels::Fused => candle_nn::ops::softmax_last_dim(&x.contiguous()?)?,
+        Kernels::Differentiable => crate::autograd::softmax(x)?,
+    })
+}
+
+/// Cosine and sine tables of a rotary embedding, one row a token.
+#[derive(Debug, Clone)]
+pub struct Rotary {
+    cos: Tensor, // [b, t, head_dim / 2]
+    sin: Tensor,
+}
+
+impl Rotary {
+    /// From the angles of every token.
+    ///
+    /// # Shapes
+    /// `angles`: `batch * tokens * half` values, radians
+    pub fn new(angles: &[f32], batch: usize, tokens: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let half = angles.len() / (batch * tokens).max(1);
+        let table = |f: fn(f32) -> f32| -> Result<Tensor> {
+            let values: Vec<f32> = angles.iter().map(|&a| f(a)).collect();
+            Ok(Tensor::from_vec(values, (batch, tokens, half), device)?.to_dtype(dtype)?)
+        };
+        Ok(Self { cos: table(f32::cos)?, sin: table(f32::sin)? })
+    }
+
+    /// Rotates the two halves of every head against each other.
+    ///
+    /// # Shapes
+    /// `[b, h, t, head_dim] -> [b, h, t, head_dim]`
+    pub fn apply(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        match kernels {
+            Kernels::Fused => Ok(candle_nn::rotary_emb::rope(&x.contiguous()?, &self.cos, &self.sin)?),
+            Kernels::Differentiable => {
+                let half = x.dim(D::Minus1)? / 2;
+                let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
+                let (cos, sin) = (self.cos.unsqueeze(1)?, self.sin.unsqueeze(1)?); // [b, 1, t, half]
+                let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+                let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+                Ok(Tensor::cat(&[first, second], D::Minus1)?)
+            }
+        }
+    }
+}
+
+/// `softmax(q k^T / sqrt(head_dim) + mask) v`.
+///
+/// # Shapes
+/// q `[b, h, t, e]`, k and v `[b, h, s, e]`, mask `[t, s]` -> `[b, t, h * e]`
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, kernels: Kernels) -> Result<Tensor> {
+    let (b, h, t, e) = q.dims4()?;
+    let scores = (q.contiguous()? * (1.0 / (e as f64).sqrt()))?.matmul(&k.t()?.contiguous()?)?; // [b, h, t, s]
+    let scores = match mask {
+        Some(mask) => scores.broadcast_add(mask)?,
+        None => scores,
+    };
+    let weights = softmax(&scores, kernels)?;
+    Ok(weights.matmul(&v.contiguous()?)?.transpose(1, 2)?.reshape((b, t, h * e))?)
+}

@@ -1,0 +1,204 @@
+//! The whole model: token embedding, vision tower, decoder, head.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Module, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::config::Config;
+use crate::nn::{Kernels, Linear};
+use crate::text::{Decoder, DecoderInput, KvCache, Position, embedding};
+use crate::vision::{Grid, VisionTower};
+use crate::{Error, Result};
+
+/// Qwen3-VL.
+#[derive(Debug, Clone)]
+pub struct Qwen3Vl {
+    visual: VisionTower,
+    embed_tokens: Tensor,
+    decoder: Decoder,
+    head: Linear,
+    config: Config,
+}
+
+/// One piece of a sequence, in the order in which the decoder reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segment<'a> {
+    /// Token ids.
+    Text(&'a [u32]),
+    /// The tokens of the next image; the grid is in patches.
+    Image(Grid),
+}
+
+/// Token embeddings and what must be added after the first layers.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// `[b, t, d]`
+    pub embeddings: Tensor,
+    /// `[b, t, d]` each, zero at text.
+    pub deepstack: Vec<Tensor>,
+}
+
+impl Qwen3Vl {
+    /// Loads a checkpoint folder (`config.json` and safetensors).
+    ///
+    /// # Errors
+    /// A file that is missing, a tensor that is missing or has another shape.
+    pub fn load(dir: &Path, kernels: Kernels, dtype: DType, device: &Device) -> Result<Self> {
+        let config = Config::from_dir(dir)?;
+        let vb = crate::weights::builder(dir, dtype, device)?;
+        Self::new(&config, kernels, vb).map_err(|error| match error {
+            Error::Tensor(source) => Error::Weights { path: dir.to_owned(), source },
+            other => other,
+        })
+    }
+
+    /// Builds the model on tensors at hand; with a trainable builder, missing ones are initialised.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape.
+    pub fn new(config: &Config, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
+        let root = vb.pp("model");
+        let embed_tokens = embedding(&config.text_config, root.pp("language_model"))?;
+        let head = if config.tie_word_embeddings {
+            Linear::from_weight(embed_tokens.clone())
+        } else {
+            Linear::new(config.text_config.hidden_size, config.text_config.vocab_size, false, vb.pp("lm_head"))?
+        };
+        Ok(Self {
+            visual: VisionTower::new(&config.vision_config, kernels, root.pp("visual"))?,
+            decoder: Decoder::new(&config.text_config, kernels, root.pp("language_model"))?,
+            embed_tokens,
+            head,
+            config: config.clone(),
+        })
+    }
+
+    /// The vision tower.
+    pub fn visual(&self) -> &VisionTower {
+        &self.visual
+    }
+
+    /// The decoder.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// What the model was built from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// An empty cache for at most `limit` tokens.
+    pub fn cache(&self, limit: usize) -> KvCache {
+        KvCache::new(self.decoder.depth(), limit.min(self.config.text_config.max_position_embeddings))
+    }
+
+    /// Token ids to embeddings.
+    ///
+    /// # Shapes
+    /// `ids` `[n]` -> `[n, d]`
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
+    pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(self.embed_tokens.index_select(ids, 0)?)
+    }
+
+    /// Puts text and image tokens into one batch of sequences.
+    ///
+    /// `ids` holds `b * t` token ids, image placeholders included; the k-th placeholder takes the k-th row of
+    /// `images`, whose rows follow the order of the batch.
+    ///
+    /// # Shapes
+    /// `images` and each of `deepstack` `[placeholders, d]`
+    ///
+    /// # Errors
+    /// Another number of placeholders than image rows.
+    pub fn embed_batch(&self, ids: &[u32], b: usize, images: &Tensor, deepstack: &[Tensor]) -> Result<Embedded> {
+        let device = self.embed_tokens.device();
+        let rows = images.dim(0)?;
+        let d = self.config.text_config.hidden_size;
+        let t = ids.len() / b.max(1);
+        let placeholders = ids.iter().filter(|&&id| id == self.config.image_token_id).count();
+        if placeholders != rows || ids.len() != b * t {
+            return Err(Error::Input {
+                what: "image placeholders",
+                expected: rows.to_string(),
+                got: placeholders.to_string(),
+            });
+        }
+        // One table of text rows followed by image rows, one gather: exact, and every operation has a gradient.
+        let mut next_image = ids.len() as u32;
+        let mut next_feature = 1u32;
+        let (mut gather, mut features) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+        for (i, &id) in ids.iter().enumerate() {
+            if id == self.config.image_token_id {
+                gather.push(next_image);
+                features.push(next_feature);
+                next_image += 1;
+                next_feature += 1;
+            } else {
+                gather.push(i as u32);
+                features.push(0);
+            }
+        }
+        let text = self.embed(&Tensor::new(ids, device)?)?;
+        let table = Tensor::cat(&[&text, images], 0)?;
+        let embeddings = table.index_select(&Tensor::new(gather, device)?, 0)?.reshape((b, t, d))?;
+        let features = Tensor::new(features, device)?;
+        let zero = Tensor::zeros((1, d), embeddings.dtype(), device)?;
+        let deepstack = deepstack
+            .iter()
+            .map(|rows| Ok(Tensor::cat(&[&zero, rows], 0)?.index_select(&features, 0)?.reshape((b, t, d))?))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Embedded { embeddings, deepstack })
+    }
+
+    /// Hidden states to logits.
+    ///
+    /// # Shapes
+    /// `[.., d] -> [.., vocab]`
+    ///
+    /// # Errors
+    /// Another width than the model's.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        Ok(self.head.forward(hidden)?)
+    }
+
+    /// Decoder pass; see [`Decoder::forward`].
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    pub fn decode(&self, embedded: &Embedded, positions: &[Position], cache: Option<&mut KvCache>) -> Result<Tensor> {
+        self.decoder.forward(DecoderInput {
+            embeddings: embedded.embeddings.clone(),
+            positions,
+            deepstack: &embedded.deepstack,
+            cache,
+        })
+    }
+}
+
+/// Places of a sequence: text counts on all three axes, an image stands still in time and counts its rows and columns,
+/// and text goes on after the larger of them.
+pub fn positions(segments: &[Segment<'_>], merge: usize) -> Vec<Position> {
+    let mut places = Vec::new();
+    let mut next = 0u32;
+    for segment in segments {
+        match segment {
+            Segment::Text(ids) => {
+                places.extend((0..ids.len() as u32).map(|i| [next + i; 3]));
+                next += ids.len() as u32;
+            }
+            Segment::Image(grid) => {
+                let (rows, columns) = ((grid.height / merge) as u32, (grid.width / merge) as u32);
+                for row in 0..rows {
+                    places.extend((0..columns).map(|column| [next, next + row, next + column]));
+                }
+                next += rows.max(columns);
+            }
+        }
+    }
+    places
+}

@@ -1,0 +1,288 @@
+//! The decoder: grouped-query attention with normalised queries and keys, interleaved M-RoPE, SwiGLU.
+
+use candle_core::{DType, Device, IndexOp, Module, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+use crate::config::TextConfig;
+use crate::nn::{Kernels, Linear, RmsNorm, Rotary, attention};
+use crate::{Error, Result};
+
+/// Place of one token: time, height, width. The three are equal for text.
+pub type Position = [u32; 3];
+
+/// Keys and values of every layer so far. Memory is taken as tokens come, up to a limit that is an error, not a crash.
+#[derive(Debug, Clone)]
+pub struct KvCache {
+    layers: Vec<Option<(Tensor, Tensor)>>, // [b, kv, s, e] each, room for more behind s
+    tokens: usize,
+    limit: usize,
+}
+
+impl KvCache {
+    /// An empty cache for `layers` layers and at most `limit` tokens.
+    pub fn new(layers: usize, limit: usize) -> Self {
+        Self { layers: vec![None; layers], tokens: 0, limit }
+    }
+
+    /// Tokens held.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Appends to one layer and returns all of it.
+    fn append(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (b, heads, t, e) = k.dims4()?;
+        let end = self.tokens + t;
+        let grown = |old: Option<&Tensor>, new: &Tensor| -> Result<Tensor> {
+            // Doubling, so that a token costs its own bytes on average.
+            let room = (end.next_power_of_two().max(64)).min(self.limit.max(end));
+            let buffer = match old {
+                Some(old) if old.dim(2)? >= end => old.clone(),
+                _ => {
+                    let buffer = Tensor::zeros((b, heads, room, e), new.dtype(), new.device())?;
+                    if let Some(old) = old {
+                        buffer.slice_set(&old.narrow(2, 0, self.tokens)?.contiguous()?, 2, 0)?;
+                    }
+                    buffer
+                }
+            };
+            buffer.slice_set(&new.contiguous()?, 2, self.tokens)?;
+            Ok(buffer)
+        };
+        let old = self.layers[layer].as_ref();
+        let keys = grown(old.map(|o| &o.0), k)?;
+        let values = grown(old.map(|o| &o.1), v)?;
+        let view = (keys.narrow(2, 0, end)?, values.narrow(2, 0, end)?);
+        self.layers[layer] = Some((keys, values));
+        Ok(view)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Layer {
+    input_norm: RmsNorm,
+    post_norm: RmsNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    q_norm: RmsNorm,
+    k_norm: RmsNorm,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    kernels: Kernels,
+}
+
+impl Layer {
+    fn new(c: &TextConfig, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
+        let (d, e, ffn) = (c.hidden_size, c.head_dim, c.intermediate_size);
+        let (attn, mlp) = (vb.pp("self_attn"), vb.pp("mlp"));
+        let norm = |width, vb| RmsNorm::new(width, c.rms_norm_eps, kernels, vb);
+        Ok(Self {
+            input_norm: norm(d, vb.pp("input_layernorm"))?,
+            post_norm: norm(d, vb.pp("post_attention_layernorm"))?,
+            q: Linear::new(d, c.num_attention_heads * e, false, attn.pp("q_proj"))?,
+            k: Linear::new(d, c.num_key_value_heads * e, false, attn.pp("k_proj"))?,
+            v: Linear::new(d, c.num_key_value_heads * e, false, attn.pp("v_proj"))?,
+            o: Linear::new(c.num_attention_heads * e, d, false, attn.pp("o_proj"))?,
+            q_norm: norm(e, attn.pp("q_norm"))?,
+            k_norm: norm(e, attn.pp("k_norm"))?,
+            gate: Linear::new(d, ffn, false, mlp.pp("gate_proj"))?,
+            up: Linear::new(d, ffn, false, mlp.pp("up_proj"))?,
+            down: Linear::new(ffn, d, false, mlp.pp("down_proj"))?,
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads,
+            head_dim: e,
+            kernels,
+        })
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        rotary: &Rotary,
+        mask: Option<&Tensor>,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Result<Tensor> {
+        let (b, t, _) = x.dims3()?;
+        let h = self.input_norm.forward(x)?;
+        let split = |y: Tensor, heads: usize| y.reshape((b, t, heads, self.head_dim)); // [b, t, h, e]
+        let q = self.q_norm.forward(&split(self.q.forward(&h)?, self.heads)?)?.transpose(1, 2)?;
+        let k = self.k_norm.forward(&split(self.k.forward(&h)?, self.kv_heads)?)?.transpose(1, 2)?;
+        let v = split(self.v.forward(&h)?, self.kv_heads)?.transpose(1, 2)?; // [b, kv, t, e]
+        let q = rotary.apply(&q, self.kernels)?;
+        let k = rotary.apply(&k, self.kernels)?;
+        let (k, v) = match cache {
+            Some((cache, layer)) => cache.append(layer, &k, &v)?,
+            None => (k, v),
+        };
+        let (k, v) = (self.repeat(&k)?, self.repeat(&v)?);
+        let x = (x + self.o.forward(&attention(&q, &k, &v, mask, self.kernels)?)?)?;
+        let h = self.post_norm.forward(&x)?;
+        let mlp = self.down.forward(&(self.gate.forward(&h)?.silu()? * self.up.forward(&h)?)?)?;
+        Ok((x + mlp)?)
+    }
+
+    /// One key head serves a group of query heads.
+    fn repeat(&self, x: &Tensor) -> Result<Tensor> {
+        let group = self.heads / self.kv_heads;
+        if group == 1 {
+            return Ok(x.clone());
+        }
+        let (b, kv, s, e) = x.dims4()?;
+        let x = x.unsqueeze(2)?.broadcast_as((b, kv, group, s, e))?;
+        Ok(x.reshape((b, kv * group, s, e))?)
+    }
+}
+
+/// The decoder without its token embedding, which [`crate::Qwen3Vl`] owns.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    config: TextConfig,
+    theta: f64,
+    section: [usize; 3],
+}
+
+/// Input of [`Decoder::forward`].
+#[derive(Debug)]
+pub struct DecoderInput<'a> {
+    /// `[b, t, d]`
+    pub embeddings: Tensor,
+    /// `b * t` places, row after row.
+    pub positions: &'a [Position],
+    /// `[b, t, d]` each, zero outside images: added after layer k.
+    pub deepstack: &'a [Tensor],
+    /// Earlier tokens of the same sequences.
+    pub cache: Option<&'a mut KvCache>,
+}
+
+impl Decoder {
+    /// Loads the tensors below `model.language_model`.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape.
+    pub fn new(config: &TextConfig, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
+        let missing = || Error::Config {
+            key: "text_config.rope_scaling",
+            expected: "mrope_section and rope_theta".to_owned(),
+            got: "nothing".to_owned(),
+        };
+        let layers = (0..config.num_hidden_layers)
+            .map(|i| Layer::new(config, kernels, vb.pp("layers").pp(i)))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            layers,
+            norm: RmsNorm::new(config.hidden_size, config.rms_norm_eps, kernels, vb.pp("norm"))?,
+            config: config.clone(),
+            theta: config.theta().ok_or_else(missing)?,
+            section: config.rope().ok_or_else(missing)?.mrope_section,
+        })
+    }
+
+    /// Causal forward pass.
+    ///
+    /// # Shapes
+    /// returns `[b, t, d]`, normalised
+    ///
+    /// # Errors
+    /// Positions that do not agree with the embeddings, or a cache that is full.
+    pub fn forward(&self, input: DecoderInput<'_>) -> Result<Tensor> {
+        self.forward_with(input, &mut |_, _| {})
+    }
+
+    /// [`Self::forward`] that shows every layer's output `[b, t, d]`, deepstack added.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_with(&self, input: DecoderInput<'_>, tap: &mut dyn FnMut(usize, &Tensor)) -> Result<Tensor> {
+        let DecoderInput { embeddings, positions, deepstack, mut cache } = input;
+        let (b, t, _) = embeddings.dims3()?;
+        if positions.len() != b * t {
+            return Err(Error::Input {
+                what: "positions",
+                expected: (b * t).to_string(),
+                got: positions.len().to_string(),
+            });
+        }
+        let past = cache.as_ref().map_or(0, |c| c.tokens);
+        if let Some(cache) = &cache
+            && past + t > cache.limit
+        {
+            return Err(Error::Input {
+                what: "sequence",
+                expected: format!("at most {} tokens", cache.limit),
+                got: (past + t).to_string(),
+            });
+        }
+        let device = embeddings.device();
+        let rotary = self.rotary(positions, b, t, embeddings.dtype(), device)?;
+        let mask = if t > 1 { Some(causal_mask(t, past, embeddings.dtype(), device)?) } else { None };
+        let mut x = embeddings;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let slot = cache.as_mut().map(|c| (&mut **c, i));
+            x = layer.forward(&x, &rotary, mask.as_ref(), slot)?;
+            if let Some(features) = deepstack.get(i) {
+                x = (x + features)?;
+            }
+            tap(i, &x);
+        }
+        if let Some(cache) = cache {
+            cache.tokens += t;
+        }
+        Ok(self.norm.forward(&x)?)
+    }
+
+    /// M-RoPE: frequency i turns with height where i mod 3 = 1, with width where i mod 3 = 2, as long as that section
+    /// lasts, and with time elsewhere.
+    fn rotary(&self, positions: &[Position], b: usize, t: usize, dtype: DType, device: &Device) -> Result<Rotary> {
+        let half = self.config.head_dim / 2;
+        let mut axis = vec![0usize; half];
+        for (dimension, offset) in [(1, 1), (2, 2)] {
+            for i in (offset..(self.section[dimension] * 3).min(half)).step_by(3) {
+                axis[i] = dimension;
+            }
+        }
+        let inverse: Vec<f32> =
+            (0..half).map(|i| self.theta.powf(-((2 * i) as f64) / self.config.head_dim as f64) as f32).collect();
+        let mut angles = Vec::with_capacity(positions.len() * half);
+        for position in positions {
+            angles.extend(axis.iter().zip(&inverse).map(|(&a, f)| position[a] as f32 * f));
+        }
+        Rotary::new(&angles, b, t, dtype, device)
+    }
+
+    /// Layers.
+    pub fn depth(&self) -> usize {
+        self.layers.len()
+    }
+}
+
+/// `[t, past + t]`: 0 where a token may look, -inf where not.
+fn causal_mask(t: usize, past: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    let mut mask = vec![0f32; t * (past + t)];
+    for (row, values) in mask.chunks_exact_mut(past + t).enumerate() {
+        values[past + row + 1..].fill(f32::NEG_INFINITY);
+    }
+    Ok(Tensor::from_vec(mask, (t, past + t), device)?.to_dtype(dtype)?)
+}
+
+/// Token embedding `[vocab, d]`.
+pub(crate) fn embedding(c: &TextConfig, vb: VarBuilder<'_>) -> Result<Tensor> {
+    Ok(vb.pp("embed_tokens").get_with_hints(
+        (c.vocab_size, c.hidden_size),
+        "weight",
+        Init::Randn { mean: 0.0, stdev: 0.05 },
+    )?)
+}
+
+/// Last position of every sequence, `[b, t, d] -> [b, d]`.
+pub(crate) fn last(x: &Tensor) -> Result<Tensor> {
+    let t = x.dim(1)?;
+    Ok(x.i((.., t - 1))?.contiguous()?)
+}

@@ -1,0 +1,52 @@
+//! Checkpoint folders in the Hugging Face layout.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Result};
+
+/// Reads a JSON file with its name in the error.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
+}
+
+/// The safetensors files of a folder: `model.safetensors`, or those that `model.safetensors.index.json` names.
+///
+/// # Errors
+/// Neither is there, or one that the index names is not.
+pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: std::collections::BTreeMap<String, String>,
+    }
+    let index = dir.join("model.safetensors.index.json");
+    let files: Vec<PathBuf> = if index.is_file() {
+        let index: Index = read_json(&index)?;
+        let names: BTreeSet<String> = index.weight_map.into_values().collect();
+        names.into_iter().map(|name| dir.join(name)).collect()
+    } else {
+        vec![dir.join("model.safetensors")]
+    };
+    for path in &files {
+        std::fs::metadata(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    }
+    Ok(files)
+}
+
+/// Maps the weights of a folder, to be converted to `dtype` as layers ask for them.
+///
+/// # Errors
+/// A file that is missing or is not safetensors.
+pub fn builder(dir: &Path, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+    let files = files(dir)?;
+    // SAFETY: the maps are read-only; a checkpoint that is rewritten under a running process is the one hazard, and
+    // the reason why weights are replaced by renaming folders, never in place.
+    #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
+    let vb = unsafe { VarBuilder::from_mmaped_safetensors(&files, dtype, device) };
+    vb.map_err(|source| Error::Weights { path: dir.to_owned(), source })
+}

@@ -1,0 +1,96 @@
+//! The config file as it is written, before anything is checked. Every key is required and no other key is accepted, so
+//! that a file says all that the node does and a typing error cannot be a silent default.
+
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub node: Node,
+    pub topics: Topics,
+    pub frames: Frames,
+    pub window: Window,
+    pub model: Model,
+    pub camera: Camera,
+    pub sanity: Sanity,
+    pub covariance: Covariance,
+    pub diagnostics: Diagnostics,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Node {
+    pub name: String,
+    pub namespace: String,
+    pub transport: String,
+    pub domain_id: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Topics {
+    pub image: String,
+    pub image_transport: String,
+    pub image_reliability: String,
+    pub image_queue_depth: i64,
+    pub camera_info: String,
+    pub trajectory: String,
+    pub odometry: String,
+    pub diagnostics: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Frames {
+    pub odom: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Window {
+    pub stride: i64,
+    pub hop: i64,
+    pub max_gap_millis: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Model {
+    pub weights: String,
+    pub device: String,
+    pub mode: String,
+    pub max_tokens: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Camera {
+    pub fixed: String,
+    pub width: i64,
+    pub height: i64,
+    pub fx: f64,
+    pub fy: f64,
+    pub cx: f64,
+    pub cy: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sanity {
+    pub max_step_metres: f64,
+    pub max_step_degrees: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Covariance {
+    pub position_stddev_metres: f64,
+    pub rotation_stddev_degrees: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Diagnostics {
+    pub period_millis: i64,
+    pub silent_after_millis: i64,
+}

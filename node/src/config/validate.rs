@@ -1,0 +1,192 @@
+//! Raw file to [`Config`]: ranges, choices and names.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{
+    Config, Covariance, DiagnosticsConfig, Error, FixedCamera, ModelConfig, Sanity, UseFixed, WindowRules, raw,
+};
+use model::Mode;
+
+use crate::transport::{Kind, Topics};
+
+/// Frames that a window may span at most: what the buffer holds follows from it.
+const MAX_STRIDE: i64 = 1000;
+
+struct Check<'a> {
+    path: &'a Path,
+}
+
+impl Check<'_> {
+    fn error(&self, key: &'static str, expected: impl Into<String>, got: impl ToString) -> Error {
+        Error::Value { path: self.path.to_owned(), key, expected: expected.into(), got: got.to_string() }
+    }
+
+    fn integer<T: TryFrom<i64>>(&self, key: &'static str, value: i64, least: i64, most: i64) -> Result<T, Error> {
+        let error = || self.error(key, format!("a whole number from {least} to {most}"), value);
+        if !(least..=most).contains(&value) {
+            return Err(error());
+        }
+        T::try_from(value).map_err(|_| error())
+    }
+
+    fn millis(&self, key: &'static str, value: i64) -> Result<Duration, Error> {
+        Ok(Duration::from_millis(self.integer(key, value, 1, 3_600_000)?))
+    }
+
+    fn positive(&self, key: &'static str, value: f64) -> Result<f64, Error> {
+        if value.is_finite() && value > 0.0 {
+            Ok(value)
+        } else {
+            Err(self.error(key, "a finite number above 0", value))
+        }
+    }
+
+    fn finite(&self, key: &'static str, value: f64) -> Result<f64, Error> {
+        if value.is_finite() { Ok(value) } else { Err(self.error(key, "a finite number", value)) }
+    }
+
+    fn choice<T: Copy>(&self, key: &'static str, value: &str, choices: &[(&str, T)]) -> Result<T, Error> {
+        choices.iter().find(|(name, _)| *name == value).map(|&(_, choice)| choice).ok_or_else(|| {
+            let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+            self.error(key, format!("one of {}", names.join(", ")), format!("\"{value}\""))
+        })
+    }
+
+    fn topic(&self, key: &'static str, value: &str) -> Result<String, Error> {
+        let body = value.strip_prefix("~/").or_else(|| value.strip_prefix('/')).unwrap_or(value);
+        if body.split('/').all(is_name) {
+            Ok(value.to_owned())
+        } else {
+            Err(self.error(key, "a ROS topic name such as /camera/image_raw", format!("\"{value}\"")))
+        }
+    }
+
+    fn frame_id(&self, key: &'static str, value: &str) -> Result<String, Error> {
+        if value.is_empty() || value.starts_with('/') || value.contains(char::is_whitespace) {
+            return Err(self.error(key, "a frame name without leading slash or spaces", format!("\"{value}\"")));
+        }
+        Ok(value.to_owned())
+    }
+}
+
+/// A single segment of a ROS name.
+fn is_name(segment: &str) -> bool {
+    let mut chars = segment.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Checks everything; `path` is named in errors, and relative paths start at its folder.
+pub(super) fn config(raw: raw::Raw, path: &Path) -> Result<Config, Error> {
+    let check = Check { path };
+    let stride = check.integer("window.stride", raw.window.stride, 1, MAX_STRIDE)?;
+    Ok(Config {
+        transport: check.choice(
+            "node.transport",
+            &raw.node.transport,
+            &[("ros2-client", Kind::Ros2Client), ("r2r", Kind::R2r)],
+        )?,
+        topics: topics(&check, &raw.node, &raw.topics)?,
+        odom_frame: check.frame_id("frames.odom", &raw.frames.odom)?,
+        window: WindowRules {
+            stride,
+            hop: check.integer("window.hop", raw.window.hop, 1, MAX_STRIDE)?,
+            max_gap: check.millis("window.max_gap_millis", raw.window.max_gap_millis)?,
+        },
+        model: model(&check, raw.model)?,
+        camera: camera(&check, &raw.camera)?,
+        sanity: Sanity {
+            max_step_metres: check.positive("sanity.max_step_metres", raw.sanity.max_step_metres)?,
+            max_step_radians: check.positive("sanity.max_step_degrees", raw.sanity.max_step_degrees)?.to_radians(),
+        },
+        covariance: Covariance {
+            position_stddev_metres: check
+                .positive("covariance.position_stddev_metres", raw.covariance.position_stddev_metres)?,
+            rotation_stddev_radians: check
+                .positive("covariance.rotation_stddev_degrees", raw.covariance.rotation_stddev_degrees)?
+                .to_radians(),
+        },
+        diagnostics: DiagnosticsConfig {
+            period: check.millis("diagnostics.period_millis", raw.diagnostics.period_millis)?,
+            silent_after: check.millis("diagnostics.silent_after_millis", raw.diagnostics.silent_after_millis)?,
+        },
+    })
+}
+
+fn topics(check: &Check<'_>, node: &raw::Node, topics: &raw::Topics) -> Result<Topics, Error> {
+    if !is_name(&node.name) {
+        let expected = "a ROS node name (letters, digits, underscores)";
+        return Err(check.error("node.name", expected, format!("\"{}\"", node.name)));
+    }
+    let namespace = &node.namespace;
+    if namespace != "/" && !namespace.strip_prefix('/').is_some_and(|body| body.split('/').all(is_name)) {
+        return Err(check.error("node.namespace", "\"/\" or a name such as /robot1", format!("\"{namespace}\"")));
+    }
+    let domain: i64 = check.integer("node.domain_id", node.domain_id, -1, 232)?;
+    Ok(Topics {
+        node_name: node.name.clone(),
+        namespace: namespace.clone(),
+        domain_id: u16::try_from(domain).ok(),
+        image: check.topic("topics.image", &topics.image)?,
+        image_compressed: check.choice(
+            "topics.image_transport",
+            &topics.image_transport,
+            &[("raw", false), ("compressed", true)],
+        )?,
+        image_reliable: check.choice(
+            "topics.image_reliability",
+            &topics.image_reliability,
+            &[("best_effort", false), ("reliable", true)],
+        )?,
+        image_queue_depth: check.integer("topics.image_queue_depth", topics.image_queue_depth, 1, 1000)?,
+        camera_info: check.topic("topics.camera_info", &topics.camera_info)?,
+        trajectory: check.topic("topics.trajectory", &topics.trajectory)?,
+        odometry: check.topic("topics.odometry", &topics.odometry)?,
+        diagnostics: check.topic("topics.diagnostics", &topics.diagnostics)?,
+    })
+}
+
+fn model(check: &Check<'_>, model: raw::Model) -> Result<ModelConfig, Error> {
+    if model.weights.is_empty() {
+        return Err(check.error("model.weights", "a folder", "\"\""));
+    }
+    let device = model.device;
+    let is_gpu = |n: &str| n.parse::<u16>().is_ok();
+    if device != "cpu" && device != "cuda" && !device.strip_prefix("cuda:").is_some_and(is_gpu) {
+        return Err(check.error("model.device", "cpu, cuda or cuda:N", format!("\"{device}\"")));
+    }
+    let beside = check.path.parent().unwrap_or(Path::new(""));
+    Ok(ModelConfig {
+        weights: beside.join(PathBuf::from(model.weights)),
+        device,
+        mode: check.choice(
+            "model.mode",
+            &model.mode,
+            &[("full_chain", Mode::FullChain), ("answer_only", Mode::AnswerOnly)],
+        )?,
+        max_tokens: check.integer("model.max_tokens", model.max_tokens, 1, 1_000_000)?,
+    })
+}
+
+fn camera(check: &Check<'_>, camera: &raw::Camera) -> Result<FixedCamera, Error> {
+    Ok(FixedCamera {
+        use_fixed: check.choice(
+            "camera.fixed",
+            &camera.fixed,
+            &[
+                ("never", UseFixed::Never),
+                ("until_camera_info", UseFixed::UntilCameraInfo),
+                ("always", UseFixed::Always),
+            ],
+        )?,
+        width: check.integer("camera.width", camera.width, 1, 65_535)?,
+        height: check.integer("camera.height", camera.height, 1, 65_535)?,
+        fx_fy_cx_cy: [
+            check.positive("camera.fx", camera.fx)?,
+            check.positive("camera.fy", camera.fy)?,
+            check.finite("camera.cx", camera.cx)?,
+            check.finite("camera.cy", camera.cy)?,
+        ],
+    })
+}

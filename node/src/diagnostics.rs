@@ -1,0 +1,202 @@
+//! The state of the node in one level, one sentence and all its counters.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use geometry::Stamp;
+
+use crate::message::{DiagnosticLevel, DiagnosticsMessage};
+use crate::stats::{Fate, Snapshot, resident_mib};
+
+/// Reports that a verdict looks back over: a model that takes seconds answers nothing in most of them.
+const LOOK_BACK: usize = 10;
+
+/// Causes that a healthy node on a healthy camera does not count.
+const ABNORMAL: [Fate; 11] = [
+    Fate::QueueFull,
+    Fate::NoCameraInfo,
+    Fate::CameraInfoInvalid,
+    Fate::CameraInfoMismatch,
+    Fate::Repeated,
+    Fate::Backward,
+    Fate::GapReset,
+    Fate::ClockReset,
+    Fate::CameraChanged,
+    Fate::BrokenWindow,
+    Fate::Decode,
+];
+
+/// Turns counters into reports; keeps the last few to tell what is going on from what once happened.
+#[derive(Debug)]
+pub struct Reporter {
+    image_topic: String,
+    silent_after: Duration,
+    started: Instant,
+    past: VecDeque<Snapshot>,
+}
+
+impl Reporter {
+    /// Before the first report.
+    pub fn new(image_topic: String, silent_after: Duration, started: Instant) -> Self {
+        Self { image_topic, silent_after, started, past: VecDeque::from([Snapshot::default()]) }
+    }
+
+    /// The report of `snapshot` as it was at `now`; `stamp` is the same moment on the clock of the messages.
+    pub fn report(&mut self, stamp: Stamp, now: Instant, snapshot: Snapshot) -> DiagnosticsMessage {
+        let (level, message) = self.verdict(now, &snapshot);
+        let report = message_of(stamp, level, message, &snapshot);
+        if self.past.len() == LOOK_BACK {
+            self.past.pop_front();
+        }
+        self.past.push_back(snapshot);
+        report
+    }
+
+    fn verdict(&self, now: Instant, snapshot: &Snapshot) -> (DiagnosticLevel, String) {
+        let silence = now.saturating_duration_since(snapshot.last_image.unwrap_or(self.started));
+        if silence > self.silent_after {
+            let since = if snapshot.last_image.is_some() { "for" } else { "since the start," };
+            let message = format!("no image on {} {since} {:.0} s", self.image_topic, silence.as_secs_f64());
+            return (DiagnosticLevel::Stale, message);
+        }
+        let before = self.past.front().expect("there is always one");
+        let problem = || snapshot.last_problem.as_deref().unwrap_or("unknown");
+        let since = |fate: Fate| snapshot.fate(fate) - before.fate(fate);
+        let refused: u64 =
+            [Fate::NoCameraInfo, Fate::CameraInfoInvalid, Fate::CameraInfoMismatch, Fate::Decode].map(since).iter().sum();
+        if refused > 0 && refused >= snapshot.frames_received - before.frames_received {
+            return (DiagnosticLevel::Error, format!("every image is refused: {}", problem()));
+        }
+        let answered = snapshot.windows_answered - before.windows_answered;
+        let unparsed = snapshot.answers_unparsed - before.answers_unparsed;
+        if answered > 0 && unparsed == answered {
+            return (DiagnosticLevel::Error, format!("no answer can be used: {}", problem()));
+        }
+        let mut found: Vec<String> = ABNORMAL
+            .into_iter()
+            .filter(|fate| since(*fate) > 0)
+            .map(|fate| format!("{} +{}", fate.counter(), since(fate)))
+            .collect();
+        for (name, new) in [
+            ("answers_unparsed", unparsed),
+            ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped),
+            ("camera_infos_distorted", snapshot.camera_infos_distorted - before.camera_infos_distorted),
+        ] {
+            if new > 0 {
+                found.push(format!("{name} +{new}"));
+            }
+        }
+        if !found.is_empty() {
+            let last = snapshot.last_problem.as_deref().map(|p| format!("; last: {p}")).unwrap_or_default();
+            return (DiagnosticLevel::Warn, format!("{}{last}", found.join(", ")));
+        }
+        match snapshot.latency() {
+            None => (DiagnosticLevel::Ok, "waiting for the first answer".to_owned()),
+            Some((median, _)) => {
+                let message = format!("{} windows answered, {} ms each", snapshot.windows_answered, median.as_millis());
+                (DiagnosticLevel::Ok, message)
+            }
+        }
+    }
+}
+
+/// The last report of a node that cannot go on.
+pub fn failure(stamp: Stamp, reason: &str, snapshot: &Snapshot) -> DiagnosticsMessage {
+    message_of(stamp, DiagnosticLevel::Error, format!("the node stops: {reason}"), snapshot)
+}
+
+fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &Snapshot) -> DiagnosticsMessage {
+    let mut values: Vec<(String, String)> =
+        snapshot.counters().into_iter().map(|(name, n)| (name.to_owned(), n.to_string())).collect();
+    if let Some((median, max)) = snapshot.latency() {
+        values.push(("latency_ms_median".to_owned(), format!("{:.1}", median.as_secs_f64() * 1e3)));
+        values.push(("latency_ms_max".to_owned(), format!("{:.1}", max.as_secs_f64() * 1e3)));
+    }
+    if let Some((now, max)) = resident_mib() {
+        values.push(("node_rss_mib".to_owned(), format!("{now:.1}")));
+        values.push(("node_rss_mib_max".to_owned(), format!("{max:.1}")));
+    }
+    if let Some(problem) = &snapshot.last_problem {
+        values.push(("last_problem".to_owned(), problem.clone()));
+    }
+    DiagnosticsMessage { stamp, level, message, values }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use geometry::Stamp;
+
+    use super::Reporter;
+    use crate::message::DiagnosticLevel;
+    use crate::stats::{Fate, Stats};
+
+    /// Runs `act` before each report; the last report's level and sentence.
+    fn last_of(reports: usize, act: impl Fn(usize, &Arc<Stats>, Instant)) -> (DiagnosticLevel, String) {
+        let stats = Stats::new();
+        let start = Instant::now();
+        let mut reporter = Reporter::new("/cam".to_owned(), Duration::from_millis(2500), start);
+        let mut last = None;
+        for i in 0..reports {
+            let now = start + Duration::from_secs(i as u64 + 1);
+            act(i, &stats, now);
+            last = Some(reporter.report(Stamp::default(), now, stats.snapshot()));
+        }
+        let last = last.unwrap();
+        (last.level, last.message)
+    }
+
+    fn end(stats: &Arc<Stats>, now: Instant, fate: Fate) {
+        stats.receive(now).note(fate);
+    }
+
+    #[test]
+    fn a_silent_camera_is_stale() {
+        let never = last_of(3, |_, _, _| {});
+        assert_eq!(never, (DiagnosticLevel::Stale, "no image on /cam since the start, 3 s".to_owned()));
+        let no_more = last_of(5, |i, stats, now| {
+            if i == 1 {
+                end(stats, now, Fate::Used);
+            }
+        });
+        assert_eq!(no_more, (DiagnosticLevel::Stale, "no image on /cam for 3 s".to_owned()));
+    }
+
+    #[test]
+    fn images_that_are_all_refused_are_an_error_with_the_reason() {
+        let (level, message) = last_of(2, |_, stats, now| {
+            end(stats, now, Fate::NoCameraInfo);
+            stats.update(|s| s.last_problem = Some("no CameraInfo yet".to_owned()));
+        });
+        assert_eq!(level, DiagnosticLevel::Error);
+        assert!(message.contains("every image is refused") && message.contains("no CameraInfo yet"), "{message}");
+    }
+
+    #[test]
+    fn answers_that_never_parse_are_an_error_and_single_ones_a_warning() {
+        let answer = |stats: &Arc<Stats>, now, parsed: bool| {
+            end(stats, now, Fate::Used);
+            stats.update(|s| {
+                s.windows_answered += 1;
+                s.answers_unparsed += u64::from(!parsed);
+                s.add_latency(Duration::from_millis(20));
+            });
+        };
+        let never = last_of(3, |_, stats, now| answer(stats, now, false));
+        assert_eq!(never.0, DiagnosticLevel::Error);
+        let once = last_of(3, |i, stats, now| answer(stats, now, i != 0));
+        assert_eq!(once.0, DiagnosticLevel::Warn);
+        let long_ago = last_of(20, |i, stats, now| answer(stats, now, i != 0));
+        assert_eq!(long_ago, (DiagnosticLevel::Ok, "20 windows answered, 20 ms each".to_owned()));
+    }
+
+    #[test]
+    fn windows_that_give_way_are_normal_and_late_frames_are_not() {
+        let superseded = last_of(3, |_, stats, now| end(stats, now, Fate::Superseded));
+        assert_eq!(superseded.0, DiagnosticLevel::Ok);
+        let late = last_of(3, |i, stats, now| end(stats, now, if i == 1 { Fate::Backward } else { Fate::Used }));
+        assert_eq!(late, (DiagnosticLevel::Warn, "frames_dropped_backward +1".to_owned()));
+    }
+}

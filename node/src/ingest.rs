@@ -1,0 +1,115 @@
+//! What runs on every message of the camera: cheap checks, intrinsics, windows. Nothing is decoded here.
+
+use std::sync::Arc;
+
+use crate::camera::{CameraState, Refusal};
+use crate::config::{FixedCamera, WindowRules};
+use crate::decode::inspect;
+use crate::frame::Frame;
+use crate::message::{CameraInfoMessage, ImageMessage};
+use crate::stats::{Fate, Stats, Ticket};
+use crate::window::{Cause, Restart, View, Window, WindowBuffer};
+
+/// From messages to windows.
+#[derive(Debug)]
+pub struct Ingest<F> {
+    camera: CameraState,
+    buffer: WindowBuffer<Arc<Frame<F>>>,
+    stats: Arc<Stats>,
+    /// Shared by the frames of a camera, so that a name is kept once.
+    frame_id: Arc<str>,
+}
+
+impl<F> Ingest<F> {
+    /// Before the first message.
+    pub fn new(camera: &FixedCamera, window: WindowRules, stats: Arc<Stats>) -> Self {
+        Self {
+            camera: CameraState::new(camera),
+            buffer: WindowBuffer::new(window),
+            stats,
+            frame_id: Arc::from(""),
+        }
+    }
+
+    /// Takes the camera's word about itself.
+    pub fn camera_info(&mut self, info: &CameraInfoMessage) {
+        let is_new = self.camera.update(info);
+        let is_distorted = self.camera.is_distorted();
+        self.stats.update(|s| {
+            s.camera_infos_received += 1;
+            s.camera_infos_distorted += u64::from(is_distorted);
+        });
+        if is_new && is_distorted {
+            tracing::warn!(
+                model = info.distortion_model,
+                d = ?info.d,
+                "the camera has lens distortion, which is not corrected here: feed rectified images (image_proc)"
+            );
+        }
+        if is_new {
+            match self.camera.intrinsics(info.width, info.height) {
+                Ok(k) => tracing::info!(fx = k.fx, fy = k.fy, cx = k.cx, cy = k.cy, "intrinsics"),
+                Err(e) => tracing::warn!("images will be dropped: {e}"),
+            }
+        }
+    }
+
+    /// Takes an image; returns the window that it completes.
+    pub fn image(&mut self, image: ImageMessage, ticket: Ticket) -> Option<Window<Arc<Frame<F>>>> {
+        let view = match self.view(&image) {
+            Ok(view) => view,
+            Err((fate, problem)) => {
+                self.drop_frame(ticket, fate, problem);
+                return None;
+            }
+        };
+        let push = self.buffer.push(image.stamp, &view, Arc::new(Frame::new(image.payload, ticket)));
+        if let Some(restart) = push.restart {
+            tracing::info!(?restart, stamp = image.stamp.nanos, "the stream of frames starts afresh");
+        }
+        for (frame, cause) in push.dropped {
+            frame.note(match cause {
+                Cause::SkippedByStride => Fate::SkippedByStride,
+                Cause::Repeated => Fate::Repeated,
+                Cause::Backward => Fate::Backward,
+                Cause::Restarted(Restart::Gap) => Fate::GapReset,
+                Cause::Restarted(Restart::ClockWentBack) => Fate::ClockReset,
+                Cause::Restarted(Restart::CameraChanged) => Fate::CameraChanged,
+            });
+            if matches!(cause, Cause::Repeated | Cause::Backward) {
+                let problem = format!("stamp {} ns does not come after the frame before it", image.stamp.nanos);
+                self.stats.update(|s| s.last_problem = Some(problem));
+            }
+        }
+        self.stats.update(|s| s.windows_complete += u64::from(push.window.is_some()));
+        push.window
+    }
+
+    fn view(&mut self, image: &ImageMessage) -> Result<View, (Fate, String)> {
+        let (width, height) = inspect(&image.payload).map_err(|e| (Fate::Decode, e.to_string()))?;
+        let intrinsics = self.camera.intrinsics(width, height).map_err(|e| {
+            let fate = match e {
+                Refusal::NoCameraInfo => Fate::NoCameraInfo,
+                Refusal::Invalid { .. } => Fate::CameraInfoInvalid,
+                Refusal::OtherGrid { .. } => Fate::CameraInfoMismatch,
+            };
+            (fate, e.to_string())
+        })?;
+        if *self.frame_id != *image.frame_id {
+            self.frame_id = Arc::from(image.frame_id.as_str());
+        }
+        Ok(View { frame_id: Arc::clone(&self.frame_id), intrinsics })
+    }
+
+    /// Logs the first, second, fourth, eighth, ... of a kind: a camera that is set up wrongly sends thirty a second.
+    fn drop_frame(&self, ticket: Ticket, fate: Fate, problem: String) {
+        ticket.note(fate);
+        drop(ticket);
+        let mut count = 0;
+        self.stats.update(|s| count = s.fate(fate));
+        if count.is_power_of_two() {
+            tracing::warn!(count, counter = fate.counter(), "image dropped: {problem}");
+        }
+        self.stats.update(|s| s.last_problem = Some(problem));
+    }
+}

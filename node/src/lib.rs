@@ -1,0 +1,27 @@
+//! The ROS 2 node: a camera topic in, poses on `/ego/trajectory` out.
+//!
+//! The way of a frame: [`transport`] in, [`ingest`] (cheap checks, intrinsics, [`window`]s), [`solver`] (decode, encode,
+//! answer, stitch), [`publish`], transport out. [`pipeline`] puts threads between; [`replay`] puts none.
+//!
+//! Architecture Invariant: only [`pipeline`] has threads and clocks, and only [`transport`] knows of ROS. All else is a
+//! value or a struct with `push`, and is tested as such.
+
+pub mod camera;
+pub mod config;
+pub mod decode;
+pub mod diagnostics;
+pub mod doctor;
+pub mod estimator;
+pub mod frame;
+pub mod ingest;
+pub mod message;
+pub mod pipeline;
+mod plot;
+pub mod publish;
+pub mod replay;
+pub mod report;
+pub mod sequence;
+pub mod solver;
+pub mod stats;
+pub mod transport;
+pub mod window;

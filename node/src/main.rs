@@ -1,0 +1,210 @@
+//! `node [run]`, `node replay`, `node report`, `node doctor`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use node::config::Config;
+use node::estimator::EgoEstimator;
+use node::pipeline::{Pipeline, Settings};
+use node::replay::{self, Rules, replay};
+use node::report::{self, Evidence};
+use node::sequence::Sequence;
+use node::transport::ros_args::RosArgs;
+use node::transport::{self, Kind};
+use node::doctor;
+
+/// After a signal, the model has this long to notice.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Reads a camera topic and publishes poses on /ego/trajectory.
+#[derive(Debug, Parser)]
+#[command(name = "node", version, after_help = "`--ros-args ...` is understood as by every ROS 2 node.")]
+struct Cli {
+    /// Config file [default: config/node.toml here, or the one that was installed with this binary]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Replace a value of the config, for example `--set window.stride=2`
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    overrides: Vec<(String, String)>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run as a ROS 2 node until SIGINT or SIGTERM (default)
+    Run,
+    /// Answer every window of a recorded sequence, in process, and compare with its ground truth
+    Replay {
+        /// Folder with sequence.json and frames/
+        dir: PathBuf,
+        /// Where trajectory.tum, trajectory.png and report.json go
+        #[arg(long, value_name = "DIR", default_value = "target/replay")]
+        out: PathBuf,
+        /// Print each answer's text
+        #[arg(long)]
+        texts: bool,
+    },
+    /// Compare Paths that were received over the wire with a sequence's ground truth
+    Report {
+        /// received.json, as node::report::Received describes it
+        #[arg(long, value_name = "FILE")]
+        received: PathBuf,
+        /// Folder with sequence.json
+        #[arg(long, value_name = "DIR")]
+        sequence: PathBuf,
+        /// Where trajectory.tum, trajectory.png and report.json go
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Say what would keep the node from running
+    Doctor,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(code) => code,
+        Err(e) => {
+            // Not a log line: it must be seen whatever RUST_LOG says.
+            eprintln!("node: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> anyhow::Result<ExitCode> {
+    let (args, ros) = RosArgs::split(std::env::args())?;
+    let cli = Cli::parse_from(args);
+    init_log(ros.log_level.as_deref());
+    if let Some(Verb::Report { received, sequence, out }) = &cli.verb {
+        let evidence = Evidence::from_received(received)?;
+        return finish_report(&evidence, &Sequence::load(sequence)?, out);
+    }
+    let path = match cli.config {
+        Some(path) => path,
+        None => find_config().context("no config/node.toml here or beside this binary; name one with --config")?,
+    };
+    let mut overrides = cli.overrides;
+    // Parameters without a section are ROS's own, such as use_sim_time.
+    overrides.extend(ros.params.iter().filter(|(key, _)| key.contains('.')).cloned());
+    let config = Config::load(&path, &overrides);
+    match cli.verb {
+        Some(Verb::Doctor) => Ok(examine(&path, config)),
+        Some(Verb::Replay { dir, out, texts }) => play(&config?, &dir, &out, texts),
+        _ => run(&path, config?, &ros),
+    }
+}
+
+/// `RUST_LOG` first, then ROS's `--log-level`, else info.
+fn init_log(ros_level: Option<&str>) {
+    let level = match ros_level.map(str::to_ascii_lowercase).as_deref() {
+        Some("debug") => "debug",
+        Some("warn") => "warn",
+        Some("error" | "fatal") => "error",
+        // The DDS implementation speaks of every peer that comes and goes.
+        _ => "info,rustdds=error,ros2_client=warn",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// `config/node.toml` in the working directory, in an install prefix around this binary, or in the repository whose
+/// `target` holds it.
+fn find_config() -> Option<PathBuf> {
+    let here = PathBuf::from("config/node.toml");
+    let exe = std::env::current_exe().ok();
+    let around = exe.iter().flat_map(|e| e.ancestors().skip(1)).flat_map(|prefix| {
+        [prefix.join("share/egoreasoner/config/node.toml"), prefix.join("config/node.toml")]
+    });
+    std::iter::once(here).chain(around).find(|path| path.is_file())
+}
+
+/// SIGINT and SIGTERM set the flag.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // A second signal ends the process at once; registered first, so that it sees the flag of an earlier one.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .context("cannot listen to signals")?;
+    }
+    Ok(stop)
+}
+
+fn run(path: &Path, config: Config, ros: &RosArgs) -> anyhow::Result<ExitCode> {
+    let mut config = config;
+    let stop = stop_on_signals()?;
+    let kind = config.transport;
+    if !transport::is_compiled_in(kind) {
+        return Err(transport::Error::NotCompiledIn { kind }.into());
+    }
+    if kind == Kind::Ros2Client {
+        ros.apply(&mut config.topics)?;
+        if !ros.only_for_rcl.is_empty() {
+            tracing::info!(flags = ?ros.only_for_rcl, "flags without a meaning for ros2-client are ignored");
+        }
+    }
+    tracing::info!(config = %path.display(), transport = %kind, weights = %config.model.weights.display(), "starting");
+    let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
+    let (pipeline, ends) = Pipeline::start(Settings::from(&config), estimator, stop).context("cannot start a thread")?;
+    tracing::info!(image = config.topics.image, trajectory = config.topics.trajectory, "ready");
+    let carried = transport::run(kind, &config.topics, ends);
+    let finished = pipeline.finish(PATIENCE);
+    carried.context("transport")?;
+    let s = finished?;
+    tracing::info!(
+        frames_received = s.frames_received,
+        frames_used = s.frames_used(),
+        frames_dropped = s.frames_dropped(),
+        windows_answered = s.windows_answered,
+        answers_unparsed = s.answers_unparsed,
+        "stopped"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<ExitCode> {
+    let stop = stop_on_signals()?;
+    let sequence = Sequence::load(dir)?;
+    let least = replay::least_frames(&config.window);
+    if sequence.frames.len() < least {
+        bail!("{}: expected at least {least} frames for a window, got {}", dir.display(), sequence.frames.len());
+    }
+    let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
+    let rules = Rules { window: config.window, sanity: config.sanity };
+    let evidence = replay(&sequence, estimator, rules, &stop, |answered| {
+        tracing::info!(window_id = answered.window_id, latency_millis = answered.latency.as_millis(), "answered");
+        if texts {
+            println!("--- window {}\n{}", answered.window_id, answered.text);
+        }
+    })?;
+    debug_assert!(!stop.load(Ordering::Relaxed), "a stopped replay is an error");
+    finish_report(&evidence, &sequence, out)
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn finish_report(evidence: &Evidence, sequence: &Sequence, out: &Path) -> anyhow::Result<ExitCode> {
+    let (table, _) = report::write(evidence, sequence, out)?;
+    print!("{table}");
+    println!("written: {}", out.join("{trajectory.tum,trajectory.png,report.json}").display());
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn examine(path: &Path, config: Result<Config, node::config::Error>) -> ExitCode {
+    let findings = doctor::examine(path, config);
+    findings.iter().for_each(|finding| println!("{finding}"));
+    if findings.iter().all(|f| f.result.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,142 @@
+//! What crosses the node's ends: plain data, free of any ROS type, so that the logic between them can be tested
+//! without a transport. The transports convert their own types to and from these and do nothing else.
+
+use geometry::Stamp;
+
+/// `sensor_msgs/Image` or `sensor_msgs/CompressedImage`, not yet decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageMessage {
+    /// Time of exposure.
+    pub stamp: Stamp,
+    /// The camera's optical frame.
+    pub frame_id: String,
+    /// The pixels as they came.
+    pub payload: ImagePayload,
+}
+
+/// The pixels of an [`ImageMessage`] as they came over the wire.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImagePayload {
+    /// `sensor_msgs/Image`.
+    Raw {
+        /// Pixels a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// One of the names of `sensor_msgs/image_encodings`.
+        encoding: String,
+        /// Byte order of 16-bit encodings.
+        is_bigendian: bool,
+        /// Bytes a row, padding included.
+        step: u32,
+        /// `step * height` bytes.
+        data: Vec<u8>,
+    },
+    /// `sensor_msgs/CompressedImage`.
+    Compressed {
+        /// As sent, for example `jpeg` or `rgb8; jpeg compressed bgr8`.
+        format: String,
+        /// The file.
+        data: Vec<u8>,
+    },
+}
+
+/// `sensor_msgs/CameraInfo`, the parts that the node uses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CameraInfoMessage {
+    /// Time of the image that it belongs to.
+    pub stamp: Stamp,
+    /// The camera's optical frame.
+    pub frame_id: String,
+    /// Pixels a row of the grid that K is for.
+    pub width: u32,
+    /// Rows of the grid that K is for.
+    pub height: u32,
+    /// `plumb_bob`, `equidistant`, ... or empty.
+    pub distortion_model: String,
+    /// Distortion coefficients; empty or all zero for a rectified image.
+    pub d: Vec<f64>,
+    /// Row-major 3x3 camera matrix, pixels.
+    pub k: [f64; 9],
+}
+
+/// What a transport hands to the pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// An image of the camera topic.
+    Image(ImageMessage),
+    /// Its intrinsics.
+    CameraInfo(CameraInfoMessage),
+}
+
+/// `geometry_msgs/PoseStamped` without its frame, which the trajectory states once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StampedPose {
+    /// The stamp of the frame whose pose this is.
+    pub stamp: Stamp,
+    /// Metres (scene units where the weights are not metric).
+    pub position: [f64; 3],
+    /// Unit quaternion, order x y z w.
+    pub orientation_xyzw: [f64; 4],
+}
+
+/// `nav_msgs/Path` on `/ego/trajectory`: the five poses of one window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrajectoryMessage {
+    /// Stamp of the window's first frame, the anchor.
+    pub stamp: Stamp,
+    /// The frame that the poses are given in: the camera's optical frame at `stamp`.
+    pub frame_id: String,
+    /// `anchor_from_camera`, in the order of time, the identity first.
+    pub poses: Vec<StampedPose>,
+}
+
+/// `nav_msgs/Odometry` on `/ego/odometry`: windows stitched together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OdometryMessage {
+    /// The frame that the pose is given in, for example `odom`.
+    pub frame_id: String,
+    /// The frame whose pose this is: the camera's optical frame.
+    pub child_frame_id: String,
+    /// `odom_from_camera` at its stamp.
+    pub pose: StampedPose,
+    /// Row-major 6x6, order x y z rotation-x rotation-y rotation-z.
+    pub pose_covariance: [f64; 36],
+}
+
+/// Level of a [`DiagnosticsMessage`], with the numbers of `diagnostic_msgs/DiagnosticStatus`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiagnosticLevel {
+    /// Poses come out as configured.
+    Ok = 0,
+    /// Poses come out, but something is counted that should not happen.
+    Warn = 1,
+    /// No pose comes out.
+    Error = 2,
+    /// The camera is silent.
+    Stale = 3,
+}
+
+/// One status of `diagnostic_msgs/DiagnosticArray` on `/diagnostics`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiagnosticsMessage {
+    /// Time of the report.
+    pub stamp: Stamp,
+    /// How things stand.
+    pub level: DiagnosticLevel,
+    /// One sentence for a person.
+    pub message: String,
+    /// Counters and latencies by name.
+    pub values: Vec<(String, String)>,
+}
+
+/// What the pipeline hands to a transport.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// For `/ego/trajectory`.
+    Trajectory(TrajectoryMessage),
+    /// For `/ego/odometry`.
+    Odometry(OdometryMessage),
+    /// For `/diagnostics`.
+    Diagnostics(DiagnosticsMessage),
+}

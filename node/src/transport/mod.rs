@@ -1,0 +1,231 @@
+//! The two thin ends of the node. Both serve the same topics, types and QoS; everything between is sans-io.
+//!
+//! Architecture Invariant: a transport converts types and moves them. It decodes nothing, decides nothing, keeps
+//! nothing.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use serde::{Deserialize, Serialize};
+
+use crate::message::{Input, Output};
+
+#[cfg(feature = "ros")]
+pub mod r2r;
+pub mod ros2_client;
+pub mod ros_args;
+mod wire;
+
+/// How often a transport looks at [`Ends::stop`] while nothing is to be published.
+const STOP_POLL: Duration = Duration::from_millis(50);
+
+/// Depth of the history of the node's publishers, and of CameraInfo.
+const KEEP_LAST: u32 = 10;
+
+/// How long a transport stays after its last message, so that a reliable reader can still ask for it again.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// Variance of a twist that nobody measured, on the diagonal of Odometry's twist: far from zero, which a filter would
+/// take for certainty.
+const TWIST_VARIANCE: f64 = 1e6;
+
+/// Which backend moves the messages; the same topics, types and QoS either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Pure-Rust DDS; needs no ROS 2 on the machine.
+    Ros2Client,
+    /// The sourced ROS 2 through rcl: its rmw, its shared memory. Needs the feature `ros`.
+    R2r,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ros2Client => "ros2-client",
+            Self::R2r => "r2r",
+        })
+    }
+}
+
+/// Why a transport did not start. Once it runs, a message that cannot be moved is logged and skipped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration asks for a backend that this binary lacks.
+    #[error(
+        "transport \"{kind}\" is not in this binary: build with `--features ros` where ROS 2 is sourced, \
+         or set transport = \"ros2-client\""
+    )]
+    NotCompiledIn {
+        /// What was asked for.
+        kind: Kind,
+    },
+    /// A node, namespace or topic name that ROS 2 does not allow.
+    #[error("{name:?} is not a ROS 2 name: {reason}")]
+    Name {
+        /// As configured.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// `ROS_DOMAIN_ID` is not a domain.
+    #[error("ROS_DOMAIN_ID is {got:?}, expected a number from 0 to 232")]
+    DomainId {
+        /// Its value.
+        got: String,
+    },
+    /// rcl reads the domain from the environment alone.
+    #[error("domain {expected} is configured but transport \"r2r\" takes it from ROS_DOMAIN_ID, which is {got}")]
+    DomainFromEnvironment {
+        /// As configured.
+        expected: u16,
+        /// In the environment.
+        got: u16,
+    },
+    /// The middleware refused.
+    #[error("{kind}: cannot {action}: {reason}")]
+    Middleware {
+        /// Which backend.
+        kind: Kind,
+        /// What was tried.
+        action: String,
+        /// In the middleware's words.
+        reason: String,
+    },
+    /// `--ros-args` that cannot be applied.
+    #[error(transparent)]
+    RosArgs(#[from] ros_args::RosArgsError),
+}
+
+/// Runs the node's ends until [`Ends::stop`] is set or the sender of [`Ends::output`] hangs up.
+///
+/// # Errors
+///
+/// [`Error`] where the backend does not start; nothing after that.
+pub fn run(kind: Kind, topics: &Topics, ends: Ends) -> Result<(), Error> {
+    match kind {
+        Kind::Ros2Client => ros2_client::run(topics, ends),
+        #[cfg(feature = "ros")]
+        Kind::R2r => r2r::run(topics, ends),
+        #[cfg(not(feature = "ros"))]
+        Kind::R2r => {
+            drop(ends);
+            Err(Error::NotCompiledIn { kind })
+        }
+    }
+}
+
+/// Whether this binary has `kind`.
+#[must_use]
+pub fn is_compiled_in(kind: Kind) -> bool {
+    match kind {
+        Kind::Ros2Client => true,
+        Kind::R2r => cfg!(feature = "ros"),
+    }
+}
+
+/// Names and policies of the node's topics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Topics {
+    /// ROS node name.
+    pub node_name: String,
+    /// ROS namespace, `/` at the root.
+    pub namespace: String,
+    /// ROS domain; `None` reads `ROS_DOMAIN_ID`, 0 where that is unset.
+    pub domain_id: Option<u16>,
+    /// Image topic.
+    pub image: String,
+    /// Whether `image` carries `sensor_msgs/CompressedImage`.
+    pub image_compressed: bool,
+    /// Whether the image subscription is reliable; best effort (sensor data) otherwise.
+    pub image_reliable: bool,
+    /// Depth of the image subscription's history.
+    pub image_queue_depth: u32,
+    /// CameraInfo topic.
+    pub camera_info: String,
+    /// Path topic.
+    pub trajectory: String,
+    /// Odometry topic.
+    pub odometry: String,
+    /// Diagnostics topic.
+    pub diagnostics: String,
+}
+
+/// What a transport is run with.
+pub struct Ends {
+    /// Takes every input at once; never blocks, since the pipeline behind it drops and counts.
+    pub input: Box<dyn Fn(Input) + Send + Sync>,
+    /// What to publish; the transport returns when the sender hangs up.
+    pub output: Receiver<Output>,
+    /// Set to true from outside (a signal) to make the transport return.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Hands every output to `publish` until told to stop, then what is still queued, then gives reliable readers a
+/// moment to ask again for what they missed.
+fn publish_until_stopped(output: &Receiver<Output>, stop: &AtomicBool, mut publish: impl FnMut(Output)) {
+    let mut last_published = None;
+    let mut publish = |output| {
+        publish(output);
+        last_published = Some(Instant::now());
+    };
+    loop {
+        match output.recv_timeout(STOP_POLL) {
+            Ok(output) => publish(output),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if stop.load(Ordering::Relaxed) {
+            output.try_iter().for_each(&mut publish);
+            break;
+        }
+    }
+    if let Some(left) = last_published.and_then(|at| LINGER.checked_sub(at.elapsed())) {
+        std::thread::sleep(left);
+    }
+}
+
+impl Topics {
+    /// The configured domain, else `ROS_DOMAIN_ID`, else 0.
+    fn domain(&self) -> Result<u16, Error> {
+        match self.domain_id {
+            Some(id) => Ok(id),
+            None => environment_domain(),
+        }
+    }
+}
+
+/// `ROS_DOMAIN_ID`, 0 where it is unset or empty.
+fn environment_domain() -> Result<u16, Error> {
+    const MAX_DOMAIN: u16 = 232; // the ports of 233 would pass 65535
+    match std::env::var("ROS_DOMAIN_ID") {
+        Ok(text) if !text.trim().is_empty() => text
+            .trim()
+            .parse()
+            .ok()
+            .filter(|&id| id <= MAX_DOMAIN)
+            .ok_or(Error::DomainId { got: text }),
+        _ => Ok(0),
+    }
+}
+
+/// `status.name` of the diagnostics: the convention is `node: what`.
+fn diagnostic_name(node_name: &str) -> String {
+    format!("{node_name}: trajectory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_named_as_in_the_config() {
+        for (kind, name) in [(Kind::Ros2Client, "ros2-client"), (Kind::R2r, "r2r")] {
+            assert_eq!(kind.to_string(), name);
+            assert_eq!(serde_json::from_str::<Kind>(&format!("{name:?}")).ok(), Some(kind));
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The transport of a machine with ROS 2 sourced: rcl underneath, so its rmw, its shared memory, its `--ros-args`
+//! (which rcl reads from the command line itself; topic names are remapped there, not here).
+//!
+//! r2r puts every subscription behind a channel of ten and drops, unseen, what does not fit. The spinning thread
+//! therefore empties all streams after every wake-up and does nothing else; outputs are published from the caller's.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use futures::{FutureExt, Stream, StreamExt};
+use r2r::builtin_interfaces::msg::Time;
+use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
+use r2r::geometry_msgs::msg::{Point, Pose, PoseStamped, PoseWithCovariance, Quaternion, TwistWithCovariance};
+use r2r::nav_msgs::msg::{Odometry, Path};
+use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
+use r2r::std_msgs::msg::Header;
+use r2r::{Context, Node, QosProfile};
+
+use super::{
+    Ends, Error, KEEP_LAST, Kind, TWIST_VARIANCE, Topics, diagnostic_name, environment_domain, publish_until_stopped,
+};
+use crate::message::{
+    CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output, StampedPose,
+    TrajectoryMessage,
+};
+
+/// How long one wait for messages lasts at most; the time that stopping takes.
+const SPIN: Duration = Duration::from_millis(20);
+
+/// Runs until stopped; see [`super::run`].
+///
+/// # Errors
+///
+/// [`Error`] where rcl refuses the node or a name.
+pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
+    let Ends { input, output, stop } = ends;
+    let got = environment_domain()?;
+    if let Some(expected) = topics.domain_id.filter(|&expected| expected != got) {
+        return Err(Error::DomainFromEnvironment { expected, got });
+    }
+    let context = Context::create().map_err(|error| middleware("start rcl", &error))?;
+    let mut node = Node::create(context, &topics.node_name, &topics.namespace)
+        .map_err(|error| middleware(&format!("create node {}", topics.node_name), &error))?;
+
+    let sensor = |depth: u32| {
+        let qos = QosProfile::default().volatile().keep_last(usize::try_from(depth.max(1)).unwrap_or(1));
+        if topics.image_reliable { qos.reliable() } else { qos.best_effort() }
+    };
+    let cannot_subscribe = |name: &str, error: r2r::Error| middleware(&format!("subscribe to {name}"), &error);
+    let cannot_publish = |name: &str, error: r2r::Error| middleware(&format!("publish {name}"), &error);
+
+    let image_qos = sensor(topics.image_queue_depth);
+    let mut images: Box<dyn Stream<Item = ImageMessage> + Send + Unpin> = if topics.image_compressed {
+        let stream = node.subscribe::<CompressedImage>(&topics.image, image_qos);
+        Box::new(stream.map_err(|error| cannot_subscribe(&topics.image, error))?.map(image_from_compressed))
+    } else {
+        let stream = node.subscribe::<Image>(&topics.image, image_qos);
+        Box::new(stream.map_err(|error| cannot_subscribe(&topics.image, error))?.map(image_from_raw))
+    };
+    let mut camera_infos = node
+        .subscribe::<CameraInfo>(&topics.camera_info, sensor(KEEP_LAST))
+        .map_err(|error| cannot_subscribe(&topics.camera_info, error))?
+        .map(camera_info_from);
+
+    let qos = sensor(KEEP_LAST).reliable();
+    let trajectory = node
+        .create_publisher::<Path>(&topics.trajectory, qos.clone())
+        .map_err(|error| cannot_publish(&topics.trajectory, error))?;
+    let odometry = node
+        .create_publisher::<Odometry>(&topics.odometry, qos.clone())
+        .map_err(|error| cannot_publish(&topics.odometry, error))?;
+    let diagnostics = node
+        .create_publisher::<DiagnosticArray>(&topics.diagnostics, qos)
+        .map_err(|error| cannot_publish(&topics.diagnostics, error))?;
+    let node_name = node.name().unwrap_or_else(|_| topics.node_name.clone()); // after rcl's __node
+    tracing::info!(transport = "r2r", image = topics.image, trajectory = topics.trajectory, domain = got, "listening");
+
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                node.spin_once(SPIN);
+                // CameraInfo first: it belongs to the image that comes with it.
+                while let Some(Some(info)) = camera_infos.next().now_or_never() {
+                    input(Input::CameraInfo(info));
+                }
+                while let Some(Some(image)) = images.next().now_or_never() {
+                    input(Input::Image(image));
+                }
+            }
+        });
+        publish_until_stopped(&output, &stop, |output| {
+            let (topic, result) = match output {
+                Output::Trajectory(m) => ("trajectory", trajectory.publish(&path_from(m))),
+                Output::Odometry(m) => ("odometry", odometry.publish(&odometry_from(m))),
+                Output::Diagnostics(m) => ("diagnostics", diagnostics.publish(&diagnostics_from(m, &node_name))),
+            };
+            if let Err(error) = result {
+                tracing::warn!(topic, %error, "a message was not published");
+            }
+        });
+        done.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}
+
+fn middleware(action: &str, reason: &dyn std::fmt::Display) -> Error {
+    Error::Middleware { kind: Kind::R2r, action: action.to_owned(), reason: reason.to_string() }
+}
+
+fn stamp_from(time: &Time) -> geometry::Stamp {
+    geometry::Stamp::from_sec_nanosec(time.sec, time.nanosec)
+}
+
+fn header(stamp: geometry::Stamp, frame_id: String) -> Header {
+    let (sec, nanosec) = stamp.to_sec_nanosec();
+    Header { stamp: Time { sec, nanosec }, frame_id }
+}
+
+fn image_from_raw(image: Image) -> ImageMessage {
+    ImageMessage {
+        stamp: stamp_from(&image.header.stamp),
+        frame_id: image.header.frame_id,
+        payload: ImagePayload::Raw {
+            width: image.width,
+            height: image.height,
+            encoding: image.encoding,
+            is_bigendian: image.is_bigendian != 0,
+            step: image.step,
+            data: image.data,
+        },
+    }
+}
+
+fn image_from_compressed(image: CompressedImage) -> ImageMessage {
+    ImageMessage {
+        stamp: stamp_from(&image.header.stamp),
+        frame_id: image.header.frame_id,
+        payload: ImagePayload::Compressed { format: image.format, data: image.data },
+    }
+}
+
+fn camera_info_from(info: CameraInfo) -> CameraInfoMessage {
+    let mut k = [0.0; 9]; // r2r has a Vec here, of nine values since the type says so
+    k.iter_mut().zip(&info.k).for_each(|(to, from)| *to = *from);
+    CameraInfoMessage {
+        stamp: stamp_from(&info.header.stamp),
+        frame_id: info.header.frame_id,
+        width: info.width,
+        height: info.height,
+        distortion_model: info.distortion_model,
+        d: info.d,
+        k,
+    }
+}
+
+fn pose_from(pose: &StampedPose) -> Pose {
+    let [x, y, z] = pose.position;
+    let position = Point { x, y, z };
+    let [x, y, z, w] = pose.orientation_xyzw;
+    Pose { position, orientation: Quaternion { x, y, z, w } }
+}
+
+fn path_from(trajectory: TrajectoryMessage) -> Path {
+    let poses = trajectory
+        .poses
+        .iter()
+        .map(|pose| PoseStamped {
+            header: header(pose.stamp, trajectory.frame_id.clone()),
+            pose: pose_from(pose),
+        })
+        .collect();
+    Path { header: header(trajectory.stamp, trajectory.frame_id), poses }
+}
+
+fn odometry_from(odometry: OdometryMessage) -> Odometry {
+    let mut unmeasured = vec![0.0; 36];
+    unmeasured.iter_mut().step_by(7).for_each(|variance| *variance = TWIST_VARIANCE);
+    Odometry {
+        header: header(odometry.pose.stamp, odometry.frame_id),
+        child_frame_id: odometry.child_frame_id,
+        pose: PoseWithCovariance {
+            pose: pose_from(&odometry.pose),
+            covariance: odometry.pose_covariance.to_vec(),
+        },
+        twist: TwistWithCovariance { covariance: unmeasured, ..Default::default() },
+    }
+}
+
+fn diagnostics_from(diagnostics: DiagnosticsMessage, node_name: &str) -> DiagnosticArray {
+    let values = diagnostics.values.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
+    DiagnosticArray {
+        header: header(diagnostics.stamp, String::new()),
+        status: vec![DiagnosticStatus {
+            level: diagnostics.level as u8,
+            name: diagnostic_name(node_name),
+            message: diagnostics.message,
+            hardware_id: String::new(),
+            values,
+        }],
+    }
+}

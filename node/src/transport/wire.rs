@@ -1,0 +1,239 @@
+//! ROS 2 messages as serde structs: field order is the wire format (CDR), so fields that the node does not use are
+//! here too. Only `ros2_client` needs these; r2r brings its own, generated from the sourced ROS 2.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::{
+    CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, OdometryMessage, StampedPose, TrajectoryMessage,
+};
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Time {
+    sec: i32,
+    nanosec: u32,
+}
+
+impl From<geometry::Stamp> for Time {
+    fn from(stamp: geometry::Stamp) -> Self {
+        let (sec, nanosec) = stamp.to_sec_nanosec();
+        Self { sec, nanosec }
+    }
+}
+
+impl From<Time> for geometry::Stamp {
+    fn from(time: Time) -> Self {
+        Self::from_sec_nanosec(time.sec, time.nanosec)
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Header {
+    stamp: Time,
+    frame_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Image {
+    header: Header,
+    height: u32,
+    width: u32,
+    encoding: String,
+    is_bigendian: u8,
+    step: u32,
+    #[serde(with = "serde_bytes")]
+    data: Vec<u8>,
+}
+
+impl From<Image> for ImageMessage {
+    fn from(image: Image) -> Self {
+        Self {
+            stamp: image.header.stamp.into(),
+            frame_id: image.header.frame_id,
+            payload: ImagePayload::Raw {
+                width: image.width,
+                height: image.height,
+                encoding: image.encoding,
+                is_bigendian: image.is_bigendian != 0,
+                step: image.step,
+                data: image.data,
+            },
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct CompressedImage {
+    header: Header,
+    format: String,
+    #[serde(with = "serde_bytes")]
+    data: Vec<u8>,
+}
+
+impl From<CompressedImage> for ImageMessage {
+    fn from(image: CompressedImage) -> Self {
+        Self {
+            stamp: image.header.stamp.into(),
+            frame_id: image.header.frame_id,
+            payload: ImagePayload::Compressed { format: image.format, data: image.data },
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct RegionOfInterest {
+    _x_offset: u32,
+    _y_offset: u32,
+    _height: u32,
+    _width: u32,
+    _do_rectify: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct CameraInfo {
+    header: Header,
+    height: u32,
+    width: u32,
+    distortion_model: String,
+    d: Vec<f64>,
+    k: [f64; 9],
+    _r: [f64; 9],
+    _p: [f64; 12],
+    _binning_x: u32,
+    _binning_y: u32,
+    _roi: RegionOfInterest,
+}
+
+impl From<CameraInfo> for CameraInfoMessage {
+    fn from(info: CameraInfo) -> Self {
+        Self {
+            stamp: info.header.stamp.into(),
+            frame_id: info.header.frame_id,
+            width: info.width,
+            height: info.height,
+            distortion_model: info.distortion_model,
+            d: info.d,
+            k: info.k,
+        }
+    }
+}
+
+/// `geometry_msgs/Pose`: position x y z, then quaternion x y z w.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Pose {
+    position: [f64; 3],
+    orientation_xyzw: [f64; 4],
+}
+
+impl From<&StampedPose> for Pose {
+    fn from(pose: &StampedPose) -> Self {
+        Self { position: pose.position, orientation_xyzw: pose.orientation_xyzw }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct PoseStamped {
+    header: Header,
+    pose: Pose,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Path {
+    header: Header,
+    poses: Vec<PoseStamped>,
+}
+
+impl From<TrajectoryMessage> for Path {
+    fn from(trajectory: TrajectoryMessage) -> Self {
+        let frame_id = trajectory.frame_id;
+        let poses = trajectory
+            .poses
+            .iter()
+            .map(|pose| PoseStamped {
+                header: Header { stamp: pose.stamp.into(), frame_id: frame_id.clone() },
+                pose: pose.into(),
+            })
+            .collect();
+        Self { header: Header { stamp: trajectory.stamp.into(), frame_id }, poses }
+    }
+}
+
+/// A 6x6 as rows, since serde stops at arrays of 32; CDR knows no difference.
+type Covariance = [[f64; 6]; 6];
+
+#[derive(Debug, Serialize)]
+struct PoseWithCovariance {
+    pose: Pose,
+    covariance: Covariance,
+}
+
+#[derive(Debug, Serialize)]
+struct TwistWithCovariance {
+    linear: [f64; 3],
+    angular: [f64; 3],
+    covariance: Covariance,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Odometry {
+    header: Header,
+    child_frame_id: String,
+    pose: PoseWithCovariance,
+    twist: TwistWithCovariance,
+}
+
+impl From<OdometryMessage> for Odometry {
+    fn from(odometry: OdometryMessage) -> Self {
+        let mut covariance = [[0.0; 6]; 6];
+        for (row, values) in covariance.iter_mut().zip(odometry.pose_covariance.chunks_exact(6)) {
+            row.copy_from_slice(values);
+        }
+        let mut unmeasured = [[0.0; 6]; 6];
+        for (i, row) in unmeasured.iter_mut().enumerate() {
+            row[i] = super::TWIST_VARIANCE;
+        }
+        Self {
+            header: Header { stamp: odometry.pose.stamp.into(), frame_id: odometry.frame_id },
+            child_frame_id: odometry.child_frame_id,
+            pose: PoseWithCovariance { pose: (&odometry.pose).into(), covariance },
+            twist: TwistWithCovariance { linear: [0.0; 3], angular: [0.0; 3], covariance: unmeasured },
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct KeyValue {
+    key: String,
+    value: String,
+}
+
+#[derive(Debug, Serialize)]
+struct DiagnosticStatus {
+    level: u8,
+    name: String,
+    message: String,
+    hardware_id: String,
+    values: Vec<KeyValue>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct DiagnosticArray {
+    header: Header,
+    status: Vec<DiagnosticStatus>,
+}
+
+impl DiagnosticArray {
+    /// The one status of the node called `node_name`.
+    pub(super) fn new(diagnostics: DiagnosticsMessage, node_name: &str) -> Self {
+        let values = diagnostics.values.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
+        Self {
+            header: Header { stamp: diagnostics.stamp.into(), frame_id: String::new() },
+            status: vec![DiagnosticStatus {
+                level: diagnostics.level as u8,
+                name: super::diagnostic_name(node_name),
+                message: diagnostics.message,
+                hardware_id: String::new(),
+                values,
+            }],
+        }
+    }
+}

@@ -1,0 +1,196 @@
+use std::collections::HashMap;
+use std::time::Duration;
+
+use geometry::{Intrinsics, Stamp};
+use proptest::prelude::*;
+
+use super::{Cause, Push, Restart, View, Window, WindowBuffer};
+use crate::config::WindowRules;
+
+const GAP_MILLIS: i64 = 500;
+
+fn rules(stride: u32, hop: u32) -> WindowRules {
+    WindowRules { stride, hop, max_gap: Duration::from_millis(GAP_MILLIS as u64) }
+}
+
+fn view(width: u32) -> View {
+    let intrinsics = Intrinsics::new(100.0, 100.0, 50.0, 40.0, width, 80).unwrap();
+    View { frame_id: "camera".into(), intrinsics }
+}
+
+fn millis(t: i64) -> Stamp {
+    Stamp::from_nanos(t * 1_000_000)
+}
+
+/// Pushes frames at these times, each named by its place in the list.
+fn push_all(buffer: &mut WindowBuffer<usize>, times: &[i64]) -> Vec<Push<usize>> {
+    times.iter().enumerate().map(|(i, &t)| buffer.push(millis(t), &view(100), i)).collect()
+}
+
+fn windows(pushes: &[Push<usize>]) -> Vec<[usize; 5]> {
+    pushes.iter().filter_map(|p| p.window.as_ref()).map(|w| w.frames).collect()
+}
+
+fn steady(n: i64) -> Vec<i64> {
+    (0..n).map(|i| i * 100).collect()
+}
+
+#[test]
+fn windows_follow_stride_and_hop() {
+    let rows: [(u32, u32, Vec<[usize; 5]>); 5] = [
+        (1, 1, vec![[0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [2, 3, 4, 5, 6]]),
+        (1, 2, vec![[0, 1, 2, 3, 4], [2, 3, 4, 5, 6]]),
+        (1, 4, vec![[0, 1, 2, 3, 4]]),
+        (1, 6, vec![[0, 1, 2, 3, 4]]),
+        (2, 1, vec![]),
+    ];
+    for (stride, hop, expected) in rows {
+        let pushes = push_all(&mut WindowBuffer::new(rules(stride, hop)), &steady(7));
+        assert_eq!(windows(&pushes), expected, "stride {stride} hop {hop}");
+    }
+    let pushes = push_all(&mut WindowBuffer::new(rules(2, 4)), &steady(13));
+    assert_eq!(windows(&pushes), [[0, 2, 4, 6, 8], [4, 6, 8, 10, 12]]);
+}
+
+#[test]
+fn frames_between_members_are_handed_back_at_once() {
+    let pushes = push_all(&mut WindowBuffer::new(rules(2, 4)), &steady(5));
+    let dropped: Vec<_> = pushes.into_iter().flat_map(|p| p.dropped).collect();
+    assert_eq!(dropped, [(1, Cause::SkippedByStride), (3, Cause::SkippedByStride)]);
+}
+
+#[test]
+fn a_repeated_or_late_frame_is_dropped_and_harms_nothing() {
+    let times = [0, 100, 100, 200, 150, 300, 400];
+    let pushes = push_all(&mut WindowBuffer::new(rules(1, 4)), &times);
+    assert_eq!(pushes[2].dropped, [(2, Cause::Repeated)]);
+    assert_eq!(pushes[4].dropped, [(4, Cause::Backward)]);
+    assert_eq!(windows(&pushes), [[0, 1, 3, 5, 6]]);
+}
+
+#[test]
+fn restarts_hand_back_what_waited_and_never_mix() {
+    let mut buffer = WindowBuffer::new(rules(1, 4));
+    let times = [0, 100, 1000, 1100, 1200, 1300, 1400];
+    let pushes = push_all(&mut buffer, &times);
+    assert_eq!(pushes[2].restart, Some(Restart::Gap));
+    let gap = Cause::Restarted(Restart::Gap);
+    assert_eq!(pushes[2].dropped, [(0, gap), (1, gap)]);
+    assert_eq!(windows(&pushes), [[2, 3, 4, 5, 6]]);
+
+    // The log starts again from its beginning; frame 6 was in a window and is not handed back.
+    let back = buffer.push(millis(0), &view(100), 7);
+    assert_eq!((back.restart, back.dropped), (Some(Restart::ClockWentBack), vec![]));
+    let changed = buffer.push(millis(100), &view(200), 8);
+    assert_eq!(changed.restart, Some(Restart::CameraChanged));
+    let cause = Cause::Restarted(Restart::CameraChanged);
+    assert_eq!(changed.dropped, [(7, cause)]);
+    for (i, t) in (9..).zip([200, 300, 400, 500]) {
+        let push = buffer.push(millis(t), &view(200), i);
+        if let Some(window) = push.window {
+            assert_eq!(window.frames, [8, 9, 10, 11, 12]);
+            assert_eq!((window.id, window.epoch), (1, 1), "the clock jumped once");
+            assert_eq!(window.view, view(200));
+            return;
+        }
+    }
+    panic!("no window after the restart");
+}
+
+#[test]
+fn extreme_stamps_do_not_overflow() {
+    let mut buffer = WindowBuffer::new(rules(1, 1));
+    for (i, nanos) in [0, i64::MAX, i64::MIN, i64::MAX, -1, i64::MIN, 0].into_iter().enumerate() {
+        let push = buffer.push(Stamp::from_nanos(nanos), &view(100), i);
+        assert!(push.window.is_none());
+    }
+}
+
+/// Steps between frames in milliseconds: mostly regular, at times repeated, late, silent or jumping.
+fn stream() -> impl Strategy<Value = Vec<(i64, u32)>> {
+    let step = prop_oneof![
+        12 => 1..=GAP_MILLIS,
+        1 => Just(0_i64),
+        1 => -GAP_MILLIS..0,
+        1 => GAP_MILLIS + 1..5000_i64,
+        1 => -100_000..-GAP_MILLIS,
+    ];
+    let width = prop_oneof![20 => Just(100_u32), 1 => Just(200_u32)];
+    proptest::collection::vec((step, width), 0..120)
+}
+
+proptest! {
+    #[test]
+    fn every_frame_is_accounted_for_and_windows_keep_their_promises(
+        steps in stream(),
+        stride in 1..5_u32,
+        hop in 1..12_u32,
+    ) {
+        let mut buffer = WindowBuffer::new(rules(stride, hop));
+        let mut emitted: Vec<Window<usize>> = Vec::new();
+        let mut dropped: HashMap<usize, Cause> = HashMap::new();
+        let mut stamps = Vec::new();
+        // Index in the stream of accepted frames since the last restart, and which restart.
+        let mut places: Vec<Option<(u32, u64)>> = Vec::new();
+        let (mut segment, mut place) = (0, 0);
+        let mut now = 1_000_000;
+        for (i, &(step, width)) in steps.iter().enumerate() {
+            now += step;
+            stamps.push(millis(now));
+            let push = buffer.push(millis(now), &view(width), i);
+            if push.restart.is_some() {
+                segment += 1;
+                place = 0;
+            }
+            let refused = push.dropped.contains(&(i, Cause::Repeated)) || push.dropped.contains(&(i, Cause::Backward));
+            places.push((!refused).then_some((segment, place)));
+            if refused {
+                now -= step; // the stream goes on from the newest frame
+            } else {
+                place += 1;
+            }
+            for (frame, cause) in push.dropped {
+                prop_assert!(dropped.insert(frame, cause).is_none(), "frame {frame} was dropped twice");
+            }
+            if let Some(window) = push.window {
+                prop_assert_eq!(window.frames[4], i, "a window is emitted with its last frame");
+                emitted.push(window);
+            }
+        }
+        let members: std::collections::HashSet<usize> = emitted.iter().flat_map(|w| w.frames).collect();
+        for frame in &members {
+            prop_assert!(!dropped.contains_key(frame), "frame {frame} was used and dropped");
+        }
+        prop_assert_eq!(members.len() + dropped.len() + buffer.waiting(), steps.len());
+
+        let accepted: Vec<usize> = (0..steps.len()).filter(|&i| places[i].is_some()).collect();
+        for (k, window) in emitted.iter().enumerate() {
+            prop_assert_eq!(window.id, k as u64);
+            for (frame, stamp) in window.frames.iter().zip(window.stamps) {
+                prop_assert_eq!(stamps[*frame], stamp);
+                prop_assert_eq!(view(steps[*frame].1), window.view.clone());
+            }
+            for pair in window.stamps.windows(2) {
+                prop_assert!(pair[0] < pair[1]);
+            }
+            let start = places[window.frames[0]].unwrap();
+            prop_assert_eq!(start.1 % u64::from(hop), 0);
+            for (n, frame) in window.frames.iter().enumerate() {
+                prop_assert_eq!(places[*frame], Some((start.0, start.1 + n as u64 * u64::from(stride))));
+            }
+            let span = accepted.iter().filter(|&&i| window.frames[0] <= i && i <= window.frames[4]);
+            let inside: Vec<Stamp> = span.map(|&i| stamps[i]).collect();
+            for pair in inside.windows(2) {
+                prop_assert!(pair[1].nanos_since(pair[0]) <= GAP_MILLIS * 1_000_000);
+            }
+        }
+        // Each segment yields all the windows that fit into it.
+        for s in 0..=segment {
+            let length = places.iter().flatten().filter(|p| p.0 == s).count() as u64;
+            let span = 4 * u64::from(stride) + 1;
+            let expected = if length < span { 0 } else { (length - span) / u64::from(hop) + 1 };
+            let got = emitted.iter().filter(|w| places[w.frames[0]].unwrap().0 == s).count() as u64;
+            prop_assert_eq!(got, expected);
+        }
+    }
+}

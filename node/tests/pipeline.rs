@@ -1,0 +1,498 @@
+//! The pipeline with fake models: drops, counts, failures and shutdown, without a transport.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use geometry::{Intrinsics, Stamp, Transform, WindowTrajectory};
+use image::RgbImage;
+use nalgebra::{Isometry3, Vector3};
+use node::config::{Covariance, DiagnosticsConfig, FixedCamera, Sanity, UseFixed, WindowRules};
+use node::estimator::{Error, Estimate, Estimator};
+use node::message::{
+    CameraInfoMessage, DiagnosticLevel, ImageMessage, ImagePayload, Input, OdometryMessage, Output, TrajectoryMessage,
+};
+use node::pipeline::{Failure, Pipeline, Settings};
+use node::stats::{Fate, Snapshot};
+use node::transport::Ends;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+const PERIOD: i64 = 100_000_000;
+
+/// Walks 0.1 m forward a frame.
+fn walk() -> WindowTrajectory {
+    let mut i = -1.0;
+    WindowTrajectory::new([(); 5].map(|()| {
+        i += 1.0;
+        Transform::from_isometry(Isometry3::new(Vector3::new(0.0, 0.0, 0.1 * i), Vector3::zeros()))
+    }))
+    .unwrap()
+}
+
+/// What a fake does with its n-th window.
+type Behaviour = Box<dyn FnMut(usize) -> Result<Estimate, Error> + Send>;
+
+struct Fake {
+    encoded: Arc<AtomicUsize>,
+    windows: usize,
+    /// Each window waits for one token; without a gate none waits.
+    gate: Option<Receiver<()>>,
+    behaviour: Behaviour,
+}
+
+impl Estimator for Fake {
+    type Frame = u8;
+
+    fn encode(&mut self, image: &RgbImage, _: &Intrinsics) -> Result<u8, Error> {
+        self.encoded.fetch_add(1, Ordering::SeqCst);
+        match image.get_pixel(0, 0).0[0] {
+            255 => Err(Error::Image("too white".to_owned())),
+            value => Ok(value),
+        }
+    }
+
+    fn estimate(&mut self, frames: [&u8; 5]) -> Result<Estimate, Error> {
+        assert!(frames.is_sorted(), "frames come in order: {frames:?}");
+        if let Some(gate) = &self.gate {
+            let _ = gate.recv();
+        }
+        self.windows += 1;
+        (self.behaviour)(self.windows - 1)
+    }
+}
+
+fn parsed() -> Result<Estimate, Error> {
+    Ok(Estimate { text: "poses".to_owned(), tokens: 7, trajectory: Ok(walk()) })
+}
+
+fn settings(stride: u32, hop: u32) -> Settings {
+    Settings {
+        queue_depth: 1000,
+        image_topic: "/camera".to_owned(),
+        odom_frame: "odom".to_owned(),
+        window: WindowRules { stride, hop, max_gap: Duration::from_millis(500) },
+        camera: FixedCamera { use_fixed: UseFixed::Never, width: 8, height: 6, fx_fy_cx_cy: [9.0, 9.0, 4.0, 3.0] },
+        sanity: Sanity { max_step_metres: 1.0, max_step_radians: 1.0 },
+        covariance: Covariance { position_stddev_metres: 0.5, rotation_stddev_radians: 0.2 },
+        diagnostics: DiagnosticsConfig { period: Duration::from_millis(50), silent_after: Duration::from_secs(60) },
+    }
+}
+
+fn camera_info(k: [f64; 9], width: u32) -> Input {
+    Input::CameraInfo(CameraInfoMessage {
+        stamp: Stamp::default(),
+        frame_id: "optical".to_owned(),
+        width,
+        height: 6,
+        distortion_model: "plumb_bob".to_owned(),
+        d: vec![],
+        k,
+    })
+}
+
+const K: [f64; 9] = [9.0, 0.0, 4.0, 0.0, 9.0, 3.0, 0.0, 0.0, 1.0];
+
+fn grey(nanos: i64, value: u8) -> Input {
+    let data = vec![value; 8 * 6];
+    let encoding = "mono8".to_owned();
+    let payload = ImagePayload::Raw { width: 8, height: 6, encoding, is_bigendian: false, step: 8, data };
+    Input::Image(ImageMessage { stamp: Stamp::from_nanos(nanos), frame_id: "optical".to_owned(), payload })
+}
+
+struct Rig {
+    pipeline: Pipeline,
+    input: Box<dyn Fn(Input) + Send + Sync>,
+    output: Receiver<Output>,
+    stop: Arc<AtomicBool>,
+    encoded: Arc<AtomicUsize>,
+}
+
+fn rig(settings: Settings, gate: Option<Receiver<()>>, behaviour: Behaviour) -> Rig {
+    let encoded = Arc::new(AtomicUsize::new(0));
+    let fake = Fake { encoded: Arc::clone(&encoded), windows: 0, gate, behaviour };
+    let stop = Arc::new(AtomicBool::new(false));
+    let (pipeline, Ends { input, output, .. }) = Pipeline::start(settings, fake, Arc::clone(&stop)).unwrap();
+    Rig { pipeline, input, output, stop, encoded }
+}
+
+/// As [`rig`], with good intrinsics, and a model that always answers.
+fn ready(stride: u32, hop: u32, gate: Option<Receiver<()>>) -> Rig {
+    let rig = rig(settings(stride, hop), gate, Box::new(|_| parsed()));
+    (rig.input)(camera_info(K, 8));
+    rig
+}
+
+fn gate() -> (Sender<()>, Option<Receiver<()>>) {
+    let (open, gate) = unbounded();
+    (open, Some(gate))
+}
+
+impl Rig {
+    fn send(&self, frames: std::ops::Range<i64>) {
+        frames.for_each(|i| (self.input)(grey(i * PERIOD, i as u8)));
+    }
+
+    fn wait(&self, what: &str, until: impl Fn(&Snapshot) -> bool) -> Snapshot {
+        let begun = Instant::now();
+        loop {
+            let snapshot = self.pipeline.stats().snapshot();
+            assert_balance(&snapshot);
+            if until(&snapshot) {
+                return snapshot;
+            }
+            assert!(begun.elapsed() < TIMEOUT, "{what}: {:?}", snapshot.counters());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Hangs up the input, as a transport does when it returns; everything that came out, and the last counters.
+    fn finish(self) -> (Result<Snapshot, Failure>, Outputs) {
+        drop(self.input);
+        let stats = Arc::clone(self.pipeline.stats());
+        let finished = self.pipeline.finish(TIMEOUT);
+        let outputs = Outputs::collect(&self.output);
+        let snapshot = stats.snapshot();
+        assert_balance(&snapshot);
+        assert_eq!(snapshot.frames_pending, 0, "nothing is left behind");
+        (finished, outputs)
+    }
+}
+
+fn assert_balance(s: &Snapshot) {
+    let dropped: u64 = s.counters().iter().filter(|(n, _)| n.starts_with("frames_dropped_")).map(|(_, n)| n).sum();
+    assert_eq!(s.frames_received, s.frames_used() + dropped + s.frames_pending, "{:?}", s.counters());
+}
+
+#[derive(Default)]
+struct Outputs {
+    trajectories: Vec<TrajectoryMessage>,
+    odometries: Vec<OdometryMessage>,
+    diagnostics: Vec<(DiagnosticLevel, String, BTreeMap<String, String>)>,
+}
+
+impl Outputs {
+    /// Until the pipeline hangs up: a hang here is a failure of the test.
+    fn collect(output: &Receiver<Output>) -> Self {
+        let mut all = Self::default();
+        loop {
+            match output.recv_timeout(TIMEOUT) {
+                Ok(Output::Trajectory(t)) => all.trajectories.push(t),
+                Ok(Output::Odometry(o)) => all.odometries.push(o),
+                Ok(Output::Diagnostics(d)) => all.diagnostics.push((d.level, d.message, d.values.into_iter().collect())),
+                Err(e) => {
+                    assert!(e.is_disconnected(), "the output never hangs up");
+                    return all;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_that_keeps_up_answers_every_window_and_encodes_every_frame_once() {
+    let rig = ready(1, 1, None);
+    for i in 0..12 {
+        rig.send(i..i + 1);
+        rig.wait("window", |s| s.windows_answered as i64 == (i - 3).max(0));
+    }
+    assert_eq!(rig.encoded.load(Ordering::SeqCst), 12);
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    assert_eq!((s.frames_received, s.frames_used(), s.frames_dropped()), (12, 12, 0));
+    assert_eq!((s.windows_answered, s.windows_superseded, s.answers_unparsed), (8, 0, 0));
+    assert_eq!((s.encode_cache_misses, s.encode_cache_hits), (12, 28));
+    assert_eq!(s.odometry_breaks, 0);
+
+    assert_eq!(outputs.trajectories.len(), 8);
+    for (w, trajectory) in (0..).zip(&outputs.trajectories) {
+        assert_eq!(trajectory.frame_id, "optical");
+        assert_eq!(trajectory.stamp.nanos, w * PERIOD);
+        let stamps: Vec<i64> = trajectory.poses.iter().map(|p| p.stamp.nanos).collect();
+        assert_eq!(stamps, (w..w + 5).map(|i| i * PERIOD).collect::<Vec<_>>());
+        assert!((trajectory.poses[4].position[2] - 0.4).abs() < 1e-12);
+    }
+    // Each frame once, in order, each 0.1 m further on.
+    let stamps: Vec<i64> = outputs.odometries.iter().map(|o| o.pose.stamp.nanos / PERIOD).collect();
+    assert_eq!(stamps, (0..12).collect::<Vec<_>>());
+    for (i, odometry) in (0..).zip(&outputs.odometries) {
+        assert_eq!((odometry.frame_id.as_str(), odometry.child_frame_id.as_str()), ("odom", "optical"));
+        assert!((odometry.pose.position[2] - 0.1 * f64::from(i)).abs() < 1e-9);
+        assert!((odometry.pose_covariance[0] - 0.25).abs() < 1e-12);
+        assert!((odometry.pose_covariance[35] - 0.04).abs() < 1e-12);
+        assert!(odometry.pose_covariance[1].abs() < 1e-12);
+    }
+}
+
+#[test]
+fn the_newest_window_wins_and_frames_of_the_others_are_not_even_decoded() {
+    let (open, gate) = gate();
+    let rig = ready(1, 5, gate);
+    rig.send(0..5);
+    // The model is at the first window; five more come and only the last of them stays.
+    rig.wait("first window taken", |s| s.encode_cache_misses == 5);
+    rig.send(5..30);
+    rig.wait("superseded", |s| s.windows_superseded == 4);
+    open.send(()).unwrap();
+    open.send(()).unwrap();
+    let s = rig.wait("two answers", |s| s.windows_answered == 2 && s.frames_pending == 0);
+    assert_eq!((s.frames_used(), s.fate(Fate::Superseded)), (10, 20));
+    assert_eq!(rig.encoded.load(Ordering::SeqCst), 10);
+    let (_, outputs) = rig.finish();
+    let stamps: Vec<i64> = outputs.trajectories.iter().map(|t| t.stamp.nanos / PERIOD).collect();
+    assert_eq!(stamps, [0, 25]);
+}
+
+#[test]
+fn a_frame_that_two_windows_share_is_used_if_one_of_them_is_answered() {
+    let (open, gate) = gate();
+    let rig = ready(1, 4, gate);
+    rig.send(0..5);
+    rig.wait("first window taken", |s| s.encode_cache_misses == 5);
+    rig.send(5..13); // windows 4..8, superseded, and 8..12
+    rig.wait("superseded", |s| s.windows_superseded == 1);
+    open.send(()).unwrap();
+    open.send(()).unwrap();
+    rig.wait("answers", |s| s.windows_answered == 2);
+    let (finished, _) = rig.finish();
+    let s = finished.unwrap();
+    assert_eq!((s.frames_used(), s.fate(Fate::Superseded)), (10, 3), "frames 5, 6, 7 were in the lost window alone");
+    assert_eq!(s.odometry_breaks, 1, "the second answer shares no frame with the first");
+}
+
+#[test]
+fn stride_and_gaps_are_counted() {
+    let rig = ready(2, 4, None);
+    rig.send(0..9);
+    rig.wait("window", |s| s.windows_answered == 1);
+    rig.send(9..11);
+    rig.send(20..21);
+    rig.wait("ingested", |s| s.fate(Fate::GapReset) == 1);
+    let (finished, _) = rig.finish();
+    let s = finished.unwrap();
+    assert_eq!((s.frames_used(), s.fate(Fate::SkippedByStride), s.fate(Fate::GapReset)), (5, 5, 1));
+    assert_eq!(s.fate(Fate::Shutdown), 1, "frame 20 waited for its window");
+}
+
+#[test]
+fn frames_without_usable_intrinsics_are_dropped_by_cause_and_reported_as_an_error() {
+    let mut zero = K;
+    zero[0] = 0.0;
+    let rows = [
+        (None, Fate::NoCameraInfo, "no CameraInfo"),
+        (Some(camera_info([0.0; 9], 8)), Fate::CameraInfoInvalid, "not calibrated"),
+        (Some(camera_info(zero, 8)), Fate::CameraInfoInvalid, "fx"),
+        (Some(camera_info(K, 16)), Fate::CameraInfoMismatch, "16 x 6"),
+    ];
+    for (info, fate, words) in rows {
+        let rig = rig(settings(1, 1), None, Box::new(|_| parsed()));
+        if let Some(info) = info {
+            (rig.input)(info);
+        }
+        rig.send(0..6);
+        rig.wait("dropped", |s| s.fate(fate) == 6);
+        std::thread::sleep(Duration::from_millis(150)); // three reports
+        // Intrinsics at last: the node goes on.
+        (rig.input)(camera_info(K, 8));
+        rig.send(6..11);
+        rig.wait("answer", |s| s.windows_answered == 1);
+        let (finished, outputs) = rig.finish();
+        assert_eq!(finished.unwrap().frames_used(), 5);
+        let error = outputs.diagnostics.iter().find(|d| d.0 == DiagnosticLevel::Error);
+        let (_, message, values) = error.expect("an error is reported");
+        assert!(message.contains(words), "{message}");
+        assert_eq!(values[fate.counter()], "6");
+        assert_eq!(outputs.trajectories.len(), 1);
+    }
+}
+
+#[test]
+fn images_that_cannot_be_decoded_are_dropped_and_the_node_goes_on() {
+    let rig = ready(1, 5, None);
+    let bad = |payload| Input::Image(ImageMessage { stamp: Stamp::from_nanos(1), frame_id: "optical".into(), payload });
+    let raw = |encoding: &str, step: u32, length: usize| ImagePayload::Raw {
+        width: 8,
+        height: 6,
+        encoding: encoding.to_owned(),
+        is_bigendian: false,
+        step,
+        data: vec![0; length],
+    };
+    let jpeg = || {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        RgbImage::new(8, 6).write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
+        bytes.into_inner()
+    };
+    let mut truncated = jpeg();
+    truncated.truncate(truncated.len() - 20);
+    let compressed = |data| ImagePayload::Compressed { format: "jpeg".to_owned(), data };
+    (rig.input)(bad(raw("bayer_grbg8", 8, 48)));
+    (rig.input)(bad(raw("mono8", 8, 47)));
+    (rig.input)(bad(raw("mono8", 7, 42)));
+    (rig.input)(bad(compressed(truncated)));
+    rig.wait("dropped", |s| s.fate(Fate::Decode) == 4);
+
+    // Found out only by decoding: the window goes, the next one comes.
+    rig.send(1..3);
+    let mut broken = jpeg();
+    let scan = broken.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+    let huffman = broken.windows(2).position(|w| w == [0xff, 0xc4]).unwrap();
+    broken[huffman + 5..scan].fill(0xff);
+    let payload = compressed(broken);
+    let stamp = Stamp::from_nanos(3 * PERIOD);
+    (rig.input)(Input::Image(ImageMessage { stamp, frame_id: "optical".to_owned(), payload }));
+    rig.send(4..6);
+    rig.wait("broken", |s| s.windows_broken == 1 || s.fate(Fate::Decode) == 5);
+    rig.send(6..11);
+    rig.wait("answer", |s| s.windows_answered >= 1);
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    assert_eq!(s.fate(Fate::Decode), 5);
+    assert!(!outputs.trajectories.is_empty());
+}
+
+#[test]
+fn an_image_that_the_model_cannot_read_costs_its_windows_only() {
+    let rig = ready(1, 5, None);
+    rig.send(0..4);
+    (rig.input)(grey(4 * PERIOD, 255));
+    rig.wait("broken", |s| s.windows_broken == 1);
+    rig.send(5..10);
+    rig.wait("answer", |s| s.windows_answered == 1);
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    assert_eq!((s.frames_used(), s.fate(Fate::Decode), s.fate(Fate::BrokenWindow)), (5, 1, 4));
+    assert_eq!(outputs.trajectories.len(), 1);
+}
+
+#[test]
+fn stamps_that_go_back_are_counted_and_a_log_that_loops_starts_over() {
+    let rig = ready(1, 5, None);
+    rig.send(0..5);
+    rig.send(4..5); // again
+    rig.send(3..4); // late
+    rig.wait("first window", |s| s.windows_answered == 1 && s.fate(Fate::Backward) == 1);
+    rig.send(5..7);
+    rig.send(20..22); // silence
+    rig.send(0..5); // from the start
+    rig.wait("second window", |s| s.windows_answered == 2);
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    assert_eq!((s.fate(Fate::Repeated), s.fate(Fate::Backward)), (1, 1));
+    assert_eq!((s.fate(Fate::GapReset), s.fate(Fate::ClockReset), s.frames_used()), (2, 2, 10));
+    assert_eq!(s.odometry_breaks, 1);
+    let stamps: Vec<i64> = outputs.odometries.iter().map(|o| o.pose.stamp.nanos / PERIOD).collect();
+    assert_eq!(stamps, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4], "the odometry starts over too");
+}
+
+#[test]
+fn answers_that_do_not_parse_or_are_absurd_are_counted_and_never_published() {
+    let behaviour: Behaviour = Box::new(|n| {
+        let mut estimate = parsed()?;
+        match n {
+            1 => estimate.trajectory = Err("no complete <poses> block".to_owned()),
+            2 => estimate.trajectory = Ok(walk().scaled(1e3)),
+            3 => estimate.trajectory = Ok(walk().scaled(f64::NAN)),
+            _ => {}
+        }
+        Ok(estimate)
+    });
+    let rig = rig(settings(1, 4), None, behaviour);
+    (rig.input)(camera_info(K, 8));
+    rig.send(0..1);
+    for n in 0..5 {
+        rig.send(n * 4 + 1..n * 4 + 5);
+        rig.wait("answer", |s| s.windows_answered as i64 == n + 1);
+    }
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    assert_eq!((s.windows_answered, s.answers_unparsed, s.frames_used()), (5, 3, 21));
+    assert_eq!(s.odometry_breaks, 1, "what the lost answers would have said is missing");
+    let starts: Vec<i64> = outputs.trajectories.iter().map(|t| t.stamp.nanos / PERIOD).collect();
+    assert_eq!(starts, [0, 16]);
+    assert!(outputs.odometries.iter().all(|o| o.pose.position.iter().all(|v| v.abs() < 1.0)));
+}
+
+#[test]
+fn a_failing_model_ends_the_node_with_a_report() {
+    for (behaviour, words) in [
+        (Box::new(|_| Err(Error::Other("out of memory".to_owned()))) as Behaviour, "out of memory"),
+        (Box::new(|_| -> Result<Estimate, Error> { panic!("index out of bounds") }) as Behaviour, "panicked: index out of bounds"),
+    ] {
+        let rig = rig(settings(1, 1), None, behaviour);
+        (rig.input)(camera_info(K, 8));
+        rig.send(0..5);
+        // As a transport would: waits for the output to hang up, while images keep coming.
+        let outputs = Outputs::collect(&rig.output);
+        rig.send(5..10);
+        let (level, message, _) = outputs.diagnostics.last().expect("a last report");
+        assert_eq!(*level, DiagnosticLevel::Error);
+        assert!(message.contains("the node stops") && message.contains(words), "{message}");
+        assert!(outputs.trajectories.is_empty());
+        let (finished, _) = rig.finish();
+        let failure = finished.unwrap_err().to_string();
+        assert!(failure.contains("inference") && failure.contains(words), "{failure}");
+    }
+}
+
+#[test]
+fn the_callback_never_blocks_and_every_frame_of_a_flood_is_counted() {
+    let (_open, gate) = gate();
+    let mut settings = settings(1, 1);
+    settings.queue_depth = 2;
+    let rig = rig(settings, gate, Box::new(|_| parsed()));
+    (rig.input)(camera_info(K, 8));
+    let begun = Instant::now();
+    rig.send(0..250);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    rig.wait("received", |s| s.frames_received == 250 && s.frames_pending <= 5 + 5 + 5);
+    drop(_open);
+    rig.wait("queue empty", |s| s.windows_answered >= 1);
+    let (finished, _) = rig.finish();
+    assert_eq!(finished.unwrap().frames_received, 250);
+}
+
+#[test]
+fn a_stop_ends_everything_at_once_even_while_the_model_is_busy() {
+    let (open, gate) = gate();
+    let rig = ready(1, 1, gate);
+    rig.send(0..8);
+    rig.wait("busy", |s| s.encode_cache_misses == 5);
+    rig.stop.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    let Rig { pipeline, input, .. } = rig;
+    drop(input);
+    assert!(pipeline.finish(Duration::from_millis(300)).is_ok(), "left behind, not a failure");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    drop(open);
+
+    // A model that notices the flag: its half answer is thrown away.
+    let (open, gate) = self::gate();
+    let rig = ready(1, 1, gate);
+    rig.send(0..5);
+    rig.wait("busy", |s| s.encode_cache_misses == 5);
+    rig.stop.store(true, Ordering::SeqCst);
+    open.send(()).unwrap();
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    assert_eq!((s.windows_answered, s.fate(Fate::Shutdown)), (0, 5));
+    assert!(outputs.trajectories.is_empty());
+}
+
+#[test]
+fn reports_come_in_their_rhythm_with_all_counters() {
+    let rig = ready(1, 4, None);
+    rig.send(0..5);
+    rig.wait("answer", |s| s.windows_answered == 1);
+    std::thread::sleep(Duration::from_millis(200));
+    let (_, outputs) = rig.finish();
+    assert!(outputs.diagnostics.len() >= 3, "{}", outputs.diagnostics.len());
+    let (level, message, values) = outputs.diagnostics.last().unwrap();
+    assert_eq!(*level, DiagnosticLevel::Ok, "{message}");
+    for key in ["frames_received", "frames_used", "frames_pending", "latency_ms_median", "latency_ms_max"] {
+        assert!(values.contains_key(key), "{key}");
+    }
+    assert_eq!(values["frames_received"], "5");
+    assert_eq!(values["encode_cache_misses"], "5");
+}

@@ -1,0 +1,153 @@
+//! Five-step chains from windows with known poses and depth. Every number is computed here; the prose is not.
+
+use geometry::{Anchor, Camera, Intrinsics, Transform, WINDOW, WindowTrajectory};
+use model::chain::{Chain, POINTS, Track, round_depth, round_pixel};
+use nalgebra::{Point2, Point3};
+use rand::Rng;
+
+use crate::prose;
+
+/// Candidates that must pass every guard before five are chosen of them.
+const MIN_CANDIDATES: usize = 12;
+/// Draws after which a window is given up.
+const MAX_DRAWS: usize = 400;
+/// Candidates after which drawing stops.
+const ENOUGH_CANDIDATES: usize = 40;
+/// A point is hidden where the surface seen at its pixel is elsewhere by more than this share of its depth.
+const OCCLUSION_TOLERANCE: f64 = 0.05;
+/// Nearest depth that counts, scene units.
+const MIN_DEPTH: f64 = 0.1;
+/// Share of the depth map beyond which points are too far to trust.
+const FAR_QUANTILE: f64 = 0.99;
+/// Smallest ratio of the second to the first singular value of the chosen points.
+const MIN_SPREAD: f64 = 1e-3;
+/// Distance from the border, pixels.
+const BORDER: f64 = 1.0;
+
+/// Why a window gives no chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Reject {
+    /// Too few points are seen by all frames.
+    #[error("fewer than {MIN_CANDIDATES} points are seen by all frames")]
+    FewPoints,
+    /// The points are nearly on a line.
+    #[error("the points are nearly on a line")]
+    Collinear,
+}
+
+/// z-depth of one frame, scene units, row-major; not positive where there is none.
+#[derive(Debug, Clone, Copy)]
+pub struct DepthMap<'a> {
+    /// `intrinsics.width * intrinsics.height` values.
+    pub values: &'a [f32],
+    /// Pixels a row.
+    pub width: usize,
+}
+
+impl DepthMap<'_> {
+    fn at(&self, pixel: &Point2<f64>) -> Option<f64> {
+        let (x, y) = (pixel.x.round(), pixel.y.round());
+        if x < 0.0 || y < 0.0 || x as usize >= self.width {
+            return None;
+        }
+        let depth = f64::from(*self.values.get(y as usize * self.width + x as usize)?);
+        (depth.is_finite() && depth >= MIN_DEPTH).then_some(depth)
+    }
+
+    fn far(&self) -> f64 {
+        let mut valid: Vec<f32> = self.values.iter().copied().filter(|d| d.is_finite() && *d > 0.0).collect();
+        valid.sort_by(f32::total_cmp);
+        let index = (valid.len() as f64 * FAR_QUANTILE) as usize;
+        valid.get(index.min(valid.len().saturating_sub(1))).map_or(0.0, |d| f64::from(*d))
+    }
+}
+
+/// Writes the chain of a window.
+///
+/// # Errors
+/// A window in which too few points can be followed.
+pub fn chain(
+    trajectory: &WindowTrajectory,
+    intrinsics: &Intrinsics,
+    depth: &[DepthMap<'_>; WINDOW],
+    rng: &mut impl Rng,
+) -> Result<Chain, Reject> {
+    let camera_from_anchor = trajectory.anchor_from_camera.map(|pose| pose.inverse());
+    let far = depth[0].far();
+    let mut candidates = Vec::new();
+    for _ in 0..MAX_DRAWS {
+        if candidates.len() >= ENOUGH_CANDIDATES {
+            break;
+        }
+        let pixel = Point2::new(
+            rng.random_range(BORDER..f64::from(intrinsics.width) - 1.0 - BORDER),
+            rng.random_range(BORDER..f64::from(intrinsics.height) - 1.0 - BORDER),
+        );
+        candidates.extend(follow(&round_pixel(&pixel), &camera_from_anchor, intrinsics, depth, far));
+    }
+    if candidates.len() < MIN_CANDIDATES {
+        return Err(Reject::FewPoints);
+    }
+    let tracks = spread(&candidates).ok_or(Reject::FewPoints)?;
+    let anchor_points: Vec<Point3<f64>> = tracks.iter().map(|t| t.points_in_camera[0]).collect();
+    if !geometry::singular_ratio(&anchor_points).is_ok_and(|ratio| ratio > MIN_SPREAD) {
+        return Err(Reject::Collinear);
+    }
+    let last = trajectory.anchor_from_camera[WINDOW - 1].translation();
+    let still = 0.005 * depth[0].far().max(MIN_DEPTH);
+    let [_, relative @ ..] = camera_from_anchor;
+    Ok(Chain {
+        prose: prose::sample(rng, [last.x, last.y, last.z], still),
+        tracks,
+        camera_from_anchor: relative,
+        trajectory: *trajectory,
+    })
+}
+
+/// One point through all frames, or nothing where a frame does not see it.
+fn follow(
+    pixel: &Point2<f64>,
+    camera_from_anchor: &[Transform<Camera, Anchor>; WINDOW],
+    intrinsics: &Intrinsics,
+    depth: &[DepthMap<'_>; WINDOW],
+    far: f64,
+) -> Option<Track> {
+    let anchor_depth = depth[0].at(pixel).filter(|d| *d <= far)?;
+    let point_in_anchor = intrinsics.back_project(pixel, anchor_depth);
+    let mut track =
+        Track { pixels: [*pixel; WINDOW], depths: [0.0; WINDOW], points_in_camera: [Point3::origin(); WINDOW] };
+    for i in 0..WINDOW {
+        let point = camera_from_anchor[i].transform_point(&point_in_anchor);
+        let projected = intrinsics.project(&point)?;
+        let inside = projected.x >= BORDER
+            && projected.y >= BORDER
+            && projected.x <= f64::from(intrinsics.width) - 1.0 - BORDER
+            && projected.y <= f64::from(intrinsics.height) - 1.0 - BORDER;
+        if !inside || point.z < MIN_DEPTH {
+            return None;
+        }
+        let seen = depth[i].at(&projected)?;
+        if (seen - point.z).abs() > OCCLUSION_TOLERANCE * point.z {
+            return None;
+        }
+        // The printed numbers are the ones that the next step computes with.
+        track.pixels[i] = round_pixel(&projected);
+        track.depths[i] = round_depth(point.z);
+        track.points_in_camera[i] = intrinsics.back_project(&track.pixels[i], track.depths[i]);
+    }
+    Some(track)
+}
+
+/// Farthest-point choice over pixels and inverse depth, so that the five are neither in a heap nor in one plane.
+fn spread(candidates: &[Track]) -> Option<[Track; POINTS]> {
+    let feature = |t: &Track| [t.pixels[0].x / 100.0, t.pixels[0].y / 100.0, 1.0 / t.depths[0]];
+    let distance = |a: &Track, b: &Track| -> f64 {
+        feature(a).iter().zip(feature(b)).map(|(a, b)| (a - b) * (a - b)).sum()
+    };
+    let mut chosen: Vec<&Track> = vec![candidates.first()?];
+    while chosen.len() < POINTS {
+        let gap = |t: &Track| chosen.iter().map(|c| distance(c, t)).fold(f64::INFINITY, f64::min);
+        chosen.push(candidates.iter().max_by(|a, b| gap(a).total_cmp(&gap(b)))?);
+    }
+    chosen.into_iter().cloned().collect::<Vec<_>>().try_into().ok()
+}

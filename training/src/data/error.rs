@@ -1,0 +1,107 @@
+//! The error enum of the loaders.
+
+use std::path::PathBuf;
+
+/// What can be wrong with a data source. Each variant names the file and, where there is one, the frame.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `sequence.json` is not the JSON that it should be.
+    #[error("{path}: {source}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A field has a value that cannot be right.
+    #[error("{path}: {field}: expected {expected}, got {got}", path = path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// Its bounds.
+        expected: String,
+        /// Its value.
+        got: String,
+    },
+    /// The camera matrix is not one.
+    #[error("{path}: {source}", path = path.display())]
+    Intrinsics {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: geometry::Error,
+    },
+    /// A pose is not a rigid transform.
+    #[error("{path}: pose of frame {index}: {source}", path = path.display())]
+    Pose {
+        /// The file.
+        path: PathBuf,
+        /// The frame.
+        index: usize,
+        /// What is wrong.
+        source: geometry::Error,
+    },
+    /// A frame has no image.
+    #[error("{path}: frame {index}: expected {expected}, got no such file", path = path.display())]
+    MissingFrame {
+        /// The folder.
+        path: PathBuf,
+        /// The frame.
+        index: usize,
+        /// The names that were looked for.
+        expected: String,
+    },
+    /// An image does not decode.
+    #[error("{path}: frame {index}: {source}", path = path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// The frame.
+        index: usize,
+        /// Why.
+        source: image::ImageError,
+    },
+    /// An image is there, but not as it should be.
+    #[error("{path}: frame {index}: expected {expected}, got {got}", path = path.display())]
+    Frame {
+        /// The file.
+        path: PathBuf,
+        /// The frame.
+        index: usize,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A frame or window beyond the end.
+    #[error("{path}: expected an index below {expected}, got {got}", path = path.display())]
+    Index {
+        /// The sequence, or the text of the source.
+        path: PathBuf,
+        /// The count.
+        expected: u64,
+        /// The index.
+        got: u64,
+    },
+    /// The text of a source cannot be understood.
+    #[error("source {spec:?}: expected {expected}, got {got:?}")]
+    Spec {
+        /// The whole text.
+        spec: String,
+        /// What a part of it should be.
+        expected: &'static str,
+        /// That part.
+        got: String,
+    },
+}

@@ -1,0 +1,10 @@
+//! The pipeline that makes the weights: data, chains, SFT, evaluation. One module and one verb a stage; stages talk
+//! through folders with a `manifest.json`, never through memory.
+
+pub mod chains;
+pub mod data;
+pub mod nano;
+pub mod prose;
+pub mod sft;
+pub mod synth;
+pub mod vocabulary;

@@ -1,0 +1,139 @@
+//! One training example: a window, its prompt, its response and what supervises it beside the text.
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use geometry::{Intrinsics, WINDOW, WindowTrajectory};
+use model::chain;
+use model::prompt::{self, Mode};
+use model::text::Position;
+use model::tokenizer::Tokenizer;
+use model::vision::Grid;
+use model::{Config, Processor};
+use nalgebra::Point2;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::chains::{self, DepthMap};
+use crate::synth::{self, SynthWindow};
+
+/// Displacements that a vision token is asked for: its four patch centres, to the frame before and to the anchor.
+pub const FLOW_TARGETS: usize = 2 * 2 * 4;
+
+/// A window ready for the trainer.
+#[derive(Debug, Clone)]
+pub struct Example {
+    /// `[5, n, patch_dim]`
+    pub patches: Tensor,
+    /// Of every frame.
+    pub grid: Grid,
+    /// Prompt and response.
+    pub ids: Vec<u32>,
+    /// Places of `ids`.
+    pub positions: Vec<Position>,
+    /// Where the response begins.
+    pub response: usize,
+    /// `[5 * tokens, FLOW_TARGETS]` in patch sides; NaN where unknown.
+    pub flow: Vec<f32>,
+}
+
+/// Builds examples for one model.
+#[derive(Debug, Clone, Copy)]
+pub struct Builder<'a> {
+    /// Tokenizer of the model.
+    pub tokenizer: &'a Tokenizer,
+    /// Processor of the model.
+    pub processor: &'a Processor,
+    /// Config of the model.
+    pub config: &'a Config,
+}
+
+impl Builder<'_> {
+    /// Example `index` of the synthetic stream `seed`, or nothing where no chain can be written for it.
+    ///
+    /// # Errors
+    /// Of the tokenizer or the processor.
+    pub fn synthetic(&self, seed: u64, index: u64, mode: Mode) -> Result<Option<Example>> {
+        // Drawn at the size that the processor makes of a 4:3 camera, so that nothing is resized.
+        let size = self.processor.target_size(640, 480)?;
+        let window = synth::window(seed, index, size);
+        let trajectory = WindowTrajectory::from_world(&window.world_from_camera);
+        let response = match mode {
+            Mode::AnswerOnly => chain::write_poses(&trajectory),
+            Mode::FullChain => {
+                let depth =
+                    window.depth.each_ref().map(|values| DepthMap { values, width: size.0 as usize });
+                let mut rng = ChaCha8Rng::seed_from_u64(seed ^ index.rotate_left(32));
+                match chains::chain(&trajectory, &window.intrinsics, &depth, &mut rng) {
+                    Ok(chain) => chain::write(&chain),
+                    Err(_) => return Ok(None),
+                }
+            }
+        };
+        let patches = window
+            .images
+            .iter()
+            .map(|image| self.processor.patches(image, &window.intrinsics, &Device::Cpu))
+            .collect::<model::Result<Vec<_>>>()?;
+        let grid = patches[0].grid;
+        let merge = self.config.vision_config.spatial_merge_size;
+        let prompt = prompt::window(
+            self.tokenizer,
+            self.config.image_token_id,
+            merge,
+            mode,
+            &patches[0].intrinsics,
+            &[grid; WINDOW],
+        )?;
+        let mut ids = prompt.ids;
+        let mut positions = prompt.positions;
+        let start = ids.len();
+        ids.extend(self.tokenizer.encode(&response)?);
+        ids.push(self.tokenizer.end);
+        positions.extend((0..(ids.len() - start) as u32).map(|i| [prompt.next + i; 3]));
+        Ok(Some(Example {
+            patches: Tensor::stack(&patches.iter().map(|p| &p.values).collect::<Vec<_>>(), 0)?,
+            grid,
+            ids,
+            positions,
+            response: start,
+            flow: flow(&window, grid, merge, self.processor.patch_size),
+        }))
+    }
+}
+
+/// Where the surface at each patch centre was in the frame before, and in the anchor: displacement in patch sides.
+/// Occluded places are not told apart; they are few.
+fn flow(window: &SynthWindow, grid: Grid, merge: usize, patch: usize) -> Vec<f32> {
+    let k = &window.intrinsics;
+    let mut targets = Vec::new();
+    for frame in 0..WINDOW {
+        for (row, column) in grid.positions(merge) {
+            let centre = |cell: usize| (cell * patch) as f64 + (patch as f64 - 1.0) / 2.0;
+            let pixel = Point2::new(centre(column), centre(row));
+            for other in [frame.saturating_sub(1), 0] {
+                let moved = if frame == 0 { None } else { displacement(window, k, frame, other, &pixel) };
+                let moved = moved.map(|d| d / patch as f64);
+                targets.extend(moved.map_or([f32::NAN; 2], |d| [d.x as f32, d.y as f32]));
+            }
+        }
+    }
+    targets
+}
+
+fn displacement(
+    window: &SynthWindow,
+    k: &Intrinsics,
+    frame: usize,
+    other: usize,
+    pixel: &Point2<f64>,
+) -> Option<nalgebra::Vector2<f64>> {
+    let index = pixel.y.round() as usize * k.width as usize + pixel.x.round() as usize;
+    let depth = f64::from(*window.depth[frame].get(index)?);
+    if !depth.is_finite() || depth <= 0.0 {
+        return None;
+    }
+    let point = window.world_from_camera[frame].transform_point(&k.back_project(pixel, depth));
+    let seen = k.project(&window.world_from_camera[other].inverse().transform_point(&point))?;
+    let moved = pixel - seen;
+    (moved.norm() < f64::from(k.width)).then_some(moved)
+}

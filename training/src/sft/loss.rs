@@ -1,0 +1,176 @@
+//! Cross-entropy against soft targets, in one pass forward and one backward.
+
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+use model::tokenizer::Tokenizer;
+
+use crate::vocabulary::{is_tail, leading_value};
+
+/// Target of one place: token ids with probabilities that add up to one, and the weight of the place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// (id, probability)
+    pub ids: Vec<(u32, f32)>,
+    /// Weight in the mean.
+    pub weight: f32,
+}
+
+/// Turns token ids into targets. The first token of a number is a value, not a name: its target is a Gaussian over the
+/// tokens of neighbouring values. Its tail is noise to a model of this size, and weighs little.
+#[derive(Debug)]
+pub struct Targets {
+    /// (centre of the token's values, id), in the order of the values.
+    numbers: Vec<(f64, u32)>,
+    place: std::collections::HashMap<u32, usize>,
+    tails: std::collections::HashSet<u32>,
+    sigma: f64,
+    tail_weight: f32,
+}
+
+impl Targets {
+    /// `sigma` in the unit of the numbers; 0 makes every target a single token.
+    pub fn new(tokenizer: &Tokenizer, vocabulary: usize, sigma: f64, tail_weight: f32) -> Self {
+        let mut numbers = Vec::new();
+        let mut tails = std::collections::HashSet::new();
+        for id in 0..vocabulary as u32 {
+            let Some(token) = tokenizer.token(id) else { continue };
+            if let Some(value) = leading_value(&token) {
+                // 0.123 stands for 0.1230 to 0.1239..; -0.000 for what rounds up to zero.
+                let half = if token.contains('-') { -0.0005 } else { 0.0005 };
+                numbers.push((value + half, id));
+            } else if is_tail(&token) {
+                tails.insert(id);
+            }
+        }
+        numbers.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let place = numbers.iter().enumerate().map(|(i, (_, id))| (*id, i)).collect();
+        Self { numbers, place, tails, sigma, tail_weight }
+    }
+
+    /// Target of one token.
+    pub fn of(&self, id: u32) -> Target {
+        if self.tails.contains(&id) {
+            return Target { ids: vec![(id, 1.0)], weight: self.tail_weight };
+        }
+        let Some(&at) = self.place.get(&id).filter(|_| self.sigma > 0.0) else {
+            return Target { ids: vec![(id, 1.0)], weight: 1.0 };
+        };
+        let centre = self.numbers[at].0;
+        let reach = 3.0 * self.sigma;
+        let near = |i: &usize| (self.numbers[*i].0 - centre).abs() <= reach;
+        let first = (0..at).rev().take_while(near).last().unwrap_or(at);
+        let last = (at..self.numbers.len()).take_while(near).last().unwrap_or(at);
+        let density = |v: f64| (-0.5 * ((v - centre) / self.sigma).powi(2)).exp();
+        let window = &self.numbers[first..=last];
+        let sum: f64 = window.iter().map(|(v, _)| density(*v)).sum();
+        Target { ids: window.iter().map(|(v, id)| (*id, (density(*v) / sum) as f32)).collect(), weight: 1.0 }
+    }
+}
+
+/// Weighted sum of the cross-entropies of `logits` `[m, vocab]` against `m` targets; divide by the sum of weights for
+/// the mean.
+///
+/// # Errors
+/// Another number of targets than rows, or a dtype or device other than f32 on the CPU.
+pub fn cross_entropy(logits: &Tensor, targets: Vec<Target>) -> Result<Tensor> {
+    if logits.dim(0)? != targets.len() || logits.dtype() != DType::F32 {
+        bail!("cross-entropy: {:?} logits of {:?}, {} targets", logits.dims(), logits.dtype(), targets.len());
+    }
+    logits.contiguous()?.apply_op1(CrossEntropy { targets })
+}
+
+struct CrossEntropy {
+    targets: Vec<Target>,
+}
+
+/// Largest value and sum of exponentials relative to it.
+fn normaliser(row: &[f32]) -> (f32, f32) {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    (max, row.iter().map(|v| (v - max).exp()).sum())
+}
+
+fn rows<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<(&'a [f32], usize)> {
+    let (CpuStorage::F32(data), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+        bail!("cross-entropy: expected contiguous f32 on the CPU")
+    };
+    Ok((&data[start..end], layout.dims().last().copied().unwrap_or(1)))
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "soft-cross-entropy"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (data, width) = rows(storage, layout)?;
+        let mut total = 0f64;
+        for (row, target) in data.chunks_exact(width).zip(&self.targets) {
+            let (max, sum) = normaliser(row);
+            let log_sum = max + sum.ln();
+            let loss: f32 = target.ids.iter().map(|&(id, p)| p * (log_sum - row[id as usize])).sum();
+            total += f64::from(loss * target.weight);
+        }
+        Ok((CpuStorage::F32(vec![total as f32]), Shape::from(())))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let scale = grad.to_scalar::<f32>()?;
+        let backward = CrossEntropyBackward { targets: &self.targets, scale };
+        let (storage, layout) = logits.storage_and_layout();
+        let candle_core::Storage::Cpu(storage) = &*storage else { bail!("cross-entropy: expected the CPU") };
+        Ok(Some(backward.run(storage, layout)?))
+    }
+}
+
+struct CrossEntropyBackward<'a> {
+    targets: &'a [Target],
+    scale: f32,
+}
+
+impl CrossEntropyBackward<'_> {
+    /// `weight * (softmax - target)`
+    fn run(&self, storage: &CpuStorage, layout: &Layout) -> Result<Tensor> {
+        let (data, width) = rows(storage, layout)?;
+        let mut out = vec![0f32; data.len()];
+        for ((row, out), target) in data.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(self.targets) {
+            let weight = target.weight * self.scale;
+            let (max, sum) = normaliser(row);
+            let share = weight / sum;
+            for (o, v) in out.iter_mut().zip(row) {
+                *o = (v - max).exp() * share;
+            }
+            for &(id, p) in &target.ids {
+                out[id as usize] -= weight * p;
+            }
+        }
+        Tensor::from_vec(out, layout.shape().clone(), &candle_core::Device::Cpu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    #[test]
+    fn agrees_with_the_composite_in_value_and_gradient() {
+        let logits = Var::randn(0f32, 2.0, (3, 7), &Device::Cpu).unwrap();
+        let targets = vec![
+            Target { ids: vec![(2, 1.0)], weight: 1.0 },
+            Target { ids: vec![(0, 0.25), (6, 0.75)], weight: 0.5 },
+            Target { ids: vec![(5, 1.0)], weight: 2.0 },
+        ];
+        let mut dense = vec![0f32; 21];
+        for (r, t) in targets.iter().enumerate() {
+            t.ids.iter().for_each(|&(id, p)| dense[r * 7 + id as usize] = p * t.weight);
+        }
+        let dense = Tensor::from_vec(dense, (3, 7), &Device::Cpu).unwrap();
+        let expected = candle_nn::ops::log_softmax(&logits, 1).unwrap().mul(&dense).unwrap().sum_all().unwrap();
+        let expected = expected.neg().unwrap();
+        let got = cross_entropy(&logits, targets).unwrap();
+        let value = |t: &Tensor| t.to_scalar::<f32>().unwrap();
+        assert!((value(&got) - value(&expected)).abs() < 1e-5);
+        let (a, b) = ((got * 3.0).unwrap().backward().unwrap(), (expected * 3.0).unwrap().backward().unwrap());
+        let difference = (a.get(&logits).unwrap() - b.get(&logits).unwrap()).unwrap();
+        assert!(value(&difference.abs().unwrap().max_all().unwrap()) < 1e-5);
+    }
+}

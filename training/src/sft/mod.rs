@@ -1,0 +1,353 @@
+//! Supervised fine-tuning on chains and answers; the loss is on the response alone.
+//!
+//! Two things beside plain next-token loss make training a small model from nothing possible in hours on two cores,
+//! and neither outlives it: soft targets for numbers ([`loss`]), and a linear head that reads from each vision token
+//! how the surface under it moved. Both can be switched off in the config.
+
+pub mod example;
+pub mod loss;
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{AdamW, Init, Optimizer, ParamsAdamW, VarBuilder};
+use model::Qwen3Vl;
+use model::prompt::Mode;
+use model::text::DecoderInput;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::nano::{Fresh, Shape, named, write_json};
+use example::{Builder, Example, FLOW_TARGETS};
+use loss::{Targets, cross_entropy};
+
+/// `config/training/sft.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Seed of weights and data.
+    pub seed: u64,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Windows a micro-batch; each worker takes one a step.
+    pub micro_batch: usize,
+    /// Threads, and micro-batches a step.
+    pub workers: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: usize,
+    /// Learning rate at the end, as a share of the peak.
+    pub final_share: f64,
+    /// AdamW's.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient.
+    pub max_grad_norm: f64,
+    /// Every n-th step is on full chains, the others on answers alone; 0 for never.
+    pub full_chain_every: usize,
+    /// Windows a micro-batch of full chains.
+    pub full_chain_micro_batch: usize,
+    /// Width of the Gaussian over the tokens of neighbouring numbers; 0 for plain targets.
+    pub number_sigma: f64,
+    /// Weight of the digits behind the third decimal.
+    pub tail_weight: f32,
+    /// Weight of the displacement head; 0 for none.
+    pub flow_weight: f64,
+    /// Decoder layer that the head reads.
+    pub flow_layer: usize,
+    /// Steps between log lines.
+    pub log_every: usize,
+    /// Steps between checkpoints.
+    pub save_every: usize,
+    /// The model, where it is made anew.
+    pub shape: Shape,
+}
+
+impl Config {
+    fn check(&self) -> Result<()> {
+        ensure!(self.steps > 0 && self.micro_batch > 0 && self.workers > 0, "steps, micro_batch, workers: at least 1");
+        ensure!(self.log_every > 0 && self.save_every > 0, "log_every, save_every: at least 1");
+        ensure!(self.learning_rate > 0.0, "learning_rate: over 0");
+        ensure!(
+            self.flow_layer < self.shape.layers,
+            "flow_layer: expected less than shape.layers = {}, got {}",
+            self.shape.layers,
+            self.flow_layer
+        );
+        Ok(())
+    }
+
+    /// Linear warm-up, then a cosine down to `final_share`.
+    fn learning_rate_at(&self, step: usize) -> f64 {
+        let warm = (step + 1) as f64 / self.warmup_steps.max(1) as f64;
+        if warm < 1.0 {
+            return self.learning_rate * warm;
+        }
+        let done = (step - self.warmup_steps.min(step)) as f64 / (self.steps - self.warmup_steps.min(self.steps - 1)) as f64;
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
+        self.learning_rate * (self.final_share + (1.0 - self.final_share) * cosine)
+    }
+}
+
+/// Head that reads displacements from the hidden states of vision tokens; dropped when the model is saved.
+struct FlowHead {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+/// Sums over one micro-batch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Losses {
+    text: f64,
+    flow: f64,
+    tokens: usize,
+}
+
+/// Trains a model.
+///
+/// # Errors
+/// A config out of bounds, a folder that can't be written, a loss or gradient that is not a number.
+pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
+    config.check()?;
+    let fresh = match init {
+        Some(dir) => Fresh::load(dir)?,
+        None => Fresh::new(&config.shape, config.seed)?,
+    };
+    let hidden = fresh.model.config().text_config.hidden_size;
+    let vocabulary = fresh.model.config().text_config.vocab_size;
+    let aux = VarBuilder::from_varmap(&fresh.variables, DType::F32, &Device::Cpu).pp("aux.flow");
+    let head = (config.flow_weight > 0.0)
+        .then(|| -> Result<FlowHead> {
+            Ok(FlowHead {
+                weight: aux.get_with_hints((FLOW_TARGETS, hidden), "weight", Init::Const(0.0))?,
+                bias: aux.get_with_hints(FLOW_TARGETS, "bias", Init::Const(0.0))?,
+            })
+        })
+        .transpose()?;
+    let variables = named(&fresh.variables);
+    let parameters: usize = variables.iter().filter(|(n, _)| !n.starts_with("aux.")).map(|(_, v)| v.elem_count()).sum();
+    tracing::info!(parameters, tensors = variables.len(), "model");
+    let targets = Targets::new(&fresh.tokenizer, vocabulary, config.number_sigma, config.tail_weight);
+    let mut optimizer = AdamW::new(
+        variables.iter().map(|(_, v)| v.clone()).collect(),
+        ParamsAdamW { lr: config.learning_rate, beta2: 0.98, weight_decay: config.weight_decay, ..Default::default() },
+    )?;
+    let trainer = Trainer { config, fresh: &fresh, targets: &targets, head: head.as_ref() };
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let (mut seen, start) = (Losses::default(), Instant::now());
+    let mut curve = Vec::new();
+    for step in 0..config.steps {
+        let (grads, losses) = trainer.step(step, &variables)?;
+        optimizer.set_learning_rate(config.learning_rate_at(step));
+        optimizer.step(&grads)?;
+        seen.text += losses.text / config.log_every as f64;
+        seen.flow += losses.flow / config.log_every as f64;
+        seen.tokens += losses.tokens;
+        if (step + 1) % config.log_every == 0 {
+            ensure!(seen.text.is_finite(), "step {step}: the loss is not a number");
+            let seconds = start.elapsed().as_secs_f64();
+            tracing::info!(
+                step = step + 1,
+                loss = format!("{:.4}", seen.text),
+                flow = format!("{:.4}", seen.flow),
+                lr = format!("{:.2e}", config.learning_rate_at(step)),
+                tokens_per_s = (seen.tokens as f64 / seconds) as u64,
+                eta_s = (seconds / (step + 1) as f64 * (config.steps - step - 1) as f64) as u64,
+            );
+            curve.push(json!({"step": step + 1, "loss": seen.text, "flow": seen.flow}));
+            seen = Losses { tokens: seen.tokens, ..Losses::default() };
+        }
+        if (step + 1) % config.save_every == 0 || step + 1 == config.steps {
+            fresh.save(out)?;
+            let manifest = json!({
+                "stage": "sft", "config": config, "steps_done": step + 1, "parameters": parameters,
+                "windows_seen": (step + 1) * config.micro_batch * config.workers,
+                "seconds": start.elapsed().as_secs(), "curve": curve,
+            });
+            write_json(&out.join("manifest.json"), &manifest)?;
+        }
+    }
+    Ok(())
+}
+
+struct Trainer<'a> {
+    config: &'a Config,
+    fresh: &'a Fresh,
+    targets: &'a Targets,
+    head: Option<&'a FlowHead>,
+}
+
+impl Trainer<'_> {
+    /// Gradients of one step: every worker draws its own windows and takes its own share of the batch.
+    fn step(&self, step: usize, variables: &[(String, Var)]) -> Result<(GradStore, Losses)> {
+        let results: Vec<Result<(GradStore, Losses)>> = std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..self.config.workers).map(|worker| scope.spawn(move || self.micro_batch(step, worker))).collect();
+            let lost = || bail!("a worker panicked");
+            workers.into_iter().map(|w| w.join().unwrap_or_else(|_| lost())).collect()
+        });
+        let mut stores = Vec::with_capacity(results.len());
+        let mut losses = Losses::default();
+        let share = 1.0 / self.config.workers as f64;
+        for result in results {
+            let (store, l) = result?;
+            stores.push(store);
+            losses.text += l.text * share;
+            losses.flow += l.flow * share;
+            losses.tokens += l.tokens;
+        }
+        let Some(mut merged) = stores.pop() else { bail!("no workers") };
+        let mut square = 0f64;
+        for (name, var) in variables {
+            let mut sum: Option<Tensor> = None;
+            for grad in stores.iter().chain([&merged]).filter_map(|s| s.get(var)) {
+                sum = Some(match sum {
+                    Some(sum) => (sum + grad)?,
+                    None => grad.clone(),
+                });
+            }
+            // A kernel without a backward cuts the graph in silence; this is where it would show.
+            let Some(sum) = sum else { bail!("{name} has no gradient: an operation above it cut the graph") };
+            let sum = (sum * share)?;
+            square += f64::from(sum.sqr()?.sum_all()?.to_scalar::<f32>()?);
+            merged.insert(var, sum);
+        }
+        let norm = square.sqrt();
+        ensure!(norm.is_finite(), "step {step}: the gradient is not a number");
+        if norm > self.config.max_grad_norm {
+            let scale = self.config.max_grad_norm / norm;
+            for (_, var) in variables {
+                if let Some(grad) = merged.remove(var) {
+                    merged.insert(var, (grad * scale)?);
+                }
+            }
+        }
+        Ok((merged, losses))
+    }
+
+    fn micro_batch(&self, step: usize, worker: usize) -> Result<(GradStore, Losses)> {
+        let c = self.config;
+        let full = c.full_chain_every > 0 && step % c.full_chain_every == c.full_chain_every - 1;
+        let (mode, size) =
+            if full { (Mode::FullChain, c.full_chain_micro_batch) } else { (Mode::AnswerOnly, c.micro_batch) };
+        let builder = Builder {
+            tokenizer: &self.fresh.tokenizer,
+            processor: &self.fresh.processor,
+            config: self.fresh.model.config(),
+        };
+        // Windows are counted through: no two steps or workers see the same one.
+        let first = ((step * c.workers + worker) * c.micro_batch.max(c.full_chain_micro_batch)) as u64;
+        let mut examples = Vec::with_capacity(size);
+        for index in first..first + size as u64 {
+            examples.extend(builder.synthetic(c.seed, index, mode)?);
+        }
+        ensure!(!examples.is_empty(), "step {step}: no window of the batch gives a chain");
+        let (loss, losses) = self.loss(&examples)?;
+        Ok((loss.backward()?, losses))
+    }
+
+    /// Mean loss of a batch whose frames have one size.
+    fn loss(&self, examples: &[Example]) -> Result<(Tensor, Losses)> {
+        let batch = Batch::new(examples, self.fresh.tokenizer.pad);
+        let (model, device) = (&self.fresh.model, &Device::Cpu);
+        let vision = model.visual().forward(&batch.patches(examples)?, examples[0].grid)?; // [5b, n, d]
+        let images = vision.tokens.flatten_to(1)?;
+        let deepstack =
+            vision.deepstack.iter().map(|d| d.flatten_to(1)).collect::<candle_core::Result<Vec<_>>>()?;
+        let embedded = model.embed_batch(&batch.ids, examples.len(), &images, &deepstack)?;
+        let mut tapped = None;
+        let hidden = model.decoder().forward_with(
+            DecoderInput {
+                embeddings: embedded.embeddings,
+                positions: &batch.positions,
+                deepstack: &embedded.deepstack,
+                cache: None,
+            },
+            &mut |layer, x| {
+                if layer == self.config.flow_layer {
+                    tapped = Some(x.clone());
+                }
+            },
+        )?;
+        let (rows, targets) = batch.targets(examples, self.targets);
+        let weight: f32 = targets.iter().map(|t| t.weight).sum();
+        let hidden = hidden.flatten_to(1)?.index_select(&Tensor::new(rows.as_slice(), device)?, 0)?;
+        let text = (cross_entropy(&model.logits(&hidden)?, targets)? / f64::from(weight))?;
+        let mut losses =
+            Losses { text: f64::from(text.to_scalar::<f32>()?), tokens: batch.ids.len(), ..Losses::default() };
+        let total = match (self.head, tapped) {
+            (Some(head), Some(tapped)) => {
+                let flow = batch.flow_loss(examples, head, &tapped, model)?;
+                losses.flow = f64::from(flow.to_scalar::<f32>()?);
+                (text + (flow * self.config.flow_weight)?)?
+            }
+            _ => text,
+        };
+        Ok((total, losses))
+    }
+}
+
+/// Examples side by side, padded on the right: a causal decoder never looks there.
+struct Batch {
+    ids: Vec<u32>,
+    positions: Vec<[u32; 3]>,
+    width: usize,
+}
+
+impl Batch {
+    fn new(examples: &[Example], pad: u32) -> Self {
+        let width = examples.iter().map(|e| e.ids.len()).max().unwrap_or(0);
+        let (mut ids, mut positions) = (Vec::new(), Vec::new());
+        for example in examples {
+            ids.extend(&example.ids);
+            positions.extend(&example.positions);
+            let padding = width - example.ids.len();
+            ids.extend(std::iter::repeat_n(pad, padding));
+            positions.extend(std::iter::repeat_n([0; 3], padding));
+        }
+        Self { ids, positions, width }
+    }
+
+    /// `[5b, n, patch_dim]`
+    fn patches(&self, examples: &[Example]) -> Result<Tensor> {
+        Ok(Tensor::cat(&examples.iter().map(|e| &e.patches).collect::<Vec<_>>(), 0)?)
+    }
+
+    /// Rows of the flattened hidden states that predict a token of a response, and those tokens.
+    fn targets(&self, examples: &[Example], targets: &Targets) -> (Vec<u32>, Vec<loss::Target>) {
+        let places = examples.iter().enumerate().flat_map(|(b, e)| (e.response..e.ids.len()).map(move |i| (b, e, i)));
+        places.map(|(b, e, i)| ((b * self.width + i - 1) as u32, targets.of(e.ids[i]))).unzip()
+    }
+
+    /// Mean Charbonnier distance of the displacements that the head reads from those that are.
+    fn flow_loss(&self, examples: &[Example], head: &FlowHead, hidden: &Tensor, model: &Qwen3Vl) -> Result<Tensor> {
+        let device = &Device::Cpu;
+        let image_token = model.config().image_token_id;
+        let rows: Vec<u32> =
+            self.ids.iter().enumerate().filter(|(_, id)| **id == image_token).map(|(i, _)| i as u32).collect();
+        let values: Vec<f32> = examples.iter().flat_map(|e| e.flow.iter().copied()).collect();
+        ensure!(values.len() == rows.len() * FLOW_TARGETS, "displacements of another grid");
+        let mask: Vec<f32> = values.iter().map(|v| if v.is_nan() { 0.0 } else { 1.0 }).collect();
+        let known = mask.iter().sum::<f32>().max(1.0);
+        let shape = (rows.len(), FLOW_TARGETS);
+        let values: Vec<f32> = values.iter().map(|v| if v.is_nan() { 0.0 } else { *v }).collect();
+        let (values, mask) = (Tensor::from_vec(values, shape, device)?, Tensor::from_vec(mask, shape, device)?);
+        let hidden = hidden.flatten_to(1)?.index_select(&Tensor::new(rows, device)?, 0)?;
+        let read = hidden.matmul(&head.weight.t()?)?.broadcast_add(&head.bias)?;
+        let distance = (((read - values)?.sqr()? + 1e-4)?.sqrt()? * mask)?;
+        Ok((distance.sum_all()? / f64::from(known))?)
+    }
+}
+
+/// Reads a config.
+///
+/// # Errors
+/// A file that is missing, a key that is unknown or missing, with its name.
+pub fn read_config(path: &Path) -> Result<Config> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    toml::from_str(&text).with_context(|| path.display().to_string())
+}
+

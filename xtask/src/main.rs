@@ -1,0 +1,50 @@
+//! `cargo xtask`: the set-up and the checks that need only cargo, so that a fresh clone has one way to everything.
+//!
+//! Leaves out what the product does: that is in `node` and `training`.
+
+mod demo;
+mod install;
+mod ros2;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Set-up, checks and the demonstration of EgoReasoner.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Play the bundled sequence to a separately started node over the real wire, and compare with the ground truth.
+    Demo(demo::Args),
+    /// Format, lints, tests, and the round trips over ROS 2 with both transports.
+    Test(test::Args),
+    /// Run a command in the sourced ROS 2, or else in a jazzy made of Python wheels under target/.
+    Ros2(ros2::Args),
+    /// Write the ROS 2 package `egoreasoner` as colcon would install it, without colcon.
+    Install(install::Args),
+}
+
+fn main() -> ExitCode {
+    let result: Result<ExitCode> = match Cli::parse().verb {
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Ros2(args) => ros2::run(&args),
+        Verb::Install(args) => install::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

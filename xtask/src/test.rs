@@ -1,0 +1,126 @@
+//! `cargo xtask test`: everything that must hold, in one command, with a table at the end that leaves no step unsaid.
+//! One profile and one target directory for all of it, since most of the time goes into building.
+
+use std::fmt;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Error, Result};
+
+use crate::ros2::{self, Env};
+use crate::workspace;
+
+/// Options of the tests.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Leave out the round trips over ROS 2 (they build the node's second transport and need ROS 2 or Python wheels).
+    #[arg(long)]
+    no_ros: bool,
+}
+
+enum Outcome {
+    Passed,
+    Failed(Error),
+    Skipped(String),
+}
+
+struct Step {
+    name: &'static str,
+    outcome: Outcome,
+    took: Duration,
+}
+
+/// Runs every step, also after one that failed, and says how each went.
+///
+/// # Errors
+///
+/// Never: a failed step is part of the table and of the exit status.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    steps.cargo("format", &["fmt", "--all", "--check"]);
+    steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    steps.cargo("tests", &["test", "--workspace"]);
+    if args.no_ros {
+        for name in ["node with r2r", "round trip ros2-client", "round trip r2r"] {
+            steps.skip(name, "--no-ros");
+        }
+    } else {
+        steps.ros();
+    }
+    Ok(steps.report())
+}
+
+#[derive(Default)]
+struct Steps(Vec<Step>);
+
+impl Steps {
+    fn step<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Option<T> {
+        eprintln!("\n=== {name}");
+        let begin = Instant::now();
+        let (outcome, value) = match work() {
+            Ok(value) => (Outcome::Passed, Some(value)),
+            Err(error) => {
+                eprintln!("xtask: {error:#}");
+                (Outcome::Failed(error), None)
+            }
+        };
+        self.0.push(Step { name, outcome, took: begin.elapsed() });
+        value
+    }
+
+    fn skip(&mut self, name: &'static str, why: &str) {
+        self.0.push(Step { name, outcome: Outcome::Skipped(why.to_owned()), took: Duration::ZERO });
+    }
+
+    fn cargo(&mut self, name: &'static str, args: &[&str]) {
+        self.step(name, || workspace::run(workspace::cargo().args(args)));
+    }
+
+    fn ros(&mut self) {
+        let built = self.step("node with r2r", || {
+            let env = ros2::environment()?;
+            eprintln!("xtask: {env}");
+            let node = ros2::build_node(&env, false)?;
+            Ok((env, node))
+        });
+        let suites = [("round trip ros2-client", "ros2_client"), ("round trip r2r", "r2r")];
+        for (name, filter) in suites {
+            match &built {
+                Some((env, node)) => {
+                    self.step(name, || workspace::run(round_trip(env, filter).env("EGOREASONER_NODE", node)));
+                }
+                None => self.skip(name, "the node with r2r was not built"),
+            }
+        }
+    }
+
+    fn report(&self) -> ExitCode {
+        eprintln!();
+        for step in &self.0 {
+            eprintln!("{step}");
+        }
+        let failed = self.0.iter().any(|step| matches!(step.outcome, Outcome::Failed(_)));
+        if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+/// The test of one transport, told where the counterpart's Python is.
+fn round_trip(env: &Env, filter: &str) -> Command {
+    let mut cargo = workspace::cargo();
+    env.apply(&mut cargo);
+    cargo.env("EGOREASONER_PYTHON", env.python().get_program());
+    cargo.args(["test", "--package", "tests", "--features", "ros", "--test", "ros_roundtrip", "--", "--nocapture"]);
+    cargo.args(["--test-threads", "1", filter]);
+    cargo
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let took = self.took.as_secs_f64();
+        match &self.outcome {
+            Outcome::Passed => write!(f, "passed   {:24} {took:7.1} s", self.name),
+            Outcome::Failed(error) => write!(f, "FAILED   {:24} {took:7.1} s  {error:#}", self.name),
+            Outcome::Skipped(why) => write!(f, "skipped  {:24}            {why}", self.name),
+        }
+    }
+}
