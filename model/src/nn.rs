@@ -4,7 +4,7 @@
 //! a graph: a backward pass through them succeeds and simply has no gradient below. [`Kernels`] chooses between them and
 //! their differentiable twins once, when the model is built.
 
-use candle_core::{D, DType, Device, Module, Tensor};
+use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use crate::Result;
@@ -87,7 +87,7 @@ impl Module for LayerNorm {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self.kernels {
             Kernels::Fused => candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps),
-            Kernels::Differentiable => candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.eps),
+            Kernels::Differentiable => crate::autograd::layer_norm(x, &self.weight, &self.bias, self.eps),
         }
     }
 }
@@ -117,14 +117,6 @@ impl Module for RmsNorm {
     }
 }
 
-/// Softmax over the last dimension.
-pub fn softmax(x: &Tensor, kernels: Kernels) -> Result<Tensor> {
-    Ok(match kernels {
-        Kernels::Fused => candle_nn::ops::softmax_last_dim(&x.contiguous()?)?,
-        Kernels::Differentiable => crate::autograd::softmax(x)?,
-    })
-}
-
 /// Cosine and sine tables of a rotary embedding, one row a token.
 #[derive(Debug, Clone)]
 pub struct Rotary {
@@ -151,31 +143,20 @@ impl Rotary {
     /// # Shapes
     /// `[b, h, t, head_dim] -> [b, h, t, head_dim]`
     pub fn apply(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
-        match kernels {
-            Kernels::Fused => Ok(candle_nn::rotary_emb::rope(&x.contiguous()?, &self.cos, &self.sin)?),
-            Kernels::Differentiable => {
-                let half = x.dim(D::Minus1)? / 2;
-                let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
-                let (cos, sin) = (self.cos.unsqueeze(1)?, self.sin.unsqueeze(1)?); // [b, 1, t, half]
-                let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
-                let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
-                Ok(Tensor::cat(&[first, second], D::Minus1)?)
-            }
-        }
+        Ok(match kernels {
+            Kernels::Fused => candle_nn::rotary_emb::rope(&x.contiguous()?, &self.cos, &self.sin)?,
+            Kernels::Differentiable => crate::autograd::rope(x, &self.cos, &self.sin)?,
+        })
     }
 }
 
-/// `softmax(q k^T / sqrt(head_dim) + mask) v`.
+/// `softmax(q k^T / sqrt(e)) v`; where `causal`, the t queries are the last of the s tokens.
 ///
 /// # Shapes
-/// q `[b, h, t, e]`, k and v `[b, h, s, e]`, mask `[t, s]` -> `[b, t, h * e]`
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, kernels: Kernels) -> Result<Tensor> {
+/// q `[b, h, t, e]`, k and v `[b, h, s, e]` -> `[b, t, h * e]`
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Result<Tensor> {
     let (b, h, t, e) = q.dims4()?;
-    let scores = (q.contiguous()? * (1.0 / (e as f64).sqrt()))?.matmul(&k.t()?.contiguous()?)?; // [b, h, t, s]
-    let scores = match mask {
-        Some(mask) => scores.broadcast_add(mask)?,
-        None => scores,
-    };
-    let weights = softmax(&scores, kernels)?;
+    let scores = q.contiguous()?.matmul(&k.t()?)?; // [b, h, t, s]
+    let weights = crate::autograd::softmax(&scores, 1.0 / (e as f64).sqrt(), causal)?;
     Ok(weights.matmul(&v.contiguous()?)?.transpose(1, 2)?.reshape((b, t, h * e))?)
 }

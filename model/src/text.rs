@@ -105,7 +105,6 @@ impl Layer {
         &self,
         x: &Tensor,
         rotary: &Rotary,
-        mask: Option<&Tensor>,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Result<Tensor> {
         let (b, t, _) = x.dims3()?;
@@ -121,9 +120,9 @@ impl Layer {
             None => (k, v),
         };
         let (k, v) = (self.repeat(&k)?, self.repeat(&v)?);
-        let x = (x + self.o.forward(&attention(&q, &k, &v, mask, self.kernels)?)?)?;
+        let x = (x + self.o.forward(&attention(&q, &k, &v, true)?)?)?;
         let h = self.post_norm.forward(&x)?;
-        let mlp = self.down.forward(&(self.gate.forward(&h)?.silu()? * self.up.forward(&h)?)?)?;
+        let mlp = self.down.forward(&crate::autograd::swiglu(&self.gate.forward(&h)?, &self.up.forward(&h)?)?)?;
         Ok((x + mlp)?)
     }
 
@@ -222,11 +221,10 @@ impl Decoder {
         }
         let device = embeddings.device();
         let rotary = self.rotary(positions, b, t, embeddings.dtype(), device)?;
-        let mask = if t > 1 { Some(causal_mask(t, past, embeddings.dtype(), device)?) } else { None };
         let mut x = embeddings;
         for (i, layer) in self.layers.iter().enumerate() {
             let slot = cache.as_mut().map(|c| (&mut **c, i));
-            x = layer.forward(&x, &rotary, mask.as_ref(), slot)?;
+            x = layer.forward(&x, &rotary, slot)?;
             if let Some(features) = deepstack.get(i) {
                 x = (x + features)?;
             }
@@ -261,15 +259,6 @@ impl Decoder {
     pub fn depth(&self) -> usize {
         self.layers.len()
     }
-}
-
-/// `[t, past + t]`: 0 where a token may look, -inf where not.
-fn causal_mask(t: usize, past: usize, dtype: DType, device: &Device) -> Result<Tensor> {
-    let mut mask = vec![0f32; t * (past + t)];
-    for (row, values) in mask.chunks_exact_mut(past + t).enumerate() {
-        values[past + row + 1..].fill(f32::NEG_INFINITY);
-    }
-    Ok(Tensor::from_vec(mask, (t, past + t), device)?.to_dtype(dtype)?)
 }
 
 /// Token embedding `[vocab, d]`.

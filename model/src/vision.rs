@@ -87,8 +87,8 @@ impl Block {
         let qkv = qkv.reshape((b, n, 3, self.heads, d / self.heads))?.permute((2, 0, 3, 1, 4))?; // [3, b, h, n, e]
         let q = rotary.apply(&qkv.i(0)?, self.kernels)?;
         let k = rotary.apply(&qkv.i(1)?, self.kernels)?;
-        let x = (x + self.proj.forward(&attention(&q, &k, &qkv.i(2)?, None, self.kernels)?)?)?;
-        let mlp = self.fc2.forward(&self.fc1.forward(&self.norm2.forward(&x)?)?.gelu()?)?;
+        let x = (x + self.proj.forward(&attention(&q, &k, &qkv.i(2)?, false)?)?)?;
+        let mlp = self.fc2.forward(&crate::autograd::gelu(&self.fc1.forward(&self.norm2.forward(&x)?)?)?)?;
         Ok((x + mlp)?)
     }
 }

@@ -33,8 +33,7 @@ pub enum Refusal {
 /// What is known of the camera.
 #[derive(Debug)]
 pub struct CameraState {
-    fixed: Option<Result<Intrinsics, String>>,
-    use_fixed: UseFixed,
+    fixed: FixedCamera,
     latest: Option<Result<Intrinsics, String>>,
     distorted: bool,
 }
@@ -42,17 +41,12 @@ pub struct CameraState {
 impl CameraState {
     /// Before any CameraInfo.
     pub fn new(camera: &FixedCamera) -> Self {
-        let [fx, fy, cx, cy] = camera.fx_fy_cx_cy;
-        let fixed = (camera.use_fixed != UseFixed::Never).then(|| {
-            Intrinsics::new(fx, fy, cx, cy, camera.width, camera.height)
-                .map_err(|e| format!("config [camera]: {e}"))
-        });
-        Self { fixed, use_fixed: camera.use_fixed, latest: None, distorted: false }
+        Self { fixed: *camera, latest: None, distorted: false }
     }
 
     /// Takes a CameraInfo; true where it says something new, so that a caller can log it once.
     pub fn update(&mut self, info: &CameraInfoMessage) -> bool {
-        if self.use_fixed == UseFixed::Always {
+        if self.fixed.use_fixed == UseFixed::Always {
             return false;
         }
         let new = intrinsics(info);
@@ -65,15 +59,16 @@ impl CameraState {
 
     /// The intrinsics of an image of this size.
     pub fn intrinsics(&self, width: u32, height: u32) -> Result<Intrinsics, Refusal> {
-        let known = match self.use_fixed {
-            UseFixed::Always => self.fixed.as_ref(),
-            UseFixed::Never | UseFixed::UntilCameraInfo => self.latest.as_ref().or(self.fixed.as_ref()),
+        let k = match (self.fixed.use_fixed, &self.latest) {
+            (UseFixed::Always, _) | (UseFixed::UntilCameraInfo, None) => &self.fixed.intrinsics,
+            (UseFixed::Never, None) => return Err(Refusal::NoCameraInfo),
+            (_, Some(Err(reason))) => return Err(Refusal::Invalid { reason: reason.clone() }),
+            (_, Some(Ok(k))) => k,
         };
-        match known {
-            None => Err(Refusal::NoCameraInfo),
-            Some(Err(reason)) => Err(Refusal::Invalid { reason: reason.clone() }),
-            Some(Ok(k)) if (k.width, k.height) == (width, height) => Ok(*k),
-            Some(Ok(k)) => Err(Refusal::OtherGrid { expected: (k.width, k.height), got: (width, height) }),
+        if (k.width, k.height) == (width, height) {
+            Ok(*k)
+        } else {
+            Err(Refusal::OtherGrid { expected: (k.width, k.height), got: (width, height) })
         }
     }
 
@@ -99,12 +94,14 @@ fn intrinsics(info: &CameraInfoMessage) -> Result<Intrinsics, String> {
 
 #[cfg(test)]
 mod tests {
+    use geometry::Intrinsics;
+
     use super::{CameraState, Refusal};
     use crate::config::{FixedCamera, UseFixed};
     use crate::message::CameraInfoMessage;
 
     fn fixed(use_fixed: UseFixed) -> FixedCamera {
-        FixedCamera { use_fixed, width: 64, height: 48, fx_fy_cx_cy: [50.0, 50.0, 32.0, 24.0] }
+        FixedCamera { use_fixed, intrinsics: Intrinsics::new(50.0, 50.0, 32.0, 24.0, 64, 48).unwrap() }
     }
 
     fn info(k: [f64; 9], width: u32, height: u32) -> CameraInfoMessage {

@@ -13,8 +13,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use crate::message::ImagePayload;
 
 /// What [`decode`] reads, as told to whoever sends something else.
-pub const SUPPORTED: &str =
-    "rgb8, bgr8 or mono8 in sensor_msgs/Image, JPEG or PNG in sensor_msgs/CompressedImage";
+pub const SUPPORTED: &str = "rgb8, bgr8 or mono8 in sensor_msgs/Image, JPEG or PNG in sensor_msgs/CompressedImage";
 
 /// Most pixels that an image may have: far above any camera, far below what a forged header could ask for.
 pub const MAX_PIXELS: u64 = 64 << 20;

@@ -62,8 +62,10 @@ impl Reporter {
         let before = self.past.front().expect("there is always one");
         let problem = || snapshot.last_problem.as_deref().unwrap_or("unknown");
         let since = |fate: Fate| snapshot.fate(fate) - before.fate(fate);
-        let refused: u64 =
-            [Fate::NoCameraInfo, Fate::CameraInfoInvalid, Fate::CameraInfoMismatch, Fate::Decode].map(since).iter().sum();
+        let refused: u64 = [Fate::NoCameraInfo, Fate::CameraInfoInvalid, Fate::CameraInfoMismatch, Fate::Decode]
+            .map(since)
+            .iter()
+            .sum();
         if refused > 0 && refused >= snapshot.frames_received - before.frames_received {
             return (DiagnosticLevel::Error, format!("every image is refused: {}", problem()));
         }
@@ -89,6 +91,11 @@ impl Reporter {
         if !found.is_empty() {
             let last = snapshot.last_problem.as_deref().map(|p| format!("; last: {p}")).unwrap_or_default();
             return (DiagnosticLevel::Warn, format!("{}{last}", found.join(", ")));
+        }
+        let superseded = snapshot.windows_superseded - before.windows_superseded;
+        if answered == 0 && superseded > 0 && self.past.len() == LOOK_BACK {
+            let message = format!("the model is busy with one window while {superseded} others gave way");
+            return (DiagnosticLevel::Warn, message);
         }
         match snapshot.latency() {
             None => (DiagnosticLevel::Ok, "waiting for the first answer".to_owned()),
@@ -190,6 +197,20 @@ mod tests {
         assert_eq!(once.0, DiagnosticLevel::Warn);
         let long_ago = last_of(20, |i, stats, now| answer(stats, now, i != 0));
         assert_eq!(long_ago, (DiagnosticLevel::Ok, "20 windows answered, 20 ms each".to_owned()));
+    }
+
+    #[test]
+    fn a_model_that_never_answers_is_noticed() {
+        let busy = |reports| {
+            last_of(reports, |_, stats, now| {
+                end(stats, now, Fate::Superseded);
+                stats.update(|s| s.windows_superseded += 1);
+            })
+        };
+        assert_eq!(busy(5).0, DiagnosticLevel::Ok);
+        let (level, message) = busy(15);
+        assert_eq!(level, DiagnosticLevel::Warn);
+        assert!(message.contains("busy"), "{message}");
     }
 
     #[test]

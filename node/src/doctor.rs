@@ -53,6 +53,7 @@ pub fn examine(config_path: &Path, config: Result<Config, config::Error>) -> Vec
     let mut findings = vec![ok("config", config_path.display().to_string())];
     findings.push(transport_of(&config));
     findings.extend(ros(&config));
+    findings.push(windows(&config));
     let device = device(&config.model.device);
     let files = weights(&config.model.weights);
     let can_load = device.result.is_ok() && files.result.is_ok();
@@ -96,15 +97,19 @@ fn ros(config: &Config) -> Vec<Finding> {
         (Some(id), _) => ok("domain", format!("{id}, from node.domain_id")),
         (None, None) => ok("domain", "0, since ROS_DOMAIN_ID is not set"),
         (None, Some(v)) if is_domain(&v) => ok("domain", format!("{v}, from ROS_DOMAIN_ID")),
-        (None, Some(v)) => {
-            fail("domain", format!("ROS_DOMAIN_ID: expected 0 to 232, got `{v}`"), "export ROS_DOMAIN_ID=0, or unset it")
-        }
+        (None, Some(v)) => fail(
+            "domain",
+            format!("ROS_DOMAIN_ID: expected 0 to 232, got `{v}`"),
+            "export ROS_DOMAIN_ID=0, or unset it",
+        ),
     });
     let distro = variable("ROS_DISTRO");
     findings.push(match (config.transport, distro) {
-        (Kind::R2r, None) => {
-            fail("ros", "ROS_DISTRO is not set", "source /opt/ros/<distro>/setup.bash, or set node.transport = \"ros2-client\"")
-        }
+        (Kind::R2r, None) => fail(
+            "ros",
+            "ROS_DISTRO is not set",
+            "source /opt/ros/<distro>/setup.bash, or set node.transport = \"ros2-client\"",
+        ),
         (Kind::Ros2Client, None) => ok("ros", "not sourced, and not needed"),
         (_, Some(distro)) => {
             let rmw = variable("RMW_IMPLEMENTATION").unwrap_or_else(|| "default rmw".to_owned());
@@ -114,10 +119,24 @@ fn ros(config: &Config) -> Vec<Finding> {
     findings
 }
 
+fn windows(config: &Config) -> Finding {
+    let rules = &config.window;
+    let shared = match rules.shared_frames() {
+        0 => "no frame, so that the odometry breaks at each of them".to_owned(),
+        1 => "1 frame".to_owned(),
+        n => format!("{n} frames"),
+    };
+    ok("windows", format!("stride {}, hop {}: neighbours share {shared}", rules.stride, rules.hop))
+}
+
 fn device(name: &str) -> Finding {
     match model::device(name) {
         Ok(_) => ok("device", name),
-        Err(e) => fail("device", e.to_string(), "set model.device = \"cpu\", or build with `--features cuda` on a machine with a GPU"),
+        Err(e) => fail(
+            "device",
+            e.to_string(),
+            "set model.device = \"cpu\", or build with `--features cuda` on a machine with a GPU",
+        ),
     }
 }
 

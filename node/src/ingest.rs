@@ -23,12 +23,7 @@ pub struct Ingest<F> {
 impl<F> Ingest<F> {
     /// Before the first message.
     pub fn new(camera: &FixedCamera, window: WindowRules, stats: Arc<Stats>) -> Self {
-        Self {
-            camera: CameraState::new(camera),
-            buffer: WindowBuffer::new(window),
-            stats,
-            frame_id: Arc::from(""),
-        }
+        Self { camera: CameraState::new(camera), buffer: WindowBuffer::new(window), stats, frame_id: Arc::from("") }
     }
 
     /// Takes the camera's word about itself.

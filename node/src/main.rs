@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use node::config::Config;
+use node::doctor;
 use node::estimator::EgoEstimator;
 use node::pipeline::{Pipeline, Settings};
 use node::replay::{self, Rules, replay};
@@ -16,7 +17,6 @@ use node::report::{self, Evidence};
 use node::sequence::Sequence;
 use node::transport::ros_args::RosArgs;
 use node::transport::{self, Kind};
-use node::doctor;
 
 /// After a signal, the model has this long to notice.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -76,10 +76,23 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(e) => {
             // Not a log line: it must be seen whatever RUST_LOG says.
-            eprintln!("node: {e:#}");
+            eprintln!("node: {}", one_line(&e));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, less those that the error above them quotes.
+fn one_line(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |line, cause| {
+        if line.contains(&cause) {
+            line
+        } else if line.is_empty() {
+            cause
+        } else {
+            format!("{line}: {cause}")
+        }
+    })
 }
 
 fn try_main() -> anyhow::Result<ExitCode> {
@@ -96,7 +109,11 @@ fn try_main() -> anyhow::Result<ExitCode> {
     };
     let mut overrides = cli.overrides;
     // Parameters without a section are ROS's own, such as use_sim_time.
-    overrides.extend(ros.params.iter().filter(|(key, _)| key.contains('.')).cloned());
+    let (ours, foreign): (Vec<_>, Vec<_>) = ros.params.iter().cloned().partition(|(key, _)| key.contains('.'));
+    overrides.extend(ours);
+    if !foreign.is_empty() {
+        tracing::debug!(?foreign, "parameters without a section are not the node's own");
+    }
     let config = Config::load(&path, &overrides);
     match cli.verb {
         Some(Verb::Doctor) => Ok(examine(&path, config)),
@@ -124,9 +141,10 @@ fn init_log(ros_level: Option<&str>) {
 fn find_config() -> Option<PathBuf> {
     let here = PathBuf::from("config/node.toml");
     let exe = std::env::current_exe().ok();
-    let around = exe.iter().flat_map(|e| e.ancestors().skip(1)).flat_map(|prefix| {
-        [prefix.join("share/egoreasoner/config/node.toml"), prefix.join("config/node.toml")]
-    });
+    let around = exe
+        .iter()
+        .flat_map(|e| e.ancestors().skip(1))
+        .flat_map(|prefix| [prefix.join("share/egoreasoner/config/node.toml"), prefix.join("config/node.toml")]);
     std::iter::once(here).chain(around).find(|path| path.is_file())
 }
 
@@ -155,9 +173,15 @@ fn run(path: &Path, config: Config, ros: &RosArgs) -> anyhow::Result<ExitCode> {
             tracing::info!(flags = ?ros.only_for_rcl, "flags without a meaning for ros2-client are ignored");
         }
     }
+    if config.window.shared_frames() == 0 {
+        tracing::warn!(
+            "window.hop and window.stride: neighbouring windows share no frame, so the odometry cannot join them"
+        );
+    }
     tracing::info!(config = %path.display(), transport = %kind, weights = %config.model.weights.display(), "starting");
     let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
-    let (pipeline, ends) = Pipeline::start(Settings::from(&config), estimator, stop).context("cannot start a thread")?;
+    let (pipeline, ends) =
+        Pipeline::start(Settings::from(&config), estimator, stop).context("cannot start a thread")?;
     tracing::info!(image = config.topics.image, trajectory = config.topics.trajectory, "ready");
     let carried = transport::run(kind, &config.topics, ends);
     let finished = pipeline.finish(PATIENCE);

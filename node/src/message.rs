@@ -131,6 +131,7 @@ pub struct DiagnosticsMessage {
 }
 
 /// What the pipeline hands to a transport.
+#[expect(clippy::large_enum_variant, reason = "a few a second, and the large one, odometry, is the most frequent")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// For `/ego/trajectory`.

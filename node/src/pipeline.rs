@@ -159,11 +159,8 @@ impl Pipeline {
                 inference.run()
             })?,
         ];
-        let ends = Ends {
-            input: Box::new(entrance(input, Arc::clone(&stats))),
-            output: outputs,
-            stop: Arc::clone(&stop),
-        };
+        let ends =
+            Ends { input: Box::new(entrance(input, Arc::clone(&stats))), output: outputs, stop: Arc::clone(&stop) };
         Ok((Self { threads, done, stop, failure, stats }, ends))
     }
 
@@ -339,7 +336,14 @@ impl<E: Estimator> InferenceThread<E> {
                 Solved::Stopped => return Ok(()),
                 Solved::Broken(reason) => tracing::warn!(window_id = id, "window dropped: {reason}"),
                 Solved::Answered(answered) => match &answered.poses {
-                    Err(reason) => tracing::warn!(window_id = id, "answer dropped: {reason}"),
+                    Err(reason) => {
+                        tracing::debug!(window_id = id, text = answered.text, "answer dropped");
+                        // The first, second, fourth, eighth, ...: weights that do not fit the camera never stop.
+                        let count = self.shared.stats.snapshot().answers_unparsed;
+                        if count.is_power_of_two() {
+                            tracing::warn!(window_id = id, count, "answer dropped: {reason}");
+                        }
+                    }
                     Ok((_, push)) => {
                         tracing::debug!(window_id = id, latency_millis = answered.latency.as_millis(), "answer");
                         if let Some(trajectory) = publish::trajectory(&answered) {

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use image::RgbImage;
-use plotters::prelude::{
-    BitMapBackend, ChartBuilder, Circle, Color, EmptyElement, FontStyle, IntoDrawingArea, LineSeries, PathElement,
-    PointSeries, RGBColor, TriangleMarker,
-};
 use plotters::chart::SeriesLabelPosition;
+use plotters::prelude::{
+    BitMapBackend, ChartBuilder, Color, EmptyElement, FontStyle, IntoDrawingArea, LineSeries, PathElement, PointSeries,
+    RGBColor, TriangleMarker,
+};
 use plotters::style::register_font;
 
 const WIDTH: u32 = 900;
@@ -68,9 +68,7 @@ fn draw(pixels: &mut [u8], drawing: &Drawing) -> Result<(), String> {
         let series = LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3);
         let drawn = chart.draw_series(series).map_err(|e| text(&e))?;
         if let Some(name) = name {
-            drawn
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(3)));
+            drawn.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(3)));
         }
         Ok(())
     };
@@ -87,10 +85,10 @@ fn draw(pixels: &mut [u8], drawing: &Drawing) -> Result<(), String> {
             }))
             .map_err(|e| text(&e))?
             .label("start")
-            .legend(|(x, y)| Circle::new((x + 12, y), 4, INK.filled()));
+            .legend(|(x, y)| TriangleMarker::new((x + 12, y), 7, INK.filled()));
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(emptiest_corner(drawing, x, z))
             .background_style(PAPER.mix(0.85))
             .border_style(FAINT)
             .label_font((FONT, 16, &INK))
@@ -108,6 +106,25 @@ fn fonts() -> Result<(), String> {
         true => Ok(()),
         false => Err("the embedded font cannot be read".to_owned()),
     }
+}
+
+/// The corner of the plot with the fewest points, for the legend.
+fn emptiest_corner(drawing: &Drawing, x: (f64, f64), z: (f64, f64)) -> SeriesLabelPosition {
+    let share = |value: f64, (low, high): (f64, f64)| (value - low) / (high - low);
+    let points = || drawing.estimate.iter().flatten().chain(&drawing.truth);
+    let inside = |right: bool, upper: bool| {
+        let near = |share: f64, far_end: bool| if far_end { share > 0.7 } else { share < 0.3 };
+        points().filter(|p| near(share(p.0, x), right) && near(share(p.1, z), upper)).count()
+    };
+    [
+        (inside(true, true), SeriesLabelPosition::UpperRight),
+        (inside(false, true), SeriesLabelPosition::UpperLeft),
+        (inside(true, false), SeriesLabelPosition::LowerRight),
+        (inside(false, false), SeriesLabelPosition::LowerLeft),
+    ]
+    .into_iter()
+    .min_by_key(|(points, _)| *points)
+    .map_or(SeriesLabelPosition::UpperRight, |(_, corner)| corner)
 }
 
 /// Bounds of the axes: all points with a margin, and the same length of scene for the same length of page.

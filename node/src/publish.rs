@@ -33,11 +33,7 @@ pub fn odometry(push: &Push, odom_frame: &str, camera_frame: &str, covariance: &
 }
 
 fn stamped_pose<To>(stamp: Stamp, to_from_camera: &Transform<To, Camera>) -> StampedPose {
-    StampedPose {
-        stamp,
-        position: to_from_camera.translation().into(),
-        orientation_xyzw: to_from_camera.to_xyzw(),
-    }
+    StampedPose { stamp, position: to_from_camera.translation().into(), orientation_xyzw: to_from_camera.to_xyzw() }
 }
 
 /// Order x y z rotation-x rotation-y rotation-z.

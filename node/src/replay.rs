@@ -11,7 +11,7 @@ use geometry::{Stamp, WINDOW};
 use crate::config::{FixedCamera, Sanity, UseFixed, WindowRules};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
-use crate::message::{CameraInfoMessage, ImageMessage, ImagePayload};
+use crate::message::{ImageMessage, ImagePayload};
 use crate::report::{Evidence, WindowResult};
 use crate::sequence::Sequence;
 use crate::solver::{Answered, Solved, Solver};
@@ -54,10 +54,9 @@ pub fn replay<E: Estimator>(
     mut each: impl FnMut(&Answered),
 ) -> Result<Evidence, Error> {
     let stats = Stats::new();
-    let camera = FixedCamera { use_fixed: UseFixed::Never, width: 1, height: 1, fx_fy_cx_cy: [1.0; 4] };
+    let camera = FixedCamera { use_fixed: UseFixed::Always, intrinsics: sequence.intrinsics };
     let mut ingest = Ingest::new(&camera, rules.window, Arc::clone(&stats));
     let mut solver = Solver::new(estimator, rules.sanity, Arc::clone(&stats));
-    ingest.camera_info(&camera_info(sequence));
     let mut windows = Vec::new();
     for (path, stamp) in sequence.frames.iter().zip(&sequence.stamps) {
         let image = image(path, *stamp)?;
@@ -102,20 +101,7 @@ fn image(path: &Path, stamp: Stamp) -> Result<ImageMessage, Error> {
     })
 }
 
-fn camera_info(sequence: &Sequence) -> CameraInfoMessage {
-    let k = &sequence.intrinsics;
-    CameraInfoMessage {
-        stamp: sequence.stamps.first().copied().unwrap_or_default(),
-        frame_id: "camera".to_owned(),
-        width: k.width,
-        height: k.height,
-        distortion_model: String::new(),
-        d: Vec::new(),
-        k: [k.fx, 0.0, k.cx, 0.0, k.fy, k.cy, 0.0, 0.0, 1.0],
-    }
-}
-
-/// Members that a sequence must have for one window.
+/// Frames that a sequence must have for one window.
 pub fn least_frames(rules: &WindowRules) -> usize {
     (WINDOW - 1) * rules.stride as usize + 1
 }

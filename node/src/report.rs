@@ -51,44 +51,31 @@ pub enum Error {
     Geometry(#[from] geometry::Error),
 }
 
-/// `received.json`: what a counterpart sent to a node and got back from it.
+/// `received.json`: what a counterpart (`tests/ros/counterpart.py`) sent to a node and got back from it. It holds more
+/// than is read here.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Received {
-    /// Each image that was sent.
-    pub frames: Vec<SentFrame>,
+    /// Stamps of the images that were sent; the first is frame 0 of the sequence.
+    pub published_stamps_nanos: Vec<i64>,
     /// Each Path that came back, in the order of their coming.
     pub paths: Vec<ReceivedPath>,
-    /// The values of the last diagnostics, by key; empty where none came.
-    #[serde(default)]
-    pub diagnostics: BTreeMap<String, String>,
-}
-
-/// An image that was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SentFrame {
-    /// Its place in the sequence.
-    pub index: usize,
-    /// The stamp in its header.
-    pub stamp_nanos: i64,
+    /// The last diagnostics, where any came.
+    pub diagnostics_last: Option<ReceivedDiagnostics>,
 }
 
 /// A Path that came back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ReceivedPath {
     /// Of its header.
     pub stamp_nanos: i64,
-    /// Of its header.
-    pub frame_id: String,
+    /// From sending the last image of its window.
+    pub latency_ms: Option<f64>,
     /// In its order.
     pub poses: Vec<ReceivedPose>,
 }
 
 /// A pose of a Path.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ReceivedPose {
     /// Of its header.
     pub stamp_nanos: i64,
@@ -96,6 +83,13 @@ pub struct ReceivedPose {
     pub position: [f64; 3],
     /// x y z w.
     pub orientation_xyzw: [f64; 4],
+}
+
+/// The node's own word on how it went.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReceivedDiagnostics {
+    /// By key.
+    pub values: BTreeMap<String, String>,
 }
 
 /// What happened to one window.
@@ -109,7 +103,8 @@ pub struct WindowResult {
     pub trajectory: Option<WindowTrajectory>,
     /// Why there are none.
     pub problem: Option<String>,
-    /// Time that the answer took.
+    /// Time that the answer took: the node's own measuring in a replay, from the last image out to the Path in over the
+    /// wire.
     pub latency: Option<Duration>,
 }
 
@@ -165,14 +160,17 @@ impl Evidence {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let wrong = |message: String| Error::Received { path: path.to_owned(), message };
         let received: Received = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-        let sent: HashMap<i64, usize> = received.frames.iter().map(|f| (f.stamp_nanos, f.index)).collect();
-        let results = received.paths.iter().enumerate().map(|(i, path)| {
-            window_of_path(path, &sent).map_err(|message| wrong(format!("path {i}: {message}")))
-        });
+        let sent: HashMap<i64, usize> = received.published_stamps_nanos.iter().copied().zip(0..).collect();
+        let results = received
+            .paths
+            .iter()
+            .enumerate()
+            .map(|(i, path)| window_of_path(path, &sent).map_err(|message| wrong(format!("path {i}: {message}"))));
         let results = results.collect::<Result<Vec<_>, _>>()?;
-        let value = |key: &str| received.diagnostics.get(key).and_then(|v| v.parse::<f64>().ok());
-        let counter = |key: &str| received.diagnostics.get(key).and_then(|v| v.parse::<u64>().ok());
-        let counters = received.diagnostics.keys().filter_map(|k| Some((k.clone(), counter(k)?)));
+        let values = received.diagnostics_last.unwrap_or_default().values;
+        let value = |key: &str| values.get(key).and_then(|v| v.parse::<f64>().ok());
+        let counter = |key: &str| values.get(key).and_then(|v| v.parse::<u64>().ok());
+        let counters = values.keys().filter_map(|k| Some((k.clone(), counter(k)?)));
         Ok(Self {
             // The last diagnostics may be older than the last Path.
             windows: counter("windows_answered").unwrap_or(0).max(results.len() as u64),
@@ -210,7 +208,7 @@ fn window_of_path(path: &ReceivedPath, sent: &HashMap<i64, usize>) -> Result<Win
         stamps: poses.map(|p| Stamp::from_nanos(p.stamp_nanos)),
         trajectory: Some(trajectory),
         problem: None,
-        latency: None,
+        latency: path.latency_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok()),
     })
 }
 
@@ -222,8 +220,7 @@ pub fn write(evidence: &Evidence, sequence: &Sequence, out: &Path) -> Result<(St
     };
     std::fs::create_dir_all(out).map_err(io(out))?;
     let stitched = Stitched::new(evidence, sequence);
-    let errors: Vec<Option<WindowErrors>> =
-        evidence.results.iter().map(|result| errors_of(result, sequence)).collect();
+    let errors: Vec<Option<WindowErrors>> = evidence.results.iter().map(|result| errors_of(result, sequence)).collect();
     let summary = Summary::new(&errors, SEED);
     let report = report(evidence, sequence, &summary, &stitched);
 

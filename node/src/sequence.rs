@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use geometry::metrics::SceneScale;
-use geometry::{Camera, Intrinsics, Stamp, Transform, WINDOW, World, WindowTrajectory};
+use geometry::{Camera, Intrinsics, Stamp, Transform, WINDOW, WindowTrajectory, World};
 use serde::Deserialize;
 
 /// Time between frames of a sequence that has no stamps.
@@ -81,8 +81,7 @@ impl Sequence {
         let wrong = |message: String| Error::Content { path: path.clone(), message };
         let raw: Raw = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
         let RawIntrinsics { fx, fy, cx, cy } = raw.intrinsics;
-        let intrinsics =
-            Intrinsics::new(fx, fy, cx, cy, raw.width, raw.height).map_err(|e| wrong(e.to_string()))?;
+        let intrinsics = Intrinsics::new(fx, fy, cx, cy, raw.width, raw.height).map_err(|e| wrong(e.to_string()))?;
         let same_length = |what: &str, got: usize| match got == raw.num_frames {
             true => Ok(()),
             false => Err(wrong(format!("{what}: expected num_frames = {}, got {got}", raw.num_frames))),

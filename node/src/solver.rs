@@ -148,15 +148,14 @@ fn check(trajectory: &WindowTrajectory, sanity: &Sanity) -> Result<(), String> {
         let step = trajectory.relative(i - 1, i);
         let metres = step.translation().norm();
         let radians = step.rotation().angle();
-        // Negated, so that what is not a number is refused too.
-        if !(metres <= sanity.max_step_metres) {
+        if metres.is_nan() || metres > sanity.max_step_metres {
             return Err(format!(
                 "frame {} to {i}: expected a step of at most {} m, got {metres:.3}",
                 i - 1,
                 sanity.max_step_metres
             ));
         }
-        if !(radians <= sanity.max_step_radians) {
+        if radians.is_nan() || radians > sanity.max_step_radians {
             return Err(format!(
                 "frame {} to {i}: expected a turn of at most {:.1} deg, got {:.1}",
                 i - 1,

@@ -102,15 +102,7 @@ struct Waiting<T> {
 impl<T: Clone> WindowBuffer<T> {
     /// An empty buffer.
     pub fn new(rules: WindowRules) -> Self {
-        Self {
-            rules,
-            waiting: VecDeque::new(),
-            newest: None,
-            next_place: 0,
-            next_start: 0,
-            next_id: 0,
-            epoch: 0,
-        }
+        Self { rules, waiting: VecDeque::new(), newest: None, next_place: 0, next_start: 0, next_id: 0, epoch: 0 }
     }
 
     /// Frames in the buffer that were in no window yet.

@@ -3,6 +3,7 @@
 
 pub mod chains;
 pub mod data;
+pub mod eval;
 pub mod nano;
 pub mod prose;
 pub mod sft;

@@ -4,6 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use model::{Mode, Processor};
+use training::eval::{self, Estimator};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(version, about = "Makes and judges the weights of EgoReasoner")]
@@ -26,6 +31,47 @@ enum Verb {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Five-step chains from windows with poses and depth.
+    Chains {
+        /// As for eval.
+        #[arg(long)]
+        data: String,
+        /// Folder of chains.jsonl, frames and manifest.json.
+        #[arg(long)]
+        out: PathBuf,
+        /// Seed of the choice of points and of the prose.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Most pixels of a frame after resizing.
+        #[arg(long, default_value_t = 24_576)]
+        max_pixels: u64,
+    },
+    /// Judges weights, or an estimator that needs none.
+    Eval {
+        /// Checkpoint folder.
+        #[arg(long, required_unless_present = "estimator")]
+        weights: Option<PathBuf>,
+        /// identity or constant-velocity, in place of weights.
+        #[arg(long, conflicts_with = "weights")]
+        estimator: Option<String>,
+        /// synth:seed=9001,windows=500, or a folder with a sequence.json, or a folder of such folders.
+        #[arg(long)]
+        data: String,
+        /// answer_only or full_chain.
+        #[arg(long, default_value = "answer_only")]
+        mode: Mode,
+        /// Tokens after which an answer is given up.
+        #[arg(long, default_value_t = 2048)]
+        max_tokens: usize,
+        /// Folder of report.json and answers.jsonl.
+        #[arg(long, default_value = "runs/eval")]
+        out: PathBuf,
+    },
+}
+
+#[expect(clippy::print_stdout, reason = "a command's result")]
+fn print_result(text: &str) {
+    print!("{text}");
 }
 
 fn main() -> Result<()> {
@@ -41,6 +87,24 @@ fn main() -> Result<()> {
         Verb::Sft { config, init, out } => {
             let config = training::sft::read_config(&config)?;
             training::sft::run(&config, init.as_deref(), &out)
+        }
+        Verb::Chains { data, out, seed, max_pixels } => {
+            let processor = Processor::with_pixel_limits(max_pixels.min(4096), max_pixels);
+            let manifest = training::chains::write::run(&data, &processor, seed, &out)?;
+            print_result(&format!("{manifest:#}\n"));
+            Ok(())
+        }
+        Verb::Eval { weights, estimator, data, mode, max_tokens, out } => {
+            let (judged, label) = match (weights, estimator) {
+                (Some(dir), _) => (Estimator::weights(&dir, mode, max_tokens)?, dir.display().to_string()),
+                (None, Some(name)) => (Estimator::named(&name)?, name),
+                (None, None) => anyhow::bail!("expected --weights or --estimator"),
+            };
+            // Windows run side by side; each is one thread.
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(std::thread::available_parallelism()?.get());
+            let report = pool.build()?.install(|| eval::run(&judged, &label, &data, &out))?;
+            print_result(&eval::table(&report));
+            Ok(())
         }
     }
 }

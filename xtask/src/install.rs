@@ -29,6 +29,7 @@ pub struct Args {
 ///
 /// Where the node cannot be built or the prefix cannot be written.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    weights()?; // before the minutes that the build takes
     let env = ros2::environment()?;
     let node = ros2::build_node(&env, args.release)?;
     let prefix = std::path::absolute(&args.prefix)?;
@@ -48,13 +49,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 pub fn install(node: &Path, prefix: &Path) -> Result<()> {
     let root = workspace::root();
     let share = prefix.join("share").join(PACKAGE);
+    let weights = weights()?;
     let index = prefix.join("share/ament_index/resource_index/packages");
     fs::create_dir_all(&index)?;
     fs::write(index.join(PACKAGE), "")?;
-    let weights = root.join("model/weights/nano");
-    if !weights.is_dir() {
-        bail!("{} is absent; it is part of the repository", weights.display());
-    }
     copy_tree(&root.join("launch/launch"), &share.join("launch"))?;
     copy_tree(&root.join("config"), &share.join("config"))?;
     copy_tree(&weights, &share.join("model/weights/nano"))?;
@@ -63,6 +61,15 @@ pub fn install(node: &Path, prefix: &Path) -> Result<()> {
     copy(node, &executables.join("egoreasoner_node"))?;
     fs::write(prefix.join("setup.bash"), SETUP)?;
     Ok(())
+}
+
+/// The weights that are installed.
+fn weights() -> Result<PathBuf> {
+    let weights = workspace::root().join("model/weights/nano");
+    if !weights.is_dir() {
+        bail!("{} is absent; it is part of the repository", weights.display());
+    }
+    Ok(weights)
 }
 
 /// What colcon's setup.bash would add to the ROS 2 that is already sourced.

@@ -83,7 +83,7 @@ impl Steps {
             let node = ros2::build_node(&env, false)?;
             Ok((env, node))
         });
-        let suites = [("round trip ros2-client", "ros2_client"), ("round trip r2r", "r2r")];
+        let suites = [("round trip ros2-client", "ros2_client_"), ("round trip r2r", "r2r_")];
         for (name, filter) in suites {
             match &built {
                 Some((env, node)) => {

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use geometry::{Intrinsics, WINDOW};
 use model::Mode;
 
 use crate::transport::{Kind, Topics};
@@ -70,6 +71,14 @@ pub struct WindowRules {
     pub max_gap: Duration,
 }
 
+impl WindowRules {
+    /// Frames that two neighbouring windows share. Without any, the odometry cannot join them.
+    pub fn shared_frames(&self) -> u32 {
+        let members = WINDOW as u32;
+        if self.hop.is_multiple_of(self.stride) { members.saturating_sub(self.hop / self.stride) } else { 0 }
+    }
+}
+
 /// What is loaded, where, and how it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelConfig {
@@ -99,12 +108,8 @@ pub enum UseFixed {
 pub struct FixedCamera {
     /// When they count.
     pub use_fixed: UseFixed,
-    /// Pixels a row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// fx, fy, cx, cy in pixels.
-    pub fx_fy_cx_cy: [f64; 4],
+    /// What they are.
+    pub intrinsics: Intrinsics,
 }
 
 /// The bounds beyond which an answer is not believed.

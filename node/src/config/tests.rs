@@ -56,7 +56,7 @@ fn overrides_replace_values_and_keep_their_type() {
     assert_eq!(with("node.transport", "r2r").unwrap().transport, Kind::R2r);
     assert_eq!(with("model.mode", "answer_only").unwrap().model.mode, Mode::AnswerOnly);
     assert_eq!(with("camera.fixed", "always").unwrap().camera.use_fixed, UseFixed::Always);
-    assert_eq!(with("camera.fx", "600").unwrap().camera.fx_fy_cx_cy[0].to_bits(), 600.0f64.to_bits());
+    assert_eq!(with("camera.fx", "600").unwrap().camera.intrinsics.fx.to_bits(), 600.0f64.to_bits());
     assert_eq!(with("node.domain_id", "-1").unwrap().topics.domain_id, None);
     assert_eq!(with("node.domain_id", "7").unwrap().topics.domain_id, Some(7));
 }
@@ -66,13 +66,13 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
     let rows: Vec<(Result<Config, super::Error>, &[&str])> = vec![
         (edited("stride = 1", "stride = 1\nstrid = 2"), &["/etc/ego/node.toml", "strid", "unknown", "stride"]),
         (edited("hop = 4\n", ""), &["/etc/ego/node.toml", "missing", "hop"]),
-        (edited("hop = 4\n", "hop = \"4\"\n"), &["/etc/ego/node.toml", "hop", "string", "integer"]),
+        (edited("hop = 4\n", "hop = \"4\"\n"), &["/etc/ego/node.toml", "hop = \"4\"", "string", "expected i64"]),
         (edited("[frames]", "[frame]"), &["/etc/ego/node.toml", "frame", "frames"]),
         (edited("[frames]", "[frames"), &["/etc/ego/node.toml", "frames"]),
         (with("window.strid", "2"), &["window.strid=2", "unknown key `strid`", "stride"]),
         (with("windw.stride", "2"), &["unknown section `windw`", "window"]),
         (with("stride", "2"), &["section.key"]),
-        (with("window.stride", "two"), &["window.stride=two", "stride", "integer"]),
+        (with("window.stride", "two"), &["window.stride=two", "stride", "string \"two\""]),
         (with("window.stride", "0"), &["`window.stride`", "from 1", "got 0"]),
         (with("window.max_gap_millis", "-5"), &["`window.max_gap_millis`", "got -5"]),
         (with("node.transport", "zenoh"), &["`node.transport`", "\"ros2-client\", \"r2r\"", "got \"zenoh\""]),
@@ -84,8 +84,8 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("model.device", "tpu"), &["`model.device`", "cpu, cuda or cuda:N", "got \"tpu\""]),
         (with("model.mode", "fast"), &["`model.mode`", "got \"fast\""]),
         (with("model.max_tokens", "0"), &["`model.max_tokens`", "got 0"]),
-        (with("camera.fx", "0.0"), &["`camera.fx`", "above 0", "got 0"]),
-        (with("camera.cx", "nan"), &["`camera.cx`", "finite", "NaN"]),
+        (with("camera.fx", "0.0"), &["`camera.fx`", "positive", "got 0"]),
+        (with("camera.cx", "nan"), &["`camera.cx`", "NaN"]),
         (with("sanity.max_step_metres", "inf"), &["`sanity.max_step_metres`", "inf"]),
         (with("covariance.position_stddev_metres", "-1.0"), &["`covariance.position_stddev_metres`", "-1"]),
         (with("frames.odom", "/odom"), &["`frames.odom`", "got \"/odom\""]),
@@ -95,6 +95,18 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         for part in wanted {
             assert!(message.contains(part), "`{part}` is not in: {message}");
         }
+    }
+}
+
+#[test]
+fn windows_share_frames_where_the_hop_is_on_the_stride() {
+    let shared = |stride: &str, hop: &str| {
+        let overrides = [("window.stride", stride), ("window.hop", hop)].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        Config::parse(&default_text(), Path::new("node.toml"), &overrides).unwrap().window.shared_frames()
+    };
+    let rows = [("1", "1", 4), ("1", "4", 1), ("1", "5", 0), ("2", "4", 3), ("2", "3", 0), ("3", "12", 1)];
+    for (stride, hop, expected) in rows {
+        assert_eq!(shared(stride, hop), expected, "stride {stride} hop {hop}");
     }
 }
 

@@ -1,11 +1,13 @@
 //! Raw file to [`Config`]: ranges, choices and names.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
     Config, Covariance, DiagnosticsConfig, Error, FixedCamera, ModelConfig, Sanity, UseFixed, WindowRules, raw,
 };
+use geometry::Intrinsics;
 use model::Mode;
 
 use crate::transport::{Kind, Topics};
@@ -18,12 +20,12 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn error(&self, key: &'static str, expected: impl Into<String>, got: impl ToString) -> Error {
+    fn error(&self, key: &'static str, expected: impl Into<String>, got: &dyn Display) -> Error {
         Error::Value { path: self.path.to_owned(), key, expected: expected.into(), got: got.to_string() }
     }
 
     fn integer<T: TryFrom<i64>>(&self, key: &'static str, value: i64, least: i64, most: i64) -> Result<T, Error> {
-        let error = || self.error(key, format!("a whole number from {least} to {most}"), value);
+        let error = || self.error(key, format!("a whole number from {least} to {most}"), &value);
         if !(least..=most).contains(&value) {
             return Err(error());
         }
@@ -38,18 +40,29 @@ impl Check<'_> {
         if value.is_finite() && value > 0.0 {
             Ok(value)
         } else {
-            Err(self.error(key, "a finite number above 0", value))
+            Err(self.error(key, "a finite number above 0", &value))
         }
     }
 
-    fn finite(&self, key: &'static str, value: f64) -> Result<f64, Error> {
-        if value.is_finite() { Ok(value) } else { Err(self.error(key, "a finite number", value)) }
+    fn intrinsics(&self, error: &geometry::Error) -> Error {
+        match error {
+            geometry::Error::Intrinsics { field, expected, got } => {
+                let key = match *field {
+                    "fx" => "camera.fx",
+                    "fy" => "camera.fy",
+                    "cx" => "camera.cx",
+                    _ => "camera.cy",
+                };
+                self.error(key, expected.as_str(), got)
+            }
+            other => self.error("camera", "a pinhole camera", other),
+        }
     }
 
     fn choice<T: Copy>(&self, key: &'static str, value: &str, choices: &[(&str, T)]) -> Result<T, Error> {
         choices.iter().find(|(name, _)| *name == value).map(|&(_, choice)| choice).ok_or_else(|| {
             let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-            self.error(key, format!("one of {}", names.join(", ")), format!("\"{value}\""))
+            self.error(key, format!("one of {}", names.join(", ")), &quoted(value))
         })
     }
 
@@ -58,16 +71,20 @@ impl Check<'_> {
         if body.split('/').all(is_name) {
             Ok(value.to_owned())
         } else {
-            Err(self.error(key, "a ROS topic name such as /camera/image_raw", format!("\"{value}\"")))
+            Err(self.error(key, "a ROS topic name such as /camera/image_raw", &quoted(value)))
         }
     }
 
     fn frame_id(&self, key: &'static str, value: &str) -> Result<String, Error> {
         if value.is_empty() || value.starts_with('/') || value.contains(char::is_whitespace) {
-            return Err(self.error(key, "a frame name without leading slash or spaces", format!("\"{value}\"")));
+            return Err(self.error(key, "a frame name without leading slash or spaces", &quoted(value)));
         }
         Ok(value.to_owned())
     }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{text}\"")
 }
 
 /// A single segment of a ROS name.
@@ -117,11 +134,11 @@ pub(super) fn config(raw: raw::Raw, path: &Path) -> Result<Config, Error> {
 fn topics(check: &Check<'_>, node: &raw::Node, topics: &raw::Topics) -> Result<Topics, Error> {
     if !is_name(&node.name) {
         let expected = "a ROS node name (letters, digits, underscores)";
-        return Err(check.error("node.name", expected, format!("\"{}\"", node.name)));
+        return Err(check.error("node.name", expected, &quoted(&node.name)));
     }
     let namespace = &node.namespace;
     if namespace != "/" && !namespace.strip_prefix('/').is_some_and(|body| body.split('/').all(is_name)) {
-        return Err(check.error("node.namespace", "\"/\" or a name such as /robot1", format!("\"{namespace}\"")));
+        return Err(check.error("node.namespace", "\"/\" or a name such as /robot1", &quoted(namespace)));
     }
     let domain: i64 = check.integer("node.domain_id", node.domain_id, -1, 232)?;
     Ok(Topics {
@@ -149,12 +166,12 @@ fn topics(check: &Check<'_>, node: &raw::Node, topics: &raw::Topics) -> Result<T
 
 fn model(check: &Check<'_>, model: raw::Model) -> Result<ModelConfig, Error> {
     if model.weights.is_empty() {
-        return Err(check.error("model.weights", "a folder", "\"\""));
+        return Err(check.error("model.weights", "a folder", &quoted("")));
     }
     let device = model.device;
     let is_gpu = |n: &str| n.parse::<u16>().is_ok();
     if device != "cpu" && device != "cuda" && !device.strip_prefix("cuda:").is_some_and(is_gpu) {
-        return Err(check.error("model.device", "cpu, cuda or cuda:N", format!("\"{device}\"")));
+        return Err(check.error("model.device", "cpu, cuda or cuda:N", &quoted(&device)));
     }
     let beside = check.path.parent().unwrap_or(Path::new(""));
     Ok(ModelConfig {
@@ -170,6 +187,9 @@ fn model(check: &Check<'_>, model: raw::Model) -> Result<ModelConfig, Error> {
 }
 
 fn camera(check: &Check<'_>, camera: &raw::Camera) -> Result<FixedCamera, Error> {
+    let width = check.integer("camera.width", camera.width, 1, 65_535)?;
+    let height = check.integer("camera.height", camera.height, 1, 65_535)?;
+    let intrinsics = Intrinsics::new(camera.fx, camera.fy, camera.cx, camera.cy, width, height);
     Ok(FixedCamera {
         use_fixed: check.choice(
             "camera.fixed",
@@ -180,13 +200,6 @@ fn camera(check: &Check<'_>, camera: &raw::Camera) -> Result<FixedCamera, Error>
                 ("always", UseFixed::Always),
             ],
         )?,
-        width: check.integer("camera.width", camera.width, 1, 65_535)?,
-        height: check.integer("camera.height", camera.height, 1, 65_535)?,
-        fx_fy_cx_cy: [
-            check.positive("camera.fx", camera.fx)?,
-            check.positive("camera.fy", camera.fy)?,
-            check.finite("camera.cx", camera.cx)?,
-            check.finite("camera.cy", camera.cy)?,
-        ],
+        intrinsics: intrinsics.map_err(|e| check.intrinsics(&e))?,
     })
 }

@@ -202,12 +202,9 @@ impl Topics {
 fn environment_domain() -> Result<u16, Error> {
     const MAX_DOMAIN: u16 = 232; // the ports of 233 would pass 65535
     match std::env::var("ROS_DOMAIN_ID") {
-        Ok(text) if !text.trim().is_empty() => text
-            .trim()
-            .parse()
-            .ok()
-            .filter(|&id| id <= MAX_DOMAIN)
-            .ok_or(Error::DomainId { got: text }),
+        Ok(text) if !text.trim().is_empty() => {
+            text.trim().parse().ok().filter(|&id| id <= MAX_DOMAIN).ok_or(Error::DomainId { got: text })
+        }
         _ => Ok(0),
     }
 }

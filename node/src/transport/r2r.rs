@@ -166,10 +166,7 @@ fn path_from(trajectory: TrajectoryMessage) -> Path {
     let poses = trajectory
         .poses
         .iter()
-        .map(|pose| PoseStamped {
-            header: header(pose.stamp, trajectory.frame_id.clone()),
-            pose: pose_from(pose),
-        })
+        .map(|pose| PoseStamped { header: header(pose.stamp, trajectory.frame_id.clone()), pose: pose_from(pose) })
         .collect();
     Path { header: header(trajectory.stamp, trajectory.frame_id), poses }
 }
@@ -180,10 +177,7 @@ fn odometry_from(odometry: OdometryMessage) -> Odometry {
     Odometry {
         header: header(odometry.pose.stamp, odometry.frame_id),
         child_frame_id: odometry.child_frame_id,
-        pose: PoseWithCovariance {
-            pose: pose_from(&odometry.pose),
-            covariance: odometry.pose_covariance.to_vec(),
-        },
+        pose: PoseWithCovariance { pose: pose_from(&odometry.pose), covariance: odometry.pose_covariance.to_vec() },
         twist: TwistWithCovariance { covariance: unmeasured, ..Default::default() },
     }
 }

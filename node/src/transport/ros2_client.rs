@@ -5,10 +5,12 @@ use std::thread;
 
 use futures::StreamExt;
 use futures::executor::block_on;
-use futures::future::{AbortHandle, abortable};
-use ros2_client::dds::rustdds::Topic;
+use futures::future::{AbortHandle, AbortRegistration, Abortable, ready};
+use ros2_client::dds::rustdds::{DomainParticipant, Topic};
 use ros2_client::qos::{History, QosProfile, WhenFull};
-use ros2_client::{Context, ContextOptions, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Subscription};
+use ros2_client::{
+    Context, ContextOptions, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Subscription,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,6 +28,7 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         tracing::warn!("ROS_LOCALHOST_ONLY has no effect with transport \"ros2-client\"");
     }
     let mut graph = Graph::join(topics)?;
+    let participant = graph.participant.clone(); // lives longer than its writers, which say goodbye through it
 
     let image = if topics.image_compressed {
         ImageReader::Compressed(graph.subscribe(&topics.image, "sensor_msgs", "CompressedImage", topics)?)
@@ -51,14 +54,12 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     let take_image = |image: ImageMessage| input(Input::Image(image));
     let take_camera_info = |info: CameraInfoMessage| input(Input::CameraInfo(info));
     thread::scope(|scope| {
-        let mut aborts = Vec::new();
-        let (spin, abort) = abortable(spinner.spin());
-        aborts.push(abort);
         scope.spawn(move || {
-            if let Ok(Err(error)) = block_on(spin) {
+            if let Err(error) = block_on(spinner.spin()) {
                 tracing::error!(%error, "the node's spinner ended");
             }
         });
+        let mut aborts = Vec::new();
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
         scope.spawn(move || match image {
@@ -83,7 +84,10 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
             }
         });
         aborts.iter().for_each(AbortHandle::abort);
+        drop(graph); // ends the spinner
     });
+    drop((trajectory, odometry, diagnostics));
+    drop(participant);
     Ok(())
 }
 
@@ -96,7 +100,7 @@ enum ImageReader {
 fn read<Wire, Message>(
     subscription: &Subscription<Wire>,
     topic: &'static str,
-    registration: futures::future::AbortRegistration,
+    registration: AbortRegistration,
     take: impl Fn(Message),
 ) where
     Wire: DeserializeOwned + Into<Message> + 'static,
@@ -106,14 +110,15 @@ fn read<Wire, Message>(
             Ok((message, _)) => take(message.into()),
             Err(error) => tracing::warn!(topic, %error, "a message could not be read"),
         }
-        futures::future::ready(())
+        ready(())
     });
     // Aborted is the one way out: the stream itself does not end.
-    let _ = block_on(futures::future::Abortable::new(messages, registration));
+    let _ = block_on(Abortable::new(messages, registration));
 }
 
 /// The node in the ROS graph.
 struct Graph {
+    participant: DomainParticipant,
     node: Node,
     namespace: String,
     node_name: String,
@@ -130,13 +135,18 @@ impl Graph {
         // Logs go through tracing and parameters through the config, so neither rosout nor parameter services.
         let options = NodeOptions::new().enable_rosout(false).start_parameter_services(false);
         let node = context.new_node(name, options).map_err(|error| middleware("create the node", &error))?;
-        Ok(Self { node, namespace: topics.namespace.clone(), node_name: topics.node_name.clone() })
+        Ok(Self {
+            participant: context.domain_participant(),
+            node,
+            namespace: topics.namespace.clone(),
+            node_name: topics.node_name.clone(),
+        })
     }
 
     fn topic(&self, name: &str, package: &str, message: &str, qos: &QosProfile) -> Result<Topic, Error> {
         let absolute = ros_args::absolute_name(name, &self.namespace, &self.node_name)?;
-        let parsed = Name::parse(&absolute)
-            .map_err(|error| Error::Name { name: name.to_owned(), reason: error.to_string() })?;
+        let parsed =
+            Name::parse(&absolute).map_err(|error| Error::Name { name: name.to_owned(), reason: error.to_string() })?;
         self.node
             .create_topic(&parsed, MessageTypeName::new(package, message), qos)
             .map_err(|error| middleware(&format!("create topic {absolute}"), &error))
@@ -161,9 +171,7 @@ impl Graph {
     fn publish<Wire: Serialize>(&mut self, name: &str, package: &str, message: &str) -> Result<Publisher<Wire>, Error> {
         let qos = QosProfile::publisher_default().history(keep_last(KEEP_LAST));
         let topic = self.topic(name, package, message, &qos)?;
-        self.node
-            .create_publisher(&topic, Some(qos))
-            .map_err(|error| middleware(&format!("publish {name}"), &error))
+        self.node.create_publisher(&topic, Some(qos)).map_err(|error| middleware(&format!("publish {name}"), &error))
     }
 }
 

@@ -77,18 +77,12 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
         for part in std::iter::once(synth).chain(parts) {
             match part.split_once('=') {
                 Some(("seed", value)) => {
-                    seed = Some(
-                        value
-                            .parse()
-                            .map_err(|_| wrong("a whole number for seed", value))?,
-                    )
+                    let number = value.parse();
+                    seed = Some(number.map_err(|_| wrong("a whole number for seed", value))?);
                 }
                 Some(("windows", value)) => {
-                    windows = Some(
-                        value
-                            .parse()
-                            .map_err(|_| wrong("a whole number for windows", value))?,
-                    );
+                    let number = value.parse();
+                    windows = Some(number.map_err(|_| wrong("a whole number for windows", value))?);
                 }
                 Some(("size", value)) => {
                     let sides = value

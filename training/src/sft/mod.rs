@@ -135,7 +135,10 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
         variables.iter().map(|(_, v)| v.clone()).collect(),
         ParamsAdamW { lr: config.learning_rate, beta2: 0.98, weight_decay: config.weight_decay, ..Default::default() },
     )?;
-    let trainer = Trainer { config, fresh: &fresh, targets: &targets, head: head.as_ref() };
+    let pools = (0..config.workers)
+        .map(|_| Ok(rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(64 << 20).build()?))
+        .collect::<Result<Vec<_>>>()?;
+    let trainer = Trainer { config, fresh: &fresh, targets: &targets, head: head.as_ref(), pools: &pools };
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let (mut seen, start) = (Losses::default(), Instant::now());
     let mut curve = Vec::new();
@@ -178,14 +181,17 @@ struct Trainer<'a> {
     fresh: &'a Fresh,
     targets: &'a Targets,
     head: Option<&'a FlowHead>,
+    /// One thread each: candle's own parallel loops would else meet in one shared pool.
+    pools: &'a [rayon::ThreadPool],
 }
 
 impl Trainer<'_> {
     /// Gradients of one step: every worker draws its own windows and takes its own share of the batch.
     fn step(&self, step: usize, variables: &[(String, Var)]) -> Result<(GradStore, Losses)> {
         let results: Vec<Result<(GradStore, Losses)>> = std::thread::scope(|scope| {
-            let workers: Vec<_> =
-                (0..self.config.workers).map(|worker| scope.spawn(move || self.micro_batch(step, worker))).collect();
+            let workers: Vec<_> = (self.pools.iter().enumerate())
+                .map(|(worker, pool)| scope.spawn(move || pool.install(|| self.micro_batch(step, worker))))
+                .collect();
             let lost = || bail!("a worker panicked");
             workers.into_iter().map(|w| w.join().unwrap_or_else(|_| lost())).collect()
         });

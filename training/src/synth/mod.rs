@@ -13,14 +13,18 @@
 
 mod draw;
 mod layout;
+mod material;
 mod motion;
+mod noise;
 mod render;
 mod scene;
 mod sensor;
 mod sheet;
+mod solid;
 #[cfg(test)]
 mod tests;
 mod texture;
+mod things;
 mod vec3;
 
 pub use motion::MotionKind;

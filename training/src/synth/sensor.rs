@@ -1,10 +1,12 @@
 //! From linear light to the bytes of a cheap camera: exposure, white balance, vignette, blur, tone curve, noise.
 
 use super::draw::Draw;
-use super::vec3::{V3, v3};
+use super::vec3::{V3, low, v3};
 use image::RgbImage;
 
 const STEPS: usize = 4096;
+/// The curve goes on to so many times the light that is white at first, rolling off.
+const HEADROOM: usize = 4;
 
 pub(super) struct Sensor {
     /// Gain per channel.
@@ -13,7 +15,7 @@ pub(super) struct Sensor {
     vignette: f32,
     /// Weight of each neighbour in the blur; 0 for none.
     blur: f32,
-    /// Linear light in steps of 1/4096 to 0..=255.
+    /// Linear light in steps of 1/4096 to 0..255.
     curve: Vec<f32>,
     /// Standard deviation of the noise, in steps of 255.
     noise: f32,
@@ -33,9 +35,16 @@ impl Sensor {
         let gamma = 1.0 / draw.range(1.8, 2.5);
         let contrast = draw.range(0.0, 0.6);
         let lift = draw.range(0.0, 12.0);
-        let curve = (0..=STEPS)
+        let curve = (0..=HEADROOM * STEPS)
             .map(|i| {
-                let x = (i as f64 / STEPS as f64).powf(gamma);
+                let light = i as f64 / STEPS as f64;
+                // Highlights roll off from 3/4 on in place of clipping.
+                let soft = if light > 0.75 {
+                    1.0 - 0.0625 / (light - 0.5)
+                } else {
+                    light
+                };
+                let x = soft.powf(gamma);
                 let bent = x * x * (3.0 - 2.0 * x);
                 (lift + (255.0 - lift) * (x + contrast * (bent - x))) as f32
             })
@@ -61,31 +70,28 @@ impl Sensor {
         if self.blur > 0.0 {
             blur(&mut light, width, height, self.blur);
         }
-        let mut state = mixed(self.seed ^ frame.wrapping_mul(0x9E37_79B9));
-        let gain = self.gain * (1.0 + self.flicker * (state as f32 / u32::MAX as f32 * 2.0 - 1.0));
-        let mut bytes = Vec::with_capacity(width * height * 3);
-        // Four bytes of a word sum to a nearly normal number with this standard deviation.
-        let amplitude = self.noise / 147.8;
-        let top = STEPS as f32;
+        let start = mixed(self.seed ^ frame.wrapping_mul(0x9E37_79B9));
+        let gain = self.gain * (1.0 + self.flicker * (start as f32 / u32::MAX as f32 * 2.0 - 1.0));
+        let mut state = u64::from(start) << 32 | u64::from(mixed(start));
+        let mut bytes = vec![0; width * height * 3];
+        // Two bytes sum to a number of nearly this standard deviation.
+        let amplitude = self.noise / 104.5;
+        let last = (HEADROOM * STEPS) as f32;
+        let mut out = bytes.chunks_exact_mut(3);
         for (row, line) in light.chunks_exact(width).enumerate() {
             let y = (row as f32 + 0.5) / height as f32 - 0.5;
-            for (column, pixel) in line.iter().enumerate() {
+            for (column, (pixel, out)) in line.iter().zip(&mut out).enumerate() {
                 let x = (column as f32 + 0.5) / width as f32 - 0.5;
-                let lit = pixel.times(gain) * (top * (1.0 - self.vignette * 2.0 * (x * x + y * y)));
-                for value in [lit.x, lit.y, lit.z] {
-                    // Highlights roll off from 3/4 on in place of clipping.
-                    let soft = if value > 0.75 * top {
-                        top - 0.0625 * top * top / (value - 0.5 * top)
-                    } else {
-                        value
-                    };
-                    let mapped = self.curve[(soft.max(0.0) as usize).min(STEPS)];
-                    state ^= state << 13;
-                    state ^= state >> 17;
-                    state ^= state << 5;
-                    let sum =
-                        (state & 255) + (state >> 8 & 255) + (state >> 16 & 255) + (state >> 24);
-                    bytes.push((mapped + (sum as f32 - 510.0) * amplitude + 0.5) as u8);
+                let left = STEPS as f32 * (1.0 - self.vignette * 2.0 * (x * x + y * y));
+                let lit = pixel.times(gain) * left;
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                for (channel, value) in [lit.x, lit.y, lit.z].into_iter().enumerate() {
+                    let word = (state >> (16 * channel)) as u32;
+                    let noise = ((word & 255) + (word >> 8 & 255)) as f32 - 255.0;
+                    let mapped = self.curve[low(value, last) as usize];
+                    out[channel] = (mapped + noise * amplitude + 0.5) as u8;
                 }
             }
         }

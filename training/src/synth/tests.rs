@@ -165,7 +165,7 @@ fn median_of(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Printed with `--nocapture`: the table of docs/runs.md comes from here.
+/// Prints its medians with `--nocapture`.
 #[test]
 fn motions_have_the_scale_of_real_video() {
     let (mut turned, mut table, mut room, mut forward, mut sideways, mut still) =

@@ -13,6 +13,16 @@ pub(super) const fn v3(x: f32, y: f32, z: f32) -> V3 {
     V3 { x, y, z }
 }
 
+/// The smaller: one instruction, where `f32::min` spends five on NaN.
+pub(super) fn low(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}
+
+/// The larger: one instruction, where `f32::max` spends five on NaN.
+pub(super) fn high(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
 impl V3 {
     pub fn from_f64(v: [f64; 3]) -> Self {
         v3(v[0] as f32, v[1] as f32, v[2] as f32)

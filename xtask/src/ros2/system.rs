@@ -21,10 +21,20 @@ pub fn require_libclang() -> Result<()> {
 }
 
 fn has_libclang() -> bool {
-    let is_libclang = |name: &str| name.starts_with("libclang.so") || (name.starts_with("libclang-") && name.contains(".so") && !name.starts_with("libclang-cpp"));
+    let is_libclang = |name: &str| {
+        name.starts_with("libclang.so")
+            || (name.starts_with("libclang-") && name.contains(".so") && !name.starts_with("libclang-cpp"))
+    };
     let mut folders = library_folders();
-    folders.extend(entries(Path::new("/usr/lib")).filter(|path| path.to_string_lossy().contains("/llvm")).map(|path| path.join("lib")));
-    folders.iter().flat_map(|folder| entries(folder)).any(|path| path.file_name().is_some_and(|name| is_libclang(&name.to_string_lossy())))
+    folders.extend(
+        entries(Path::new("/usr/lib"))
+            .filter(|path| path.to_string_lossy().contains("/llvm"))
+            .map(|path| path.join("lib")),
+    );
+    folders
+        .iter()
+        .flat_map(|folder| entries(folder))
+        .any(|path| path.file_name().is_some_and(|name| is_libclang(&name.to_string_lossy())))
 }
 
 /// The shared library of CPython `version`: beside the interpreter, or the system's.

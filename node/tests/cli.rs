@@ -1,0 +1,241 @@
+//! The binary as a person or a launch file meets it: exit codes and messages.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+mod common;
+use common::{repository, tiny_weights};
+
+fn node(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
+    command.args(args).current_dir(repository()).env_remove("RUST_LOG").env_remove("ROS_DOMAIN_ID");
+    command
+}
+
+fn output(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = node(args).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn weights_key(dir: &Path) -> String {
+    format!("model.weights={}", dir.display())
+}
+
+fn assert_contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn an_unknown_config_key_is_named_with_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("node.toml");
+    let text = std::fs::read_to_string(repository().join("config/node.toml")).unwrap();
+    std::fs::write(&file, text.replace("stride = 1", "stride = 1\nstrid = 2")).unwrap();
+    let path = file.to_str().unwrap();
+    for verb in ["run", "replay /nowhere", "doctor"] {
+        let args: Vec<&str> = verb.split(' ').chain(["--config", path]).collect();
+        let (code, stdout, stderr) = output(&args);
+        assert_eq!(code, Some(1), "{verb}");
+        assert_contains(&(stdout + &stderr), &[path, "strid", "expected one of"]);
+    }
+}
+
+#[test]
+fn a_missing_weight_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, _, stderr) = output(&["run", "--set", &weights_key(&dir.path().join("none"))]);
+    assert_eq!(code, Some(1));
+    assert_contains(&stderr, &["none"]);
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"] {
+        tiny_weights(dir.path());
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+        let key = weights_key(dir.path());
+        let (code, _, stderr) = output(&["run", "--set", &key]);
+        assert_eq!(code, Some(1), "{name}");
+        assert_contains(&stderr, &[name]);
+        let (code, stdout, _) = output(&["doctor", "--set", &key]);
+        assert_eq!(code, Some(1));
+        assert_contains(&stdout, &["FAIL  weights", name, "-> set model.weights"]);
+    }
+}
+
+#[test]
+fn a_tensor_of_the_wrong_shape_is_named_with_both_shapes() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_weights(dir.path());
+    let path = dir.path().join("config.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    config["text_config"]["intermediate_size"] = json!(96);
+    std::fs::write(&path, config.to_string()).unwrap();
+    let key = weights_key(dir.path());
+    let (code, _, stderr) = output(&["run", "--set", &key]);
+    assert_eq!(code, Some(1));
+    assert_contains(&stderr, &["mlp", "96", "128"]);
+    let (code, stdout, _) = output(&["doctor", "--set", &key]);
+    assert_eq!(code, Some(1));
+    assert_contains(&stdout, &["OK    weights", "FAIL  answer", "96", "128"]);
+}
+
+#[test]
+fn the_doctor_finds_nothing_wrong_with_a_model_that_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_weights(dir.path());
+    let (code, stdout, stderr) = output(&["doctor", "--set", &weights_key(dir.path()), "--set", "model.max_tokens=8"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert_contains(&stdout, &["OK    config", "OK    transport", "OK    device", "OK    answer", "8 tokens"]);
+    let (code, stdout, _) = output(&["doctor", "--set", &weights_key(dir.path()), "--set", "model.device=cuda:77"]);
+    assert_eq!(code, Some(1));
+    assert_contains(&stdout, &["FAIL  device", "-> set model.device"]);
+}
+
+#[test]
+fn a_domain_that_is_none_is_found_by_the_doctor() {
+    let output = node(&["doctor"]).env("ROS_DOMAIN_ID", "four").output().unwrap();
+    assert_contains(&String::from_utf8(output.stdout).unwrap(), &["FAIL  domain", "`four`"]);
+}
+
+/// A sequence of eight grey frames that moves 0.1 to the right each time.
+fn sequence(dir: &Path) {
+    std::fs::create_dir_all(dir.join("frames")).unwrap();
+    for i in 0..8 {
+        let image = image::RgbImage::from_pixel(64, 48, image::Rgb([20 * i; 3]));
+        image.save(dir.join(format!("frames/{i:06}.jpg"))).unwrap();
+    }
+    let pose = |i: usize| json!([1, 0, 0, 0.1 * i as f64, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]);
+    let poses: Vec<Value> = (0..8).map(pose).collect();
+    let json = json!({
+        "name": "grey", "width": 64, "height": 48, "num_frames": 8, "metric": true,
+        "intrinsics": {"fx": 60, "fy": 60, "cx": 32, "cy": 24}, "timestamps": null,
+        "pose_convention": "camera_to_world", "camera_axes": "opencv", "poses": poses,
+    });
+    std::fs::write(dir.join("sequence.json"), json.to_string()).unwrap();
+}
+
+#[test]
+fn a_replay_of_a_model_that_says_nothing_is_honest_about_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (weights, data, out) = (dir.path().join("w"), dir.path().join("s"), dir.path().join("out"));
+    tiny_weights(&weights);
+    sequence(&data);
+    let [data, out_arg] = [&data, &out].map(|p| p.to_str().unwrap());
+    let key = weights_key(&weights);
+    let args =
+        ["replay", data, "--out", out_arg, "--set", &key, "--set", "model.max_tokens=4", "--set", "window.hop=1"];
+    let (code, stdout, stderr) = output(&args);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_contains(&stdout, &["answers_unparsed 4", "frames_used 8", "parse 0.000", "no complete"]);
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&report["windows"], &report["paths_received"], &report["poses_per_path"]),
+        (&json!(4), &json!(0), &json!(0))
+    );
+    assert_eq!((&report["final_parse"], &report["rre_deg_median"]), (&json!(0.0), &Value::Null));
+    assert!(report["latency_ms_median"].as_f64().unwrap() > 0.0);
+    assert!(out.join("trajectory.png").is_file() && out.join("trajectory.tum").is_file());
+
+    std::fs::remove_file(Path::new(data).join("frames/000003.jpg")).unwrap();
+    let (code, _, stderr) = output(&args);
+    assert_eq!(code, Some(1));
+    assert_contains(&stderr, &["000003.jpg"]);
+}
+
+/// Paths over frames `start..start + 5`, `step` metres to the right each.
+fn received(starts: &[usize], step: f64) -> Value {
+    let stamp = |i: usize| 5_000_000_000 + i as i64 * 100_000_000;
+    let path = |start: &usize| {
+        let pose = |i: usize| {
+            json!({"stamp_nanos": stamp(start + i), "frame_id": "c", "position": [step * i as f64, 0, 0],
+                   "orientation_xyzw": [0, 0, 0, 1]})
+        };
+        json!({"stamp_nanos": stamp(*start), "frame_id": "c", "latency_ms": 12.5,
+               "poses": (0..5).map(pose).collect::<Vec<_>>()})
+    };
+    json!({
+        "published_stamps_nanos": (0..8).map(stamp).collect::<Vec<_>>(),
+        "paths": starts.iter().map(path).collect::<Vec<_>>(),
+        "diagnostics_last": {"values": {"windows_answered": "3", "answers_unparsed": "1", "latency_ms_median": "9.5",
+                                        "node_rss_mib_max": "100.0", "last_problem": "none"}},
+        "odometry": [],
+    })
+}
+
+#[test]
+fn a_report_of_received_paths_has_the_numbers_of_geometry() {
+    let dir = tempfile::tempdir().unwrap();
+    sequence(dir.path());
+    let (json_path, out) = (dir.path().join("received.json"), dir.path().join("out"));
+    let [json_arg, data, out_arg] = [&json_path, dir.path(), &out].map(|p| p.to_str().unwrap());
+    let args = ["report", "--received", json_arg, "--sequence", data, "--out", out_arg];
+    std::fs::write(&json_path, received(&[0, 2], 0.15).to_string()).unwrap();
+    let (code, stdout, stderr) = output(&args);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_contains(&stdout, &["0 1 2 3 4", "2 3 4 5 6", "0.50"]);
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&report["windows"], &report["paths_received"], &report["poses_per_path"]),
+        (&json!(3), &json!(2), &json!(5))
+    );
+    let close = |key: &str, expected: f64| {
+        let got = report[key].as_f64().unwrap();
+        assert!((got - expected).abs() < 1e-6, "{key}: {got}");
+    };
+    close("final_parse", 2.0 / 3.0);
+    close("rre_deg_median", 0.0);
+    close("tde_deg_median", 0.0);
+    close("rte_rel_median", 0.5);
+    close("latency_ms_median", 9.5);
+    close("node_rss_mib_max", 100.0);
+    let tum = std::fs::read_to_string(out.join("trajectory.tum")).unwrap();
+    let poses: Vec<&str> = tum.lines().filter(|l| !l.starts_with('#')).collect();
+    assert_eq!(poses.len(), 7, "frames 0 to 6 once each");
+    assert!(poses[0].starts_with("5.000000000 0 0 0"), "{}", poses[0]);
+
+    // What a node must never send is an error of the report, not a row in it.
+    let spoil = |change: &dyn Fn(&mut Value), wanted: &str| {
+        let mut bad = received(&[0, 2], 0.1);
+        change(&mut bad["paths"][1]);
+        std::fs::write(&json_path, bad.to_string()).unwrap();
+        let (code, _, stderr) = output(&args);
+        assert_eq!(code, Some(1));
+        assert_contains(&stderr, &["received.json", "path 1", wanted]);
+    };
+    spoil(&|p| p["poses"][3]["stamp_nanos"] = json!(17), "the stamp of an image");
+    spoil(&|p| p["stamp_nanos"] = json!(17), "the stamp of its first pose");
+    spoil(&|p| p["poses"] = json!([]), "expected 5 poses");
+    spoil(&|p| p["poses"][0]["position"] = json!([0.1, 0, 0]), "identity");
+    spoil(&|p| p["poses"][2]["orientation_xyzw"] = json!([0, 0, 0, 0]), "quaternion");
+}
+
+#[test]
+fn sigint_and_sigterm_end_the_node_in_time_with_success() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_weights(dir.path());
+    for signal in ["-INT", "-TERM"] {
+        let mut child = node(&["--set", &weights_key(dir.path()), "--set", "node.domain_id=77"])
+            .args(["--ros-args", "-r", "__node:=stops", "-p", "window.stride:=2"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready"));
+        assert!(ready, "{:?}", child.wait());
+        std::thread::sleep(Duration::from_millis(500));
+        let begun = Instant::now();
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let status = child.wait().unwrap();
+        let rest: Vec<String> = lines.map_while(Result::ok).collect();
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}: {rest:?}", begun.elapsed());
+        assert_eq!(status.code(), Some(0), "{rest:?}");
+        assert!(rest.iter().any(|line| line.contains("stopped")), "{rest:?}");
+    }
+}

@@ -1,0 +1,207 @@
+//! A pipeline between two hands: a camera that is a loop, a model that is a closure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use geometry::{Intrinsics, Stamp, Transform, WindowTrajectory};
+use image::RgbImage;
+use nalgebra::{Isometry3, Vector3};
+use node::config::{Covariance, DiagnosticsConfig, FixedCamera, Sanity, UseFixed, WindowRules};
+use node::estimator::{Error, Estimate, Estimator};
+use node::message::{
+    CameraInfoMessage, DiagnosticLevel, ImageMessage, ImagePayload, Input, OdometryMessage, Output, TrajectoryMessage,
+};
+use node::pipeline::{Failure, Pipeline, Settings};
+use node::stats::Snapshot;
+use node::transport::Ends;
+
+pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub const PERIOD: i64 = 100_000_000;
+
+/// Walks 0.1 m forward a frame.
+pub fn walk() -> WindowTrajectory {
+    let mut i = -1.0;
+    WindowTrajectory::new([(); 5].map(|()| {
+        i += 1.0;
+        Transform::from_isometry(Isometry3::new(Vector3::new(0.0, 0.0, 0.1 * i), Vector3::zeros()))
+    }))
+    .unwrap()
+}
+
+/// What a fake does with its n-th window.
+pub type Behaviour = Box<dyn FnMut(usize) -> Result<Estimate, Error> + Send>;
+
+struct Fake {
+    encoded: Arc<AtomicUsize>,
+    windows: usize,
+    /// Each window waits for one token; without a gate none waits.
+    gate: Option<Receiver<()>>,
+    behaviour: Behaviour,
+}
+
+impl Estimator for Fake {
+    type Frame = u8;
+
+    fn encode(&mut self, image: &RgbImage, _: &Intrinsics) -> Result<u8, Error> {
+        self.encoded.fetch_add(1, Ordering::SeqCst);
+        match image.get_pixel(0, 0).0[0] {
+            255 => Err(Error::Image("too white".to_owned())),
+            value => Ok(value),
+        }
+    }
+
+    fn estimate(&mut self, frames: [&u8; 5]) -> Result<Estimate, Error> {
+        assert!(frames.is_sorted(), "frames come in order: {frames:?}");
+        if let Some(gate) = &self.gate {
+            let _ = gate.recv();
+        }
+        self.windows += 1;
+        (self.behaviour)(self.windows - 1)
+    }
+}
+
+pub fn parsed() -> Result<Estimate, Error> {
+    Ok(Estimate { text: "poses".to_owned(), tokens: 7, trajectory: Ok(walk()) })
+}
+
+pub fn settings(stride: u32, hop: u32) -> Settings {
+    Settings {
+        queue_depth: 1000,
+        image_topic: "/camera".to_owned(),
+        odom_frame: "odom".to_owned(),
+        window: WindowRules { stride, hop, max_gap: Duration::from_millis(500) },
+        camera: FixedCamera {
+            use_fixed: UseFixed::Never,
+            intrinsics: Intrinsics::new(9.0, 9.0, 4.0, 3.0, 8, 6).unwrap(),
+        },
+        sanity: Sanity { max_step_metres: 1.0, max_step_radians: 1.0 },
+        covariance: Covariance { position_stddev_metres: 0.5, rotation_stddev_radians: 0.2 },
+        diagnostics: DiagnosticsConfig { period: Duration::from_millis(50), silent_after: Duration::from_secs(60) },
+    }
+}
+
+pub fn camera_info(k: [f64; 9], width: u32) -> Input {
+    Input::CameraInfo(CameraInfoMessage {
+        stamp: Stamp::default(),
+        frame_id: "optical".to_owned(),
+        width,
+        height: 6,
+        distortion_model: "plumb_bob".to_owned(),
+        d: vec![],
+        k,
+    })
+}
+
+pub const K: [f64; 9] = [9.0, 0.0, 4.0, 0.0, 9.0, 3.0, 0.0, 0.0, 1.0];
+
+pub fn grey(nanos: i64, value: u8) -> Input {
+    let data = vec![value; 8 * 6];
+    let encoding = "mono8".to_owned();
+    let payload = ImagePayload::Raw { width: 8, height: 6, encoding, is_bigendian: false, step: 8, data };
+    Input::Image(ImageMessage { stamp: Stamp::from_nanos(nanos), frame_id: "optical".to_owned(), payload })
+}
+
+pub struct Rig {
+    pub pipeline: Pipeline,
+    pub input: Box<dyn Fn(Input) + Send + Sync>,
+    pub output: Receiver<Output>,
+    pub stop: Arc<AtomicBool>,
+    pub encoded: Arc<AtomicUsize>,
+}
+
+pub fn rig(settings: Settings, gate: Option<Receiver<()>>, behaviour: Behaviour) -> Rig {
+    let encoded = Arc::new(AtomicUsize::new(0));
+    let fake = Fake { encoded: Arc::clone(&encoded), windows: 0, gate, behaviour };
+    let stop = Arc::new(AtomicBool::new(false));
+    let (pipeline, Ends { input, output, .. }) = Pipeline::start(settings, fake, Arc::clone(&stop)).unwrap();
+    Rig { pipeline, input, output, stop, encoded }
+}
+
+/// As [`rig`], with good intrinsics, and a model that always answers.
+pub fn ready(stride: u32, hop: u32, gate: Option<Receiver<()>>) -> Rig {
+    let rig = rig(settings(stride, hop), gate, Box::new(|_| parsed()));
+    (rig.input)(camera_info(K, 8));
+    rig
+}
+
+pub fn gate() -> (Sender<()>, Option<Receiver<()>>) {
+    let (open, gate) = unbounded();
+    (open, Some(gate))
+}
+
+impl Rig {
+    pub fn send(&self, frames: std::ops::Range<i64>) {
+        frames.for_each(|i| (self.input)(grey(i * PERIOD, i as u8)));
+    }
+
+    pub fn wait(&self, what: &str, until: impl Fn(&Snapshot) -> bool) -> Snapshot {
+        let begun = Instant::now();
+        loop {
+            let snapshot = self.pipeline.stats().snapshot();
+            assert_balance(&snapshot);
+            if until(&snapshot) {
+                return snapshot;
+            }
+            assert!(begun.elapsed() < TIMEOUT, "{what}: {:?}", snapshot.counters());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The next report of this level: its sentence and values.
+    pub fn report(&self, level: DiagnosticLevel) -> (String, BTreeMap<String, String>) {
+        loop {
+            match self.output.recv_timeout(TIMEOUT) {
+                Ok(Output::Diagnostics(d)) if d.level == level => return (d.message, d.values.into_iter().collect()),
+                Ok(_) => {}
+                Err(e) => panic!("no report of level {level:?}: {e}"),
+            }
+        }
+    }
+
+    /// Hangs up the input, as a transport does when it returns; everything that came out, and the last counters.
+    pub fn finish(self) -> (Result<Snapshot, Failure>, Outputs) {
+        drop(self.input);
+        let stats = Arc::clone(self.pipeline.stats());
+        let finished = self.pipeline.finish(TIMEOUT);
+        let outputs = Outputs::collect(&self.output);
+        let snapshot = stats.snapshot();
+        assert_balance(&snapshot);
+        assert_eq!(snapshot.frames_pending, 0, "nothing is left behind");
+        (finished, outputs)
+    }
+}
+
+pub fn assert_balance(s: &Snapshot) {
+    let dropped: u64 = s.counters().iter().filter(|(n, _)| n.starts_with("frames_dropped_")).map(|(_, n)| n).sum();
+    assert_eq!(s.frames_received, s.frames_used() + dropped + s.frames_pending, "{:?}", s.counters());
+}
+
+#[derive(Default)]
+pub struct Outputs {
+    pub trajectories: Vec<TrajectoryMessage>,
+    pub odometries: Vec<OdometryMessage>,
+    pub diagnostics: Vec<(DiagnosticLevel, String, BTreeMap<String, String>)>,
+}
+
+impl Outputs {
+    /// Until the pipeline hangs up: a hang here is a failure of the test.
+    pub fn collect(output: &Receiver<Output>) -> Self {
+        let mut all = Self::default();
+        loop {
+            match output.recv_timeout(TIMEOUT) {
+                Ok(Output::Trajectory(t)) => all.trajectories.push(t),
+                Ok(Output::Odometry(o)) => all.odometries.push(o),
+                Ok(Output::Diagnostics(d)) => {
+                    all.diagnostics.push((d.level, d.message, d.values.into_iter().collect()));
+                }
+                Err(e) => {
+                    assert!(e.is_disconnected(), "the output never hangs up");
+                    return all;
+                }
+            }
+        }
+    }
+}

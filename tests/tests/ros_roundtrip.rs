@@ -1,0 +1,234 @@
+//! The node against another ROS 2 implementation, over the real wire, with each transport: `counterpart.py` (rclpy) is
+//! the camera and the reader. `cargo xtask test` runs this; by hand:
+//!
+//! ```text
+//! EGOREASONER_NODE=target/ros2/bin/debug/egoreasoner_node EGOREASONER_PYTHON=python3 \
+//!     cargo xtask ros2 -- cargo test -p tests --features ros --test ros_roundtrip
+//! ```
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Frames of a window that waits for its last ones when the camera stops.
+const MAX_PENDING: u64 = 4;
+
+/// A node after SIGTERM has this long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const FRAME_ID: &str = "front_optical";
+
+#[test]
+fn ros2_client_accounts_for_every_reliable_frame() {
+    reliable_frames("ros2-client");
+}
+
+#[test]
+fn r2r_accounts_for_every_reliable_frame() {
+    reliable_frames("r2r");
+}
+
+#[test]
+fn ros2_client_hears_compressed_sensor_data() {
+    compressed_sensor_data("ros2-client");
+}
+
+#[test]
+fn r2r_hears_compressed_sensor_data() {
+    compressed_sensor_data("r2r");
+}
+
+/// 1280x720 rgb8 at 10 Hz, reliable, on topics that the command line remaps.
+fn reliable_frames(transport: &str) {
+    let received = round_trip(&RoundTrip {
+        transport,
+        name: "reliable",
+        images: 40,
+        overrides: &["topics.image_reliability=reliable"],
+        camera: &["--count", "40", "--width", "1280", "--height", "720", "--rate", "10"],
+    });
+    received.check_every_frame_is_accounted_for(40);
+    received.check_paths();
+}
+
+/// JPEGs with the QoS of a camera driver, which is the node's default.
+fn compressed_sensor_data(transport: &str) {
+    let received = round_trip(&RoundTrip {
+        transport,
+        name: "compressed",
+        images: 20,
+        overrides: &["topics.image_transport=compressed"],
+        camera: &[
+            "--count",
+            "20",
+            "--width",
+            "640",
+            "--height",
+            "480",
+            "--rate",
+            "10",
+            "--compressed",
+            "--best-effort",
+        ],
+    });
+    received.check_every_frame_is_accounted_for(20);
+    received.check_paths();
+}
+
+struct RoundTrip<'a> {
+    transport: &'a str,
+    name: &'a str,
+    images: u64,
+    overrides: &'a [&'a str],
+    camera: &'a [&'a str],
+}
+
+/// Starts the node, plays the camera, stops the node, and returns what came back.
+fn round_trip(case: &RoundTrip<'_>) -> Received {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ros_{}_{}", case.transport, case.name));
+    std::fs::create_dir_all(&folder).expect("the target directory can be written");
+    let log = folder.join("node.log");
+    let json = folder.join("received.json");
+    let _ = std::fs::remove_file(&json); // of an earlier run
+    let domain = (std::process::id() % 100 + 1).to_string(); // neither a robot nearby nor another run of this
+    let in_domain = |command: &mut Command| {
+        command.env("ROS_DOMAIN_ID", &domain);
+        command.env("FASTRTPS_DEFAULT_PROFILES_FILE", root.join("config/fastdds.xml"));
+    };
+
+    let mut node = Command::new(from_environment("EGOREASONER_NODE"));
+    in_domain(&mut node);
+    node.env("NO_COLOR", "1").env_remove("RUST_LOG").arg("run").arg("--config").arg(root.join("config/node.toml"));
+    node.arg("--set").arg(format!("node.transport={}", case.transport));
+    for setting in case.overrides {
+        node.arg("--set").arg(setting);
+    }
+    node.args(["--ros-args", "-r", "/camera/image_raw:=/front/image_raw"]);
+    node.args(["-r", "/camera/camera_info:=/front/camera_info", "-r", "__node:=ego_under_test"]);
+    node.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).expect("the log can be written"));
+    let mut node = Running(node.spawn().expect("the node starts"));
+
+    let mut camera = Command::new(from_environment("EGOREASONER_PYTHON"));
+    in_domain(&mut camera);
+    camera.arg(root.join("tests/ros/counterpart.py")).arg("--out").arg(&json).args(case.camera);
+    camera.args(["--image-topic", "/front/image_raw", "--camera-info-topic", "/front/camera_info"]);
+    camera.args(["--frame-id", FRAME_ID, "--drain", "60"]);
+    let status = camera.status().expect("the counterpart starts");
+    let read_log = || std::fs::read_to_string(&log).unwrap_or_default();
+    assert!(status.success(), "counterpart: {status}; the node said:\n{}", read_log());
+
+    let status = node.stop();
+    let log = read_log();
+    assert!(status.success(), "the node ended with {status}:\n{log}");
+    let text = std::fs::read_to_string(&json).expect("the counterpart wrote its JSON");
+    let received = Received { json: serde_json::from_str(&text).expect("the counterpart writes JSON"), log };
+    assert_eq!(received.published().len() as u64, case.images);
+    received
+}
+
+fn from_environment(name: &str) -> PathBuf {
+    std::env::var_os(name).map(PathBuf::from).unwrap_or_else(|| panic!("{name} is not set; run `cargo xtask test`"))
+}
+
+/// A child that does not outlive the test.
+struct Running(Child);
+
+impl Running {
+    /// As a launch system does it: SIGTERM, then wait.
+    fn stop(&mut self) -> ExitStatus {
+        let kill = Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status();
+        assert!(kill.is_ok_and(|status| status.success()), "the node had gone already");
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            if let Some(status) = self.0.try_wait().expect("the child can be waited for") {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the node was still there {PATIENCE:?} after SIGTERM");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // it has gone already where all went well
+        let _ = self.0.wait();
+    }
+}
+
+struct Received {
+    json: Value,
+    log: String,
+}
+
+impl Received {
+    fn published(&self) -> Vec<i64> {
+        let stamps = self.json["published_stamps_nanos"].as_array().expect("a list");
+        stamps.iter().map(|stamp| stamp.as_i64().expect("nanoseconds")).collect()
+    }
+
+    /// `received = used + dropped + pending` in the last diagnostics, and nothing pending in the node's last words.
+    fn check_every_frame_is_accounted_for(&self, images: u64) {
+        let diagnostics = &self.json["diagnostics_last"];
+        let values = diagnostics["values"].as_object().expect("diagnostics came back");
+        let count = |name: &str| values[name].as_str().and_then(|text| text.parse::<u64>().ok()).expect("a number");
+        let dropped: u64 = values.keys().filter(|key| key.starts_with("frames_dropped_")).map(|key| count(key)).sum();
+        let (used, pending) = (count("frames_used"), count("frames_pending"));
+        assert_eq!(count("frames_received"), images, "{diagnostics:#}");
+        assert_eq!(used + dropped + pending, images, "{diagnostics:#}");
+        assert!(pending <= MAX_PENDING, "{diagnostics:#}");
+        assert!(diagnostics["name"].as_str().is_some_and(|name| name.starts_with("ego_under_test")), "{diagnostics:#}");
+
+        let last =
+            self.log.lines().rev().find(|line| line.contains("frames_received=")).expect("the node logs its counts");
+        let logged = |name: &str| {
+            let value = last.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            value.and_then(|text| text.parse::<u64>().ok()).expect("a number")
+        };
+        assert_eq!(logged("frames_received"), images, "{last}");
+        assert_eq!(logged("frames_used") + logged("frames_dropped"), images, "{last}");
+    }
+
+    /// Five poses each, stamped as published and in order, in the frame of the camera; windows in order too.
+    fn check_paths(&self) {
+        let published = self.published();
+        let paths = self.json["paths"].as_array().expect("a list");
+        assert!(!paths.is_empty(), "no Path came back; the node said:\n{}", self.log);
+        let mut previous_start = i64::MIN;
+        for path in paths {
+            assert_eq!(path["frame_id"], FRAME_ID);
+            let poses = path["poses"].as_array().expect("a list");
+            assert_eq!(poses.len(), 5, "{path:#}");
+            let stamps: Vec<i64> = poses.iter().filter_map(|pose| pose["stamp_nanos"].as_i64()).collect();
+            assert!(stamps.iter().all(|stamp| published.contains(stamp)), "{path:#}");
+            assert!(stamps.windows(2).all(|pair| pair[0] < pair[1]), "{path:#}");
+            assert_eq!(path["stamp_nanos"].as_i64(), stamps.first().copied());
+            assert!(previous_start < stamps[0], "windows must come in order: {path:#}");
+            previous_start = stamps[0];
+            for pose in poses {
+                assert_eq!(pose["frame_id"], FRAME_ID);
+                let norm: f64 = numbers(&pose["orientation_xyzw"]).iter().map(|x| x * x).sum();
+                assert!((norm - 1.0).abs() < 1e-6, "{pose:#}");
+            }
+            assert_eq!(numbers(&poses[0]["position"]), [0.0; 3], "the first pose is the anchor: {path:#}");
+        }
+        let odometry = self.json["odometry"].as_array().expect("a list");
+        assert!(!odometry.is_empty(), "no Odometry came back");
+        for message in odometry {
+            assert_eq!(message["frame_id"], "odom");
+            assert_eq!(message["child_frame_id"], FRAME_ID);
+            assert!(message["stamp_nanos"].as_i64().is_some_and(|stamp| published.contains(&stamp)), "{message:#}");
+            let covariance = numbers(&message["covariance"]);
+            assert_eq!(covariance.len(), 36);
+            assert!((0..6).all(|i| covariance[7 * i] > 0.0), "{message:#}");
+        }
+    }
+}
+
+fn numbers(list: &Value) -> Vec<f64> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
+}
