@@ -56,19 +56,14 @@ impl Intrinsics {
     pub fn new(fx: f64, fy: f64, cx: f64, cy: f64, width: u32, height: u32) -> Result<Self, Error> {
         for (field, got) in [("width", width), ("height", height)] {
             if got == 0 {
-                return Err(Error::Intrinsics {
-                    field,
-                    expected: "a positive size".to_owned(),
-                    got: f64::from(got),
-                });
+                return Err(Error::Intrinsics { field, expected: "a positive size".to_owned(), got: f64::from(got) });
             }
         }
         for (field, got) in [("fx", fx), ("fy", fy)] {
             if !(got.is_finite() && got > 0.0) {
                 return Err(Error::Intrinsics {
                     field,
-                    expected: "a finite, positive focal length (an uncalibrated camera has K = 0)"
-                        .to_owned(),
+                    expected: "a finite, positive focal length (an uncalibrated camera has K = 0)".to_owned(),
                     got,
                 });
             }
@@ -83,14 +78,7 @@ impl Intrinsics {
                 });
             }
         }
-        Ok(Self {
-            fx,
-            fy,
-            cx,
-            cy,
-            width,
-            height,
-        })
+        Ok(Self { fx, fy, cx, cy, width, height })
     }
 
     /// The pixel of a point in the camera frame; `None` on or behind the plane of the camera (z <= 0). The pixel may
@@ -108,11 +96,7 @@ impl Intrinsics {
 
     /// The point in the camera frame at a pixel and a depth along z: `X = d K^-1 [u v 1]^T`.
     pub fn back_project(&self, pixel: &Point2<f64>, depth: f64) -> Point3<f64> {
-        Point3::new(
-            (pixel.x - self.cx) / self.fx * depth,
-            (pixel.y - self.cy) / self.fy * depth,
-            depth,
-        )
+        Point3::new((pixel.x - self.cx) / self.fx * depth, (pixel.y - self.cy) / self.fy * depth, depth)
     }
 
     /// The intrinsics of the same image resized to `width` x `height`.
@@ -138,14 +122,7 @@ impl Intrinsics {
     /// # Errors
     /// Those of [`Self::new`], for the cut-out.
     pub fn crop(&self, left: i64, top: i64, width: u32, height: u32) -> Result<Self, Error> {
-        Self::new(
-            self.fx,
-            self.fy,
-            self.cx - left as f64,
-            self.cy - top as f64,
-            width,
-            height,
-        )
+        Self::new(self.fx, self.fy, self.cx - left as f64, self.cy - top as f64, width, height)
     }
 
     /// The 3x3 camera matrix K.
@@ -159,17 +136,7 @@ impl Intrinsics {
 
     /// The inverse of K, exact up to rounding.
     pub fn inverse_matrix(&self) -> Matrix3<f64> {
-        Matrix3::new(
-            1.0 / self.fx,
-            0.0,
-            -self.cx / self.fx,
-            0.0,
-            1.0 / self.fy,
-            -self.cy / self.fy,
-            0.0,
-            0.0,
-            1.0,
-        )
+        Matrix3::new(1.0 / self.fx, 0.0, -self.cx / self.fx, 0.0, 1.0 / self.fy, -self.cy / self.fy, 0.0, 0.0, 1.0)
     }
 
     /// Whether a pixel lies on the image: `-0.5 <= u < width - 0.5`, and so for v.

@@ -29,10 +29,7 @@ pub fn fundamental<W>(
     let t = b_from_a.translation();
     let got = t.norm();
     if !(got.is_finite() && got > MIN_BASELINE) {
-        return Err(Error::NoBaseline {
-            expected: MIN_BASELINE,
-            got,
-        });
+        return Err(Error::NoBaseline { expected: MIN_BASELINE, got });
     }
     let f = intrinsics_b.inverse_matrix().transpose()
         * t.cross_matrix()
@@ -79,9 +76,7 @@ pub fn symmetric_transfer_distance(
         let moved = h * from.to_homogeneous();
         (moved.z > 0.0).then(|| (moved.xy() / moved.z - to.coords).norm())
     };
-    let distance = 0.5
-        * (transfer(homography, pixel_in_a, pixel_in_b)?
-            + transfer(&inverse, pixel_in_b, pixel_in_a)?);
+    let distance = 0.5 * (transfer(homography, pixel_in_a, pixel_in_b)? + transfer(&inverse, pixel_in_b, pixel_in_a)?);
     distance.is_finite().then_some(distance)
 }
 

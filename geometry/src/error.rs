@@ -79,9 +79,7 @@ pub enum Error {
         got: f64,
     },
     /// The first pose of a window is not the identity.
-    #[error(
-        "first pose of a window: expected the identity within {expected}, got a deviation of {got}"
-    )]
+    #[error("first pose of a window: expected the identity within {expected}, got a deviation of {got}")]
     NotAnchored {
         /// The tolerance, in scene units and radians.
         expected: f64,
@@ -121,10 +119,7 @@ pub enum Error {
 }
 
 /// `Ok` if all numbers are finite, else [`Error::NotFinite`] with the first that is not.
-pub(crate) fn check_finite<'a>(
-    what: &'static str,
-    numbers: impl IntoIterator<Item = &'a f64>,
-) -> Result<(), Error> {
+pub(crate) fn check_finite<'a>(what: &'static str, numbers: impl IntoIterator<Item = &'a f64>) -> Result<(), Error> {
     match numbers.into_iter().find(|number| !number.is_finite()) {
         Some(&got) => Err(Error::NotFinite { what, got }),
         None => Ok(()),

@@ -4,9 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Mul;
 
-use nalgebra::{
-    Isometry3, Matrix3, Point3, Quaternion, Rotation3, Translation3, UnitQuaternion, Vector3,
-};
+use nalgebra::{Isometry3, Matrix3, Point3, Quaternion, Rotation3, Translation3, UnitQuaternion, Vector3};
 
 use crate::error::{Error, check_finite};
 
@@ -95,10 +93,7 @@ impl<To, From> Transform<To, From> {
 
     /// Gives an isometry its frames. Nothing is checked.
     pub fn from_isometry(isometry: Isometry3<f64>) -> Self {
-        Self {
-            isometry,
-            frames: PhantomData,
-        }
+        Self { isometry, frames: PhantomData }
     }
 
     /// The isometry without its frames.
@@ -111,31 +106,19 @@ impl<To, From> Transform<To, From> {
     /// # Errors
     /// [`Error::NotFinite`]; [`Error::NotRotation`] where the Frobenius norm of `R^T R - I` is 1e-2 or more, or the
     /// determinant is not positive.
-    pub fn from_rotation_translation(
-        rotation: &Matrix3<f64>,
-        translation: &Vector3<f64>,
-    ) -> Result<Self, Error> {
+    pub fn from_rotation_translation(rotation: &Matrix3<f64>, translation: &Vector3<f64>) -> Result<Self, Error> {
         check_finite("rotation matrix", rotation)?;
         check_finite("translation", translation)?;
         let got = (rotation.transpose() * rotation - Matrix3::identity()).norm();
         if got >= ORTHONORMAL_TOLERANCE {
-            return Err(Error::NotRotation {
-                expected: "a Frobenius norm of R^T R - I below 1e-2",
-                got,
-            });
+            return Err(Error::NotRotation { expected: "a Frobenius norm of R^T R - I below 1e-2", got });
         }
         let got = rotation.determinant();
         if got <= 0.0 {
-            return Err(Error::NotRotation {
-                expected: "a positive determinant",
-                got,
-            });
+            return Err(Error::NotRotation { expected: "a positive determinant", got });
         }
         let rotation = nearest_rotation(rotation)?;
-        Ok(Self::from_isometry(Isometry3::from_parts(
-            Translation3::from(*translation),
-            rotation,
-        )))
+        Ok(Self::from_isometry(Isometry3::from_parts(Translation3::from(*translation), rotation)))
     }
 
     /// From a 4x4 homogeneous matrix, row after row.
@@ -146,18 +129,12 @@ impl<To, From> Transform<To, From> {
     pub fn from_matrix_row_major(matrix: &[f64; 16]) -> Result<Self, Error> {
         check_finite("4x4 transform", matrix)?;
         let [a, b, c, x, d, e, f, y, g, h, i, z, last @ ..] = *matrix;
-        let deviation = last
-            .iter()
-            .zip([0.0, 0.0, 0.0, 1.0])
-            .map(|(got, expected)| (got - expected).abs())
-            .fold(0.0, f64::max);
+        let deviation =
+            last.iter().zip([0.0, 0.0, 0.0, 1.0]).map(|(got, expected)| (got - expected).abs()).fold(0.0, f64::max);
         if deviation > LAST_ROW_TOLERANCE {
             return Err(Error::LastRow { got: last });
         }
-        Self::from_rotation_translation(
-            &Matrix3::new(a, b, c, d, e, f, g, h, i),
-            &Vector3::new(x, y, z),
-        )
+        Self::from_rotation_translation(&Matrix3::new(a, b, c, d, e, f, g, h, i), &Vector3::new(x, y, z))
     }
 
     /// The 4x4 homogeneous matrix, row after row.
@@ -236,11 +213,7 @@ impl<To, From> Transform<To, From> {
         let quaternion = Quaternion::new(w, x, y, z);
         let got = quaternion.norm();
         if (got - 1.0).abs() > QUATERNION_TOLERANCE {
-            return Err(Error::QuaternionNorm {
-                expected: 1.0,
-                tolerance: QUATERNION_TOLERANCE,
-                got,
-            });
+            return Err(Error::QuaternionNorm { expected: 1.0, tolerance: QUATERNION_TOLERANCE, got });
         }
         Ok(Self::from_isometry(Isometry3::from_parts(
             Translation3::from(*translation),

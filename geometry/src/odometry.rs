@@ -132,21 +132,15 @@ impl Odometry {
     }
 
     fn answer(&self, poses: Vec<Stamped<Transform<Odom, Camera>>>, outcome: Outcome) -> Push {
-        Push {
-            poses,
-            reset_counter: self.reset_counter,
-            outcome,
-        }
+        Push { poses, reset_counter: self.reset_counter, outcome }
     }
 
     fn refuse(&self, stamps: &[Stamp; WINDOW], window: &WindowTrajectory) -> Option<Outcome> {
         if let Some(index) = (1..WINDOW).find(|&k| stamps[k] <= stamps[k - 1]) {
             return Some(Outcome::StampsNotIncreasing { index });
         }
-        if let Some(index) = window
-            .anchor_from_camera
-            .iter()
-            .position(|pose| pose.check_finite("pose of a window").is_err())
+        if let Some(index) =
+            window.anchor_from_camera.iter().position(|pose| pose.check_finite("pose of a window").is_err())
         {
             return Some(Outcome::NotFinite { index });
         }
@@ -155,11 +149,7 @@ impl Odometry {
         (got <= last).then_some(Outcome::StampsWentBack { last, got })
     }
 
-    fn attach(
-        &mut self,
-        stamps: &[Stamp; WINDOW],
-        window: &WindowTrajectory,
-    ) -> (Transform<Odom, Anchor>, Outcome) {
+    fn attach(&mut self, stamps: &[Stamp; WINDOW], window: &WindowTrajectory) -> (Transform<Odom, Anchor>, Outcome) {
         let Some(last) = self.last().copied() else {
             return (Transform::identity(), Outcome::Started);
         };
@@ -181,15 +171,10 @@ impl Odometry {
             return (odom_from_anchor, outcome);
         }
         self.reset_counter = self.reset_counter.wrapping_add(1);
-        let frame = stamps
-            .iter()
-            .rposition(|stamp| *stamp <= last.stamp)
-            .unwrap_or(0);
+        let frame = stamps.iter().rposition(|stamp| *stamp <= last.stamp).unwrap_or(0);
         (
             last.value * window.anchor_from_camera[frame].inverse(),
-            Outcome::NewSegment {
-                gap_nanos: stamps[0].nanos_since(last.stamp),
-            },
+            Outcome::NewSegment { gap_nanos: stamps[0].nanos_since(last.stamp) },
         )
     }
 }
@@ -197,21 +182,11 @@ impl Odometry {
 /// A published pose and the new window's pose at the same stamp.
 type Common = (Stamped<Transform<Odom, Camera>>, Transform<Anchor, Camera>);
 
-fn disagreement(
-    odom_from_anchor: &Transform<Odom, Anchor>,
-    common: &[Common],
-) -> Option<Disagreement> {
+fn disagreement(odom_from_anchor: &Transform<Odom, Anchor>, common: &[Common]) -> Option<Disagreement> {
     let differences = common.iter().map(|(known, anchor_from_camera)| {
         let difference = known.value.inverse() * (*odom_from_anchor * *anchor_from_camera);
-        (
-            difference.rotation().angle(),
-            difference.translation().norm(),
-        )
+        (difference.rotation().angle(), difference.translation().norm())
     });
-    let (rotation, translation) =
-        differences.reduce(|left, right| (left.0.max(right.0), left.1.max(right.1)))?;
-    Some(Disagreement {
-        rotation: Radians(rotation),
-        translation,
-    })
+    let (rotation, translation) = differences.reduce(|left, right| (left.0.max(right.0), left.1.max(right.1)))?;
+    Some(Disagreement { rotation: Radians(rotation), translation })
 }

@@ -28,11 +28,7 @@ pub struct Similarity {
 impl Similarity {
     /// The similarity that changes nothing.
     pub fn identity() -> Self {
-        Self {
-            scale: 1.0,
-            rotation: UnitQuaternion::identity(),
-            translation: Vector3::zeros(),
-        }
+        Self { scale: 1.0, rotation: UnitQuaternion::identity(), translation: Vector3::zeros() }
     }
 
     /// `scale * rotation * point + translation`.
@@ -61,10 +57,7 @@ impl Similarity {
 pub fn kabsch(from: &[Point3<f64>], to: &[Point3<f64>]) -> Result<Isometry3<f64>, Error> {
     let solution = solve(from, to)?;
     let translation = solution.to_mean - solution.rotation * solution.from_mean;
-    Ok(Isometry3::from_parts(
-        Translation3::from(translation),
-        solution.rotation,
-    ))
+    Ok(Isometry3::from_parts(Translation3::from(translation), solution.rotation))
 }
 
 /// The similarity that takes `from` to `to` with the least sum of squared distances (Umeyama 1991, eq. 40 to 43).
@@ -75,11 +68,7 @@ pub fn umeyama(from: &[Point3<f64>], to: &[Point3<f64>]) -> Result<Similarity, E
     let solution = solve(from, to)?;
     let scale = solution.trace / solution.from_variance; // eq. 42
     if scale.is_nan() || scale <= 0.0 {
-        return Err(Error::Degenerate {
-            what: "scale of a similarity",
-            expected: 0.0,
-            got: scale,
-        });
+        return Err(Error::Degenerate { what: "scale of a similarity", expected: 0.0, got: scale });
     }
     Ok(Similarity {
         scale,
@@ -95,29 +84,17 @@ pub fn umeyama(from: &[Point3<f64>], to: &[Point3<f64>]) -> Result<Similarity, E
 /// [`Error::TooFew`] (below two), [`Error::NotFinite`].
 pub fn singular_ratio(points: &[Point3<f64>]) -> Result<f64, Error> {
     if points.len() < 2 {
-        return Err(Error::TooFew {
-            what: "point cloud",
-            expected: 2,
-            got: points.len(),
-        });
+        return Err(Error::TooFew { what: "point cloud", expected: 2, got: points.len() });
     }
     check_finite("point cloud", points.iter().flat_map(|point| point.iter()))?;
     let mean = mean(points);
     // The triangular factor has the singular values of the cloud without squaring them, as a scatter matrix would.
-    let rows = nalgebra::OMatrix::<f64, nalgebra::Dyn, nalgebra::U3>::from_fn(
-        points.len().max(3),
-        |row, column| {
-            points
-                .get(row)
-                .map_or(0.0, |point| point[column] - mean[column])
-        },
-    );
+    let rows = nalgebra::OMatrix::<f64, nalgebra::Dyn, nalgebra::U3>::from_fn(points.len().max(3), |row, column| {
+        points.get(row).map_or(0.0, |point| point[column] - mean[column])
+    });
     let r = rows.qr().r();
     let (_, _, singular) = svd(&r.fixed_view::<3, 3>(0, 0).into_owned());
-    let reach = points
-        .iter()
-        .map(|point| point.coords.norm())
-        .fold(0.0, f64::max);
+    let reach = points.iter().map(|point| point.coords.norm()).fold(0.0, f64::max);
     // Points that differ by rounding only are one point.
     if singular[0] <= 64.0 * f64::EPSILON * reach {
         return Ok(0.0);
@@ -137,18 +114,10 @@ struct Solution {
 
 fn solve(from: &[Point3<f64>], to: &[Point3<f64>]) -> Result<Solution, Error> {
     if from.len() != to.len() {
-        return Err(Error::Length {
-            what: "target points",
-            expected: from.len(),
-            got: to.len(),
-        });
+        return Err(Error::Length { what: "target points", expected: from.len(), got: to.len() });
     }
     if from.len() < MIN_POINTS {
-        return Err(Error::TooFew {
-            what: "correspondences",
-            expected: MIN_POINTS,
-            got: from.len(),
-        });
+        return Err(Error::TooFew { what: "correspondences", expected: MIN_POINTS, got: from.len() });
     }
     for (what, cloud) in [("source cloud", from), ("target cloud", to)] {
         check_rank(what, singular_ratio(cloud)?, RANK_RATIO)?;
@@ -164,11 +133,7 @@ fn solve(from: &[Point3<f64>], to: &[Point3<f64>]) -> Result<Solution, Error> {
     }
     let (u, v_t, singular) = svd(&covariance);
     // Two clouds of rank two can share a covariance of rank one. The ratio of an exact pair is that of a cloud squared.
-    let ratio = if singular[0] > 0.0 {
-        singular[1] / singular[0]
-    } else {
-        0.0
-    };
+    let ratio = if singular[0] > 0.0 { singular[1] / singular[0] } else { 0.0 };
     check_rank("cross-covariance", ratio, 0.1 * RANK_RATIO * RANK_RATIO)?;
     let sign = (u * v_t).determinant().signum(); // eq. 43
     let s = Vector3::new(1.0, 1.0, sign);
@@ -185,17 +150,9 @@ fn check_rank(what: &'static str, got: f64, expected: f64) -> Result<(), Error> 
     if got > expected {
         return Ok(());
     }
-    Err(Error::Degenerate {
-        what,
-        expected,
-        got,
-    })
+    Err(Error::Degenerate { what, expected, got })
 }
 
 fn mean(points: &[Point3<f64>]) -> Vector3<f64> {
-    points
-        .iter()
-        .map(|point| point.coords)
-        .sum::<Vector3<f64>>()
-        / points.len() as f64
+    points.iter().map(|point| point.coords).sum::<Vector3<f64>>() / points.len() as f64
 }

@@ -56,19 +56,9 @@ impl Reward {
     ///
     /// Poses that no rotation is near (NaN, rank below two) earn the format's part alone. The answer is anchored at its
     /// own first pose before it is compared.
-    pub fn new(
-        answer: Option<&[RawPose; WINDOW]>,
-        ground_truth: &WindowTrajectory,
-        scale: SceneScale,
-    ) -> Self {
-        let mut reward = Self {
-            total: PARSE_FAILURE,
-            format: 0.0,
-            valid: 0.0,
-            rotation: 0.0,
-            direction: None,
-            magnitude: 0.0,
-        };
+    pub fn new(answer: Option<&[RawPose; WINDOW]>, ground_truth: &WindowTrajectory, scale: SceneScale) -> Self {
+        let mut reward =
+            Self { total: PARSE_FAILURE, format: 0.0, valid: 0.0, rotation: 0.0, direction: None, magnitude: 0.0 };
         let Some(answer) = answer else {
             return reward;
         };

@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// A point in time: nanoseconds since an epoch that the source of the stamps defines.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stamp {
     /// Nanoseconds since the epoch.
     pub nanos: i64,
@@ -24,9 +22,7 @@ impl Stamp {
 
     /// The stamp nearest to `seconds`. Saturates at the ends of the range (292 years); NaN becomes zero.
     pub fn from_seconds_f64(seconds: f64) -> Self {
-        Self {
-            nanos: (seconds * NANOS_PER_SECOND as f64).round() as i64,
-        }
+        Self { nanos: (seconds * NANOS_PER_SECOND as f64).round() as i64 }
     }
 
     /// Seconds, rounded to the nearest `f64`.
@@ -36,9 +32,7 @@ impl Stamp {
 
     /// The stamp of a `builtin_interfaces/Time`.
     pub fn from_sec_nanosec(sec: i32, nanosec: u32) -> Self {
-        Self {
-            nanos: i64::from(sec) * NANOS_PER_SECOND + i64::from(nanosec),
-        }
+        Self { nanos: i64::from(sec) * NANOS_PER_SECOND + i64::from(nanosec) }
     }
 
     /// The fields of a `builtin_interfaces/Time`: `nanosec` is below 10^9, also before the epoch. Saturates at the
@@ -81,10 +75,7 @@ mod tests {
 
     #[test]
     fn seconds_beyond_i32_saturate() {
-        assert_eq!(
-            Stamp::from_nanos(i64::MAX).to_sec_nanosec(),
-            (i32::MAX, 999_999_999)
-        );
+        assert_eq!(Stamp::from_nanos(i64::MAX).to_sec_nanosec(), (i32::MAX, 999_999_999));
         assert_eq!(Stamp::from_nanos(i64::MIN).to_sec_nanosec(), (i32::MIN, 0));
     }
 

@@ -61,16 +61,8 @@ pub(crate) fn svd(matrix: &Matrix3<f64>) -> (Matrix3<f64>, Matrix3<f64>, Vector3
         let axis = Vector3::ith(u0.iamin(), 1.0);
         u0.cross(&axis).normalize()
     };
-    let u2 = if singular[2] > floor {
-        columns[2] / singular[2]
-    } else {
-        u0.cross(&u1)
-    };
-    (
-        Matrix3::from_columns(&[u0, u1, u2]),
-        v.transpose(),
-        singular * size,
-    )
+    let u2 = if singular[2] > floor { columns[2] / singular[2] } else { u0.cross(&u1) };
+    (Matrix3::from_columns(&[u0, u1, u2]), v.transpose(), singular * size)
 }
 
 #[cfg(test)]
@@ -96,12 +88,8 @@ mod tests {
         let b = Vector3::new(0.5, 0.0, 4.0);
         assert!(check(&(a * b.transpose()))[1] < 1e-15 * a.norm() * b.norm());
         check(&Matrix3::zeros());
-        check(&Matrix3::new(
-            1e-200, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1e-205,
-        ));
-        check(&Matrix3::new(
-            1e200, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3e199, 0.0,
-        ));
+        check(&Matrix3::new(1e-200, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1e-205));
+        check(&Matrix3::new(1e200, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3e199, 0.0));
     }
 
     #[test]

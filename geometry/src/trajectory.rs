@@ -29,10 +29,7 @@ impl WindowTrajectory {
         let first = &anchor_from_camera[0];
         let got = first.translation().norm().max(first.rotation().angle());
         if got > ANCHOR_TOLERANCE {
-            return Err(Error::NotAnchored {
-                expected: ANCHOR_TOLERANCE,
-                got,
-            });
+            return Err(Error::NotAnchored { expected: ANCHOR_TOLERANCE, got });
         }
         let mut window = Self { anchor_from_camera };
         window.anchor_from_camera[0] = Transform::identity();
@@ -45,14 +42,9 @@ impl WindowTrajectory {
     }
 
     /// From the output of step 4 of the chain: `camera_i_from_anchor` for i = 1 to 4.
-    pub fn from_camera_from_anchor(
-        camera_from_anchor: &[Transform<Camera, Anchor>; WINDOW - 1],
-    ) -> Self {
+    pub fn from_camera_from_anchor(camera_from_anchor: &[Transform<Camera, Anchor>; WINDOW - 1]) -> Self {
         let mut window = Self::identity();
-        for (pose, camera_from_anchor) in window.anchor_from_camera[1..]
-            .iter_mut()
-            .zip(camera_from_anchor)
-        {
+        for (pose, camera_from_anchor) in window.anchor_from_camera[1..].iter_mut().zip(camera_from_anchor) {
             *pose = camera_from_anchor.inverse();
         }
         window
@@ -60,9 +52,7 @@ impl WindowTrajectory {
 
     /// A camera that does not move.
     pub fn identity() -> Self {
-        Self {
-            anchor_from_camera: [Transform::identity(); WINDOW],
-        }
+        Self { anchor_from_camera: [Transform::identity(); WINDOW] }
     }
 
     /// The same motion backwards in time, anchored at what was the last frame.
@@ -95,8 +85,7 @@ impl WindowTrajectory {
         // The first camera is the anchor by definition.
         let anchor_from_world: Transform<Anchor, W> = world_from_camera[0].inverse().relabel();
         let mut window = Self {
-            anchor_from_camera: world_from_camera
-                .map(|world_from_camera| anchor_from_world * world_from_camera),
+            anchor_from_camera: world_from_camera.map(|world_from_camera| anchor_from_world * world_from_camera),
         };
         window.anchor_from_camera[0] = Transform::identity();
         window

@@ -15,11 +15,8 @@ use crate::stamp::{Stamp, Stamped};
 /// # Errors
 /// [`Error::Io`], and those of [`parse`] with the file's path.
 pub fn read<To, From>(path: &Path) -> Result<Vec<Stamped<Transform<To, From>>>, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-        path: path.to_owned(),
-        action: "read",
-        source,
-    })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), action: "read", source })?;
     parse(&text, &path.display().to_string())
 }
 
@@ -28,11 +25,7 @@ pub fn read<To, From>(path: &Path) -> Result<Vec<Stamped<Transform<To, From>>>, 
 /// # Errors
 /// [`Error::Io`].
 pub fn write<To, From>(path: &Path, poses: &[Stamped<Transform<To, From>>]) -> Result<(), Error> {
-    std::fs::write(path, format(poses)).map_err(|source| Error::Io {
-        path: path.to_owned(),
-        action: "write",
-        source,
-    })
+    std::fs::write(path, format(poses)).map_err(|source| Error::Io { path: path.to_owned(), action: "write", source })
 }
 
 /// The poses of a TUM text, in its order; stamps need not increase. `file` is its name in errors.
@@ -48,25 +41,18 @@ pub fn parse<To, From>(text: &str, file: &str) -> Result<Vec<Stamped<Transform<T
         if words.is_empty() {
             continue;
         }
-        let error = |expected: String, got: String| Error::TumLine {
-            file: file.to_owned(),
-            line: index + 1,
-            expected,
-            got,
-        };
+        let error =
+            |expected: String, got: String| Error::TumLine { file: file.to_owned(), line: index + 1, expected, got };
         let Ok([stamp, numbers @ ..]) = <[&str; 8]>::try_from(words.as_slice()) else {
             return Err(error(
                 "8 numbers: timestamp tx ty tz qx qy qz qw".to_owned(),
                 format!("{} words", words.len()),
             ));
         };
-        let stamp = parse_stamp(stamp)
-            .ok_or_else(|| error("a timestamp in seconds".to_owned(), stamp.to_owned()))?;
+        let stamp = parse_stamp(stamp).ok_or_else(|| error("a timestamp in seconds".to_owned(), stamp.to_owned()))?;
         let mut values = [0.0; 7];
         for (value, word) in values.iter_mut().zip(numbers) {
-            *value = word
-                .parse()
-                .map_err(|_| error("a number".to_owned(), word.to_owned()))?;
+            *value = word.parse().map_err(|_| error("a number".to_owned(), word.to_owned()))?;
         }
         let [x, y, z, qx, qy, qz, qw] = values;
         let value = Transform::from_xyzw([qx, qy, qz, qw], &Vector3::new(x, y, z))
@@ -88,10 +74,7 @@ pub fn format<To, From>(poses: &[Stamped<Transform<To, From>>]) -> String {
         let seconds = nanos / 1_000_000_000;
         let nanos = nanos % 1_000_000_000;
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{sign}{seconds}.{nanos:09} {x} {y} {z} {qx} {qy} {qz} {qw}"
-        );
+        let _ = writeln!(text, "{sign}{seconds}.{nanos:09} {x} {y} {z} {qx} {qy} {qz} {qw}");
     }
     text
 }

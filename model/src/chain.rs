@@ -169,14 +169,10 @@ pub fn write(chain: &Chain) -> String {
         }
         let _ = writeln!(out, "</step{step}>");
     };
-    point_block(&mut out, 1, &|track| {
-        join(&track.pixels.map(|p| format!(" {} {}", decimal(p.x, 1), decimal(p.y, 1))))
-    });
+    point_block(&mut out, 1, &|track| join(&track.pixels.map(|p| format!(" {} {}", decimal(p.x, 1), decimal(p.y, 1)))));
     point_block(&mut out, 2, &|track| track.depths.map(|d| format!(" {}", significant(d))).concat());
     point_block(&mut out, 3, &|track| {
-        join(&track.points_in_camera.map(|p| {
-            format!(" {} {} {}", decimal(p.x, 4), decimal(p.y, 4), decimal(p.z, 4))
-        }))
+        join(&track.points_in_camera.map(|p| format!(" {} {} {}", decimal(p.x, 4), decimal(p.y, 4), decimal(p.z, 4))))
     });
     let _ = writeln!(out, "<step4>\n{}", one_line(&chain.prose[3]));
     for (i, pose) in chain.camera_from_anchor.iter().enumerate() {
@@ -382,10 +378,7 @@ fn pose_block<const N: usize>(
         let (rotation, translation) = rest.split_once(" t ").ok_or_else(bad)?;
         let rotation = numbers(rotation, 9).ok_or_else(bad)?;
         let translation = numbers(translation, 3).ok_or_else(bad)?;
-        Ok(RawPose {
-            rotation: Matrix3::from_row_slice(&rotation),
-            translation: Vector3::from_row_slice(&translation),
-        })
+        Ok(RawPose { rotation: Matrix3::from_row_slice(&rotation), translation: Vector3::from_row_slice(&translation) })
     };
     let rows = lines.iter().enumerate().map(row).collect::<Result<Vec<RawPose>, _>>()?;
     array(rows).ok_or(ParseError::Lines { block: name, expected: N, got: 0 })

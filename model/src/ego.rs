@@ -14,7 +14,7 @@ use crate::processor::{Patches, Processor};
 use crate::prompt::{self, Mode};
 use crate::qwen3_vl::{Embedded, Qwen3Vl};
 use crate::text::last;
-use crate::tokenizer::{IMAGE_PAD, IM_START, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
+use crate::tokenizer::{IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use crate::vision::Grid;
 use crate::{Error, Result};
 
@@ -140,14 +140,8 @@ impl EgoModel {
         let config = self.model.config();
         let grids: Vec<Grid> = frames.iter().map(|f| f.grid).collect();
         let merge = config.vision_config.spatial_merge_size;
-        let prompt = prompt::window(
-            &self.tokenizer,
-            config.image_token_id,
-            merge,
-            options.mode,
-            &first.intrinsics,
-            &grids,
-        )?;
+        let prompt =
+            prompt::window(&self.tokenizer, config.image_token_id, merge, options.mode, &first.intrinsics, &grids)?;
         let images = Tensor::cat(&frames.iter().map(|f| &f.tokens).collect::<Vec<_>>(), 0)?;
         let deepstack = (0..first.deepstack.len())
             .map(|k| Tensor::cat(&frames.iter().map(|f| &f.deepstack[k]).collect::<Vec<_>>(), 0))
@@ -217,11 +211,7 @@ pub fn device(name: &str) -> Result<Device> {
         other => other.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
     };
     let Some(ordinal) = ordinal else {
-        return Err(Error::Input {
-            what: "device",
-            expected: "cpu, cuda or cuda:N".to_owned(),
-            got: name.to_owned(),
-        });
+        return Err(Error::Input { what: "device", expected: "cpu, cuda or cuda:N".to_owned(), got: name.to_owned() });
     };
     if !candle_core::utils::cuda_is_available() {
         return Err(Error::Input {

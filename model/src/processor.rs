@@ -190,8 +190,15 @@ impl Processor {
     }
 }
 
-/// Pillow's antialiased bicubic; the image itself where the size is right already.
+/// Pillow's antialiased bicubic: rows first, rounded to bytes, then columns. Where the two passes meet decides pixels
+/// at sharp edges, so they are two calls here.
 fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
+    let rows = resize_once(image, width, image.height())?;
+    resize_once(&rows, width, height)
+}
+
+/// The image itself where the size is right already.
+fn resize_once(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
     if image.dimensions() == (width, height) {
         return Ok(image.clone());
     }

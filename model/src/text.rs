@@ -101,12 +101,7 @@ impl Layer {
         })
     }
 
-    fn forward(
-        &self,
-        x: &Tensor,
-        rotary: &Rotary,
-        cache: Option<(&mut KvCache, usize)>,
-    ) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, rotary: &Rotary, cache: Option<(&mut KvCache, usize)>) -> Result<Tensor> {
         let (b, t, _) = x.dims3()?;
         let h = self.input_norm.forward(x)?;
         let split = |y: Tensor, heads: usize| y.reshape((b, t, heads, self.head_dim)); // [b, t, h, e]

@@ -160,9 +160,7 @@ impl VisionTower {
             "weight",
             Init::Randn { mean: 0.0, stdev: 0.2 },
         )?;
-        let blocks = (0..c.depth)
-            .map(|i| Block::new(c, kernels, vb.pp("blocks").pp(i)))
-            .collect::<Result<Vec<_>>>()?;
+        let blocks = (0..c.depth).map(|i| Block::new(c, kernels, vb.pp("blocks").pp(i))).collect::<Result<Vec<_>>>()?;
         let deepstack = c
             .deepstack_visual_indexes
             .iter()
@@ -283,5 +281,4 @@ impl VisionTower {
         }
         Rotary::new(&angles, batch, places.len(), self.pos_embed.dtype(), device)
     }
-
 }

@@ -100,9 +100,11 @@ fn what_is_wrong_is_named() {
         ("no rotation", good.replacen("4 R 1.0", "4 R 9.0", 1), |e| {
             matches!(e, ParseError::NotARotation { pose: 4, .. })
         }),
-        ("a mirror image", good.replacen("2 R 1.0", "2 R -1.0", 1), |e| {
-            matches!(e, ParseError::NotARotation { pose: 2, defect } if defect.is_infinite())
-        }),
+        (
+            "a mirror image",
+            good.replacen("2 R 1.0", "2 R -1.0", 1),
+            |e| matches!(e, ParseError::NotARotation { pose: 2, defect } if defect.is_infinite()),
+        ),
     ];
     for (name, text, expected) in cases {
         let error = chain::parse_poses(&text).unwrap_err();

@@ -117,8 +117,16 @@ fn round_trip(case: &RoundTrip<'_>) -> Received {
     camera.arg(root.join("tests/ros/counterpart.py")).arg("--out").arg(&json).args(case.camera);
     camera.args(["--image-topic", "/front/image_raw", "--camera-info-topic", "/front/camera_info"]);
     camera.args(["--frame-id", FRAME_ID, "--drain", "60"]);
-    let status = camera.status().expect("the counterpart starts");
+    let mut camera = Running(camera.spawn().expect("the counterpart starts"));
     let read_log = || std::fs::read_to_string(&log).unwrap_or_default();
+    let status = loop {
+        if let Some(status) = camera.0.try_wait().expect("the child can be waited for") {
+            break status;
+        }
+        let gone = node.0.try_wait().expect("the child can be waited for");
+        assert!(gone.is_none(), "the node ended by itself:\n{}", read_log());
+        std::thread::sleep(Duration::from_millis(50));
+    };
     assert!(status.success(), "counterpart: {status}; the node said:\n{}", read_log());
 
     let status = node.stop();

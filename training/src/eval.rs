@@ -107,9 +107,10 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
     let errors: Vec<Option<WindowErrors>> = outcomes.iter().map(|o| o.errors.clone()).collect();
     let summary = Summary::new(&errors, BOOTSTRAP_SEED);
     let share = |n: usize| n as f64 / outcomes.len() as f64;
-    let step_parse: Option<Vec<f64>> = outcomes.iter().any(|o| o.steps.is_some()).then(|| {
-        (0..5).map(|k| share(outcomes.iter().filter(|o| o.steps.is_some_and(|s| s[k])).count())).collect()
-    });
+    let step_parse: Option<Vec<f64>> = outcomes
+        .iter()
+        .any(|o| o.steps.is_some())
+        .then(|| (0..5).map(|k| share(outcomes.iter().filter(|o| o.steps.is_some_and(|s| s[k])).count())).collect());
     let mut seconds: Vec<f64> = outcomes.iter().map(|o| o.seconds).collect();
     seconds.sort_by(f64::total_cmp);
     let report = json!({
@@ -139,9 +140,8 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
 
 /// The figures of a report that a person reads first.
 pub fn table(report: &Value) -> String {
-    let number = |pointer: &str| {
-        report.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), |v| format!("{v:.3}"))
-    };
+    let number =
+        |pointer: &str| report.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), |v| format!("{v:.3}"));
     let mut text = format!(
         "{} on {}\n{} windows, final_parse {}\n",
         report["estimator"].as_str().unwrap_or_default(),

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use model::config::{Config, Rope, TextConfig, VisionConfig};
 use model::nn::Kernels;
-use model::tokenizer::{IMAGE_PAD, IM_END, IM_START, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
+use model::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use model::{Processor, Qwen3Vl};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -202,7 +202,70 @@ impl Fresh {
             let values: Vec<f32> = (0..var.elem_count()).map(|_| (normal(&mut rng) * stdev) as f32).collect();
             var.set(&Tensor::from_vec(values, var.dims(), var.device())?)?;
         }
+        self.match_by_likeness()?;
+        self.see_low_frequencies(seed)?;
         self.order_numbers()
+    }
+
+    /// Starts every decoder layer with keys that are the queries: a token attends to what looks like it nearby, which in
+    /// a window is the same surface in the other frames. Correspondence is then something to refine, not to discover.
+    fn match_by_likeness(&self) -> Result<()> {
+        let variables: HashMap<String, Var> = named(&self.variables).into_iter().collect();
+        let c = &self.model.config().text_config;
+        let group = c.num_attention_heads / c.num_key_value_heads;
+        for (name, query) in variables.iter().filter(|(n, _)| n.ends_with("q_proj.weight")) {
+            let Some(key) = variables.get(&name.replace("q_proj", "k_proj")) else { continue };
+            let heads = key.reshape((c.num_key_value_heads, c.head_dim, c.hidden_size))?;
+            let repeated = heads.unsqueeze(1)?.repeat((1, group, 1, 1))?;
+            query.set(&repeated.reshape(query.shape())?.contiguous()?)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the patch embedding as cosine transform, low frequencies first, whitened on synthetic patches. Random
+    /// filters see mostly high frequencies, which a shift by a third of a patch turns into something else.
+    fn see_low_frequencies(&self, seed: u64) -> Result<()> {
+        let variables = named(&self.variables);
+        let find = |end: &str| variables.iter().find(|(n, _)| n.ends_with(end)).map(|(_, v)| v);
+        let (Some(weight), Some(bias)) = (find("patch_embed.proj.weight"), find("patch_embed.proj.bias")) else {
+            return Ok(());
+        };
+        let &[width, channels, frames, side, _] = weight.dims() else { return Ok(()) };
+        // Half of the filters see brightness, the others the two colour axes.
+        let axes = [[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0f64]];
+        let mut waves: Vec<(usize, usize)> = (0..side).flat_map(|y| (0..side).map(move |x| (y, x))).collect();
+        waves.sort_by_key(|&(y, x)| (y * y + x * x, y));
+        let mut filters = Vec::with_capacity(width * channels * frames * side * side);
+        for i in 0..width {
+            let (axis, wave) = if i < width / 2 { (0, i) } else { (1 + i % 2, (i - width / 2) / 2) };
+            let (fy, fx) = waves[wave];
+            for channel in axes[axis].iter().take(channels) {
+                for _ in 0..frames {
+                    for y in 0..side {
+                        for x in 0..side {
+                            let cosine = |f: usize, at: usize| {
+                                (std::f64::consts::PI * f as f64 * (at as f64 + 0.5) / side as f64).cos()
+                            };
+                            filters.push((channel * cosine(fy, y) * cosine(fx, x) / (side * side) as f64) as f32);
+                        }
+                    }
+                }
+            }
+        }
+        let filters = Tensor::from_vec(filters, (width, channels * frames * side * side), &Device::Cpu)?;
+        let size = self.processor.target_size(640, 480)?;
+        let mut patches = Vec::new();
+        for index in 0..24 {
+            let window = crate::synth::window(!seed, index, size);
+            patches.push(self.processor.patches(&window.images[0], &window.intrinsics, &Device::Cpu)?.values);
+        }
+        let seen = Tensor::cat(&patches, 0)?.matmul(&filters.t()?)?; // [patches, width]
+        let mean = seen.mean_keepdim(0)?;
+        let deviation = (seen.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)? + 1e-8)?.sqrt()?;
+        let gain = deviation.recip()?.squeeze(0)?;
+        weight.set(&filters.broadcast_mul(&gain.unsqueeze(1)?)?.reshape(weight.shape())?)?;
+        bias.set(&(mean.squeeze(0)? * gain)?.neg()?)?;
+        Ok(())
     }
 
     /// Gives number tokens embeddings in which near values are near: Fourier features of the value. Head and embedding

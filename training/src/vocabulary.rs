@@ -133,11 +133,9 @@ mod tests {
         assert_eq!(tokenizer.encode(" 123.4").unwrap().len(), 2);
         assert_eq!(tokenizer.encode("<|im_start|>").unwrap().len(), 1);
         assert_eq!(tokenizer.encode("Give the poses of the five frames.").unwrap().len(), 8);
-        for text in [
-            "<poses>\n0 R 1.000000 0.000000 t -0.012345\n</poses>",
-            "p0 12.3 45.6 | 1.234",
-            "déjà vu — 東京\t\n\n x",
-        ] {
+        for text in
+            ["<poses>\n0 R 1.000000 0.000000 t -0.012345\n</poses>", "p0 12.3 45.6 | 1.234", "déjà vu — 東京\t\n\n x"]
+        {
             assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap()).unwrap(), text);
         }
     }

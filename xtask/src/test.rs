@@ -39,9 +39,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut steps = Steps::default();
     steps.cargo("format", &["fmt", "--all", "--check"]);
     steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
-    steps.cargo("tests", &["test", "--workspace"]);
+    steps.cargo("tests", &["test", "--workspace", "--no-fail-fast"]);
     if args.no_ros {
-        for name in ["node with r2r", "round trip ros2-client", "round trip r2r"] {
+        for name in ["node with r2r", "lints of r2r", "round trip ros2-client", "round trip r2r"] {
             steps.skip(name, "--no-ros");
         }
     } else {
@@ -83,6 +83,16 @@ impl Steps {
             let node = ros2::build_node(&env, false)?;
             Ok((env, node))
         });
+        match &built {
+            Some((env, _)) => {
+                self.step("lints of r2r", || {
+                    let mut cargo = workspace::cargo();
+                    env.apply(&mut cargo);
+                    workspace::run(cargo.args(["clippy", "-p", "node", "--features", "ros", "--", "-D", "warnings"]))
+                });
+            }
+            None => self.skip("lints of r2r", "the node with r2r was not built"),
+        }
         let suites = [("round trip ros2-client", "ros2_client_"), ("round trip r2r", "r2r_")];
         for (name, filter) in suites {
             match &built {

@@ -49,19 +49,13 @@ impl SceneScale {
     /// 1 cm if metric, and 0.5 % of the median depth. A median depth that is not finite is taken as unknown.
     pub fn still_threshold(&self) -> f64 {
         let metric = if self.metric { 1e-2 } else { 0.0 };
-        let depth = self
-            .median_depth
-            .filter(|depth| depth.is_finite())
-            .map_or(0.0, |depth| 5e-3 * depth);
+        let depth = self.median_depth.filter(|depth| depth.is_finite()).map_or(0.0, |depth| 5e-3 * depth);
         1e-3_f64.max(metric).max(depth)
     }
 }
 
 /// The angle of `R_gt^T R_est`, in degrees, 0 to 180. The same for a quaternion and its negative.
-pub fn rotation_error_deg(
-    ground_truth: &UnitQuaternion<f64>,
-    estimate: &UnitQuaternion<f64>,
-) -> f64 {
+pub fn rotation_error_deg(ground_truth: &UnitQuaternion<f64>, estimate: &UnitQuaternion<f64>) -> f64 {
     (ground_truth.inverse() * estimate).angle().to_degrees()
 }
 
@@ -83,8 +77,5 @@ pub fn direction_error_deg(ground_truth: &Vector3<f64>, estimate: &Vector3<f64>)
 
 /// The absolute log of the ratio of two lengths, capped at [`MAG_LOG_CAP`]. The ground truth must be positive.
 pub fn magnitude_log_error(ground_truth_norm: f64, estimate_norm: f64) -> f64 {
-    (estimate_norm / ground_truth_norm)
-        .ln()
-        .abs()
-        .min(MAG_LOG_CAP)
+    (estimate_norm / ground_truth_norm).ln().abs().min(MAG_LOG_CAP)
 }

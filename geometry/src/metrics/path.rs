@@ -87,10 +87,7 @@ pub fn ape<R, E, C>(
 ) -> Result<PoseErrors, Error> {
     let (reference, estimate) = prepare(reference, estimate, alignment)?;
     check_poses(1, reference.len())?;
-    let errors = reference
-        .iter()
-        .zip(&estimate)
-        .map(|(reference, estimate)| reference.inv_mul(estimate));
+    let errors = reference.iter().zip(&estimate).map(|(reference, estimate)| reference.inv_mul(estimate));
     Ok(statistics(errors))
 }
 
@@ -149,11 +146,7 @@ fn check_poses(expected: usize, got: usize) -> Result<(), Error> {
     if got >= expected {
         return Ok(());
     }
-    Err(Error::TooFew {
-        what: "poses of a trajectory",
-        expected,
-        got,
-    })
+    Err(Error::TooFew { what: "poses of a trajectory", expected, got })
 }
 
 type Poses = Vec<Isometry3<f64>>;
@@ -164,11 +157,7 @@ fn prepare<R, E, C>(
     alignment: Alignment,
 ) -> Result<(Poses, Poses), Error> {
     if reference.len() != estimate.len() {
-        return Err(Error::Length {
-            what: "estimated poses",
-            expected: reference.len(),
-            got: estimate.len(),
-        });
+        return Err(Error::Length { what: "estimated poses", expected: reference.len(), got: estimate.len() });
     }
     for pose in reference {
         pose.check_finite("reference pose")?;
@@ -188,9 +177,6 @@ fn prepare<R, E, C>(
         Alignment::Sim3 => umeyama(&from, &to)?,
     };
     let reference = reference.iter().map(|pose| *pose.isometry()).collect();
-    let estimate = estimate
-        .iter()
-        .map(|pose| similarity.transform_pose(pose.isometry()))
-        .collect();
+    let estimate = estimate.iter().map(|pose| similarity.transform_pose(pose.isometry())).collect();
     Ok((reference, estimate))
 }

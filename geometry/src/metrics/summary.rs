@@ -91,12 +91,10 @@ impl Summary {
             let values: Vec<f64> = parsed.iter().filter_map(|window| value(window)).collect();
             Statistic::new(&values, seed)
         };
-        let total = |value: &dyn Fn(&WindowErrors) -> usize| -> usize {
-            parsed.iter().map(|window| value(window)).sum()
-        };
+        let total =
+            |value: &dyn Fn(&WindowErrors) -> usize| -> usize { parsed.iter().map(|window| value(window)).sum() };
         let [auc_5, auc_10, auc_30] = AUC_THRESHOLDS_DEG.map(|threshold| {
-            let of_window =
-                |window: &Option<WindowErrors>| window.as_ref().map_or(0.0, |w| w.auc(threshold));
+            let of_window = |window: &Option<WindowErrors>| window.as_ref().map_or(0.0, |w| w.auc(threshold));
             let values: Vec<f64> = errors.iter().map(of_window).collect();
             interval(&values, Kind::Mean, seed)
         });
@@ -115,8 +113,7 @@ impl Summary {
             rte_rel: column(&|window| window.rte_rel),
             mag_log: column(&|window| window.mag_log),
             tde_deg: column(&|window| window.tde_deg),
-            tde_within_15_share: (pairs > still_pairs)
-                .then(|| found as f64 / (pairs - still_pairs) as f64),
+            tde_within_15_share: (pairs > still_pairs).then(|| found as f64 / (pairs - still_pairs) as f64),
             ate: column(&|window| Some(window.ate)),
             ate_sim3: column(&|window| Some(window.ate_sim3)),
             ate_first_frame: column(&|window| Some(window.ate_first_frame)),

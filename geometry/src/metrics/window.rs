@@ -4,8 +4,8 @@ use nalgebra::{Isometry3, Point3};
 use serde::Serialize;
 
 use super::{
-    MAG_LOG_CAP, NO_DIRECTION_TDE_DEG, SceneScale, TDE_FOUND_DEG, direction_error_deg,
-    magnitude_log_error, rotation_error_deg,
+    MAG_LOG_CAP, NO_DIRECTION_TDE_DEG, SceneScale, TDE_FOUND_DEG, direction_error_deg, magnitude_log_error,
+    rotation_error_deg,
 };
 use crate::procrustes::{kabsch, umeyama};
 use crate::trajectory::{WINDOW, WindowTrajectory};
@@ -124,11 +124,7 @@ pub struct WindowErrors {
 
 impl WindowErrors {
     /// Compares an estimate with the ground truth. Both must be finite, as [`WindowTrajectory::new`] checks.
-    pub fn new(
-        ground_truth: &WindowTrajectory,
-        estimate: &WindowTrajectory,
-        scale: SceneScale,
-    ) -> Self {
+    pub fn new(ground_truth: &WindowTrajectory, estimate: &WindowTrajectory, scale: SceneScale) -> Self {
         let threshold = scale.still_threshold();
         let mut frames = (0..WINDOW).flat_map(|i| (i + 1..WINDOW).map(move |j| (i, j)));
         let pairs = std::array::from_fn(|_| {
@@ -137,11 +133,7 @@ impl WindowErrors {
             PairErrors::new(frames, ground_truth, estimate, threshold)
         });
         let from_first = &pairs[..WINDOW - 1];
-        let consecutive: Vec<_> = pairs
-            .iter()
-            .filter(|pair| pair.j == pair.i + 1)
-            .copied()
-            .collect();
+        let consecutive: Vec<_> = pairs.iter().filter(|pair| pair.j == pair.i + 1).copied().collect();
         let ate = Ate::new(ground_truth, estimate);
         Self {
             rre_deg: mean_of(from_first, |pair| Some(pair.rre_deg)).unwrap_or(0.0),
@@ -150,9 +142,7 @@ impl WindowErrors {
             mag_log: mean_of(from_first, |pair| pair.mag_log),
             tde_deg: mean_of(from_first, |pair| pair.tde_deg),
             still_pairs: count(from_first, PairErrors::is_still),
-            tde_found_pairs: count(from_first, |pair| {
-                pair.tde_deg.is_some_and(|tde| tde <= TDE_FOUND_DEG)
-            }),
+            tde_found_pairs: count(from_first, |pair| pair.tde_deg.is_some_and(|tde| tde <= TDE_FOUND_DEG)),
             estimate_norm: mean_of(from_first, |pair| Some(pair.estimate_norm)).unwrap_or(0.0),
             ate: ate.se3,
             ate_sim3: ate.sim3,
@@ -176,11 +166,7 @@ impl WindowErrors {
     /// The area under the recall of `max(RRE, TDE)` over the ten pairs, up to `threshold_deg`, 0 to 1: the mean of
     /// `max(0, 1 - error / threshold)`, which is that area exactly.
     pub fn auc(&self, threshold_deg: f64) -> f64 {
-        self.pairs
-            .iter()
-            .map(|pair| (1.0 - pair.pose_error_deg() / threshold_deg).max(0.0))
-            .sum::<f64>()
-            / PAIRS as f64
+        self.pairs.iter().map(|pair| (1.0 - pair.pose_error_deg() / threshold_deg).max(0.0)).sum::<f64>() / PAIRS as f64
     }
 }
 
@@ -193,8 +179,7 @@ struct Ate {
 
 impl Ate {
     fn new(ground_truth: &WindowTrajectory, estimate: &WindowTrajectory) -> Self {
-        let centres =
-            |window: &WindowTrajectory| window.anchor_from_camera.map(|pose| pose.origin());
+        let centres = |window: &WindowTrajectory| window.anchor_from_camera.map(|pose| pose.origin());
         let (gt, est) = (centres(ground_truth), centres(estimate));
         let first_frame = rmse(&gt, &est, |point| *point);
         let aligned: Result<(Isometry3<f64>, _), _> =
@@ -208,12 +193,7 @@ impl Ate {
             },
             Err(_) => {
                 let factor = scale_at_origin(&gt, &est);
-                Self {
-                    se3: first_frame,
-                    sim3: rmse(&gt, &est, |point| point * factor),
-                    first_frame,
-                    collinear: true,
-                }
+                Self { se3: first_frame, sim3: rmse(&gt, &est, |point| point * factor), first_frame, collinear: true }
             }
         }
     }
@@ -221,27 +201,14 @@ impl Ate {
 
 /// The factor, not negative, that brings `est` nearest to `gt` by scaling about the origin; 1 where `est` is still.
 fn scale_at_origin(gt: &[Point3<f64>], est: &[Point3<f64>]) -> f64 {
-    let dot = |a: &[Point3<f64>], b: &[Point3<f64>]| -> f64 {
-        a.iter().zip(b).map(|(a, b)| a.coords.dot(&b.coords)).sum()
-    };
+    let dot =
+        |a: &[Point3<f64>], b: &[Point3<f64>]| -> f64 { a.iter().zip(b).map(|(a, b)| a.coords.dot(&b.coords)).sum() };
     let square = dot(est, est);
-    if square > 0.0 {
-        (dot(gt, est) / square).max(0.0)
-    } else {
-        1.0
-    }
+    if square > 0.0 { (dot(gt, est) / square).max(0.0) } else { 1.0 }
 }
 
-fn rmse(
-    gt: &[Point3<f64>],
-    est: &[Point3<f64>],
-    align: impl Fn(&Point3<f64>) -> Point3<f64>,
-) -> f64 {
-    let sum: f64 = gt
-        .iter()
-        .zip(est)
-        .map(|(gt, est)| (align(est) - gt).norm_squared())
-        .sum();
+fn rmse(gt: &[Point3<f64>], est: &[Point3<f64>], align: impl Fn(&Point3<f64>) -> Point3<f64>) -> f64 {
+    let sum: f64 = gt.iter().zip(est).map(|(gt, est)| (align(est) - gt).norm_squared()).sum();
     (sum / gt.len() as f64).sqrt()
 }
 

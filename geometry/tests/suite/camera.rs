@@ -6,25 +6,11 @@ use nalgebra::{Isometry3, Point2, Point3, UnitQuaternion, Vector3};
 use proptest::prelude::*;
 
 fn intrinsics() -> impl Strategy<Value = Intrinsics> {
-    (
-        100.0..900.0_f64,
-        100.0..900.0_f64,
-        200_u32..1300,
-        200_u32..1000,
-        0.3..0.7_f64,
-        0.3..0.7_f64,
+    (100.0..900.0_f64, 100.0..900.0_f64, 200_u32..1300, 200_u32..1000, 0.3..0.7_f64, 0.3..0.7_f64).prop_map(
+        |(fx, fy, width, height, x, y)| {
+            Intrinsics::new(fx, fy, x * f64::from(width), y * f64::from(height), width, height).unwrap()
+        },
     )
-        .prop_map(|(fx, fy, width, height, x, y)| {
-            Intrinsics::new(
-                fx,
-                fy,
-                x * f64::from(width),
-                y * f64::from(height),
-                width,
-                height,
-            )
-            .unwrap()
-        })
 }
 
 fn in_front() -> impl Strategy<Value = Point3<f64>> {
@@ -135,29 +121,18 @@ fn a_sideways_baseline_has_horizontal_lines() {
 #[test]
 fn golden_pixel_and_rescale() {
     let k = Intrinsics::new(500.0, 400.0, 319.5, 239.5, 640, 480).unwrap();
-    assert_eq!(
-        k.project(&Point3::new(0.4, -0.2, 2.0)),
-        Some(Point2::new(419.5, 199.5))
-    );
+    assert_eq!(k.project(&Point3::new(0.4, -0.2, 2.0)), Some(Point2::new(419.5, 199.5)));
     assert_eq!(k.project(&Point3::new(0.4, -0.2, 0.0)), None);
     assert_eq!(k.project(&Point3::new(0.4, -0.2, -2.0)), None);
     assert_eq!(k.project(&Point3::new(0.4, -0.2, f64::NAN)), None);
     // The centre of the image stays the centre.
     let half = k.rescale(320, 240);
-    assert_eq!(
-        (half.fx, half.fy, half.cx, half.cy),
-        (250.0, 200.0, 159.5, 119.5)
-    );
+    assert_eq!((half.fx, half.fy, half.cx, half.cy), (250.0, 200.0, 159.5, 119.5));
     let crop = k.crop(100, 20, 64, 48);
     assert!(crop.is_err(), "a principal point far outside: {crop:?}");
     let crop = k.crop(300, 220, 64, 48).unwrap();
     assert_eq!((crop.cx, crop.cy, crop.width), (19.5, 19.5, 64));
-    for (u, v, inside) in [
-        (-0.5, 0.0, true),
-        (-0.51, 0.0, false),
-        (639.49, 479.49, true),
-        (639.5, 0.0, false),
-    ] {
+    for (u, v, inside) in [(-0.5, 0.0, true), (-0.51, 0.0, false), (639.49, 479.49, true), (639.5, 0.0, false)] {
         assert_eq!(k.contains(&Point2::new(u, v)), inside, "{u} {v}");
     }
 }

@@ -16,8 +16,7 @@ pub fn rotation(angle: f64) -> impl Strategy<Value = UnitQuaternion<f64>> {
 
 /// An isometry; rotations of every angle, translations of up to 10.
 pub fn isometry() -> impl Strategy<Value = Isometry3<f64>> {
-    (rotation(3.0), vector(10.0))
-        .prop_map(|(rotation, t)| Isometry3::from_parts(t.into(), rotation))
+    (rotation(3.0), vector(10.0)).prop_map(|(rotation, t)| Isometry3::from_parts(t.into(), rotation))
 }
 
 /// A transform; see [`isometry`].
@@ -52,8 +51,5 @@ pub fn cloud(count: usize) -> impl Strategy<Value = Vec<Point3<f64>>> {
 /// The larger of the angle (radians) and the distance between two isometries.
 pub fn distance(a: &Isometry3<f64>, b: &Isometry3<f64>) -> f64 {
     let difference = a.inv_mul(b);
-    difference
-        .rotation
-        .angle()
-        .max(difference.translation.vector.norm())
+    difference.rotation.angle().max(difference.translation.vector.norm())
 }

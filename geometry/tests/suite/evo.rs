@@ -3,17 +3,13 @@
 use std::path::PathBuf;
 
 use geometry::metrics::{Alignment, Pairs, ape, rpe};
-use geometry::{
-    Camera, SceneScale, Stamped, Transform, WindowErrors, WindowTrajectory, World, tum,
-};
+use geometry::{Camera, SceneScale, Stamped, Transform, WindowErrors, WindowTrajectory, World, tum};
 use serde_json::Value;
 
 const TOLERANCE: f64 = 1e-6;
 
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 fn read(track: &Value, key: &str) -> Vec<Stamped<Transform<World, Camera>>> {
@@ -40,17 +36,10 @@ fn the_ate_of_a_window_agrees_with_evo() {
         let cases = track["cases"].as_array().unwrap();
         let case = cases
             .iter()
-            .find(|case| {
-                case["metric"] == "ape"
-                    && case["part"] == "translation"
-                    && case["alignment"] == alignment
-            })
+            .find(|case| case["metric"] == "ape" && case["part"] == "translation" && case["alignment"] == alignment)
             .unwrap();
         let expected = case["rmse"].as_f64().unwrap();
-        assert!(
-            (got - expected).abs() < TOLERANCE,
-            "{alignment}: {got}, evo has {expected}"
-        );
+        assert!((got - expected).abs() < TOLERANCE, "{alignment}: {got}, evo has {expected}");
     }
 }
 
@@ -61,13 +50,7 @@ fn ape_and_rpe_agree_with_evo() {
     let mut compared = 0;
     for (name, track) in golden["trajectories"].as_object().unwrap() {
         let (reference, estimate) = (read(track, "reference"), read(track, "estimate"));
-        assert!(
-            reference
-                .iter()
-                .zip(&estimate)
-                .all(|(a, b)| a.stamp == b.stamp),
-            "{name}: stamps differ"
-        );
+        assert!(reference.iter().zip(&estimate).all(|(a, b)| a.stamp == b.stamp), "{name}: stamps differ");
         let (reference, estimate) = (poses(&reference), poses(&estimate));
         for case in track["cases"].as_array().unwrap() {
             let alignment = match case["alignment"].as_str().unwrap() {
@@ -77,35 +60,18 @@ fn ape_and_rpe_agree_with_evo() {
                 other => panic!("unknown alignment {other}"),
             };
             let delta = case["delta"].as_u64().unwrap() as usize;
-            let errors = match (
-                case["metric"].as_str().unwrap(),
-                case["all_pairs"].as_bool(),
-            ) {
+            let errors = match (case["metric"].as_str().unwrap(), case["all_pairs"].as_bool()) {
                 ("ape", _) => ape(&reference, &estimate, alignment),
                 (_, Some(true)) => rpe(&reference, &estimate, alignment, Pairs::All { delta }),
-                _ => rpe(
-                    &reference,
-                    &estimate,
-                    alignment,
-                    Pairs::Consecutive { delta },
-                ),
+                _ => rpe(&reference, &estimate, alignment, Pairs::Consecutive { delta }),
             }
             .unwrap();
             let got = match case["part"].as_str().unwrap() {
                 "translation" => errors.translation,
                 _ => errors.rotation_deg,
             };
-            assert_eq!(
-                errors.count as u64,
-                case["count"].as_u64().unwrap(),
-                "{name}: {case}"
-            );
-            for (statistic, got) in [
-                ("rmse", got.rmse),
-                ("mean", got.mean),
-                ("median", got.median),
-                ("max", got.max),
-            ] {
+            assert_eq!(errors.count as u64, case["count"].as_u64().unwrap(), "{name}: {case}");
+            for (statistic, got) in [("rmse", got.rmse), ("mean", got.mean), ("median", got.median), ("max", got.max)] {
                 let expected = case[statistic].as_f64().unwrap();
                 assert!(
                     (got - expected).abs() < TOLERANCE,

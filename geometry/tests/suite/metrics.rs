@@ -2,12 +2,10 @@
 
 use crate::common::{isometry, rotation, vector, window};
 use geometry::metrics::{
-    Alignment, MAG_LOG_CAP, NO_DIRECTION_TDE_DEG, Pairs, ape, ape_rmse, direction_error_deg,
-    magnitude_log_error, rotation_error_deg, rpe,
+    Alignment, MAG_LOG_CAP, NO_DIRECTION_TDE_DEG, Pairs, ape, ape_rmse, direction_error_deg, magnitude_log_error,
+    rotation_error_deg, rpe,
 };
-use geometry::{
-    Camera, Error, SceneScale, Summary, Transform, WINDOW, WindowErrors, WindowTrajectory, World,
-};
+use geometry::{Camera, Error, SceneScale, Summary, Transform, WINDOW, WindowErrors, WindowTrajectory, World};
 use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
 use proptest::prelude::*;
 
@@ -18,12 +16,8 @@ fn scale() -> SceneScale {
 /// A window from centres, with the same turn about y added at each frame.
 fn path(centres: [[f64; 3]; WINDOW], turn_deg: f64) -> WindowTrajectory {
     WindowTrajectory::new(std::array::from_fn(|k| {
-        let turn =
-            UnitQuaternion::from_scaled_axis(Vector3::y() * turn_deg.to_radians() * k as f64);
-        Transform::from_isometry(Isometry3::from_parts(
-            Translation3::from(Vector3::from(centres[k])),
-            turn,
-        ))
+        let turn = UnitQuaternion::from_scaled_axis(Vector3::y() * turn_deg.to_radians() * k as f64);
+        Transform::from_isometry(Isometry3::from_parts(Translation3::from(Vector3::from(centres[k])), turn))
     }))
     .unwrap()
 }
@@ -33,10 +27,7 @@ fn straight(speed: f64) -> WindowTrajectory {
 }
 
 fn curve(scale: f64) -> WindowTrajectory {
-    path(
-        std::array::from_fn(|k| [0.1 * scale * (k * k) as f64, 0.0, scale * k as f64]),
-        2.0,
-    )
+    path(std::array::from_fn(|k| [0.1 * scale * (k * k) as f64, 0.0, scale * k as f64]), 2.0)
 }
 
 fn close(a: f64, b: f64, tolerance: f64) -> bool {
@@ -152,10 +143,7 @@ fn small_angles_keep_their_digits() {
     assert_eq!(direction_error_deg(&x, &-x), Some(180.0));
     assert_eq!(direction_error_deg(&(x * 1e-200), &(x * 1e200)), Some(0.0));
     assert_eq!(direction_error_deg(&x, &Vector3::zeros()), None);
-    assert_eq!(
-        direction_error_deg(&Vector3::new(f64::NAN, 1.0, 0.0), &x),
-        None
-    );
+    assert_eq!(direction_error_deg(&Vector3::new(f64::NAN, 1.0, 0.0), &x), None);
 }
 
 #[test]
@@ -191,11 +179,7 @@ fn consecutive_pairs_see_a_step_once() {
     assert!(close(errors.rre_deg, degrees, 1e-9));
     assert!(close(errors.consecutive.rre_deg, degrees / 4.0, 1e-6));
     // The later three steps are seen from a camera that looks 0.1 rad aside.
-    assert!(close(
-        errors.consecutive.tde_deg.unwrap(),
-        degrees * 3.0 / 4.0,
-        1e-6
-    ));
+    assert!(close(errors.consecutive.tde_deg.unwrap(), degrees * 3.0 / 4.0, 1e-6));
     assert!(errors.tde_deg.unwrap() < 1e-6);
 }
 
@@ -207,19 +191,12 @@ fn known_ate_of_a_bent_window() {
     let mut poses = bent.anchor_from_camera;
     for pose in &mut poses {
         let t = pose.translation();
-        *pose = Transform::from_isometry(Isometry3::from_parts(
-            Translation3::new(-t.x, t.y, t.z),
-            pose.rotation(),
-        ));
+        *pose = Transform::from_isometry(Isometry3::from_parts(Translation3::new(-t.x, t.y, t.z), pose.rotation()));
     }
     let errors = WindowErrors::new(&bent, &WindowTrajectory::new(poses).unwrap(), scale());
     assert!(errors.ate < 1e-9, "{}", errors.ate);
     // Twice x = 0.1 k^2: squares 0.04 (0 + 1 + 16 + 81 + 256), over five.
-    assert!(close(
-        errors.ate_first_frame,
-        (0.04 * 354.0 / 5.0_f64).sqrt(),
-        1e-12
-    ));
+    assert!(close(errors.ate_first_frame, (0.04 * 354.0 / 5.0_f64).sqrt(), 1e-12));
     assert_eq!(errors.rre_deg, 0.0);
     // An estimate on a line flags the window as well.
     assert!(WindowErrors::new(&bent, &straight(1.0), scale()).collinear);
@@ -233,11 +210,7 @@ fn an_estimate_that_stands_still_has_finite_errors() {
     assert_eq!(errors.rte_rel, Some(1.0));
     assert!(errors.collinear && errors.ate_sim3.is_finite());
     // Below a thousandth of the ground truth a direction counts for nothing, above it does.
-    let tde = |factor| {
-        WindowErrors::new(&curve(1.0), &curve(1.0).scaled(factor), scale())
-            .tde_deg
-            .unwrap()
-    };
+    let tde = |factor| WindowErrors::new(&curve(1.0), &curve(1.0).scaled(factor), scale()).tde_deg.unwrap();
     assert_eq!(tde(0.9e-3), 90.0);
     assert!(tde(1.1e-3) < 1e-6);
     assert!(close(magnitude_log_error(1.0, 1e-3), MAG_LOG_CAP, 1e-12));
@@ -255,15 +228,9 @@ fn still_pairs_are_counted_apart() {
     assert!(close(errors.mag_log.unwrap(), 0.5 * MAG_LOG_CAP, 1e-9));
     assert!(!errors.is_still());
     // The same motion is still where a unit is a metre.
-    let metric = SceneScale {
-        metric: true,
-        median_depth: None,
-    };
+    let metric = SceneScale { metric: true, median_depth: None };
     let errors = WindowErrors::new(&truth, &estimate, metric);
-    assert_eq!(
-        (errors.tde_deg, errors.mag_log, errors.rte_rel),
-        (None, None, None)
-    );
+    assert_eq!((errors.tde_deg, errors.mag_log, errors.rte_rel), (None, None, None));
     assert!(errors.is_still());
     assert!(close(errors.estimate_norm, 2.002 / 4.0, 1e-12));
     // Still pairs are judged by their rotation alone in AUC.
@@ -272,13 +239,7 @@ fn still_pairs_are_counted_apart() {
 
 #[test]
 fn the_still_threshold_is_the_largest_of_three() {
-    let threshold = |metric, median_depth| {
-        SceneScale {
-            metric,
-            median_depth,
-        }
-        .still_threshold()
-    };
+    let threshold = |metric, median_depth| SceneScale { metric, median_depth }.still_threshold();
     assert_eq!(threshold(false, None), 1e-3);
     assert_eq!(threshold(true, None), 1e-2);
     assert!(close(threshold(true, Some(4.0)), 2e-2, 1e-15));
@@ -297,14 +258,7 @@ fn auc_is_the_area_under_the_recall() {
     let steps = 50_000;
     let area = (0..steps)
         .map(|k| 5.0 * (f64::from(k) + 0.5) / f64::from(steps))
-        .map(|x| {
-            errors
-                .pairs
-                .iter()
-                .filter(|pair| pair.pose_error_deg() <= x)
-                .count() as f64
-                / 10.0
-        })
+        .map(|x| errors.pairs.iter().filter(|pair| pair.pose_error_deg() <= x).count() as f64 / 10.0)
         .sum::<f64>()
         / f64::from(steps);
     assert!(close(errors.auc(5.0), area, 1e-4), "{area}");
@@ -316,40 +270,14 @@ fn a_summary_counts_all_windows() {
     let good = WindowErrors::new(&curve(1.0), &curve(1.0), scale());
     let double = WindowErrors::new(&curve(1.0), &curve(2.0), scale());
     let line = WindowErrors::new(&straight(1.0), &straight(3.0), scale());
-    let still = WindowErrors::new(
-        &WindowTrajectory::identity(),
-        &WindowTrajectory::identity(),
-        scale(),
-    );
-    let all = [
-        Some(good),
-        None,
-        Some(double),
-        Some(line),
-        Some(still),
-        None,
-    ];
+    let still = WindowErrors::new(&WindowTrajectory::identity(), &WindowTrajectory::identity(), scale());
+    let all = [Some(good), None, Some(double), Some(line), Some(still), None];
     let summary = Summary::new(&all, 7);
     assert_eq!((summary.windows, summary.parsed, summary.pairs), (6, 4, 16));
-    assert_eq!(
-        (
-            summary.still_pairs,
-            summary.still_windows,
-            summary.collinear_windows
-        ),
-        (4, 1, 2)
-    );
+    assert_eq!((summary.still_pairs, summary.still_windows, summary.collinear_windows), (4, 1, 2));
     assert_eq!((summary.rre_deg.count, summary.mag_log.count), (4, 3));
-    assert!(close(
-        summary.mag_log.mean.unwrap().value,
-        (2.0_f64.ln() + 3.0_f64.ln()) / 3.0,
-        1e-9
-    ));
-    assert!(close(
-        summary.mag_log.median.unwrap().value,
-        2.0_f64.ln(),
-        1e-9
-    ));
+    assert!(close(summary.mag_log.mean.unwrap().value, (2.0_f64.ln() + 3.0_f64.ln()) / 3.0, 1e-9));
+    assert!(close(summary.mag_log.median.unwrap().value, 2.0_f64.ln(), 1e-9));
     assert_eq!(summary.tde_within_15_share, Some(1.0));
     // Four perfect windows, two that did not parse.
     assert!(close(summary.auc_30.unwrap().value, 4.0 / 6.0, 1e-6));
@@ -360,10 +288,7 @@ fn a_summary_counts_all_windows() {
     assert!(mean(7).low <= mean(7).value && mean(7).value <= mean(7).high);
     // All of it is JSON, without NaN.
     let text = serde_json::to_string(&summary).unwrap();
-    assert!(
-        text.contains("\"windows\":6") && !text.contains("NaN"),
-        "{text}"
-    );
+    assert!(text.contains("\"windows\":6") && !text.contains("NaN"), "{text}");
 }
 
 #[test]
@@ -371,52 +296,22 @@ fn a_summary_of_nothing_has_no_numbers() {
     for errors in [vec![], vec![None, None]] {
         let summary = Summary::new(&errors, 0);
         assert_eq!((summary.windows, summary.parsed), (errors.len(), 0));
-        assert_eq!(
-            (
-                summary.rre_deg.count,
-                summary.rre_deg.mean,
-                summary.tde_within_15_share
-            ),
-            (0, None, None)
-        );
-        assert_eq!(
-            summary.auc_5.map(|auc| auc.value),
-            (!errors.is_empty()).then_some(0.0)
-        );
+        assert_eq!((summary.rre_deg.count, summary.rre_deg.mean, summary.tde_within_15_share), (0, None, None));
+        assert_eq!(summary.auc_5.map(|auc| auc.value), (!errors.is_empty()).then_some(0.0));
     }
 }
 
 #[test]
 fn trajectories_that_cannot_be_compared_are_errors() {
-    let poses: Vec<Transform<World, Camera>> = (0..6)
-        .map(|k| Transform::from_isometry(Isometry3::translation(f64::from(k), 0.0, 0.0)))
-        .collect();
+    let poses: Vec<Transform<World, Camera>> =
+        (0..6).map(|k| Transform::from_isometry(Isometry3::translation(f64::from(k), 0.0, 0.0))).collect();
     assert_eq!(ape_rmse(&poses, &poses, Alignment::None).unwrap(), 0.0);
-    assert!(matches!(
-        ape(&poses, &poses, Alignment::Se3),
-        Err(Error::Degenerate { .. })
-    ));
-    assert!(matches!(
-        ape(&poses, &poses[1..], Alignment::None),
-        Err(Error::Length { .. })
-    ));
-    assert!(matches!(
-        ape(&poses[..0], &poses[..0], Alignment::None),
-        Err(Error::TooFew { .. })
-    ));
+    assert!(matches!(ape(&poses, &poses, Alignment::Se3), Err(Error::Degenerate { .. })));
+    assert!(matches!(ape(&poses, &poses[1..], Alignment::None), Err(Error::Length { .. })));
+    assert!(matches!(ape(&poses[..0], &poses[..0], Alignment::None), Err(Error::TooFew { .. })));
     let pairs = Pairs::All { delta: 6 };
-    assert!(matches!(
-        rpe(&poses, &poses, Alignment::None, pairs),
-        Err(Error::TooFew {
-            expected: 7,
-            got: 6,
-            ..
-        })
-    ));
+    assert!(matches!(rpe(&poses, &poses, Alignment::None, pairs), Err(Error::TooFew { expected: 7, got: 6, .. })));
     let mut bad = poses.clone();
     bad[2] = Transform::from_isometry(Isometry3::translation(f64::NAN, 0.0, 0.0));
-    assert!(matches!(
-        ape(&poses, &bad, Alignment::None),
-        Err(Error::NotFinite { .. })
-    ));
+    assert!(matches!(ape(&poses, &bad, Alignment::None), Err(Error::NotFinite { .. })));
 }

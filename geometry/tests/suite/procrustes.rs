@@ -15,10 +15,7 @@ fn spread(points: &[Point3<f64>]) -> bool {
 }
 
 fn residual(motion: &Isometry3<f64>, from: &[Point3<f64>], to: &[Point3<f64>]) -> f64 {
-    from.iter()
-        .zip(to)
-        .map(|(a, b)| (motion * a - b).norm_squared())
-        .sum()
+    from.iter().zip(to).map(|(a, b)| (motion * a - b).norm_squared()).sum()
 }
 
 proptest! {
@@ -103,39 +100,15 @@ proptest! {
 
 #[test]
 fn what_does_not_determine_a_rotation_is_refused() {
-    let triangle = [
-        Point3::origin(),
-        Point3::new(1.0, 0.0, 0.0),
-        Point3::new(0.0, 1.0, 0.0),
-    ];
+    let triangle = [Point3::origin(), Point3::new(1.0, 0.0, 0.0), Point3::new(0.0, 1.0, 0.0)];
     assert!(kabsch(&triangle, &triangle).is_ok());
-    assert!(matches!(
-        kabsch(&triangle, &triangle[..2]),
-        Err(Error::Length {
-            expected: 3,
-            got: 2,
-            ..
-        })
-    ));
-    assert!(matches!(
-        kabsch(&triangle[..2], &triangle[..2]),
-        Err(Error::TooFew {
-            expected: 3,
-            got: 2,
-            ..
-        })
-    ));
+    assert!(matches!(kabsch(&triangle, &triangle[..2]), Err(Error::Length { expected: 3, got: 2, .. })));
+    assert!(matches!(kabsch(&triangle[..2], &triangle[..2]), Err(Error::TooFew { expected: 3, got: 2, .. })));
     assert!(matches!(kabsch(&[], &[]), Err(Error::TooFew { .. })));
     let mut bad = triangle;
     bad[1].y = f64::NAN;
-    assert!(matches!(
-        kabsch(&bad, &triangle),
-        Err(Error::NotFinite { .. })
-    ));
-    assert!(matches!(
-        kabsch(&triangle, &bad),
-        Err(Error::NotFinite { .. })
-    ));
+    assert!(matches!(kabsch(&bad, &triangle), Err(Error::NotFinite { .. })));
+    assert!(matches!(kabsch(&triangle, &bad), Err(Error::NotFinite { .. })));
     let same = [Point3::new(3.0, 0.1, 7.7); 5];
     assert!(matches!(kabsch(&same, &same), Err(Error::Degenerate { got, .. }) if got == 0.0));
 }

@@ -11,10 +11,7 @@ fn scale() -> SceneScale {
 }
 
 fn stated(window: &WindowTrajectory) -> [RawPose; WINDOW] {
-    window.anchor_from_camera.map(|pose| RawPose {
-        rotation: pose.rotation_matrix(),
-        translation: pose.translation(),
-    })
+    window.anchor_from_camera.map(|pose| RawPose { rotation: pose.rotation_matrix(), translation: pose.translation() })
 }
 
 proptest! {
@@ -48,25 +45,17 @@ proptest! {
 #[test]
 fn a_parse_failure_replaces_the_sum() {
     let reward = Reward::new(None, &WindowTrajectory::identity(), scale());
-    assert_eq!(
-        (reward.total, reward.format, PARSE_FAILURE),
-        (-1.0, 0.0, -1.0)
-    );
+    assert_eq!((reward.total, reward.format, PARSE_FAILURE), (-1.0, 0.0, -1.0));
 }
 
 #[test]
 fn poses_without_a_rotation_earn_the_format_alone() {
     let truth = WindowTrajectory::identity();
-    for (rotation, x) in [
-        (Matrix3::zeros(), 0.0),
-        (Matrix3::repeat(f64::NAN), 0.0),
-        (Matrix3::identity(), f64::INFINITY),
-    ] {
+    for (rotation, x) in
+        [(Matrix3::zeros(), 0.0), (Matrix3::repeat(f64::NAN), 0.0), (Matrix3::identity(), f64::INFINITY)]
+    {
         let mut answer = stated(&truth);
-        answer[3] = RawPose {
-            rotation,
-            translation: Vector3::new(x, 0.0, 0.0),
-        };
+        answer[3] = RawPose { rotation, translation: Vector3::new(x, 0.0, 0.0) };
         let reward = Reward::new(Some(&answer), &truth, scale());
         assert!((reward.total - 0.2).abs() < 1e-12, "{reward:?}");
     }

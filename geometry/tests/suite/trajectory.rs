@@ -2,8 +2,7 @@
 
 use crate::common::{distance, isometry, transform, window};
 use geometry::{
-    Anchor, Camera, Error, Odometry, Outcome, Stamp, Stamped, Transform, WINDOW, WindowTrajectory,
-    World, tum,
+    Anchor, Camera, Error, Odometry, Outcome, Stamp, Stamped, Transform, WINDOW, WindowTrajectory, World, tum,
 };
 use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
 use proptest::prelude::*;
@@ -15,14 +14,8 @@ fn stamp(frame: usize) -> Stamp {
 }
 
 /// The exact window over these frames of a track.
-fn cut(
-    track: &[Transform<World, Camera>],
-    frames: [usize; WINDOW],
-) -> ([Stamp; WINDOW], WindowTrajectory) {
-    (
-        frames.map(stamp),
-        WindowTrajectory::from_world(&frames.map(|frame| track[frame])),
-    )
+fn cut(track: &[Transform<World, Camera>], frames: [usize; WINDOW]) -> ([Stamp; WINDOW], WindowTrajectory) {
+    (frames.map(stamp), WindowTrajectory::from_world(&frames.map(|frame| track[frame])))
 }
 
 fn track(length: usize) -> impl Strategy<Value = Vec<Transform<World, Camera>>> {
@@ -30,10 +23,7 @@ fn track(length: usize) -> impl Strategy<Value = Vec<Transform<World, Camera>>> 
 }
 
 /// The largest distance of a published pose to the track seen from its first camera.
-fn deviation(
-    poses: &[Stamped<Transform<geometry::Odom, Camera>>],
-    track: &[Transform<World, Camera>],
-) -> f64 {
+fn deviation(poses: &[Stamped<Transform<geometry::Odom, Camera>>], track: &[Transform<World, Camera>]) -> f64 {
     poses
         .iter()
         .enumerate()
@@ -165,32 +155,18 @@ fn a_window_without_overlap_starts_a_segment_at_the_last_pose() {
     let mut odometry = Odometry::new();
     odometry.push(&[0, 1, 2, 3, 4].map(stamp), &straight(1.0));
     let push = odometry.push(&[10, 11, 12, 13, 14].map(stamp), &straight(0.5));
-    assert_eq!(
-        push.outcome,
-        Outcome::NewSegment {
-            gap_nanos: 6 * STEP_NANOS
-        }
-    );
+    assert_eq!(push.outcome, Outcome::NewSegment { gap_nanos: 6 * STEP_NANOS });
     assert_eq!(push.reset_counter, 1);
-    let z: Vec<f64> = push
-        .poses
-        .iter()
-        .map(|pose| pose.value.translation().z)
-        .collect();
+    let z: Vec<f64> = push.poses.iter().map(|pose| pose.value.translation().z).collect();
     assert_eq!(z, [4.0, 4.5, 5.0, 5.5, 6.0]);
     // Interleaved: the latest frame that is not after the last pose is put at it.
     let push = odometry.push(
-        &[stamp(11), stamp(12), stamp(13), stamp(14), stamp(15)]
-            .map(|s| Stamp::from_nanos(s.nanos - 7)),
+        &[stamp(11), stamp(12), stamp(13), stamp(14), stamp(15)].map(|s| Stamp::from_nanos(s.nanos - 7)),
         &straight(1.0),
     );
     assert!(matches!(push.outcome, Outcome::NewSegment { gap_nanos } if gap_nanos < 0));
     assert_eq!(push.reset_counter, 2);
-    let z: Vec<f64> = push
-        .poses
-        .iter()
-        .map(|pose| pose.value.translation().z)
-        .collect();
+    let z: Vec<f64> = push.poses.iter().map(|pose| pose.value.translation().z).collect();
     assert_eq!(z, [7.0]);
 }
 
@@ -202,13 +178,7 @@ fn stamps_that_go_back_are_reported_and_change_nothing() {
     for frames in [[3, 4, 5, 6, 7], [0, 1, 2, 3, 4]] {
         let push = odometry.push(&frames.map(stamp), &straight(2.0));
         assert_eq!(push.poses, []);
-        assert_eq!(
-            push.outcome,
-            Outcome::StampsWentBack {
-                last: stamp(7),
-                got: stamp(frames[4])
-            }
-        );
+        assert_eq!(push.outcome, Outcome::StampsWentBack { last: stamp(7), got: stamp(frames[4]) });
     }
     for (frames, index) in [([8, 9, 9, 10, 11], 2), ([8, 9, 10, 12, 11], 4)] {
         let push = odometry.push(&frames.map(stamp), &straight(2.0));
@@ -216,13 +186,9 @@ fn stamps_that_go_back_are_reported_and_change_nothing() {
         assert_eq!(push.outcome, Outcome::StampsNotIncreasing { index });
     }
     let mut bad = straight(1.0);
-    bad.anchor_from_camera[2] =
-        Transform::from_isometry(Isometry3::translation(f64::NAN, 0.0, 0.0));
+    bad.anchor_from_camera[2] = Transform::from_isometry(Isometry3::translation(f64::NAN, 0.0, 0.0));
     let push = odometry.push(&[7, 8, 9, 10, 11].map(stamp), &bad);
-    assert_eq!(
-        (push.poses.len(), push.outcome),
-        (0, Outcome::NotFinite { index: 2 })
-    );
+    assert_eq!((push.poses.len(), push.outcome), (0, Outcome::NotFinite { index: 2 }));
     assert_eq!(*odometry.last().unwrap(), before);
     assert_eq!(odometry.reset_counter(), 0);
 }
@@ -232,12 +198,7 @@ fn disagreement_is_measured() {
     let mut odometry = Odometry::new();
     odometry.push(&[0, 1, 2, 3, 4].map(stamp), &straight(1.0));
     let push = odometry.push(&[1, 2, 3, 4, 5].map(stamp), &straight(1.5));
-    let Outcome::Continued {
-        disagreement: Some(disagreement),
-        overlap: 4,
-        ..
-    } = push.outcome
-    else {
+    let Outcome::Continued { disagreement: Some(disagreement), overlap: 4, .. } = push.outcome else {
         panic!("{:?}", push.outcome);
     };
     // Frame 1 is three steps before the common frame 4: 3.0 in one window, 4.5 in the other.
@@ -251,10 +212,7 @@ fn reset_starts_again_at_the_origin() {
     odometry.push(&[3, 4, 5, 6, 7].map(stamp), &straight(1.0));
     odometry.reset();
     let push = odometry.push(&[0, 1, 2, 3, 4].map(stamp), &straight(1.0));
-    assert_eq!(
-        (push.outcome, push.reset_counter, push.poses.len()),
-        (Outcome::Started, 1, 5)
-    );
+    assert_eq!((push.outcome, push.reset_counter, push.poses.len()), (Outcome::Started, 1, 5));
     assert_eq!(push.poses[0].value, Transform::identity());
 }
 
@@ -268,14 +226,10 @@ fn a_window_starts_with_the_identity() {
     assert_eq!(near(1e-7).unwrap(), straight(1.0));
     assert!(matches!(near(1e-5), Err(Error::NotAnchored { got, .. }) if got == 1e-5));
     assert!(matches!(near(f64::NAN), Err(Error::NotFinite { .. })));
-    let turned: Transform<Anchor, Camera> =
-        Transform::from_isometry(Isometry3::rotation(Vector3::x() * 1e-5));
+    let turned: Transform<Anchor, Camera> = Transform::from_isometry(Isometry3::rotation(Vector3::x() * 1e-5));
     let mut poses = straight(1.0).anchor_from_camera;
     poses[0] = turned;
-    assert!(matches!(
-        WindowTrajectory::new(poses),
-        Err(Error::NotAnchored { .. })
-    ));
+    assert!(matches!(WindowTrajectory::new(poses), Err(Error::NotAnchored { .. })));
 }
 
 #[test]
@@ -305,43 +259,16 @@ fn tum_stamps_are_read_as_decimals() {
 #[test]
 fn tum_errors_name_file_and_line() {
     for (line, expected) in [
-        (
-            "1 0 0 0 0 0 0",
-            "a.tum:3: expected 8 numbers: timestamp tx ty tz qx qy qz qw, got 7 words",
-        ),
-        (
-            "1 0 0 0 0 0 0 1 9",
-            "a.tum:3: expected 8 numbers: timestamp tx ty tz qx qy qz qw, got 9 words",
-        ),
-        (
-            "x 0 0 0 0 0 0 1",
-            "a.tum:3: expected a timestamp in seconds, got x",
-        ),
-        (
-            ". 0 0 0 0 0 0 1",
-            "a.tum:3: expected a timestamp in seconds, got .",
-        ),
-        (
-            "nan 0 0 0 0 0 0 1",
-            "a.tum:3: expected a timestamp in seconds, got nan",
-        ),
-        (
-            "1e20 0 0 0 0 0 0 1",
-            "a.tum:3: expected a timestamp in seconds, got 1e20",
-        ),
-        (
-            "1e999999999 0 0 0 0 0 0 1",
-            "a.tum:3: expected a timestamp in seconds, got 1e999999999",
-        ),
+        ("1 0 0 0 0 0 0", "a.tum:3: expected 8 numbers: timestamp tx ty tz qx qy qz qw, got 7 words"),
+        ("1 0 0 0 0 0 0 1 9", "a.tum:3: expected 8 numbers: timestamp tx ty tz qx qy qz qw, got 9 words"),
+        ("x 0 0 0 0 0 0 1", "a.tum:3: expected a timestamp in seconds, got x"),
+        (". 0 0 0 0 0 0 1", "a.tum:3: expected a timestamp in seconds, got ."),
+        ("nan 0 0 0 0 0 0 1", "a.tum:3: expected a timestamp in seconds, got nan"),
+        ("1e20 0 0 0 0 0 0 1", "a.tum:3: expected a timestamp in seconds, got 1e20"),
+        ("1e999999999 0 0 0 0 0 0 1", "a.tum:3: expected a timestamp in seconds, got 1e999999999"),
         ("1 0 0 z 0 0 0 1", "a.tum:3: expected a number, got z"),
-        (
-            "1 0 0 nan 0 0 0 1",
-            "a.tum:3: expected a pose, got translation: expected finite numbers, got NaN",
-        ),
-        (
-            "1 0 0 0 0 0 0 0",
-            "a.tum:3: expected a pose, got quaternion: expected a norm within 0.01 of 1, got 0",
-        ),
+        ("1 0 0 nan 0 0 0 1", "a.tum:3: expected a pose, got translation: expected finite numbers, got NaN"),
+        ("1 0 0 0 0 0 0 0", "a.tum:3: expected a pose, got quaternion: expected a norm within 0.01 of 1, got 0"),
     ] {
         let text = format!("# stamps\n0 0 0 0 0 0 0 1 # a comment\n{line}\n");
         let error = tum::parse::<World, Camera>(&text, "a.tum").unwrap_err();
@@ -354,21 +281,9 @@ fn tum_files_are_written_and_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.tum");
     let error = tum::read::<World, Camera>(&path).unwrap_err();
-    assert!(
-        matches!(&error, Error::Io { action: "read", path: got, .. } if *got == path),
-        "{error}"
-    );
-    let poses = [Stamped {
-        stamp: stamp(3),
-        value: Transform::<World, Camera>::identity(),
-    }];
+    assert!(matches!(&error, Error::Io { action: "read", path: got, .. } if *got == path), "{error}");
+    let poses = [Stamped { stamp: stamp(3), value: Transform::<World, Camera>::identity() }];
     tum::write(&path, &poses).unwrap();
     assert_eq!(tum::read::<World, Camera>(&path).unwrap(), poses);
-    assert!(matches!(
-        tum::write(folder.path(), &poses),
-        Err(Error::Io {
-            action: "write",
-            ..
-        })
-    ));
+    assert!(matches!(tum::write(folder.path(), &poses), Err(Error::Io { action: "write", .. })));
 }

@@ -79,10 +79,7 @@ fn quaternion_orders_are_what_they_say() {
         Transform::from_matrix_row_major(&quarter_turn).unwrap(),
     ] {
         let moved = pose.transform_point(&Point3::new(1.0, 0.0, 0.0));
-        assert!(
-            (moved - Point3::new(1.0, 3.0, 3.0)).norm() < 1e-12,
-            "{pose:?}"
-        );
+        assert!((moved - Point3::new(1.0, 3.0, 3.0)).norm() < 1e-12, "{pose:?}");
         assert!((pose.to_xyzw()[2].abs() - half).abs() < 1e-12);
     }
 }
@@ -90,24 +87,14 @@ fn quaternion_orders_are_what_they_say() {
 #[test]
 fn what_is_no_rotation_is_refused() {
     let t = Vector3::zeros();
-    let check =
-        |matrix: Matrix3<f64>| Transform::<World, Camera>::from_rotation_translation(&matrix, &t);
+    let check = |matrix: Matrix3<f64>| Transform::<World, Camera>::from_rotation_translation(&matrix, &t);
     // Norm of R^T R - I for (1 + e) I is about 2 sqrt(3) e.
     assert!(check(Matrix3::identity() * 1.0028).is_ok());
-    assert!(matches!(
-        check(Matrix3::identity() * 1.003),
-        Err(Error::NotRotation { .. })
-    ));
+    assert!(matches!(check(Matrix3::identity() * 1.003), Err(Error::NotRotation { .. })));
     let mirror = Matrix3::from_diagonal(&Vector3::new(1.0, 1.0, -1.0));
     assert!(matches!(check(mirror), Err(Error::NotRotation { got, .. }) if got == -1.0));
-    assert!(matches!(
-        check(Matrix3::zeros()),
-        Err(Error::NotRotation { .. })
-    ));
-    assert!(matches!(
-        check(Matrix3::repeat(f64::NAN)),
-        Err(Error::NotFinite { .. })
-    ));
+    assert!(matches!(check(Matrix3::zeros()), Err(Error::NotRotation { .. })));
+    assert!(matches!(check(Matrix3::repeat(f64::NAN)), Err(Error::NotFinite { .. })));
     let far = Vector3::new(0.0, f64::INFINITY, 0.0);
     assert!(matches!(
         Transform::<World, Camera>::from_rotation_translation(&Matrix3::identity(), &far),
@@ -129,12 +116,8 @@ fn what_is_no_rotation_is_refused() {
 #[test]
 fn a_rounded_matrix_becomes_the_nearest_rotation() {
     let rotation = UnitQuaternion::from_euler_angles(0.3, -0.2, 1.0);
-    let rounded = rotation
-        .to_rotation_matrix()
-        .matrix()
-        .map(|x: f64| (x * 1e3).round() / 1e3);
-    let pose =
-        Transform::<World, Camera>::from_rotation_translation(&rounded, &Vector3::zeros()).unwrap();
+    let rounded = rotation.to_rotation_matrix().matrix().map(|x: f64| (x * 1e3).round() / 1e3);
+    let pose = Transform::<World, Camera>::from_rotation_translation(&rounded, &Vector3::zeros()).unwrap();
     assert!(pose.rotation().angle_to(&rotation) < 1e-3);
     let r = pose.rotation_matrix();
     assert!((r.transpose() * r - Matrix3::identity()).norm() < 1e-14);

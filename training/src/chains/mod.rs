@@ -143,9 +143,8 @@ fn follow(
 /// Farthest-point choice over pixels and inverse depth, so that the five are neither in a heap nor in one plane.
 fn spread(candidates: &[Track]) -> Option<[Track; POINTS]> {
     let feature = |t: &Track| [t.pixels[0].x / 100.0, t.pixels[0].y / 100.0, 1.0 / t.depths[0]];
-    let distance = |a: &Track, b: &Track| -> f64 {
-        feature(a).iter().zip(feature(b)).map(|(a, b)| (a - b) * (a - b)).sum()
-    };
+    let distance =
+        |a: &Track, b: &Track| -> f64 { feature(a).iter().zip(feature(b)).map(|(a, b)| (a - b) * (a - b)).sum() };
     let mut chosen: Vec<&Track> = vec![candidates.first()?];
     while chosen.len() < POINTS {
         let gap = |t: &Track| chosen.iter().map(|c| distance(c, t)).fold(f64::INFINITY, f64::min);

@@ -55,14 +55,8 @@ impl Sequence {
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, Error> {
         let directory = directory.as_ref().to_path_buf();
         let path = directory.join("sequence.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
-            path: path.clone(),
-            source,
-        })?;
-        let raw = parse(&text).map_err(|source| Error::Json {
-            path: path.clone(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        let raw = parse(&text).map_err(|source| Error::Json { path: path.clone(), source })?;
         let field = |field, expected: &str, got: String| Error::Field {
             path: path.clone(),
             field,
@@ -71,18 +65,10 @@ impl Sequence {
         };
 
         if raw.pose_convention != "camera_to_world" {
-            return Err(field(
-                "pose_convention",
-                "camera_to_world",
-                raw.pose_convention,
-            ));
+            return Err(field("pose_convention", "camera_to_world", raw.pose_convention));
         }
         if !raw.camera_axes.starts_with("opencv") {
-            return Err(field(
-                "camera_axes",
-                "opencv (x right, y down, z forward)",
-                raw.camera_axes,
-            ));
+            return Err(field("camera_axes", "opencv (x right, y down, z forward)", raw.camera_axes));
         }
         if raw.num_frames != raw.poses.len() {
             return Err(field(
@@ -92,26 +78,16 @@ impl Sequence {
             ));
         }
         let RawIntrinsics { fx, fy, cx, cy } = raw.intrinsics;
-        let intrinsics =
-            Intrinsics::new(fx, fy, cx, cy, raw.width, raw.height).map_err(|source| {
-                Error::Intrinsics {
-                    path: path.clone(),
-                    source,
-                }
-            })?;
+        let intrinsics = Intrinsics::new(fx, fy, cx, cy, raw.width, raw.height)
+            .map_err(|source| Error::Intrinsics { path: path.clone(), source })?;
         let world_from_camera = raw
             .poses
             .iter()
             .enumerate()
             .map(|(index, pose)| {
                 let numbers: Vec<f64> = pose.iter().map(|x| x.unwrap_or(f64::NAN)).collect();
-                let matrix = <&[f64; 16]>::try_from(numbers.as_slice()).map_err(|_| {
-                    field(
-                        "poses",
-                        "16 numbers a pose",
-                        format!("{} in pose {index}", numbers.len()),
-                    )
-                })?;
+                let matrix = <&[f64; 16]>::try_from(numbers.as_slice())
+                    .map_err(|_| field("poses", "16 numbers a pose", format!("{} in pose {index}", numbers.len())))?;
                 Transform::from_matrix_row_major(matrix).map_err(|source| Error::Pose {
                     path: path.clone(),
                     index,
@@ -120,12 +96,9 @@ impl Sequence {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let stamps = match &raw.timestamps {
-            None => (0..raw.num_frames as i64)
-                .map(|i| Stamp::from_nanos(i * DEFAULT_STEP_NANOS))
-                .collect(),
+            None => (0..raw.num_frames as i64).map(|i| Stamp::from_nanos(i * DEFAULT_STEP_NANOS)).collect(),
             Some(seconds) => {
-                let rising = seconds.windows(2).all(|pair| pair[0] < pair[1])
-                    && seconds.iter().all(|s| s.is_finite());
+                let rising = seconds.windows(2).all(|pair| pair[0] < pair[1]) && seconds.iter().all(|s| s.is_finite());
                 if seconds.len() != raw.num_frames || !rising {
                     return Err(field(
                         "timestamps",
@@ -133,24 +106,11 @@ impl Sequence {
                         format!("{} times, rising: {rising}", seconds.len()),
                     ));
                 }
-                seconds
-                    .iter()
-                    .map(|&s| Stamp::from_seconds_f64(s))
-                    .collect()
+                seconds.iter().map(|&s| Stamp::from_seconds_f64(s)).collect()
             }
         };
-        let images = (0..raw.num_frames)
-            .map(|index| frame_path(&directory, index))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            directory,
-            name: raw.name,
-            intrinsics,
-            metric: raw.metric,
-            world_from_camera,
-            stamps,
-            images,
-        })
+        let images = (0..raw.num_frames).map(|index| frame_path(&directory, index)).collect::<Result<_, _>>()?;
+        Ok(Self { directory, name: raw.name, intrinsics, metric: raw.metric, world_from_camera, stamps, images })
     }
 
     /// The folder that was opened.
@@ -193,11 +153,7 @@ impl Sequence {
 
     /// Frame numbers of every window whose frames are `stride` apart; none where `stride` is 0.
     pub fn windows(&self, stride: usize) -> impl Iterator<Item = [usize; WINDOW]> + use<> {
-        let count = if stride == 0 {
-            0
-        } else {
-            self.frames().saturating_sub((WINDOW - 1) * stride)
-        };
+        let count = if stride == 0 { 0 } else { self.frames().saturating_sub((WINDOW - 1) * stride) };
         (0..count).map(move |first| std::array::from_fn(|i| first + i * stride))
     }
 
@@ -209,19 +165,10 @@ impl Sequence {
     pub fn load_image(&self, index: usize) -> Result<RgbImage, Error> {
         self.check(index)?;
         let path = &self.images[index];
-        let bytes = std::fs::read(path).map_err(|source| Error::Io {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.clone(), source })?;
         // The decoder fills what is missing of a JPEG with grey, without a word.
         let jpeg = bytes.starts_with(&[0xFF, 0xD8]);
-        if jpeg
-            && !bytes
-                .windows(2)
-                .rev()
-                .take(4096)
-                .any(|pair| pair == [0xFF, 0xD9])
-        {
+        if jpeg && !bytes.windows(2).rev().take(4096).any(|pair| pair == [0xFF, 0xD9]) {
             let expected = "a JPEG with an end marker".to_owned();
             return Err(Error::Frame {
                 path: path.clone(),
@@ -231,11 +178,7 @@ impl Sequence {
             });
         }
         let image = image::load_from_memory(&bytes)
-            .map_err(|source| Error::Image {
-                path: path.clone(),
-                index,
-                source,
-            })?
+            .map_err(|source| Error::Image { path: path.clone(), index, source })?
             .into_rgb8();
         self.check_size(path, index, image.dimensions())?;
         Ok(image)
@@ -254,39 +197,21 @@ impl Sequence {
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Io { path, source }),
         };
-        let image = image::load_from_memory(&bytes).map_err(|source| Error::Image {
-            path: path.clone(),
-            index,
-            source,
-        })?;
+        let image =
+            image::load_from_memory(&bytes).map_err(|source| Error::Image { path: path.clone(), index, source })?;
         let image::DynamicImage::ImageLuma16(steps) = image else {
             let got = format!("{:?}", image.color());
-            return Err(Error::Frame {
-                path,
-                index,
-                expected: "16-bit grey".to_owned(),
-                got,
-            });
+            return Err(Error::Frame { path, index, expected: "16-bit grey".to_owned(), got });
         };
         self.check_size(&path, index, steps.dimensions())?;
-        Ok(Some(
-            steps
-                .into_raw()
-                .into_iter()
-                .map(|step| f32::from(step) * METRES_PER_STEP)
-                .collect(),
-        ))
+        Ok(Some(steps.into_raw().into_iter().map(|step| f32::from(step) * METRES_PER_STEP).collect()))
     }
 
     fn check(&self, index: usize) -> Result<(), Error> {
         if index < self.frames() {
             return Ok(());
         }
-        Err(Error::Index {
-            path: self.directory.clone(),
-            expected: self.frames() as u64,
-            got: index as u64,
-        })
+        Err(Error::Index { path: self.directory.clone(), expected: self.frames() as u64, got: index as u64 })
     }
 
     fn check_size(&self, path: &Path, index: usize, got: (u32, u32)) -> Result<(), Error> {
@@ -295,22 +220,14 @@ impl Sequence {
             return Ok(());
         }
         let text = |size: (u32, u32)| format!("{} x {} pixels", size.0, size.1);
-        Err(Error::Frame {
-            path: path.to_path_buf(),
-            index,
-            expected: text(expected),
-            got: text(got),
-        })
+        Err(Error::Frame { path: path.to_path_buf(), index, expected: text(expected), got: text(got) })
     }
 }
 
 /// Python writes NaN and Infinity into JSON. They become nulls, so that the error can name the pose.
 fn parse(text: &str) -> Result<Raw, serde_json::Error> {
     serde_json::from_str(text).or_else(|error| {
-        let repaired = text
-            .replace("-Infinity", "null")
-            .replace("Infinity", "null")
-            .replace("NaN", "null");
+        let repaired = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
         serde_json::from_str(&repaired).map_err(|_| error)
     })
 }

@@ -12,25 +12,14 @@ fn written(directory: &Path, change: impl FnOnce(&mut Value)) -> synth::SynthSeq
     std::fs::create_dir_all(directory.join("depth")).unwrap();
     for (i, image) in film.images.iter().enumerate() {
         let extension = if i % 2 == 0 { "png" } else { "jpg" };
-        image
-            .save(directory.join(format!("frames/{i:06}.{extension}")))
-            .unwrap();
-        let steps = film.depth[i]
-            .iter()
-            .map(|d| (d * 1000.0).round() as u16)
-            .collect();
+        image.save(directory.join(format!("frames/{i:06}.{extension}"))).unwrap();
+        let steps = film.depth[i].iter().map(|d| (d * 1000.0).round() as u16).collect();
         let steps: image::ImageBuffer<image::Luma<u16>, Vec<u16>> =
             image::ImageBuffer::from_raw(64, 48, steps).unwrap();
-        steps
-            .save(directory.join(format!("depth/{i:06}.png")))
-            .unwrap();
+        steps.save(directory.join(format!("depth/{i:06}.png"))).unwrap();
     }
     let k = film.intrinsics;
-    let poses: Vec<_> = film
-        .world_from_camera
-        .iter()
-        .map(|pose| pose.to_matrix_row_major().to_vec())
-        .collect();
+    let poses: Vec<_> = film.world_from_camera.iter().map(|pose| pose.to_matrix_row_major().to_vec()).collect();
     let mut text = json!({
         "name": "film", "width": 64, "height": 48, "metric": true, "num_frames": 7, "timestamps": null,
         "intrinsics": {"fx": k.fx, "fy": k.fy, "cx": k.cx, "cy": k.cy},
@@ -56,47 +45,23 @@ fn what_was_written_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let film = written(directory.path(), |_| ());
     let sequence = Sequence::open(directory.path()).unwrap();
-    assert_eq!(
-        (sequence.frames(), sequence.name(), sequence.metric()),
-        (7, "film", true)
-    );
+    assert_eq!((sequence.frames(), sequence.name(), sequence.metric()), (7, "film", true));
     assert_eq!(sequence.stamps()[3].nanos, 300_000_000);
     assert_eq!(sequence.load_image(2).unwrap(), film.images[2]);
     for i in 0..7 {
-        let (got, expected) = (
-            sequence.world_from_camera(i).unwrap(),
-            film.world_from_camera[i],
-        );
+        let (got, expected) = (sequence.world_from_camera(i).unwrap(), film.world_from_camera[i]);
         assert!((got.translation() - expected.translation()).norm() < 1e-12);
         assert!(got.rotation().angle_to(&expected.rotation()) < 1e-9);
     }
     let depth = sequence.load_depth(4).unwrap().unwrap();
-    assert!(
-        depth
-            .iter()
-            .zip(&film.depth[4])
-            .all(|(a, b)| (a - b).abs() <= 5.1e-4)
-    );
-    assert_eq!(
-        sequence.windows(1).collect::<Vec<_>>(),
-        [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [2, 3, 4, 5, 6]]
-    );
+    assert!(depth.iter().zip(&film.depth[4]).all(|(a, b)| (a - b).abs() <= 5.1e-4));
+    assert_eq!(sequence.windows(1).collect::<Vec<_>>(), [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [2, 3, 4, 5, 6]]);
     assert_eq!(sequence.windows(2).count() + sequence.windows(0).count(), 0);
-    assert!(matches!(
-        sequence.load_image(7),
-        Err(Error::Index {
-            expected: 7,
-            got: 7,
-            ..
-        })
-    ));
+    assert!(matches!(sequence.load_image(7), Err(Error::Index { expected: 7, got: 7, .. })));
 
     let source = parse_source(&format!("{},every=2", directory.path().display())).unwrap();
     let sample = source.sample(1).unwrap();
-    assert_eq!(
-        (source.len(), sample.id.as_str(), sample.frame_indices),
-        (2, "film-s1-2", [2, 3, 4, 5, 6])
-    );
+    assert_eq!((source.len(), sample.id.as_str(), sample.frame_indices), (2, "film-s1-2", [2, 3, 4, 5, 6]));
     let anchored = film.world_from_camera[2].inverse() * film.world_from_camera[6];
     let moved = sample.ground_truth.anchor_from_camera[4].translation() - anchored.translation();
     assert!(moved.norm() < 1e-9 && sample.depth.is_some() && sample.median_depth.is_some());
@@ -105,17 +70,9 @@ fn what_was_written_is_read() {
 #[test]
 fn timestamps_are_taken_and_checked() {
     let directory = tempfile::tempdir().unwrap();
-    written(directory.path(), |json| {
-        json["timestamps"] = json!([1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0])
-    });
-    assert_eq!(
-        Sequence::open(directory.path()).unwrap().stamps()[1].nanos,
-        1_500_000_000
-    );
-    assert!(
-        error_of(|json| json["timestamps"] = json!([1.0, 1.0, 2.0, 2.5, 3.0, 3.5, 4.0]))
-            .contains("timestamps")
-    );
+    written(directory.path(), |json| json["timestamps"] = json!([1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]));
+    assert_eq!(Sequence::open(directory.path()).unwrap().stamps()[1].nanos, 1_500_000_000);
+    assert!(error_of(|json| json["timestamps"] = json!([1.0, 1.0, 2.0, 2.5, 3.0, 3.5, 4.0])).contains("timestamps"));
     assert!(error_of(|json| json["timestamps"] = json!([1.0])).contains("1 times"));
 }
 
@@ -130,10 +87,7 @@ fn bad_poses_name_the_file_and_the_frame() {
     let count = error_of(|json| json["num_frames"] = json!(8));
     assert!(count.contains("8 with 7 poses"), "{count}");
     assert!(error_of(|json| json["intrinsics"]["fx"] = json!(0.0)).contains("fx"));
-    assert!(
-        error_of(|json| json["pose_convention"] = json!("world_to_camera"))
-            .contains("expected camera_to_world")
-    );
+    assert!(error_of(|json| json["pose_convention"] = json!("world_to_camera")).contains("expected camera_to_world"));
     assert!(error_of(|json| json["metric"] = json!("yes")).contains("boolean"));
 }
 
@@ -142,9 +96,7 @@ fn a_nan_as_python_writes_it_is_found() {
     let directory = tempfile::tempdir().unwrap();
     written(directory.path(), |json| json["poses"][6][3] = json!("HERE"));
     let path = directory.path().join("sequence.json");
-    let text = std::fs::read_to_string(&path)
-        .unwrap()
-        .replace("\"HERE\"", "NaN");
+    let text = std::fs::read_to_string(&path).unwrap().replace("\"HERE\"", "NaN");
     std::fs::write(&path, text).unwrap();
     let error = Sequence::open(directory.path()).unwrap_err();
     assert!(matches!(error, Error::Pose { index: 6, .. }), "{error}");
@@ -159,56 +111,23 @@ fn bad_images_name_the_file_and_the_frame() {
         let bytes = std::fs::read(frames.join(name)).unwrap();
         std::fs::write(frames.join(name), &bytes[..bytes.len() * 2 / 3]).unwrap();
     }
-    RgbImage::new(10, 10)
-        .save(frames.join("000004.png"))
-        .unwrap();
+    RgbImage::new(10, 10).save(frames.join("000004.png")).unwrap();
     let sequence = Sequence::open(directory.path()).unwrap();
     for (index, name) in [(1, "000001.jpg"), (2, "000002.png"), (4, "000004.png")] {
         let text = sequence.load_image(index).unwrap_err().to_string();
-        assert!(
-            text.contains(name) && text.contains(&format!("frame {index}")),
-            "{text}"
-        );
+        assert!(text.contains(name) && text.contains(&format!("frame {index}")), "{text}");
     }
     std::fs::remove_file(frames.join("000003.jpg")).unwrap();
-    assert!(matches!(
-        Sequence::open(directory.path()),
-        Err(Error::MissingFrame { index: 3, .. })
-    ));
+    assert!(matches!(Sequence::open(directory.path()), Err(Error::MissingFrame { index: 3, .. })));
 }
 
 #[test]
 fn sources_parse_or_say_what_is_wrong() {
     let source = parse_source("synth:seed=9001,windows=500").unwrap();
-    assert!(matches!(
-        source,
-        WindowSource::Synth {
-            seed: 9001,
-            windows: 500,
-            size: (320, 240),
-            ..
-        }
-    ));
-    let sample = parse_source("synth:seed=1,windows=2,size=64x48")
-        .unwrap()
-        .sample(1)
-        .unwrap();
-    assert_eq!(
-        (
-            sample.id.as_str(),
-            sample.images[0].dimensions(),
-            sample.metric
-        ),
-        ("synth-1-1", (64, 48), true)
-    );
-    assert!(matches!(
-        source.sample(500),
-        Err(Error::Index {
-            expected: 500,
-            got: 500,
-            ..
-        })
-    ));
+    assert!(matches!(source, WindowSource::Synth { seed: 9001, windows: 500, size: (320, 240), .. }));
+    let sample = parse_source("synth:seed=1,windows=2,size=64x48").unwrap().sample(1).unwrap();
+    assert_eq!((sample.id.as_str(), sample.images[0].dimensions(), sample.metric), ("synth-1-1", (64, 48), true));
+    assert!(matches!(source.sample(500), Err(Error::Index { expected: 500, got: 500, .. })));
     for (spec, part) in [
         ("synth:seed=x,windows=5", "seed"),
         ("synth:seed=1", "windows=N"),
@@ -232,9 +151,7 @@ fn shared_sequences_open() {
         return;
     }
     let source = WindowSource::recorded(&root, 1, 1).unwrap();
-    let WindowSource::Recorded { sequences, .. } = &source else {
-        panic!("not recorded")
-    };
+    let WindowSource::Recorded { sequences, .. } = &source else { panic!("not recorded") };
     assert!(sequences.len() >= 2 && source.len() > 100);
     let sample = source.sample(0).unwrap();
     assert_eq!(sample.images[0].width(), sample.intrinsics.width);

@@ -65,11 +65,7 @@ pub enum WindowSource {
 /// # Errors
 /// [`Error::Spec`], and those of [`Sequence::open`].
 pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
-    let wrong = |expected, got: &str| Error::Spec {
-        spec: spec.to_owned(),
-        expected,
-        got: got.to_owned(),
-    };
+    let wrong = |expected, got: &str| Error::Spec { spec: spec.to_owned(), expected, got: got.to_owned() };
     let mut parts = spec.split(',').map(str::trim);
     let first = parts.next().unwrap_or_default();
     if let Some(synth) = first.strip_prefix("synth:") {
@@ -85,44 +81,26 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
                     windows = Some(number.map_err(|_| wrong("a whole number for windows", value))?);
                 }
                 Some(("size", value)) => {
-                    let sides = value
-                        .split_once('x')
-                        .and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-                    let good =
-                        |&(w, h): &(u32, u32)| (8..=4096).contains(&w) && (8..=4096).contains(&h);
-                    size = sides
-                        .filter(good)
-                        .ok_or_else(|| wrong("WIDTHxHEIGHT, each 8 to 4096", value))?;
+                    let sides = value.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+                    let good = |&(w, h): &(u32, u32)| (8..=4096).contains(&w) && (8..=4096).contains(&h);
+                    size = sides.filter(good).ok_or_else(|| wrong("WIDTHxHEIGHT, each 8 to 4096", value))?;
                 }
                 _ => return Err(wrong("seed=N, windows=N or size=WxH", part)),
             }
         }
         let seed = seed.ok_or_else(|| wrong("seed=N", synth))?;
-        let windows = windows
-            .filter(|&n| n > 0)
-            .ok_or_else(|| wrong("windows=N with N above 0", synth))?;
-        return Ok(WindowSource::Synth {
-            seed,
-            windows,
-            size,
-            config: SynthConfig::default(),
-        });
+        let windows = windows.filter(|&n| n > 0).ok_or_else(|| wrong("windows=N with N above 0", synth))?;
+        return Ok(WindowSource::Synth { seed, windows, size, config: SynthConfig::default() });
     }
     let (mut stride, mut every) = (1, 1);
     for part in parts {
-        let (key, value) = part
-            .split_once('=')
-            .ok_or_else(|| wrong("stride=N or every=N", part))?;
+        let (key, value) = part.split_once('=').ok_or_else(|| wrong("stride=N or every=N", part))?;
         let target = match key {
             "stride" => &mut stride,
             "every" => &mut every,
             _ => return Err(wrong("stride=N or every=N", part)),
         };
-        *target = value
-            .parse()
-            .ok()
-            .filter(|&n| n > 0)
-            .ok_or_else(|| wrong("a whole number above 0", part))?;
+        *target = value.parse().ok().filter(|&n| n > 0).ok_or_else(|| wrong("a whole number above 0", part))?;
     }
     WindowSource::recorded(Path::new(first), stride, every)
 }
@@ -149,30 +127,18 @@ impl WindowSource {
         }
         let mut windows = Vec::new();
         for (number, sequence) in sequences.iter().enumerate() {
-            windows.extend(
-                sequence
-                    .windows(stride)
-                    .step_by(every.max(1))
-                    .map(|frames| (number, frames)),
-            );
+            windows.extend(sequence.windows(stride).step_by(every.max(1)).map(|frames| (number, frames)));
         }
         if windows.is_empty() {
             let frames = sequences.iter().map(Sequence::frames).max().unwrap_or(0);
             return Err(Error::Field {
                 path: directory.to_path_buf(),
                 field: "num_frames",
-                expected: format!(
-                    "{} or more for windows of stride {stride}",
-                    (WINDOW - 1) * stride + 1
-                ),
+                expected: format!("{} or more for windows of stride {stride}", (WINDOW - 1) * stride + 1),
                 got: frames.to_string(),
             });
         }
-        Ok(Self::Recorded {
-            sequences,
-            stride,
-            windows,
-        })
+        Ok(Self::Recorded { sequences, stride, windows })
     }
 
     /// How many windows there are.
@@ -196,21 +162,14 @@ impl WindowSource {
         if index >= self.len() {
             let path = match self {
                 Self::Synth { seed, .. } => PathBuf::from(format!("synth:seed={seed}")),
-                Self::Recorded { sequences, .. } => sequences
-                    .first()
-                    .map(|s| s.directory().to_path_buf())
-                    .unwrap_or_default(),
+                Self::Recorded { sequences, .. } => {
+                    sequences.first().map(|s| s.directory().to_path_buf()).unwrap_or_default()
+                }
             };
-            return Err(Error::Index {
-                path,
-                expected: self.len(),
-                got: index,
-            });
+            return Err(Error::Index { path, expected: self.len(), got: index });
         }
         match self {
-            Self::Synth {
-                seed, size, config, ..
-            } => {
+            Self::Synth { seed, size, config, .. } => {
                 let window = window_with(config, *seed, index, *size);
                 Ok(WindowSample {
                     id: format!("synth-{seed}-{index}"),
@@ -223,11 +182,7 @@ impl WindowSource {
                     frame_indices: std::array::from_fn(|i| i),
                 })
             }
-            Self::Recorded {
-                sequences,
-                stride,
-                windows,
-            } => {
+            Self::Recorded { sequences, stride, windows } => {
                 let (number, frames) = windows[index as usize];
                 read(&sequences[number], *stride, frames)
             }
@@ -236,10 +191,7 @@ impl WindowSource {
 }
 
 fn folders(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |source| Error::Io {
-        path: directory.to_path_buf(),
-        source,
-    };
+    let failed = |source| Error::Io { path: directory.to_path_buf(), source };
     let mut folders = std::fs::read_dir(directory)
         .map_err(failed)?
         .map(|entry| entry.map(|entry| entry.path()))
@@ -249,11 +201,7 @@ fn folders(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(folders)
 }
 
-fn read(
-    sequence: &Sequence,
-    stride: usize,
-    frames: [usize; WINDOW],
-) -> Result<WindowSample, Error> {
+fn read(sequence: &Sequence, stride: usize, frames: [usize; WINDOW]) -> Result<WindowSample, Error> {
     let mut images = std::array::from_fn(|_| RgbImage::default());
     let mut depth: [Vec<f32>; WINDOW] = Default::default();
     let mut world_from_camera = [geometry::Transform::identity(); WINDOW];
@@ -268,8 +216,7 @@ fn read(
     }
     let mut known: Vec<f32> = depth[0].iter().copied().filter(|&d| d > 0.0).collect();
     let middle = known.len() / 2;
-    let median_depth = (!known.is_empty())
-        .then(|| f64::from(*known.select_nth_unstable_by(middle, f32::total_cmp).1));
+    let median_depth = (!known.is_empty()).then(|| f64::from(*known.select_nth_unstable_by(middle, f32::total_cmp).1));
     Ok(WindowSample {
         id: format!("{}-s{stride}-{}", sequence.name(), frames[0]),
         images,

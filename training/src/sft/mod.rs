@@ -86,7 +86,8 @@ impl Config {
         if warm < 1.0 {
             return self.learning_rate * warm;
         }
-        let done = (step - self.warmup_steps.min(step)) as f64 / (self.steps - self.warmup_steps.min(self.steps - 1)) as f64;
+        let done =
+            (step - self.warmup_steps.min(step)) as f64 / (self.steps - self.warmup_steps.min(self.steps - 1)) as f64;
         let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
         self.learning_rate * (self.final_share + (1.0 - self.final_share) * cosine)
     }
@@ -261,8 +262,7 @@ impl Trainer<'_> {
         let (model, device) = (&self.fresh.model, &Device::Cpu);
         let vision = model.visual().forward(&batch.patches(examples)?, examples[0].grid)?; // [5b, n, d]
         let images = vision.tokens.flatten_to(1)?;
-        let deepstack =
-            vision.deepstack.iter().map(|d| d.flatten_to(1)).collect::<candle_core::Result<Vec<_>>>()?;
+        let deepstack = vision.deepstack.iter().map(|d| d.flatten_to(1)).collect::<candle_core::Result<Vec<_>>>()?;
         let embedded = model.embed_batch(&batch.ids, examples.len(), &images, &deepstack)?;
         let mut tapped = None;
         let hidden = model.decoder().forward_with(
@@ -356,4 +356,3 @@ pub fn read_config(path: &Path) -> Result<Config> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     toml::from_str(&text).with_context(|| path.display().to_string())
 }
-

@@ -18,10 +18,7 @@ pub(super) struct Draw(ChaCha8Rng);
 impl Draw {
     pub fn new(seed: u64, index: u64, stream: Stream, attempt: u64) -> Self {
         let mut key = [0u8; 32];
-        for (chunk, word) in key
-            .chunks_exact_mut(8)
-            .zip([seed, index, stream as u64, attempt])
-        {
+        for (chunk, word) in key.chunks_exact_mut(8).zip([seed, index, stream as u64, attempt]) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
         Self(ChaCha8Rng::from_seed(key))

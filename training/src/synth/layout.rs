@@ -16,11 +16,7 @@ pub(super) struct Layout {
 }
 
 pub(super) fn layout(draw: &mut Draw, kind: SceneKind) -> Layout {
-    let room = v3(
-        draw.range32(3.0, 7.0),
-        draw.range32(3.0, 7.0),
-        draw.range32(2.4, 3.0),
-    );
+    let room = v3(draw.range32(3.0, 7.0), draw.range32(3.0, 7.0), draw.range32(2.4, 3.0));
     let faces = room_faces(draw, room);
     let mut solids = Vec::new();
     let targets = match kind {
@@ -28,23 +24,11 @@ pub(super) fn layout(draw: &mut Draw, kind: SceneKind) -> Layout {
         SceneKind::TableTop => lay_table(draw, room, &mut solids),
     };
     let (lights, ambient) = lights(draw, room);
-    Layout {
-        scene: Scene {
-            room,
-            faces,
-            solids,
-            lights,
-            ambient,
-        },
-        targets,
-    }
+    Layout { scene: Scene { room, faces, solids, lights, ambient }, targets }
 }
 
 pub(super) fn plain_face(draw: &mut Draw, role: Role) -> Face {
-    Face {
-        material: Material::random(draw, role),
-        decors: Vec::new(),
-    }
+    Face { material: Material::random(draw, role), decors: Vec::new() }
 }
 
 fn room_faces(draw: &mut Draw, room: V3) -> [Face; 6] {
@@ -53,18 +37,10 @@ fn room_faces(draw: &mut Draw, room: V3) -> [Face; 6] {
     let skirted = draw.chance(0.6);
     let skirting_height = draw.range32(0.06, 0.14);
     let mut wall = |width: f32| {
-        let material = if draw.chance(0.3) {
-            Material::random(draw, Role::Wall)
-        } else {
-            common.clone()
-        };
+        let material = if draw.chance(0.3) { Material::random(draw, Role::Wall) } else { common.clone() };
         let mut decors = Vec::new();
         if skirted {
-            decors.push(Decor {
-                low: (0.0, 0.0),
-                high: (width, skirting_height),
-                material: skirting.clone(),
-            });
+            decors.push(Decor { low: (0.0, 0.0), high: (width, skirting_height), material: skirting.clone() });
         }
         let slots = draw.count(2, 4);
         let slot = width / slots as f32;
@@ -79,31 +55,17 @@ fn room_faces(draw: &mut Draw, room: V3) -> [Face; 6] {
     let walls = [wall(room.y), wall(room.y), wall(room.x), wall(room.x)];
     let mut floor = plain_face(draw, Role::Floor);
     if draw.chance(0.5) {
-        let (cx, cy) = (
-            draw.range32(0.3, 0.7) * room.x,
-            draw.range32(0.3, 0.7) * room.y,
-        );
+        let (cx, cy) = (draw.range32(0.3, 0.7) * room.x, draw.range32(0.3, 0.7) * room.y);
         let (hx, hy) = (draw.range32(0.5, 1.3), draw.range32(0.5, 1.3));
         let material = Material::random(draw, Role::Poster(hx + hy));
-        floor.decors.push(Decor {
-            low: (cx - hx, cy - hy),
-            high: (cx + hx, cy + hy),
-            material,
-        });
+        floor.decors.push(Decor { low: (cx - hx, cy - hy), high: (cx + hx, cy + hy), material });
     }
     let mut ceiling = plain_face(draw, Role::Ceiling);
     for _ in 0..draw.count(1, 3) {
-        let (cx, cy) = (
-            draw.range32(0.2, 0.8) * room.x,
-            draw.range32(0.2, 0.8) * room.y,
-        );
+        let (cx, cy) = (draw.range32(0.2, 0.8) * room.x, draw.range32(0.2, 0.8) * room.y);
         let (hx, hy) = (draw.range32(0.1, 0.6), draw.range32(0.1, 0.3));
         let material = Material::random(draw, Role::Lamp);
-        ceiling.decors.push(Decor {
-            low: (cx - hx, cy - hy),
-            high: (cx + hx, cy + hy),
-            material,
-        });
+        ceiling.decors.push(Decor { low: (cx - hx, cy - hy), high: (cx + hx, cy + hy), material });
     }
     let [a, b, c, d] = walls;
     [a, b, c, d, floor, ceiling]
@@ -111,34 +73,20 @@ fn room_faces(draw: &mut Draw, room: V3) -> [Face; 6] {
 
 /// Door, window, bookshelf or pictures in a stretch of wall that starts at `low` metres.
 fn hang(draw: &mut Draw, low: f32, room_left: f32, ceiling: f32, decors: &mut Vec<Decor>) {
-    let mut place =
-        |draw: &mut Draw, width: f32, bottom: f32, height: f32, role: Role, frame: Option<f32>| {
-            let width = width.min(room_left);
-            let start = low + draw.range32(0.0, 1.0) * (room_left - width);
-            let high = (start + width, (bottom + height).min(ceiling - 0.05));
-            let mut inner = (start, bottom, high.0, high.1);
-            if let Some(border) = frame {
-                let material = Material::random(draw, Role::WoodPanel);
-                decors.push(Decor {
-                    low: (start, bottom),
-                    high,
-                    material,
-                });
-                inner = (
-                    start + border,
-                    bottom + border,
-                    high.0 - border,
-                    high.1 - border,
-                );
-            }
-            let material = Material::random(draw, role);
-            decors.push(Decor {
-                low: (inner.0, inner.1),
-                high: (inner.2, inner.3),
-                material,
-            });
-            inner
-        };
+    let mut place = |draw: &mut Draw, width: f32, bottom: f32, height: f32, role: Role, frame: Option<f32>| {
+        let width = width.min(room_left);
+        let start = low + draw.range32(0.0, 1.0) * (room_left - width);
+        let high = (start + width, (bottom + height).min(ceiling - 0.05));
+        let mut inner = (start, bottom, high.0, high.1);
+        if let Some(border) = frame {
+            let material = Material::random(draw, Role::WoodPanel);
+            decors.push(Decor { low: (start, bottom), high, material });
+            inner = (start + border, bottom + border, high.0 - border, high.1 - border);
+        }
+        let material = Material::random(draw, role);
+        decors.push(Decor { low: (inner.0, inner.1), high: (inner.2, inner.3), material });
+        inner
+    };
     match draw.weighted(&[0.2, 0.2, 0.2, 0.4]) {
         0 => {
             let width = draw.range32(0.75, 1.0);
@@ -147,23 +95,14 @@ fn hang(draw: &mut Draw, low: f32, room_left: f32, ceiling: f32, decors: &mut Ve
         1 => {
             let (width, height) = (draw.range32(0.8, 1.6), draw.range32(0.9, 1.4));
             let bottom = draw.range32(0.7, 1.0);
-            let (left, low, right, high) =
-                place(draw, width, bottom, height, Role::Window, Some(0.06));
+            let (left, low, right, high) = place(draw, width, bottom, height, Role::Window, Some(0.06));
             let bar = Material::random(draw, Role::WoodPanel);
             let middle = 0.5 * (left + right);
-            decors.push(Decor {
-                low: (middle - 0.025, low),
-                high: (middle + 0.025, high),
-                material: bar,
-            });
+            decors.push(Decor { low: (middle - 0.025, low), high: (middle + 0.025, high), material: bar });
         }
         2 => {
             let (width, height) = (draw.range32(0.7, 1.8), draw.range32(1.0, 2.2));
-            let bottom = if draw.chance(0.6) {
-                0.05
-            } else {
-                draw.range32(0.5, 1.0)
-            };
+            let bottom = if draw.chance(0.6) { 0.05 } else { draw.range32(0.5, 1.0) };
             place(draw, width, bottom, height, Role::Bookshelf, Some(0.04));
         }
         _ => {
@@ -214,18 +153,9 @@ fn furnish(draw: &mut Draw, room: V3, solids: &mut Vec<Solid>) -> Vec<V3> {
     let mut taken = Vec::new();
     for _ in 0..draw.count(4, 8) {
         let shape = match draw.weighted(&[0.7, 0.2, 0.1]) {
-            0 => Shape::Box(v3(
-                draw.range32(0.15, 0.7),
-                draw.range32(0.15, 0.5),
-                draw.range32(0.15, 0.9),
-            )),
-            1 => Shape::Cylinder {
-                radius: draw.range32(0.1, 0.4),
-                half_height: draw.range32(0.15, 0.8),
-            },
-            _ => Shape::Sphere {
-                radius: draw.range32(0.12, 0.4),
-            },
+            0 => Shape::Box(v3(draw.range32(0.15, 0.7), draw.range32(0.15, 0.5), draw.range32(0.15, 0.9))),
+            1 => Shape::Cylinder { radius: draw.range32(0.1, 0.4), half_height: draw.range32(0.15, 0.8) },
+            _ => Shape::Sphere { radius: draw.range32(0.12, 0.4) },
         };
         let radius = match shape {
             Shape::Box(half) => (half.x * half.x + half.y * half.y).sqrt(),
@@ -234,23 +164,16 @@ fn furnish(draw: &mut Draw, room: V3, solids: &mut Vec<Solid>) -> Vec<V3> {
         // Furniture keeps to the walls: the middle is for the camera.
         let strip = match draw.count(0, 5) {
             0 => (v3(0.0, 0.0, 0.0), v3(room.x, 2.0 * radius + 0.3, 0.0)),
-            1 => (
-                v3(0.0, room.y - 2.0 * radius - 0.3, 0.0),
-                v3(room.x, room.y, 0.0),
-            ),
+            1 => (v3(0.0, room.y - 2.0 * radius - 0.3, 0.0), v3(room.x, room.y, 0.0)),
             2 => (v3(0.0, 0.0, 0.0), v3(2.0 * radius + 0.3, room.y, 0.0)),
-            3 => (
-                v3(room.x - 2.0 * radius - 0.3, 0.0, 0.0),
-                v3(room.x, room.y, 0.0),
-            ),
+            3 => (v3(room.x - 2.0 * radius - 0.3, 0.0, 0.0), v3(room.x, room.y, 0.0)),
             _ => (v3(0.0, 0.0, 0.0), room),
         };
         let Some((x, y)) = free_place(draw, radius, &taken, strip) else {
             continue;
         };
         taken.push((x, y, radius));
-        let table =
-            matches!(shape, Shape::Box(half) if half.x.min(half.y) > 0.25) && draw.chance(0.4);
+        let table = matches!(shape, Shape::Box(half) if half.x.min(half.y) > 0.25) && draw.chance(0.4);
         let solid = stand(draw, shape, (x, y, 0.0), Role::Thing(0.8));
         targets.push(solid.centre);
         let top = solid.centre.z + solid.half().z;
@@ -278,52 +201,24 @@ fn furnish(draw: &mut Draw, room: V3, solids: &mut Vec<Solid>) -> Vec<V3> {
         }
     }
     for _ in 0..4 {
-        targets.push(v3(
-            draw.range32(0.1, 0.9) * room.x,
-            draw.range32(0.1, 0.9) * room.y,
-            draw.range32(0.3, 1.6),
-        ));
+        targets.push(v3(draw.range32(0.1, 0.9) * room.x, draw.range32(0.1, 0.9) * room.y, draw.range32(0.3, 1.6)));
     }
     targets
 }
 
 fn lay_table(draw: &mut Draw, room: V3, solids: &mut Vec<Solid>) -> Vec<V3> {
-    let half = v3(
-        draw.range32(0.4, 0.95),
-        draw.range32(0.35, 0.7),
-        draw.range32(0.34, 0.4),
-    );
-    let centre = v3(
-        room.x * draw.range32(0.35, 0.65),
-        room.y * draw.range32(0.35, 0.65),
-        half.z,
-    );
-    let body = Solid {
-        centre,
-        cos: 1.0,
-        sin: 0.0,
-        shape: Shape::Box(half),
-        side: plain_face(draw, Role::Table),
-        cap: None,
-    };
+    let half = v3(draw.range32(0.4, 0.95), draw.range32(0.35, 0.7), draw.range32(0.34, 0.4));
+    let centre = v3(room.x * draw.range32(0.35, 0.65), room.y * draw.range32(0.35, 0.65), half.z);
+    let body =
+        Solid { centre, cos: 1.0, sin: 0.0, shape: Shape::Box(half), side: plain_face(draw, Role::Table), cap: None };
     push_table(draw, &body, solids);
     if draw.chance(0.5) {
         // A cloth, mat or newspaper on the table top; faces of one box share the decor, and only the top is this wide.
-        let (hx, hy) = (
-            half.x * draw.range32(0.3, 0.9),
-            half.y * draw.range32(0.3, 0.9),
-        );
+        let (hx, hy) = (half.x * draw.range32(0.3, 0.9), half.y * draw.range32(0.3, 0.9));
         let material = Material::random(draw, Role::Poster(hx + hy));
         let side = &solids[solids.len() - 5].side.material;
-        let decors = vec![Decor {
-            low: (-hx, -hy),
-            high: (hx, hy),
-            material,
-        }];
-        let cap = Face {
-            material: side.clone(),
-            decors,
-        };
+        let decors = vec![Decor { low: (-hx, -hy), high: (hx, hy), material }];
+        let cap = Face { material: side.clone(), decors };
         let board = solids.len() - 5;
         solids[board].cap = Some(cap);
     }
@@ -358,17 +253,8 @@ fn lay_table(draw: &mut Draw, room: V3, solids: &mut Vec<Solid>) -> Vec<V3> {
     // Furniture around the table.
     let mut taken = vec![(centre.x, centre.y, half.norm() + 0.35)];
     for _ in 0..draw.count(2, 5) {
-        let half = v3(
-            draw.range32(0.15, 0.5),
-            draw.range32(0.15, 0.4),
-            draw.range32(0.2, 0.9),
-        );
-        if let Some((x, y)) = free_place(
-            draw,
-            v3(half.x, half.y, 0.0).norm(),
-            &taken,
-            (v3(0.0, 0.0, 0.0), room),
-        ) {
+        let half = v3(draw.range32(0.15, 0.5), draw.range32(0.15, 0.4), draw.range32(0.2, 0.9));
+        if let Some((x, y)) = free_place(draw, v3(half.x, half.y, 0.0).norm(), &taken, (v3(0.0, 0.0, 0.0), room)) {
             taken.push((x, y, half.x + half.y));
             let solid = stand(draw, Shape::Box(half), (x, y, 0.0), Role::Thing(0.8));
             solids.push(solid);

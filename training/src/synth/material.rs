@@ -32,28 +32,12 @@ enum Dye {
 fn colour(draw: &mut Draw, dye: Dye) -> V3 {
     let (hue, saturation, value) = match dye {
         Dye::Pale => {
-            let value = if draw.chance(0.2) {
-                draw.range32(0.3, 0.6)
-            } else {
-                draw.range32(0.65, 0.97)
-            };
+            let value = if draw.chance(0.2) { draw.range32(0.3, 0.6) } else { draw.range32(0.65, 0.97) };
             (draw.range32(0.0, 6.0), draw.range32(0.0, 0.28), value)
         }
-        Dye::Vivid => (
-            draw.range32(0.0, 6.0),
-            draw.range32(0.25, 0.95),
-            draw.range32(0.25, 0.98),
-        ),
-        Dye::Wood => (
-            draw.range32(0.3, 0.75),
-            draw.range32(0.3, 0.72),
-            draw.range32(0.28, 0.85),
-        ),
-        Dye::Neutral => (
-            draw.range32(0.0, 6.0),
-            draw.range32(0.0, 0.1),
-            draw.range32(0.08, 0.97),
-        ),
+        Dye::Vivid => (draw.range32(0.0, 6.0), draw.range32(0.25, 0.95), draw.range32(0.25, 0.98)),
+        Dye::Wood => (draw.range32(0.3, 0.75), draw.range32(0.3, 0.72), draw.range32(0.28, 0.85)),
+        Dye::Neutral => (draw.range32(0.0, 6.0), draw.range32(0.0, 0.1), draw.range32(0.08, 0.97)),
     };
     // Hue in sixths of the circle, squared for a rough sRGB-to-linear step.
     let channel = |offset: f32| {
@@ -66,38 +50,23 @@ fn colour(draw: &mut Draw, dye: Dye) -> V3 {
 
 impl Material {
     pub fn random(draw: &mut Draw, role: Role) -> Self {
-        use Pattern::{
-            Brick, Checks, Clouds, Dots, Mosaic, Plain, Spines, Stripes, Text, Tiles, Wood,
-        };
+        use Pattern::{Brick, Checks, Clouds, Dots, Mosaic, Plain, Spines, Stripes, Text, Tiles, Wood};
         let (patterns, dyes): (&[Pattern], &[Dye]) = match role {
-            Role::Wall => (
-                &[
-                    Plain, Plain, Plain, Clouds, Clouds, Stripes, Brick, Tiles, Wood,
-                ],
-                &[Dye::Pale],
-            ),
-            Role::Floor => (
-                &[Wood, Wood, Tiles, Tiles, Checks, Clouds, Plain, Mosaic],
-                &[Dye::Wood, Dye::Neutral, Dye::Pale],
-            ),
+            Role::Wall => (&[Plain, Plain, Plain, Clouds, Clouds, Stripes, Brick, Tiles, Wood], &[Dye::Pale]),
+            Role::Floor => {
+                (&[Wood, Wood, Tiles, Tiles, Checks, Clouds, Plain, Mosaic], &[Dye::Wood, Dye::Neutral, Dye::Pale])
+            }
             Role::Ceiling => (&[Plain, Plain, Tiles, Clouds], &[Dye::Pale]),
             Role::Table => (
-                &[
-                    Wood, Wood, Wood, Clouds, Plain, Checks, Tiles, Stripes, Dots,
-                ],
+                &[Wood, Wood, Wood, Clouds, Plain, Checks, Tiles, Stripes, Dots],
                 &[Dye::Wood, Dye::Wood, Dye::Neutral, Dye::Pale, Dye::Vivid],
             ),
             Role::Thing(_) => (
-                &[
-                    Plain, Clouds, Clouds, Checks, Stripes, Text, Text, Mosaic, Mosaic, Dots, Wood,
-                    Tiles,
-                ],
+                &[Plain, Clouds, Clouds, Checks, Stripes, Text, Text, Mosaic, Mosaic, Dots, Wood, Tiles],
                 &[Dye::Vivid, Dye::Vivid, Dye::Neutral, Dye::Wood, Dye::Pale],
             ),
             Role::Poster(_) => (
-                &[
-                    Clouds, Clouds, Text, Text, Mosaic, Mosaic, Stripes, Dots, Checks,
-                ],
+                &[Clouds, Clouds, Text, Text, Mosaic, Mosaic, Stripes, Dots, Checks],
                 &[Dye::Vivid, Dye::Vivid, Dye::Neutral, Dye::Pale],
             ),
             Role::Bookshelf => (&[Spines], &[Dye::Neutral, Dye::Wood, Dye::Vivid]),
@@ -110,17 +79,8 @@ impl Material {
             let dye = draw.pick(dyes);
             colour(draw, dye)
         });
-        if matches!(pattern, Wood)
-            && matches!(
-                role,
-                Role::Table | Role::Floor | Role::WoodPanel | Role::Thing(_)
-            )
-        {
-            colours = [
-                colour(draw, Dye::Wood),
-                colour(draw, Dye::Wood),
-                v3(0.03, 0.02, 0.015),
-            ];
+        if matches!(pattern, Wood) && matches!(role, Role::Table | Role::Floor | Role::WoodPanel | Role::Thing(_)) {
+            colours = [colour(draw, Dye::Wood), colour(draw, Dye::Wood), v3(0.03, 0.02, 0.015)];
             colours[1] = colours[0].mix(colours[1], 0.5);
         }
         if matches!(pattern, Text) {
@@ -136,9 +96,7 @@ impl Material {
             Role::Wall | Role::Ceiling => (draw.range32(0.8, 2.0), draw.range32(0.08, 0.35)),
             Role::Floor => (draw.range32(0.6, 1.6), draw.range32(0.15, 0.5)),
             Role::Table => (draw.range32(0.2, 0.6), draw.range32(0.1, 0.45)),
-            Role::Thing(size) | Role::Poster(size) => {
-                (size * draw.range32(0.4, 1.2), draw.range32(0.1, 0.55))
-            }
+            Role::Thing(size) | Role::Poster(size) => (size * draw.range32(0.4, 1.2), draw.range32(0.1, 0.55)),
             Role::Bookshelf | Role::WoodPanel => (0.5, draw.range32(0.1, 0.3)),
             Role::Window | Role::Lamp => (0.6, draw.range32(0.1, 0.4)),
         };
@@ -155,10 +113,7 @@ impl Material {
             (_, Role::Table) => draw.range32(0.03, 0.12),
             _ => draw.range32(0.12, 0.5),
         };
-        let upright = matches!(
-            role,
-            Role::Wall | Role::Ceiling | Role::Bookshelf | Role::WoodPanel | Role::Window
-        );
+        let upright = matches!(role, Role::Wall | Role::Ceiling | Role::Bookshelf | Role::WoodPanel | Role::Window);
         let angle = match role {
             _ if upright => 0.0,
             Role::Poster(_) => draw.range(-0.03, 0.03),

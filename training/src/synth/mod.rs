@@ -100,23 +100,10 @@ impl TryFrom<Raw> for SynthConfig {
 
     fn try_from(raw: Raw) -> Result<Self, ConfigError> {
         let check = |fine: bool, field, expected, got: String| {
-            if fine {
-                Ok(())
-            } else {
-                Err(ConfigError {
-                    field,
-                    expected,
-                    got,
-                })
-            }
+            if fine { Ok(()) } else { Err(ConfigError { field, expected, got }) }
         };
         let [low, high] = raw.horizontal_fov_deg;
-        check(
-            (0.0..=1.0).contains(&raw.room_share),
-            "room_share",
-            "0 to 1",
-            raw.room_share.to_string(),
-        )?;
+        check((0.0..=1.0).contains(&raw.room_share), "room_share", "0 to 1", raw.room_share.to_string())?;
         check(
             low >= 20.0 && low <= high && high <= 100.0,
             "horizontal_fov_deg",
@@ -129,14 +116,8 @@ impl TryFrom<Raw> for SynthConfig {
             "0 to 0.1",
             raw.principal_jitter.to_string(),
         )?;
-        let shapes = !raw.sensor_aspects.is_empty()
-            && raw.sensor_aspects.iter().all(|a| (0.4..=2.5).contains(a));
-        check(
-            shapes,
-            "sensor_aspects",
-            "one or more, each 0.4 to 2.5",
-            format!("{:?}", raw.sensor_aspects),
-        )?;
+        let shapes = !raw.sensor_aspects.is_empty() && raw.sensor_aspects.iter().all(|a| (0.4..=2.5).contains(a));
+        check(shapes, "sensor_aspects", "one or more, each 0.4 to 2.5", format!("{:?}", raw.sensor_aspects))?;
         Ok(Self {
             room_share: raw.room_share,
             horizontal_fov_deg: raw.horizontal_fov_deg,
@@ -148,18 +129,8 @@ impl TryFrom<Raw> for SynthConfig {
 
 impl Default for SynthConfig {
     fn default() -> Self {
-        let Raw {
-            room_share,
-            horizontal_fov_deg,
-            principal_jitter,
-            sensor_aspects,
-        } = Raw::default();
-        Self {
-            room_share,
-            horizontal_fov_deg,
-            principal_jitter,
-            sensor_aspects,
-        }
+        let Raw { room_share, horizontal_fov_deg, principal_jitter, sensor_aspects } = Raw::default();
+        Self { room_share, horizontal_fov_deg, principal_jitter, sensor_aspects }
     }
 }
 
@@ -232,15 +203,9 @@ const CLEARANCE: f32 = 0.17;
 const PATHS_PER_SCENE: u64 = 6;
 
 fn camera(config: &SynthConfig, draw: &mut Draw, size: (u32, u32)) -> Intrinsics {
-    assert!(
-        size.0 >= 8 && size.1 >= 8,
-        "synthetic images have at least 8 x 8 pixels, got {size:?}"
-    );
+    assert!(size.0 >= 8 && size.1 >= 8, "synthetic images have at least 8 x 8 pixels, got {size:?}");
     let (width, height) = (f64::from(size.0), f64::from(size.1));
-    let half_fov = 0.5
-        * draw
-            .range(config.horizontal_fov_deg[0], config.horizontal_fov_deg[1])
-            .to_radians();
+    let half_fov = 0.5 * draw.range(config.horizontal_fov_deg[0], config.horizontal_fov_deg[1]).to_radians();
     let aspect = draw.pick(&config.sensor_aspects);
     // The angle is that of a 4:3 sensor's width: a portrait sensor has it along its long side.
     let focal_in_widths = 0.5 / half_fov.tan() / if aspect < 1.0 { aspect } else { 1.0 };
@@ -263,22 +228,10 @@ fn survey(scene: &Scene, kind: SceneKind, poses: &[Pose], intrinsics: &Intrinsic
         SceneKind::Room => (0.6, 6.0),
     };
     let clear = |pose: &Pose| {
-        let p = v3(
-            pose.position.x as f32,
-            pose.position.y as f32,
-            pose.position.z as f32,
-        );
-        let room = [
-            (p.x, scene.room.x),
-            (p.y, scene.room.y),
-            (p.z, scene.room.z),
-        ];
-        room.iter()
-            .all(|&(at, size)| at > CLEARANCE && at < size - CLEARANCE)
-            && scene
-                .solids
-                .iter()
-                .all(|solid| solid.distance(p) > CLEARANCE)
+        let p = v3(pose.position.x as f32, pose.position.y as f32, pose.position.z as f32);
+        let room = [(p.x, scene.room.x), (p.y, scene.room.y), (p.z, scene.room.z)];
+        room.iter().all(|&(at, size)| at > CLEARANCE && at < size - CLEARANCE)
+            && scene.solids.iter().all(|solid| solid.distance(p) > CLEARANCE)
     };
     if !poses.iter().all(clear) {
         return None;
@@ -299,43 +252,22 @@ fn plan(config: &SynthConfig, seed: u64, index: u64, frames: usize, size: (u32, 
     let intrinsics = camera(config, &mut Draw::new(seed, index, Stream::Camera, 0), size);
     // Drawn once, not per attempt: what is easier to place must not become more frequent.
     let mut draw = Draw::new(seed, index, Stream::Motion, u64::MAX);
-    let kind = if draw.chance(config.room_share) {
-        SceneKind::Room
-    } else {
-        SceneKind::TableTop
-    };
+    let kind = if draw.chance(config.room_share) { SceneKind::Room } else { SceneKind::TableTop };
     let motion = MotionKind::random(&mut draw, kind);
     let mut scene_number = 0;
     loop {
-        let world = layout(
-            &mut Draw::new(seed, index, Stream::Scene, scene_number),
-            kind,
-        );
+        let world = layout(&mut Draw::new(seed, index, Stream::Scene, scene_number), kind);
         let wide = |v: vec3::V3| Vector3::new(f64::from(v.x), f64::from(v.y), f64::from(v.z));
         let targets: Vec<_> = world.targets.iter().copied().map(wide).collect();
         for attempt in 0..PATHS_PER_SCENE {
-            let mut draw = Draw::new(
-                seed,
-                index,
-                Stream::Motion,
-                scene_number * PATHS_PER_SCENE + attempt,
-            );
+            let mut draw = Draw::new(seed, index, Stream::Motion, scene_number * PATHS_PER_SCENE + attempt);
             let Some(start) = start(&mut draw, kind, wide(world.scene.room), &targets) else {
                 continue;
             };
             let path = Path::random(&mut draw, kind, motion, start);
-            let poses: Vec<_> = (0..frames)
-                .map(|frame| path.at(frame as f64 / (WINDOW - 1) as f64))
-                .collect();
+            let poses: Vec<_> = (0..frames).map(|frame| path.at(frame as f64 / (WINDOW - 1) as f64)).collect();
             if let Some(median_depth) = survey(&world.scene, kind, &poses, &intrinsics) {
-                return Plan {
-                    scene: world.scene,
-                    kind,
-                    motion,
-                    poses,
-                    intrinsics,
-                    median_depth,
-                };
+                return Plan { scene: world.scene, kind, motion, poses, intrinsics, median_depth };
             }
         }
         scene_number += 1;
@@ -343,12 +275,8 @@ fn plan(config: &SynthConfig, seed: u64, index: u64, frames: usize, size: (u32, 
 }
 
 fn transform(pose: &Pose) -> Transform<World, Camera> {
-    let rotation =
-        UnitQuaternion::from_rotation_matrix(&Rotation3::from_matrix_unchecked(pose.rotation));
-    Transform::from_isometry(Isometry3::from_parts(
-        Translation3::from(pose.position),
-        rotation,
-    ))
+    let rotation = UnitQuaternion::from_rotation_matrix(&Rotation3::from_matrix_unchecked(pose.rotation));
+    Transform::from_isometry(Isometry3::from_parts(Translation3::from(pose.position), rotation))
 }
 
 fn exposed(seed: u64, index: u64, first: &Light) -> Sensor {
@@ -383,9 +311,7 @@ pub fn window_with(config: &SynthConfig, seed: u64, index: u64, size: (u32, u32)
     let mut light: [Light; WINDOW] =
         std::array::from_fn(|i| Eye::new(&plan.poses[i], &plan.intrinsics).render(&plan.scene));
     let sensor = exposed(seed, index, &light[0]);
-    let images = std::array::from_fn(|i| {
-        sensor.expose(std::mem::take(&mut light[i].colour), size, i as u32)
-    });
+    let images = std::array::from_fn(|i| sensor.expose(std::mem::take(&mut light[i].colour), size, i as u32));
     let median_depth = median(&light[0].depth);
     SynthWindow {
         images,
@@ -414,9 +340,7 @@ pub fn sequence(seed: u64, index: u64, frames: usize, size: (u32, u32)) -> Synth
         depth.push(light.depth);
     }
     SynthSequence {
-        median_depth: depth
-            .first()
-            .map_or(plan.median_depth, |first: &Vec<f32>| median(first)),
+        median_depth: depth.first().map_or(plan.median_depth, |first: &Vec<f32>| median(first)),
         images,
         depth,
         intrinsics: plan.intrinsics,

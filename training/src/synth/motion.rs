@@ -29,14 +29,7 @@ impl MotionKind {
             SceneKind::TableTop => [0.45, 0.10, 0.15, 0.10, 0.15, 0.05],
             SceneKind::Room => [0.15, 0.27, 0.18, 0.17, 0.18, 0.05],
         };
-        [
-            Self::Orbit,
-            Self::Walk,
-            Self::Slide,
-            Self::Pan,
-            Self::Free,
-            Self::Still,
-        ][draw.weighted(&weights)]
+        [Self::Orbit, Self::Walk, Self::Slide, Self::Pan, Self::Free, Self::Still][draw.weighted(&weights)]
     }
 }
 
@@ -60,11 +53,7 @@ impl Wave {
     fn random(draw: &mut Draw) -> Self {
         let (frequency, phase) = (draw.range(0.08, 0.2), draw.range(-0.8, 0.4));
         let rise = (TAU * frequency + phase).sin() - phase.sin();
-        Self {
-            frequency,
-            phase,
-            scale: 1.0 / rise,
-        }
+        Self { frequency, phase, scale: 1.0 / rise }
     }
 
     fn at(&self, time: f64) -> f64 {
@@ -78,20 +67,11 @@ struct Tremor([(f64, f64, f64); 2]);
 
 impl Tremor {
     fn random(draw: &mut Draw, amplitude: f64) -> Self {
-        Self([0; 2].map(|_| {
-            (
-                amplitude * draw.normal() * 0.7,
-                draw.range(0.5, 2.4),
-                draw.range(0.0, TAU),
-            )
-        }))
+        Self([0; 2].map(|_| (amplitude * draw.normal() * 0.7, draw.range(0.5, 2.4), draw.range(0.0, TAU))))
     }
 
     fn at(&self, time: f64) -> f64 {
-        self.0
-            .iter()
-            .map(|(a, f, p)| a * (TAU * f * time + p).sin())
-            .sum()
+        self.0.iter().map(|(a, f, p)| a * (TAU * f * time + p).sin()).sum()
     }
 }
 
@@ -118,19 +98,12 @@ pub(super) struct Path {
 }
 
 fn look(direction: &Vector3<f64>) -> (f64, f64) {
-    (
-        direction.y.atan2(direction.x),
-        direction.z.atan2(direction.xy().norm()),
-    )
+    (direction.y.atan2(direction.x), direction.z.atan2(direction.xy().norm()))
 }
 
 /// Columns right, down, forward of a camera with this yaw, pitch and roll.
 fn axes(yaw: f64, pitch: f64, roll: f64) -> Matrix3<f64> {
-    let forward = Vector3::new(
-        pitch.cos() * yaw.cos(),
-        pitch.cos() * yaw.sin(),
-        pitch.sin(),
-    );
+    let forward = Vector3::new(pitch.cos() * yaw.cos(), pitch.cos() * yaw.sin(), pitch.sin());
     let right = Vector3::new(yaw.sin(), -yaw.cos(), 0.0);
     let down = forward.cross(&right);
     let turned_right = right * roll.cos() + down * roll.sin();
@@ -143,45 +116,28 @@ impl Path {
         let gaze = start.target - start.position;
         let (yaw, pitch) = look(&gaze);
         // Off the target a little: a person does not centre things.
-        let angles = [
-            yaw + 0.12 * draw.normal(),
-            pitch + 0.08 * draw.normal(),
-            (0.045 * draw.normal()).clamp(-0.15, 0.15),
-        ];
+        let angles =
+            [yaw + 0.12 * draw.normal(), pitch + 0.08 * draw.normal(), (0.045 * draw.normal()).clamp(-0.15, 0.15)];
         let view = axes(angles[0], angles[1], 0.0);
-        let (right, up, forward) = (
-            view.column(0).into_owned(),
-            -view.column(1),
-            view.column(2).into_owned(),
-        );
+        let (right, up, forward) = (view.column(0).into_owned(), -view.column(1), view.column(2).into_owned());
 
         let (median, low, high) = match scene {
             SceneKind::TableTop => (0.06, 0.02, 0.15),
             SceneKind::Room => (0.2, 0.05, 0.6),
         };
         let walked = draw.log_normal(median, 0.55).clamp(low, high);
-        let turned = |draw: &mut Draw, median: f64| {
-            draw.log_normal(median, 0.75).clamp(0.3, 25.0).to_radians()
-        };
+        let turned = |draw: &mut Draw, median: f64| draw.log_normal(median, 0.75).clamp(0.3, 25.0).to_radians();
         let (direction, metres, radians) = match motion {
             MotionKind::Orbit => {
                 let around = draw.range(0.0, TAU);
                 // Rather round the target than over it.
-                let d = right * around.cos()
-                    + up * (0.6 * around.sin())
-                    + forward * draw.range(-0.4, 0.4);
+                let d = right * around.cos() + up * (0.6 * around.sin()) + forward * draw.range(-0.4, 0.4);
                 (d, walked * 1.15, turned(draw, 1.0))
             }
             MotionKind::Walk => {
                 let level = Vector3::new(forward.x, forward.y, 0.0);
-                let level = if scene == SceneKind::Room {
-                    level
-                } else {
-                    forward
-                };
-                let d = level.normalize() * draw.sign()
-                    + right * draw.range(-0.3, 0.3)
-                    + up * draw.range(-0.1, 0.1);
+                let level = if scene == SceneKind::Room { level } else { forward };
+                let d = level.normalize() * draw.sign() + right * draw.range(-0.3, 0.3) + up * draw.range(-0.1, 0.1);
                 (d, walked * 1.3, turned(draw, 4.0))
             }
             MotionKind::Slide => {
@@ -192,23 +148,13 @@ impl Path {
                     + forward * draw.range(-0.3, 0.3);
                 (d, walked, turned(draw, 4.0))
             }
-            MotionKind::Pan => (
-                Vector3::from(draw.direction()),
-                walked * 0.5,
-                turned(draw, 13.0),
-            ),
+            MotionKind::Pan => (Vector3::from(draw.direction()), walked * 0.5, turned(draw, 13.0)),
             MotionKind::Free => (Vector3::from(draw.direction()), walked, turned(draw, 9.0)),
-            MotionKind::Still => (
-                Vector3::from(draw.direction()),
-                draw.range(0.0, 0.004),
-                draw.range(0.0, 0.3).to_radians(),
-            ),
+            MotionKind::Still => {
+                (Vector3::from(draw.direction()), draw.range(0.0, 0.004), draw.range(0.0, 0.3).to_radians())
+            }
         };
-        let metres = if motion == MotionKind::Still {
-            metres
-        } else {
-            metres.clamp(low, high)
-        };
+        let metres = if motion == MotionKind::Still { metres } else { metres.clamp(low, high) };
         let plane = match draw.count(0, 2) {
             // Mostly pan, mostly tilt, or both.
             0 => draw.range(-0.3, 0.3),
@@ -217,16 +163,8 @@ impl Path {
         };
         let side = draw.sign();
         let roll = 0.25 * draw.normal();
-        let turns = [
-            side * radians * plane.cos(),
-            side * radians * plane.sin(),
-            (radians * roll).clamp(-0.09, 0.09),
-        ];
-        let still = if motion == MotionKind::Still {
-            0.3
-        } else {
-            1.0
-        };
+        let turns = [side * radians * plane.cos(), side * radians * plane.sin(), (radians * roll).clamp(-0.09, 0.09)];
+        let still = if motion == MotionKind::Still { 0.3 } else { 1.0 };
         let hand = still * draw.range(0.2, 1.0);
         Self {
             start: start.position,
@@ -251,9 +189,7 @@ impl Path {
     /// Pose at `time`, in windows.
     pub fn at(&self, time: f64) -> Pose {
         let position = Vector3::from_fn(|i, _| {
-            self.start[i]
-                + self.shift[i] * self.position_waves[i].at(time)
-                + self.position_tremor[i].at(time)
+            self.start[i] + self.shift[i] * self.position_waves[i].at(time) + self.position_tremor[i].at(time)
         });
         let mut angles = self.angles;
         if let Some(target) = self.gaze {
@@ -266,24 +202,12 @@ impl Path {
             *angle += self.turns[i] * self.angle_waves[i].at(time) + self.angle_tremor[i].at(time);
         }
         // Waves of a long path may add up: the camera stays roughly upright.
-        Pose {
-            position,
-            rotation: axes(
-                angles[0],
-                angles[1].clamp(-1.45, 1.45),
-                angles[2].clamp(-0.175, 0.175),
-            ),
-        }
+        Pose { position, rotation: axes(angles[0], angles[1].clamp(-1.45, 1.45), angles[2].clamp(-0.175, 0.175)) }
     }
 }
 
 /// A place for the camera and a point to look at, or none where this draw does not work out.
-pub(super) fn start(
-    draw: &mut Draw,
-    kind: SceneKind,
-    room: Vector3<f64>,
-    targets: &[Vector3<f64>],
-) -> Option<Start> {
+pub(super) fn start(draw: &mut Draw, kind: SceneKind, room: Vector3<f64>, targets: &[Vector3<f64>]) -> Option<Start> {
     let target = targets[draw.count(0, targets.len().checked_sub(1)?)];
     let margin = 0.25;
     let inside = |p: &Vector3<f64>| (0..3).all(|i| p[i] > margin && p[i] < room[i] - margin);
@@ -291,12 +215,7 @@ pub(super) fn start(
         SceneKind::TableTop => {
             let distance = draw.range(0.4, 1.2);
             let (around, above) = (draw.range(0.0, TAU), draw.range(0.22, 1.1));
-            target
-                + Vector3::new(
-                    above.cos() * around.cos(),
-                    above.cos() * around.sin(),
-                    above.sin(),
-                ) * distance
+            target + Vector3::new(above.cos() * around.cos(), above.cos() * around.sin(), above.sin()) * distance
         }
         SceneKind::Room => {
             let at = |draw: &mut Draw, size: f64| draw.range(0.4, size - 0.4);

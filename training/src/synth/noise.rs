@@ -26,8 +26,7 @@ fn value_noise(x: f32, y: f32, lattice: i32, seed: u32) -> f32 {
     let (ix, iy) = (floor(x), floor(y));
     let (fx, fy) = (x - ix as f32, y - iy as f32);
     let (sx, sy) = (fx * fx * (3.0 - 2.0 * fx), fy * fy * (3.0 - 2.0 * fy));
-    let corner =
-        |dx: i32, dy: i32| hash_unit((ix + dx) % lattice, (iy + dy) % lattice, seed) * 2.0 - 1.0;
+    let corner = |dx: i32, dy: i32| hash_unit((ix + dx) % lattice, (iy + dy) % lattice, seed) * 2.0 - 1.0;
     let top = corner(0, 0) + (corner(1, 0) - corner(0, 0)) * sx;
     let bottom = corner(0, 1) + (corner(1, 1) - corner(0, 1)) * sx;
     top + (bottom - top) * sy
@@ -57,10 +56,7 @@ impl Baked {
         while wave >= 2 {
             let seed = wave as u32 ^ persistence.to_bits();
             for (at, texel) in level.iter_mut().enumerate() {
-                let (x, y) = (
-                    (at % SIDE) as f32 / wave as f32,
-                    (at / SIDE) as f32 / wave as f32,
-                );
+                let (x, y) = ((at % SIDE) as f32 / wave as f32, (at / SIDE) as f32 / wave as f32);
                 *texel += gain * value_noise(x, y, (SIDE / wave) as i32, seed);
             }
             wave /= 2;
@@ -69,12 +65,7 @@ impl Baked {
         let mut levels = Vec::with_capacity(LEVELS);
         for k in 0..LEVELS {
             let side = SIDE >> k;
-            levels.push(
-                level
-                    .iter()
-                    .map(|x| (x.clamp(-1.0, 1.0) * 127.0) as i8)
-                    .collect(),
-            );
+            levels.push(level.iter().map(|x| (x.clamp(-1.0, 1.0) * 127.0) as i8).collect());
             let at = |x: usize, y: usize| level[y * side + x];
             let average = |i: usize| {
                 let (x, y) = (2 * (i % (side / 2)), 2 * (i / (side / 2)));
@@ -94,10 +85,7 @@ impl Baked {
         let (fx, fy) = (x - ix as f32, y - iy as f32);
         let mask = side - 1;
         let (x0, x1) = (ix as usize & mask, ix.wrapping_add(1) as usize & mask);
-        let (y0, y1) = (
-            (iy as usize & mask) * side,
-            (iy.wrapping_add(1) as usize & mask) * side,
-        );
+        let (y0, y1) = ((iy as usize & mask) * side, (iy.wrapping_add(1) as usize & mask) * side);
         let at = |i: usize| f32::from(texels[i]);
         let top = at(y0 + x0) + (at(y0 + x1) - at(y0 + x0)) * fx;
         let bottom = at(y1 + x0) + (at(y1 + x1) - at(y1 + x0)) * fx;
@@ -107,14 +95,7 @@ impl Baked {
 
 /// Fractal noise, about [-1, 1], with its longest wave at `wavelength` and all that `footprint` (same unit) cannot
 /// resolve averaged away. `tone` picks the persistence.
-pub(super) fn fractal(
-    u: f32,
-    v: f32,
-    wavelength: f32,
-    tone: usize,
-    footprint: f32,
-    seed: u32,
-) -> f32 {
+pub(super) fn fractal(u: f32, v: f32, wavelength: f32, tone: usize, footprint: f32, seed: u32) -> f32 {
     let scale = WAVE as f32 / wavelength;
     // The logarithm to base two from the exponent and, linearly, the mantissa: at most 0.09 off.
     let bits = (footprint * scale).clamp(1.0, 512.0).to_bits();
@@ -124,10 +105,7 @@ pub(super) fn fractal(
         return 0.0;
     }
     let tile = &baked()[tone % 3];
-    let (x, y) = (
-        u * scale + (seed & 511) as f32,
-        v * scale + (seed >> 9 & 511) as f32,
-    );
+    let (x, y) = (u * scale + (seed & 511) as f32, v * scale + (seed >> 9 & 511) as f32);
     // Blended over the middle half of a level only: half of the look-ups need one level.
     let sum = if share <= 0.25 {
         tile.sample(level, x, y)

@@ -28,13 +28,8 @@ pub(super) struct Light {
 
 impl Eye {
     pub fn new(pose: &Pose, intrinsics: &Intrinsics) -> Self {
-        let column = |i: usize| {
-            v3(
-                pose.rotation[(0, i)] as f32,
-                pose.rotation[(1, i)] as f32,
-                pose.rotation[(2, i)] as f32,
-            )
-        };
+        let column =
+            |i: usize| v3(pose.rotation[(0, i)] as f32, pose.rotation[(1, i)] as f32, pose.rotation[(2, i)] as f32);
         Self {
             position: V3::from_f64(pose.position.into()),
             right: column(0),
@@ -63,8 +58,7 @@ impl Eye {
             let (mut behind, mut close) = (true, false);
             for corner in 0..8u32 {
                 let sign = |bit: u32| if corner >> bit & 1 == 0 { -1.0 } else { 1.0 };
-                let offset = v3(sign(0) * half.x, sign(1) * half.y, sign(2) * half.z)
-                    .turned(solid.cos, solid.sin);
+                let offset = v3(sign(0) * half.x, sign(1) * half.y, sign(2) * half.z).turned(solid.cos, solid.sin);
                 let p = solid.centre + offset - self.position;
                 let z = p.dot(self.forward);
                 behind &= z <= 0.0;
@@ -106,13 +100,7 @@ impl Eye {
     /// A pixel on an edge: four rays, one shade per surface that they meet.
     fn blend(&self, view: &View<'_>, tile: &[u16], u: f32, v: f32, scale: f32) -> V3 {
         // A turned square: four different rows and columns.
-        let rays = [
-            (-0.125, -0.375),
-            (0.375, -0.125),
-            (0.125, 0.375),
-            (-0.375, 0.125),
-        ]
-        .map(|(du, dv)| {
+        let rays = [(-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125)].map(|(du, dv)| {
             let direction = self.direction(u + du, v + dv);
             (direction, view.trace(direction, tile))
         });
@@ -150,22 +138,14 @@ impl Eye {
                     || (row > 0 && hits[at - width].surface_id() != id)
                     || (row + 1 < height && hits[at + width].surface_id() != id);
                 if !edge {
-                    colour.push(self.shade(
-                        &view,
-                        hit,
-                        self.direction(column as f32, row as f32),
-                        scale,
-                    ));
+                    colour.push(self.shade(&view, hit, self.direction(column as f32, row as f32), scale));
                     continue;
                 }
                 let tile = &tiles[row / TILE * columns + column / TILE];
                 colour.push(self.blend(&view, tile, column as f32, row as f32, scale));
             }
         }
-        Light {
-            colour,
-            depth: hits.iter().map(|hit| hit.t).collect(),
-        }
+        Light { colour, depth: hits.iter().map(|hit| hit.t).collect() }
     }
 
     /// Depths (metres, sorted) on a coarse grid, and the largest share of it that one surface of the room takes.

@@ -62,11 +62,7 @@ impl<'a> View<'a> {
         Self {
             scene,
             origin,
-            local_origins: scene
-                .solids
-                .iter()
-                .map(|solid| solid.to_local(origin))
-                .collect(),
+            local_origins: scene.solids.iter().map(|solid| solid.to_local(origin)).collect(),
             feet: Foot::all(scene),
         }
     }
@@ -86,46 +82,21 @@ impl<'a> View<'a> {
         }
         let (normal, u, v, surface) = if solid == ROOM {
             let p = self.origin + direction * t;
-            let (u, v) = (
-                if face < 2 { p.y } else { p.x },
-                if face < 4 { p.z } else { p.y },
-            );
-            (
-                axis(face) * -1.0,
-                u,
-                v,
-                &self.scene.faces[usize::from(face)],
-            )
+            let (u, v) = (if face < 2 { p.y } else { p.x }, if face < 4 { p.z } else { p.y });
+            (axis(face) * -1.0, u, v, &self.scene.faces[usize::from(face)])
         } else {
             let other = &self.scene.solids[usize::from(solid)];
-            let p = self.local_origins[usize::from(solid)]
-                + direction.turned(other.cos, -other.sin) * t;
+            let p = self.local_origins[usize::from(solid)] + direction.turned(other.cos, -other.sin) * t;
             let (normal, u, v) = other.surface(p, face);
             (normal, u, v, other.face(face))
         };
-        let decor = surface
-            .decors
-            .iter()
-            .rposition(|decor| decor.contains(u, v))
-            .map_or(0, |i| i as u8 + 1);
-        Hit {
-            t,
-            solid,
-            face,
-            decor,
-            normal,
-            u,
-            v,
-        }
+        let decor = surface.decors.iter().rposition(|decor| decor.contains(u, v)).map_or(0, |i| i as u8 + 1);
+        Hit { t, solid, face, decor, normal, u, v }
     }
 
     fn meet_room(&self, direction: V3) -> (f32, u8) {
         let wall = |origin: f32, direction: f32, size: f32| {
-            if direction > 0.0 {
-                (size - origin) / direction
-            } else {
-                -origin / direction
-            }
+            if direction > 0.0 { (size - origin) / direction } else { -origin / direction }
         };
         let room = self.scene.room;
         let x = wall(self.origin.x, direction.x, room.x);
@@ -165,9 +136,7 @@ impl<'a> View<'a> {
             let square = to.dot(to);
             let facing = to.dot(hit.normal);
             if facing > 0.0 {
-                light = light
-                    + lamp.colour
-                        * (facing / square.sqrt() / (1.0 + square / (lamp.reach * lamp.reach)));
+                light = light + lamp.colour * (facing / square.sqrt() / (1.0 + square / (lamp.reach * lamp.reach)));
             }
         }
         if hit.normal.z > 0.9 {
@@ -182,11 +151,7 @@ impl<'a> View<'a> {
             return 1.0;
         }
         let room = self.scene.room;
-        let gaps = [
-            low(point.x, room.x - point.x),
-            low(point.y, room.y - point.y),
-            low(point.z, room.z - point.z),
-        ];
+        let gaps = [low(point.x, room.x - point.x), low(point.y, room.y - point.y), low(point.z, room.z - point.z)];
         let mut open = 1.0;
         for (axis, gap) in gaps.into_iter().enumerate() {
             if axis != usize::from(hit.face / 2) {
@@ -200,11 +165,7 @@ impl<'a> View<'a> {
     /// Soft shade under and beside the things that stand on a level surface, drawn out away from the first light.
     fn contact_shade(&self, on: u16, point: V3) -> f32 {
         let mut shade = 1.0;
-        let feet = if on == ROOM {
-            self.feet.last()
-        } else {
-            self.feet.get(usize::from(on))
-        };
+        let feet = if on == ROOM { self.feet.last() } else { self.feet.get(usize::from(on)) };
         for foot in feet.into_iter().flatten() {
             let (dx, dy) = (point.x - foot.x, point.y - foot.y);
             if dx * dx + dy * dy > foot.reach * foot.reach {
@@ -217,10 +178,7 @@ impl<'a> View<'a> {
                 let slope = (foot.soft * 0.6) / to.norm();
                 towards = v3(to.x * slope, to.y * slope, 0.0);
             }
-            let gap = low(
-                solid.outline_distance(point + towards),
-                solid.outline_distance(point) * 1.5,
-            );
+            let gap = low(solid.outline_distance(point + towards), solid.outline_distance(point) * 1.5);
             let near = high(1.0 - gap / foot.soft, 0.0);
             shade *= 1.0 - 0.6 * near * near;
         }
@@ -240,18 +198,12 @@ struct Foot {
 
 impl Foot {
     fn all(scene: &Scene) -> Vec<Vec<Self>> {
-        let tops = scene
-            .solids
-            .iter()
-            .map(|solid| solid.centre.z + solid.half().z);
+        let tops = scene.solids.iter().map(|solid| solid.centre.z + solid.half().z);
         tops.chain(std::iter::once(0.0))
             .map(|top| {
                 let standing = |solid: &Solid| (solid.centre.z - solid.half().z - top).abs() < 0.02;
                 let solids = scene.solids.iter().enumerate();
-                solids
-                    .filter(|(_, solid)| standing(solid))
-                    .map(|(index, solid)| Self::new(index, solid))
-                    .collect()
+                solids.filter(|(_, solid)| standing(solid)).map(|(index, solid)| Self::new(index, solid)).collect()
             })
             .collect()
     }
@@ -260,12 +212,6 @@ impl Foot {
         let half = solid.half();
         let soft = 0.25 * (half.x + half.y) + 0.3 * half.z;
         let reach = half.x + half.y + soft;
-        Self {
-            x: solid.centre.x,
-            y: solid.centre.y,
-            soft,
-            reach,
-            solid: index as u16,
-        }
+        Self { x: solid.centre.x, y: solid.centre.y, soft, reach, solid: index as u16 }
     }
 }

@@ -27,11 +27,7 @@ impl Sensor {
     /// A camera that exposes for an image of this mean linear luminance.
     pub fn random(draw: &mut Draw, mean_luminance: f32) -> Self {
         let exposure = draw.log_normal(0.26, 0.3) as f32 / mean_luminance.max(1e-4);
-        let balance = v3(
-            draw.range32(0.86, 1.14),
-            draw.range32(0.95, 1.05),
-            draw.range32(0.86, 1.14),
-        );
+        let balance = v3(draw.range32(0.86, 1.14), draw.range32(0.95, 1.05), draw.range32(0.86, 1.14));
         let gamma = 1.0 / draw.range(1.8, 2.5);
         let contrast = draw.range(0.0, 0.6);
         let lift = draw.range(0.0, 12.0);
@@ -39,11 +35,7 @@ impl Sensor {
             .map(|i| {
                 let light = i as f64 / STEPS as f64;
                 // Highlights roll off from 3/4 on in place of clipping.
-                let soft = if light > 0.75 {
-                    1.0 - 0.0625 / (light - 0.5)
-                } else {
-                    light
-                };
+                let soft = if light > 0.75 { 1.0 - 0.0625 / (light - 0.5) } else { light };
                 let x = soft.powf(gamma);
                 let bent = x * x * (3.0 - 2.0 * x);
                 (lift + (255.0 - lift) * (x + contrast * (bent - x))) as f32
@@ -52,11 +44,7 @@ impl Sensor {
         Self {
             gain: balance * exposure,
             vignette: draw.range32(0.0, 0.35),
-            blur: if draw.chance(0.4) {
-                draw.range32(0.05, 0.22)
-            } else {
-                0.0
-            },
+            blur: if draw.chance(0.4) { draw.range32(0.05, 0.22) } else { 0.0 },
             curve,
             noise: draw.log_normal(1.6, 0.6) as f32,
             flicker: draw.range32(0.0, 0.025),

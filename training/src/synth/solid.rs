@@ -57,10 +57,7 @@ impl Solid {
     pub fn half(&self) -> V3 {
         match self.shape {
             Shape::Box(half) => half,
-            Shape::Cylinder {
-                radius,
-                half_height,
-            } => v3(radius, radius, half_height),
+            Shape::Cylinder { radius, half_height } => v3(radius, radius, half_height),
             Shape::Sphere { radius } => v3(radius, radius, radius),
         }
     }
@@ -77,14 +74,8 @@ impl Solid {
                 let q = v3(p.x.abs() - half.x, p.y.abs() - half.y, p.z.abs() - half.z);
                 v3(q.x.max(0.0), q.y.max(0.0), q.z.max(0.0)).norm() + q.x.max(q.y).max(q.z).min(0.0)
             }
-            Shape::Cylinder {
-                radius,
-                half_height,
-            } => {
-                let (r, z) = (
-                    (p.x * p.x + p.y * p.y).sqrt() - radius,
-                    p.z.abs() - half_height,
-                );
+            Shape::Cylinder { radius, half_height } => {
+                let (r, z) = ((p.x * p.x + p.y * p.y).sqrt() - radius, p.z.abs() - half_height);
                 v3(r.max(0.0), z.max(0.0), 0.0).norm() + r.max(z).min(0.0)
             }
             Shape::Sphere { radius } => p.norm() - radius,
@@ -95,12 +86,7 @@ impl Solid {
     pub fn outline_distance(&self, point: V3) -> f32 {
         let p = self.to_local(point);
         match self.shape {
-            Shape::Box(half) => v3(
-                (p.x.abs() - half.x).max(0.0),
-                (p.y.abs() - half.y).max(0.0),
-                0.0,
-            )
-            .norm(),
+            Shape::Box(half) => v3((p.x.abs() - half.x).max(0.0), (p.y.abs() - half.y).max(0.0), 0.0).norm(),
             Shape::Cylinder { radius, .. } => ((p.x * p.x + p.y * p.y).sqrt() - radius).max(0.0),
             // A ball touches in one point: its shade is soft.
             Shape::Sphere { radius } => ((p.x * p.x + p.y * p.y).sqrt() - 0.4 * radius).max(0.0),
@@ -130,10 +116,7 @@ impl Solid {
                 };
                 Some((near, face))
             }
-            Shape::Cylinder {
-                radius,
-                half_height,
-            } => {
+            Shape::Cylinder { radius, half_height } => {
                 let a = direction.x * direction.x + direction.y * direction.y;
                 let b = origin.x * direction.x + origin.y * direction.y;
                 let c = origin.x * origin.x + origin.y * origin.y - radius * radius;
@@ -144,16 +127,8 @@ impl Solid {
                         return Some((t, SIDE_FACE));
                     }
                 }
-                let face = if direction.z < 0.0 {
-                    TOP_FACE
-                } else {
-                    BOTTOM_FACE
-                };
-                let plane = if direction.z < 0.0 {
-                    half_height
-                } else {
-                    -half_height
-                };
+                let face = if direction.z < 0.0 { TOP_FACE } else { BOTTOM_FACE };
+                let plane = if direction.z < 0.0 { half_height } else { -half_height };
                 let t = (plane - origin.z) / direction.z;
                 let (x, y) = (origin.x + t * direction.x, origin.y + t * direction.y);
                 (t > 0.0 && x * x + y * y <= radius * radius).then_some((t, face))
@@ -171,11 +146,7 @@ impl Solid {
     /// Normal in the world and (u, v) metres at a point of the surface given in the solid's axes.
     pub fn surface(&self, p: V3, face: u8) -> (V3, f32, f32) {
         let (normal, u, v) = match self.shape {
-            Shape::Box(_) => (
-                axis(face),
-                if face < 2 { p.y } else { p.x },
-                if face < 4 { p.z } else { p.y },
-            ),
+            Shape::Box(_) => (axis(face), if face < 2 { p.y } else { p.x }, if face < 4 { p.z } else { p.y }),
             Shape::Cylinder { radius, .. } if face == SIDE_FACE => {
                 let inv = 1.0 / radius;
                 (v3(p.x * inv, p.y * inv, 0.0), arc(p.y, p.x) * radius, p.z)
@@ -210,19 +181,8 @@ fn arc(y: f32, x: f32) -> f32 {
     let ratio = ax.min(ay) / ax.max(ay);
     let square = ratio * ratio;
     let base = ratio
-        * (0.999_866
-            + square
-                * (-0.330_299_5
-                    + square * (0.180_141 + square * (-0.085_133 + square * 0.020_835_1))));
-    let half = if ay > ax {
-        std::f32::consts::FRAC_PI_2 - base
-    } else {
-        base
-    };
-    let full = if x < 0.0 {
-        std::f32::consts::PI - half
-    } else {
-        half
-    };
+        * (0.999_866 + square * (-0.330_299_5 + square * (0.180_141 + square * (-0.085_133 + square * 0.020_835_1))));
+    let half = if ay > ax { std::f32::consts::FRAC_PI_2 - base } else { base };
+    let full = if x < 0.0 { std::f32::consts::PI - half } else { half };
     if y < 0.0 { -full } else { full }
 }

@@ -61,10 +61,7 @@ impl Material {
                 a.mix(b, m).mix(c, ((grain - 0.35) * 3.0).clamp(0.0, 1.0))
             }
             Pattern::Checks => {
-                let (p, q) = (
-                    2.0 * pulse(x * 0.5, 0.5, w * 0.5) - 1.0,
-                    2.0 * pulse(y * 0.5, 0.5, w * 0.5) - 1.0,
-                );
+                let (p, q) = (2.0 * pulse(x * 0.5, 0.5, w * 0.5) - 1.0, 2.0 * pulse(y * 0.5, 0.5, w * 0.5) - 1.0);
                 a.mix(b, 0.5 + 0.5 * p * q)
             }
             Pattern::Tiles => {
@@ -83,8 +80,7 @@ impl Material {
                 let fade = resolved(w);
                 // Grain lines: noise stretched along the plank.
                 let line = fractal(x * 0.12 + shift, y * 1.7, 1.0, 1, w * 0.9, self.seed ^ 0x77);
-                let joint =
-                    (1.0 - pulse(y, 0.97, w)) + (1.0 - pulse(x * 0.12 + shift, 0.995, w * 0.12));
+                let joint = (1.0 - pulse(y, 0.97, w)) + (1.0 - pulse(x * 0.12 + shift, 0.995, w * 0.12));
                 let tone = 1.0 + 0.4 * (plank - 0.5) * fade;
                 (a.mix(b, (0.5 + 0.7 * line).clamp(0.0, 1.0)) * tone).mix(c, (joint * 0.8).min(1.0))
             }
@@ -117,13 +113,8 @@ impl Material {
                 let (cx, cy) = (floor(x), floor(y));
                 let (dx, dy) = (x - cx as f32 - 0.5, y - cy as f32 - 0.5);
                 let radius = 0.2 + 0.22 * hash_unit(cx, cy, self.seed);
-                let inside =
-                    ((radius - (dx * dx + dy * dy).sqrt()) / w.max(0.02) + 0.5).clamp(0.0, 1.0);
-                let colour = if hash(cx, cy, self.seed) & 8 == 0 {
-                    b
-                } else {
-                    c
-                };
+                let inside = ((radius - (dx * dx + dy * dy).sqrt()) / w.max(0.02) + 0.5).clamp(0.0, 1.0);
+                let colour = if hash(cx, cy, self.seed) & 8 == 0 { b } else { c };
                 a.mix(colour, 0.3 + (inside - 0.3) * resolved(w))
             }
         }
@@ -141,15 +132,11 @@ impl Material {
         let (x, y, w) = (x * scale, y * scale, w * scale);
         let row = floor(y);
         let word = hash_unit(floor(x * 0.45 + 0.37 * (row & 7) as f32), row, self.seed);
-        let letter = 0.55
-            + 0.9 * (hash_unit(floor(x * 2.5), row, self.seed ^ 0x21) - 0.5) * resolved(w * 2.5);
+        let letter = 0.55 + 0.9 * (hash_unit(floor(x * 2.5), row, self.seed ^ 0x21) - 0.5) * resolved(w * 2.5);
         let written = if word < 0.8 { letter } else { 0.0 };
         let mean = 0.42;
         let line = pulse(y, 0.55, w);
-        paper.mix(
-            ink,
-            (line * (mean + (written - mean) * resolved(w * 0.7)) * 1.3).clamp(0.0, 1.0),
-        )
+        paper.mix(ink, (line * (mean + (written - mean) * resolved(w * 0.7)) * 1.3).clamp(0.0, 1.0))
     }
 
     /// Book spines on shelves.
@@ -158,24 +145,12 @@ impl Material {
         let shelf = floor(y * 0.125);
         let within = y * 0.125 - shelf as f32;
         let cell = floor(x);
-        let book = if hash(cell, shelf, self.seed) & 3 == 0 {
-            cell - 1
-        } else {
-            cell
-        };
+        let book = if hash(cell, shelf, self.seed) & 3 == 0 { cell - 1 } else { cell };
         let pick = hash(book, shelf, self.seed ^ 0x55);
         let unit = |shift: u32| ((pick >> shift) & 255) as f32 / 255.0;
-        let dye = v3(
-            0.15 + 0.85 * unit(0),
-            0.15 + 0.85 * unit(8),
-            0.15 + 0.85 * unit(16),
-        );
+        let dye = v3(0.15 + 0.85 * unit(0), 0.15 + 0.85 * unit(8), 0.15 + 0.85 * unit(16));
         let spine = a.mix(b, unit(4)).times(dye) * (0.5 + unit(12));
-        let title = if within > 0.45 && within < 0.6 && pick & 4 == 0 {
-            0.5
-        } else {
-            0.0
-        };
+        let title = if within > 0.45 && within < 0.6 && pick & 4 == 0 { 0.5 } else { 0.0 };
         let spine = spine.mix(v3(0.7, 0.68, 0.6), title * resolved(w));
         let mean = (a + b) * 0.28;
         let gap = 1.0 - pulse(y * 0.125, 0.72 + 0.16 * unit(20), w * 0.125);

@@ -47,11 +47,7 @@ impl V3 {
 
     /// The same vector after a turn about +z by the angle of this cosine and sine.
     pub fn turned(self, cos: f32, sin: f32) -> Self {
-        v3(
-            cos * self.x - sin * self.y,
-            sin * self.x + cos * self.y,
-            self.z,
-        )
+        v3(cos * self.x - sin * self.y, sin * self.x + cos * self.y, self.z)
     }
 
     pub fn luminance(self) -> f32 {
