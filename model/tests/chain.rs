@@ -89,7 +89,8 @@ fn the_answer_is_bit_exact_for_the_identity() {
 #[test]
 fn what_is_wrong_is_named() {
     let good = identity_text();
-    let cases: [(&str, String, fn(&ParseError) -> bool); 7] = [
+    type Case = (&'static str, String, fn(&ParseError) -> bool);
+    let cases: [Case; 7] = [
         ("nothing", String::new(), |e| matches!(e, ParseError::Block { block: "poses" })),
         ("a line too few", good.replacen("1 R", "1 R 1.0\n1 R", 1), |e| {
             matches!(e, ParseError::Lines { expected: 5, got: 6, .. })

@@ -5,6 +5,7 @@ pub mod chains;
 pub mod data;
 pub mod eval;
 pub mod nano;
+pub mod optimizer;
 pub mod prose;
 pub mod sft;
 pub mod synth;

@@ -16,8 +16,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::chains::{self, DepthMap};
 use crate::synth::{self, SynthWindow};
 
-/// Displacements that a vision token is asked for: its four patch centres, to the frame before and to the anchor.
-pub const FLOW_TARGETS: usize = 2 * 2 * 4;
+/// Displacements that a vision token is asked for: of its four patch centres since the frame before.
+pub const FLOW_TARGETS: usize = 2 * 4;
 
 /// A window ready for the trainer.
 #[derive(Debug, Clone)]
@@ -34,6 +34,14 @@ pub struct Example {
     pub response: usize,
     /// `[5 * tokens, FLOW_TARGETS]` in patch sides; NaN where unknown.
     pub flow: Vec<f32>,
+}
+
+impl Example {
+    /// Leaves the prompt alone.
+    pub fn drop_response(&mut self) {
+        self.ids.truncate(self.response);
+        self.positions.truncate(self.response);
+    }
 }
 
 /// Builds examples for one model.
@@ -100,7 +108,7 @@ impl Builder<'_> {
     }
 }
 
-/// Where the surface at each patch centre was in the frame before, and in the anchor: displacement in patch sides.
+/// Where the surface at each patch centre was in the frame before: displacement in patch sides.
 /// Occluded places are not told apart; they are few.
 fn flow(window: &SynthWindow, grid: Grid, merge: usize, patch: usize) -> Vec<f32> {
     let k = &window.intrinsics;
@@ -109,11 +117,9 @@ fn flow(window: &SynthWindow, grid: Grid, merge: usize, patch: usize) -> Vec<f32
         for (row, column) in grid.positions(merge) {
             let centre = |cell: usize| (cell * patch) as f64 + (patch as f64 - 1.0) / 2.0;
             let pixel = Point2::new(centre(column), centre(row));
-            for other in [frame.saturating_sub(1), 0] {
-                let moved = if frame == 0 { None } else { displacement(window, k, frame, other, &pixel) };
-                let moved = moved.map(|d| d / patch as f64);
-                targets.extend(moved.map_or([f32::NAN; 2], |d| [d.x as f32, d.y as f32]));
-            }
+            let moved = if frame == 0 { None } else { displacement(window, k, frame, frame - 1, &pixel) };
+            let moved = moved.map(|d| d / patch as f64);
+            targets.extend(moved.map_or([f32::NAN; 2], |d| [d.x as f32, d.y as f32]));
         }
     }
     targets

@@ -11,9 +11,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::{AdamW, Init, Optimizer, ParamsAdamW, VarBuilder};
+use candle_nn::{Init, VarBuilder};
 use model::Qwen3Vl;
 use model::prompt::Mode;
 use model::text::DecoderInput;
@@ -21,8 +20,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::nano::{Fresh, Shape, named, write_json};
+use crate::optimizer::AdamW;
 use example::{Builder, Example, FLOW_TARGETS};
 use loss::{Targets, cross_entropy};
+
+/// AdamW's second decay: shorter than usual, since runs are.
+const BETA_2: f32 = 0.99;
 
 /// `config/training/sft.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +35,8 @@ pub struct Config {
     pub seed: u64,
     /// Optimizer steps.
     pub steps: usize,
+    /// Steps at the beginning that train the displacement head and what is below it alone, on prompts without response.
+    pub flow_only_steps: usize,
     /// Windows a micro-batch; each worker takes one a step.
     pub micro_batch: usize,
     /// Threads, and micro-batches a step.
@@ -104,6 +109,8 @@ struct FlowHead {
 struct Losses {
     text: f64,
     flow: f64,
+    /// What `flow` is for a head that says that nothing moves.
+    still: f64,
     tokens: usize,
 }
 
@@ -132,10 +139,7 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
     let parameters: usize = variables.iter().filter(|(n, _)| !n.starts_with("aux.")).map(|(_, v)| v.elem_count()).sum();
     tracing::info!(parameters, tensors = variables.len(), "model");
     let targets = Targets::new(&fresh.tokenizer, vocabulary, config.number_sigma, config.tail_weight);
-    let mut optimizer = AdamW::new(
-        variables.iter().map(|(_, v)| v.clone()).collect(),
-        ParamsAdamW { lr: config.learning_rate, beta2: 0.98, weight_decay: config.weight_decay, ..Default::default() },
-    )?;
+    let mut optimizer = AdamW::new(&variables, BETA_2, config.weight_decay as f32);
     let pools = (0..config.workers)
         .map(|_| Ok(rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(64 << 20).build()?))
         .collect::<Result<Vec<_>>>()?;
@@ -145,10 +149,13 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
     let mut curve = Vec::new();
     for step in 0..config.steps {
         let (grads, losses) = trainer.step(step, &variables)?;
-        optimizer.set_learning_rate(config.learning_rate_at(step));
-        optimizer.step(&grads)?;
+        let norm = grads.iter().flatten().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        ensure!(norm.is_finite(), "step {step}: the gradient is not a number");
+        let scale = (config.max_grad_norm / norm).min(1.0);
+        optimizer.step(&variables, &grads, scale as f32, config.learning_rate_at(step) as f32)?;
         seen.text += losses.text / config.log_every as f64;
         seen.flow += losses.flow / config.log_every as f64;
+        seen.still += losses.still / config.log_every as f64;
         seen.tokens += losses.tokens;
         if (step + 1) % config.log_every == 0 {
             ensure!(seen.text.is_finite(), "step {step}: the loss is not a number");
@@ -157,11 +164,12 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
                 step = step + 1,
                 loss = format!("{:.4}", seen.text),
                 flow = format!("{:.4}", seen.flow),
+                still = format!("{:.4}", seen.still),
                 lr = format!("{:.2e}", config.learning_rate_at(step)),
                 tokens_per_s = (seen.tokens as f64 / seconds) as u64,
                 eta_s = (seconds / (step + 1) as f64 * (config.steps - step - 1) as f64) as u64,
             );
-            curve.push(json!({"step": step + 1, "loss": seen.text, "flow": seen.flow}));
+            curve.push(json!({"step": step + 1, "loss": seen.text, "flow": seen.flow, "still": seen.still}));
             seen = Losses { tokens: seen.tokens, ..Losses::default() };
         }
         if (step + 1) % config.save_every == 0 || step + 1 == config.steps {
@@ -187,57 +195,36 @@ struct Trainer<'a> {
 }
 
 impl Trainer<'_> {
-    /// Gradients of one step: every worker draws its own windows and takes its own share of the batch.
-    fn step(&self, step: usize, variables: &[(String, Var)]) -> Result<(GradStore, Losses)> {
-        let results: Vec<Result<(GradStore, Losses)>> = std::thread::scope(|scope| {
+    /// Mean gradients of one step, one flat vector a variable: every worker draws its own windows and takes its own
+    /// share of the batch.
+    fn step(&self, step: usize, variables: &[(String, Var)]) -> Result<(Vec<Vec<f32>>, Losses)> {
+        let results: Vec<Result<(Vec<Vec<f32>>, Losses)>> = std::thread::scope(|scope| {
             let workers: Vec<_> = (self.pools.iter().enumerate())
-                .map(|(worker, pool)| scope.spawn(move || pool.install(|| self.micro_batch(step, worker))))
+                .map(|(worker, pool)| scope.spawn(move || pool.install(|| self.micro_batch(step, worker, variables))))
                 .collect();
             let lost = || bail!("a worker panicked");
             workers.into_iter().map(|w| w.join().unwrap_or_else(|_| lost())).collect()
         });
-        let mut stores = Vec::with_capacity(results.len());
+        let share = 1.0 / self.config.workers as f32;
+        let mut sums: Vec<Vec<f32>> = variables.iter().map(|(_, var)| vec![0.0; var.elem_count()]).collect();
         let mut losses = Losses::default();
-        let share = 1.0 / self.config.workers as f64;
         for result in results {
-            let (store, l) = result?;
-            stores.push(store);
-            losses.text += l.text * share;
-            losses.flow += l.flow * share;
+            let (grads, l) = result?;
+            for (sum, grad) in sums.iter_mut().zip(&grads) {
+                sum.iter_mut().zip(grad).for_each(|(s, g)| *s += g * share);
+            }
+            losses.text += l.text * f64::from(share);
+            losses.flow += l.flow * f64::from(share);
+            losses.still += l.still * f64::from(share);
             losses.tokens += l.tokens;
         }
-        let Some(mut merged) = stores.pop() else { bail!("no workers") };
-        let mut square = 0f64;
-        for (name, var) in variables {
-            let mut sum: Option<Tensor> = None;
-            for grad in stores.iter().chain([&merged]).filter_map(|s| s.get(var)) {
-                sum = Some(match sum {
-                    Some(sum) => (sum + grad)?,
-                    None => grad.clone(),
-                });
-            }
-            // A kernel without a backward cuts the graph in silence; this is where it would show.
-            let Some(sum) = sum else { bail!("{name} has no gradient: an operation above it cut the graph") };
-            let sum = (sum * share)?;
-            square += f64::from(sum.sqr()?.sum_all()?.to_scalar::<f32>()?);
-            merged.insert(var, sum);
-        }
-        let norm = square.sqrt();
-        ensure!(norm.is_finite(), "step {step}: the gradient is not a number");
-        if norm > self.config.max_grad_norm {
-            let scale = self.config.max_grad_norm / norm;
-            for (_, var) in variables {
-                if let Some(grad) = merged.remove(var) {
-                    merged.insert(var, (grad * scale)?);
-                }
-            }
-        }
-        Ok((merged, losses))
+        Ok((sums, losses))
     }
 
-    fn micro_batch(&self, step: usize, worker: usize) -> Result<(GradStore, Losses)> {
+    fn micro_batch(&self, step: usize, worker: usize, variables: &[(String, Var)]) -> Result<(Vec<Vec<f32>>, Losses)> {
         let c = self.config;
-        let full = c.full_chain_every > 0 && step % c.full_chain_every == c.full_chain_every - 1;
+        let flow_only = step < c.flow_only_steps;
+        let full = !flow_only && c.full_chain_every > 0 && step % c.full_chain_every == c.full_chain_every - 1;
         let (mode, size) =
             if full { (Mode::FullChain, c.full_chain_micro_batch) } else { (Mode::AnswerOnly, c.micro_batch) };
         let builder = Builder {
@@ -251,16 +238,40 @@ impl Trainer<'_> {
         for index in first..first + size as u64 {
             examples.extend(builder.synthetic(c.seed, index, mode)?);
         }
+        if flow_only {
+            examples.iter_mut().for_each(Example::drop_response);
+        }
         ensure!(!examples.is_empty(), "step {step}: no window of the batch gives a chain");
         let (loss, losses) = self.loss(&examples)?;
-        Ok((loss.backward()?, losses))
+        let store = loss.backward()?;
+        let flat = |(name, var): &(String, Var)| match store.get(var) {
+            // Four windows have four motions: whatever tells them apart would learn those by heart.
+            _ if flow_only && !self.reads_motion(name) => Ok(Vec::new()),
+            Some(grad) => Ok(grad.flatten_all()?.to_vec1::<f32>()?),
+            // A kernel without a backward cuts the graph in silence; this is where it would show.
+            None => bail!("{name} has no gradient: an operation above it cut the graph"),
+        };
+        Ok((variables.iter().map(flat).collect::<Result<_>>()?, losses))
+    }
+
+    /// Whether a variable is trained while the displacement head is alone: the MLPs between it and the tokens.
+    fn reads_motion(&self, name: &str) -> bool {
+        name.starts_with("aux.")
+            || (0..=self.config.flow_layer).any(|i| {
+                let layer = format!("layers.{i}.");
+                name.contains(&format!("{layer}mlp")) || name.contains(&format!("{layer}post_attention"))
+            })
     }
 
     /// Mean loss of a batch whose frames have one size.
     fn loss(&self, examples: &[Example]) -> Result<(Tensor, Losses)> {
         let batch = Batch::new(examples, self.fresh.tokenizer.pad);
         let (model, device) = (&self.fresh.model, &Device::Cpu);
-        let vision = model.visual().forward(&batch.patches(examples)?, examples[0].grid)?; // [5b, n, d]
+        let mut vision = model.visual().forward(&batch.patches(examples)?, examples[0].grid)?; // [5b, n, d]
+        if examples.iter().all(|e| e.ids.len() == e.response) {
+            vision.tokens = vision.tokens.detach();
+            vision.deepstack.iter_mut().for_each(|d| *d = d.detach());
+        }
         let images = vision.tokens.flatten_to(1)?;
         let deepstack = vision.deepstack.iter().map(|d| d.flatten_to(1)).collect::<candle_core::Result<Vec<_>>>()?;
         let embedded = model.embed_batch(&batch.ids, examples.len(), &images, &deepstack)?;
@@ -278,19 +289,27 @@ impl Trainer<'_> {
                 }
             },
         )?;
+        let mut losses = Losses { tokens: batch.ids.len(), ..Losses::default() };
+        let flow = match (self.head, tapped) {
+            (Some(head), Some(tapped)) => {
+                let (flow, still) = batch.flow_loss(examples, head, &tapped, model)?;
+                losses.flow = f64::from(flow.to_scalar::<f32>()?);
+                losses.still = still;
+                Some((flow * self.config.flow_weight)?)
+            }
+            _ => None,
+        };
         let (rows, targets) = batch.targets(examples, self.targets);
+        if rows.is_empty() {
+            return Ok((flow.context("flow_only_steps without flow_weight")?, losses));
+        }
         let weight: f32 = targets.iter().map(|t| t.weight).sum();
         let hidden = hidden.flatten_to(1)?.index_select(&Tensor::new(rows.as_slice(), device)?, 0)?;
         let text = (cross_entropy(&model.logits(&hidden)?, targets)? / f64::from(weight))?;
-        let mut losses =
-            Losses { text: f64::from(text.to_scalar::<f32>()?), tokens: batch.ids.len(), ..Losses::default() };
-        let total = match (self.head, tapped) {
-            (Some(head), Some(tapped)) => {
-                let flow = batch.flow_loss(examples, head, &tapped, model)?;
-                losses.flow = f64::from(flow.to_scalar::<f32>()?);
-                (text + (flow * self.config.flow_weight)?)?
-            }
-            _ => text,
+        losses.text = f64::from(text.to_scalar::<f32>()?);
+        let total = match flow {
+            Some(flow) => (text + flow)?,
+            None => text,
         };
         Ok((total, losses))
     }
@@ -329,7 +348,13 @@ impl Batch {
     }
 
     /// Mean Charbonnier distance of the displacements that the head reads from those that are.
-    fn flow_loss(&self, examples: &[Example], head: &FlowHead, hidden: &Tensor, model: &Qwen3Vl) -> Result<Tensor> {
+    fn flow_loss(
+        &self,
+        examples: &[Example],
+        head: &FlowHead,
+        hidden: &Tensor,
+        model: &Qwen3Vl,
+    ) -> Result<(Tensor, f64)> {
         let device = &Device::Cpu;
         let image_token = model.config().image_token_id;
         let rows: Vec<u32> =
@@ -338,13 +363,14 @@ impl Batch {
         ensure!(values.len() == rows.len() * FLOW_TARGETS, "displacements of another grid");
         let mask: Vec<f32> = values.iter().map(|v| if v.is_nan() { 0.0 } else { 1.0 }).collect();
         let known = mask.iter().sum::<f32>().max(1.0);
+        let still: f32 = values.iter().filter(|v| !v.is_nan()).map(|v| (v * v + 1e-4).sqrt()).sum();
         let shape = (rows.len(), FLOW_TARGETS);
         let values: Vec<f32> = values.iter().map(|v| if v.is_nan() { 0.0 } else { *v }).collect();
         let (values, mask) = (Tensor::from_vec(values, shape, device)?, Tensor::from_vec(mask, shape, device)?);
         let hidden = hidden.flatten_to(1)?.index_select(&Tensor::new(rows, device)?, 0)?;
         let read = hidden.matmul(&head.weight.t()?)?.broadcast_add(&head.bias)?;
         let distance = (((read - values)?.sqr()? + 1e-4)?.sqrt()? * mask)?;
-        Ok((distance.sum_all()? / f64::from(known))?)
+        Ok(((distance.sum_all()? / f64::from(known))?, f64::from(still / known)))
     }
 }
 

@@ -1,0 +1,109 @@
+//! The stages one after another on a model that is too small to learn anything: what one writes, the next reads.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use model::{Device, EgoModel, Mode};
+use training::eval::{self, Estimator};
+use training::sft::{self, Config};
+
+fn tiny(steps: usize) -> Config {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/sft.toml"));
+    let mut config: Config = toml::from_str(&text.unwrap()).unwrap();
+    config.steps = steps;
+    config.micro_batch = 1;
+    config.full_chain_micro_batch = 1;
+    config.full_chain_every = 2;
+    config.log_every = 1;
+    config.save_every = steps;
+    config.flow_layer = 0;
+    config.shape.hidden_size = 48;
+    config.shape.layers = 2;
+    config.shape.intermediate_size = 64;
+    config.shape.vision_hidden_size = 32;
+    config.shape.vision_depth = 2;
+    config.shape.vision_intermediate_size = 32;
+    config.shape.min_pixels = 1024;
+    config.shape.max_pixels = 3 * 1024;
+    config
+}
+
+#[test]
+fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second, report) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("eval"));
+    // The trainer fails where any variable is left without a gradient.
+    sft::run(&tiny(2), None, &first).unwrap();
+    sft::run(&tiny(1), Some(&first), &second).unwrap();
+    let manifest: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(second.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["steps_done"], 1);
+    assert!(manifest["curve"][0]["loss"].as_f64().unwrap() > 0.0);
+    EgoModel::load(&second, &Device::Cpu).unwrap();
+    let estimator = Estimator::weights(&second, Mode::AnswerOnly, 8).unwrap();
+    let got = eval::run(&estimator, "tiny", "synth:seed=5,windows=3", &report).unwrap();
+    assert_eq!(got["summary"]["windows"], 3, "windows that do not parse are counted, not dropped");
+    assert_eq!(got["final_parse"], 0.0, "eight tokens are no answer");
+    assert!(report.join("report.json").is_file() && report.join("answers.jsonl").is_file());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = |name: &str| {
+        let out = dir.path().join(name);
+        sft::run(&tiny(1), None, &out).unwrap();
+        candle_core::safetensors::load(out.join("model.safetensors"), &Device::Cpu).unwrap()
+    };
+    let (a, b) = (weights("a"), weights("b"));
+    assert_eq!(a.len(), b.len());
+    for (name, tensor) in &a {
+        let bits = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<half::f16>().unwrap();
+        assert_eq!(bits(tensor), bits(&b[name]), "{name}");
+    }
+}
+
+#[test]
+fn identity_is_right_about_its_own_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = eval::run(&Estimator::Identity, "identity", "synth:seed=5,windows=20", dir.path()).unwrap();
+    assert_eq!(report["final_parse"], 1.0);
+    assert_eq!(report["summary"]["tde_deg"]["median"]["value"], 90.0, "no direction counts as 90 degrees");
+    assert_eq!(report["summary"]["rte_rel"]["median"]["value"], 1.0);
+}
+
+#[test]
+fn chains_of_synthetic_windows_parse_and_hold_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let processor = model::Processor::with_pixel_limits(4096, 24_576);
+    let manifest = training::chains::write::run("synth:seed=3,windows=12", &processor, 0, dir.path()).unwrap();
+    assert!(manifest["written"].as_u64().unwrap() >= 6, "{manifest}");
+    let text = std::fs::read_to_string(dir.path().join("chains.jsonl")).unwrap();
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let parsed = model::chain::parse(line["response"].as_str().unwrap());
+        assert_eq!(parsed.steps(), [true; 5]);
+        let (points, trajectory) = (parsed.points.unwrap(), parsed.trajectory.unwrap());
+        // Step 4 from the printed points of step 3 gives the printed poses, within the rounding of 0.1 px.
+        for i in 1..geometry::WINDOW {
+            let from: Vec<_> = points.iter().map(|p| p[0]).collect();
+            let to: Vec<_> = points.iter().map(|p| p[i]).collect();
+            let camera_from_anchor = geometry::kabsch(&from, &to).unwrap();
+            let expected = trajectory.anchor_from_camera[i].inverse();
+            let angle = camera_from_anchor.rotation.angle_to(&expected.rotation()).to_degrees();
+            assert!(angle < 1.0, "{}: frame {i}: {angle} degrees", line["id"]);
+        }
+        for name in line["frames"].as_array().unwrap() {
+            assert!(dir.path().join("frames").join(name.as_str().unwrap()).is_file());
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sft.toml");
+    std::fs::write(&path, "seed = 1\nlearning_rat = 0.1\n").unwrap();
+    let error = format!("{:#}", sft::read_config(&path).unwrap_err());
+    assert!(error.contains("sft.toml") && error.contains("learning_rat"), "{error}");
+}
