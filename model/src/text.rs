@@ -194,8 +194,33 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_with(&self, input: DecoderInput<'_>, tap: &mut dyn FnMut(usize, &Tensor)) -> Result<Tensor> {
-        let DecoderInput { embeddings, positions, deepstack, mut cache } = input;
+    pub fn forward_with(&self, mut input: DecoderInput<'_>, tap: &mut dyn FnMut(usize, &Tensor)) -> Result<Tensor> {
+        let x = self.layers(&mut input, 0..self.layers.len(), tap)?;
+        if let Some(cache) = input.cache {
+            cache.tokens += x.dim(1)?;
+        }
+        self.normalise(&x)
+    }
+
+    /// The norm behind the last layer.
+    ///
+    /// # Errors
+    /// Another width than the model's.
+    pub fn normalise(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.norm.forward(x)?)
+    }
+
+    /// Some of the layers, without the norm behind the last: trainers that leave the lower layers alone cut here.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn layers(
+        &self,
+        input: &mut DecoderInput<'_>,
+        range: std::ops::Range<usize>,
+        tap: &mut dyn FnMut(usize, &Tensor),
+    ) -> Result<Tensor> {
+        let DecoderInput { embeddings, positions, deepstack, cache } = input;
         let (b, t, _) = embeddings.dims3()?;
         if positions.len() != b * t {
             return Err(Error::Input {
@@ -204,20 +229,19 @@ impl Decoder {
                 got: positions.len().to_string(),
             });
         }
-        let past = cache.as_ref().map_or(0, |c| c.tokens);
-        if let Some(cache) = &cache
-            && past + t > cache.limit
+        if let Some(cache) = cache
+            && cache.tokens + t > cache.limit
         {
             return Err(Error::Input {
                 what: "sequence",
                 expected: format!("at most {} tokens", cache.limit),
-                got: (past + t).to_string(),
+                got: (cache.tokens + t).to_string(),
             });
         }
-        let device = embeddings.device();
-        let rotary = self.rotary(positions, b, t, embeddings.dtype(), device)?;
-        let mut x = embeddings;
-        for (i, layer) in self.layers.iter().enumerate() {
+        let rotary = self.rotary(positions, b, t, embeddings.dtype(), embeddings.device())?;
+        let mut x = embeddings.clone();
+        for i in range {
+            let Some(layer) = self.layers.get(i) else { break };
             let slot = cache.as_mut().map(|c| (&mut **c, i));
             x = layer.forward(&x, &rotary, slot)?;
             if let Some(features) = deepstack.get(i) {
@@ -225,10 +249,7 @@ impl Decoder {
             }
             tap(i, &x);
         }
-        if let Some(cache) = cache {
-            cache.tokens += t;
-        }
-        Ok(self.norm.forward(&x)?)
+        Ok(x)
     }
 
     /// M-RoPE: frequency i turns with height where i mod 3 = 1, with width where i mod 3 = 2, as long as that section

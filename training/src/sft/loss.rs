@@ -5,6 +5,9 @@ use model::tokenizer::Tokenizer;
 
 use crate::vocabulary::{is_tail, leading_value};
 
+/// Share of a tail's target that is spread over all tails.
+const TAIL_SPREAD: f32 = 0.9;
+
 /// Target of one place: token ids with probabilities that add up to one, and the weight of the place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
@@ -15,13 +18,13 @@ pub struct Target {
 }
 
 /// Turns token ids into targets. The first token of a number is a value, not a name: its target is a Gaussian over the
-/// tokens of neighbouring values. Its tail is noise to a model of this size, and weighs little.
+/// tokens of neighbouring values. Its tail is noise to a model of this size: there the target is that some tail comes.
 #[derive(Debug)]
 pub struct Targets {
     /// (centre of the token's values, id), in the order of the values.
     numbers: Vec<(f64, u32)>,
     place: std::collections::HashMap<u32, usize>,
-    tails: std::collections::HashSet<u32>,
+    tails: Vec<u32>,
     sigma: f64,
     tail_weight: f32,
 }
@@ -30,7 +33,7 @@ impl Targets {
     /// `sigma` in the unit of the numbers; 0 makes every target a single token.
     pub fn new(tokenizer: &Tokenizer, vocabulary: usize, sigma: f64, tail_weight: f32) -> Self {
         let mut numbers = Vec::new();
-        let mut tails = std::collections::HashSet::new();
+        let mut tails = Vec::new();
         for id in 0..vocabulary as u32 {
             let Some(token) = tokenizer.token(id) else { continue };
             if let Some(value) = leading_value(&token) {
@@ -38,7 +41,7 @@ impl Targets {
                 let half = if token.contains('-') { -0.0005 } else { 0.0005 };
                 numbers.push((value + half, id));
             } else if is_tail(&token) {
-                tails.insert(id);
+                tails.push(id);
             }
         }
         numbers.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -48,8 +51,11 @@ impl Targets {
 
     /// Target of one token.
     pub fn of(&self, id: u32) -> Target {
-        if self.tails.contains(&id) {
-            return Target { ids: vec![(id, 1.0)], weight: self.tail_weight };
+        if self.tails.binary_search(&id).is_ok() {
+            let each = TAIL_SPREAD / self.tails.len() as f32;
+            let mut ids: Vec<(u32, f32)> = self.tails.iter().map(|&tail| (tail, each)).collect();
+            ids.push((id, 1.0 - TAIL_SPREAD));
+            return Target { ids, weight: self.tail_weight };
         }
         let Some(&at) = self.place.get(&id).filter(|_| self.sigma > 0.0) else {
             return Target { ids: vec![(id, 1.0)], weight: 1.0 };

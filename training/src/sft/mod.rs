@@ -59,6 +59,8 @@ pub struct Config {
     pub number_sigma: f64,
     /// Weight of the digits behind the third decimal.
     pub tail_weight: f32,
+    /// Decoder layers that stay as they are, and the vision tower with them; 0 trains everything.
+    pub frozen_layers: usize,
     /// Weight of the displacement head; 0 for none.
     pub flow_weight: f64,
     /// Decoder layer that the head reads.
@@ -76,6 +78,7 @@ impl Config {
         ensure!(self.steps > 0 && self.micro_batch > 0 && self.workers > 0, "steps, micro_batch, workers: at least 1");
         ensure!(self.log_every > 0 && self.save_every > 0, "log_every, save_every: at least 1");
         ensure!(self.learning_rate > 0.0, "learning_rate: over 0");
+        ensure!(self.frozen_layers < self.shape.layers, "frozen_layers: expected less than shape.layers");
         ensure!(
             self.flow_layer < self.shape.layers,
             "flow_layer: expected less than shape.layers = {}, got {}",
@@ -247,11 +250,18 @@ impl Trainer<'_> {
         let flat = |(name, var): &(String, Var)| match store.get(var) {
             // Four windows have four motions: whatever tells them apart would learn those by heart.
             _ if flow_only && !self.reads_motion(name) => Ok(Vec::new()),
+            _ if !flow_only && self.is_frozen(name) => Ok(Vec::new()),
             Some(grad) => Ok(grad.flatten_all()?.to_vec1::<f32>()?),
             // A kernel without a backward cuts the graph in silence; this is where it would show.
             None => bail!("{name} has no gradient: an operation above it cut the graph"),
         };
         Ok((variables.iter().map(flat).collect::<Result<_>>()?, losses))
+    }
+
+    /// Whether a variable belongs to the layers that stay as they are.
+    fn is_frozen(&self, name: &str) -> bool {
+        let frozen = self.config.frozen_layers;
+        frozen > 0 && (name.contains("visual.") || (0..frozen).any(|i| name.contains(&format!("layers.{i}."))))
     }
 
     /// Whether a variable is trained while the displacement head is alone: the MLPs between it and the tokens.
@@ -268,7 +278,7 @@ impl Trainer<'_> {
         let batch = Batch::new(examples, self.fresh.tokenizer.pad);
         let (model, device) = (&self.fresh.model, &Device::Cpu);
         let mut vision = model.visual().forward(&batch.patches(examples)?, examples[0].grid)?; // [5b, n, d]
-        if examples.iter().all(|e| e.ids.len() == e.response) {
+        if self.config.frozen_layers > 0 || examples.iter().all(|e| e.ids.len() == e.response) {
             vision.tokens = vision.tokens.detach();
             vision.deepstack.iter_mut().for_each(|d| *d = d.detach());
         }
@@ -276,19 +286,26 @@ impl Trainer<'_> {
         let deepstack = vision.deepstack.iter().map(|d| d.flatten_to(1)).collect::<candle_core::Result<Vec<_>>>()?;
         let embedded = model.embed_batch(&batch.ids, examples.len(), &images, &deepstack)?;
         let mut tapped = None;
-        let hidden = model.decoder().forward_with(
-            DecoderInput {
-                embeddings: embedded.embeddings,
-                positions: &batch.positions,
-                deepstack: &embedded.deepstack,
-                cache: None,
-            },
-            &mut |layer, x| {
-                if layer == self.config.flow_layer {
-                    tapped = Some(x.clone());
-                }
-            },
-        )?;
+        let mut tap = |layer: usize, x: &Tensor| {
+            if layer == self.config.flow_layer {
+                tapped = Some(x.clone());
+            }
+        };
+        let mut input = DecoderInput {
+            embeddings: embedded.embeddings,
+            positions: &batch.positions,
+            deepstack: &embedded.deepstack,
+            cache: None,
+        };
+        let (frozen, depth) = (self.config.frozen_layers, model.decoder().depth());
+        let flow_only = examples.iter().all(|e| e.ids.len() == e.response);
+        if !flow_only && frozen > 0 {
+            input.embeddings = model.decoder().layers(&mut input, 0..frozen, &mut tap)?.detach();
+            input.embeddings = model.decoder().layers(&mut input, frozen..depth, &mut tap)?;
+        } else {
+            input.embeddings = model.decoder().layers(&mut input, 0..depth, &mut tap)?;
+        }
+        let hidden = model.decoder().normalise(&input.embeddings)?;
         let mut losses = Losses { tokens: batch.ids.len(), ..Losses::default() };
         let flow = match (self.head, tapped) {
             (Some(head), Some(tapped)) => {
