@@ -129,7 +129,7 @@ fn init_log(ros_level: Option<&str>) {
         Some("warn") => "warn",
         Some("error" | "fatal") => "error",
         // The DDS implementation speaks of every peer that comes and goes.
-        _ => "info,rustdds=error,ros2_client=warn",
+        _ => "info,rustdds=error,ros2_client=warn,ros2_client::distributions=error",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));

@@ -34,6 +34,8 @@ pub struct Example {
     pub response: usize,
     /// `[5 * tokens, FLOW_TARGETS]` in patch sides; NaN where unknown.
     pub flow: Vec<f32>,
+    /// Tokens behind which the numbers of pose 1..4 begin, and those poses: rotation vector (radians), translation.
+    pub poses: Vec<(usize, [f32; 6])>,
 }
 
 impl Example {
@@ -41,6 +43,7 @@ impl Example {
     pub fn drop_response(&mut self) {
         self.ids.truncate(self.response);
         self.positions.truncate(self.response);
+        self.poses.clear();
     }
 }
 
@@ -94,6 +97,7 @@ impl Builder<'_> {
         let mut ids = prompt.ids;
         let mut positions = prompt.positions;
         let start = ids.len();
+        let poses = self.pose_places(&response, &trajectory, start)?;
         ids.extend(self.tokenizer.encode(&response)?);
         ids.push(self.tokenizer.end);
         positions.extend((0..(ids.len() - start) as u32).map(|i| [prompt.next + i; 3]));
@@ -104,7 +108,27 @@ impl Builder<'_> {
             positions,
             response: start,
             flow: flow(&window, grid, merge, self.processor.patch_size),
+            poses,
         }))
+    }
+
+    /// Where the lines of the final block say which pose they are.
+    fn pose_places(
+        &self,
+        response: &str,
+        trajectory: &WindowTrajectory,
+        start: usize,
+    ) -> Result<Vec<(usize, [f32; 6])>> {
+        let mut places = Vec::with_capacity(WINDOW - 1);
+        let block = response.rfind("<poses>").unwrap_or(0);
+        for (i, pose) in trajectory.anchor_from_camera.iter().enumerate().skip(1) {
+            let Some(at) = response[block..].find(&format!("\n{i} R")) else { continue };
+            // Lines begin at a token, so a prefix has the tokens that it has in the whole.
+            let tokens = self.tokenizer.encode(&response[..block + at + format!("\n{i} R").len()])?.len();
+            let (r, t) = (pose.rotation().scaled_axis(), pose.translation());
+            places.push((start + tokens - 1, [r.x, r.y, r.z, t.x, t.y, t.z].map(|v| v as f32)));
+        }
+        Ok(places)
     }
 }
 

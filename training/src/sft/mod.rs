@@ -65,6 +65,8 @@ pub struct Config {
     pub flow_weight: f64,
     /// Decoder layer that the head reads.
     pub flow_layer: usize,
+    /// Weight of a linear head that reads each pose where its line begins; 0 for none.
+    pub pose_weight: f64,
     /// Steps between log lines.
     pub log_every: usize,
     /// Steps between checkpoints.
@@ -101,8 +103,8 @@ impl Config {
     }
 }
 
-/// Head that reads displacements from the hidden states of vision tokens; dropped when the model is saved.
-struct FlowHead {
+/// A linear head on hidden states; dropped when the model is saved.
+struct Head {
     weight: Tensor,
     bias: Tensor,
 }
@@ -114,6 +116,8 @@ struct Losses {
     flow: f64,
     /// What `flow` is for a head that says that nothing moves.
     still: f64,
+    /// Mean absolute error of the pose head, radians and scene units alike.
+    pose: f64,
     tokens: usize,
 }
 
@@ -129,15 +133,19 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
     };
     let hidden = fresh.model.config().text_config.hidden_size;
     let vocabulary = fresh.model.config().text_config.vocab_size;
-    let aux = VarBuilder::from_varmap(&fresh.variables, DType::F32, &Device::Cpu).pp("aux.flow");
-    let head = (config.flow_weight > 0.0)
-        .then(|| -> Result<FlowHead> {
-            Ok(FlowHead {
-                weight: aux.get_with_hints((FLOW_TARGETS, hidden), "weight", Init::Const(0.0))?,
-                bias: aux.get_with_hints(FLOW_TARGETS, "bias", Init::Const(0.0))?,
-            })
-        })
-        .transpose()?;
+    let aux = VarBuilder::from_varmap(&fresh.variables, DType::F32, &Device::Cpu).pp("aux");
+    let head = |name: &str, outputs: usize, weight: f64| -> Result<Option<Head>> {
+        if weight <= 0.0 {
+            return Ok(None);
+        }
+        let vb = aux.pp(name);
+        Ok(Some(Head {
+            weight: vb.get_with_hints((outputs, hidden), "weight", Init::Const(0.0))?,
+            bias: vb.get_with_hints(outputs, "bias", Init::Const(0.0))?,
+        }))
+    };
+    let flow_head = head("flow", FLOW_TARGETS, config.flow_weight)?;
+    let pose_head = head("pose", 6, config.pose_weight)?;
     let variables = named(&fresh.variables);
     let parameters: usize = variables.iter().filter(|(n, _)| !n.starts_with("aux.")).map(|(_, v)| v.elem_count()).sum();
     tracing::info!(parameters, tensors = variables.len(), "model");
@@ -146,7 +154,14 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
     let pools = (0..config.workers)
         .map(|_| Ok(rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(64 << 20).build()?))
         .collect::<Result<Vec<_>>>()?;
-    let trainer = Trainer { config, fresh: &fresh, targets: &targets, head: head.as_ref(), pools: &pools };
+    let trainer = Trainer {
+        config,
+        fresh: &fresh,
+        targets: &targets,
+        flow_head: flow_head.as_ref(),
+        pose_head: pose_head.as_ref(),
+        pools: &pools,
+    };
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let (mut seen, start) = (Losses::default(), Instant::now());
     let mut curve = Vec::new();
@@ -159,6 +174,7 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
         seen.text += losses.text / config.log_every as f64;
         seen.flow += losses.flow / config.log_every as f64;
         seen.still += losses.still / config.log_every as f64;
+        seen.pose += losses.pose / config.log_every as f64;
         seen.tokens += losses.tokens;
         if (step + 1) % config.log_every == 0 {
             ensure!(seen.text.is_finite(), "step {step}: the loss is not a number");
@@ -168,6 +184,7 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
                 loss = format!("{:.4}", seen.text),
                 flow = format!("{:.4}", seen.flow),
                 still = format!("{:.4}", seen.still),
+                pose = format!("{:.4}", seen.pose),
                 lr = format!("{:.2e}", config.learning_rate_at(step)),
                 tokens_per_s = (seen.tokens as f64 / seconds) as u64,
                 eta_s = (seconds / (step + 1) as f64 * (config.steps - step - 1) as f64) as u64,
@@ -192,7 +209,8 @@ struct Trainer<'a> {
     config: &'a Config,
     fresh: &'a Fresh,
     targets: &'a Targets,
-    head: Option<&'a FlowHead>,
+    flow_head: Option<&'a Head>,
+    pose_head: Option<&'a Head>,
     /// One thread each: candle's own parallel loops would else meet in one shared pool.
     pools: &'a [rayon::ThreadPool],
 }
@@ -219,6 +237,7 @@ impl Trainer<'_> {
             losses.text += l.text * f64::from(share);
             losses.flow += l.flow * f64::from(share);
             losses.still += l.still * f64::from(share);
+            losses.pose += l.pose * f64::from(share);
             losses.tokens += l.tokens;
         }
         Ok((sums, losses))
@@ -307,7 +326,7 @@ impl Trainer<'_> {
         }
         let hidden = model.decoder().normalise(&input.embeddings)?;
         let mut losses = Losses { tokens: batch.ids.len(), ..Losses::default() };
-        let flow = match (self.head, tapped) {
+        let flow = match (self.flow_head, tapped) {
             (Some(head), Some(tapped)) => {
                 let (flow, still) = batch.flow_loss(examples, head, &tapped, model)?;
                 losses.flow = f64::from(flow.to_scalar::<f32>()?);
@@ -320,14 +339,22 @@ impl Trainer<'_> {
         if rows.is_empty() {
             return Ok((flow.context("flow_only_steps without flow_weight")?, losses));
         }
+        let pose = match self.pose_head {
+            Some(head) => Some(batch.pose_loss(examples, head, &hidden)?),
+            None => None,
+        };
         let weight: f32 = targets.iter().map(|t| t.weight).sum();
         let hidden = hidden.flatten_to(1)?.index_select(&Tensor::new(rows.as_slice(), device)?, 0)?;
         let text = (cross_entropy(&model.logits(&hidden)?, targets)? / f64::from(weight))?;
         losses.text = f64::from(text.to_scalar::<f32>()?);
-        let total = match flow {
-            Some(flow) => (text + flow)?,
-            None => text,
-        };
+        let mut total = text;
+        if let Some(flow) = flow {
+            total = (total + flow)?;
+        }
+        if let Some(pose) = pose {
+            losses.pose = f64::from(pose.to_scalar::<f32>()?);
+            total = (total + (pose * self.config.pose_weight)?)?;
+        }
         Ok((total, losses))
     }
 }
@@ -364,14 +391,21 @@ impl Batch {
         places.map(|(b, e, i)| ((b * self.width + i - 1) as u32, targets.of(e.ids[i]))).unzip()
     }
 
+    /// Mean absolute error of the poses that the head reads.
+    fn pose_loss(&self, examples: &[Example], head: &Head, hidden: &Tensor) -> Result<Tensor> {
+        let device = &Device::Cpu;
+        let places = examples.iter().enumerate().flat_map(|(b, e)| e.poses.iter().map(move |p| (b, p)));
+        let (rows, poses): (Vec<u32>, Vec<[f32; 6]>) =
+            places.map(|(b, (i, pose))| ((b * self.width + i) as u32, *pose)).unzip();
+        ensure!(!rows.is_empty(), "no response of the batch has poses");
+        let poses = Tensor::from_vec(poses.concat(), (rows.len(), 6), device)?;
+        let hidden = hidden.flatten_to(1)?.index_select(&Tensor::new(rows, device)?, 0)?;
+        let read = hidden.matmul(&head.weight.t()?)?.broadcast_add(&head.bias)?;
+        Ok((read - poses)?.abs()?.mean_all()?)
+    }
+
     /// Mean Charbonnier distance of the displacements that the head reads from those that are.
-    fn flow_loss(
-        &self,
-        examples: &[Example],
-        head: &FlowHead,
-        hidden: &Tensor,
-        model: &Qwen3Vl,
-    ) -> Result<(Tensor, f64)> {
+    fn flow_loss(&self, examples: &[Example], head: &Head, hidden: &Tensor, model: &Qwen3Vl) -> Result<(Tensor, f64)> {
         let device = &Device::Cpu;
         let image_token = model.config().image_token_id;
         let rows: Vec<u32> =

@@ -1,197 +1,23 @@
-//! The shape of `nano`, and a checkpoint folder of it before training.
+//! How `nano` starts: not at random, but with what a few hours on two cores would not discover. Every choice here is an
+//! initial value; training is free to leave it.
 
 use std::collections::HashMap;
 use std::f64::consts::TAU;
-use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::{VarBuilder, VarMap};
+use candle_core::{Device, Tensor, Var};
 use geometry::{Intrinsics, WINDOW};
-use model::config::{Config, Rope, TextConfig, VisionConfig};
-use model::nn::Kernels;
 use model::prompt::{self, Mode};
-use model::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use model::vision::Grid;
-use model::{Processor, Qwen3Vl};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::{prose, vocabulary};
-
-/// Sizes of a small model of the Qwen3-VL architecture.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Shape {
-    /// Width of the decoder.
-    pub hidden_size: usize,
-    /// Layers of the decoder.
-    pub layers: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Width of the decoder's MLP.
-    pub intermediate_size: usize,
-    /// Width of the vision tower.
-    pub vision_hidden_size: usize,
-    /// Blocks of the vision tower.
-    pub vision_depth: usize,
-    /// Heads of the vision tower.
-    pub vision_heads: usize,
-    /// Width of the vision tower's MLP.
-    pub vision_intermediate_size: usize,
-    /// Blocks whose output is added to the decoder's first layers.
-    pub deepstack: Vec<usize>,
-    /// Fewest pixels of a frame after resizing.
-    pub min_pixels: u64,
-    /// Most pixels of a frame after resizing.
-    pub max_pixels: u64,
-}
-
-/// Side of the learned position grid.
-const POSITION_SIDE: usize = 12;
-
-/// A model under training: its variables by the names of the checkpoint.
-pub struct Fresh {
-    /// The network over `variables`.
-    pub model: Qwen3Vl,
-    /// The variables.
-    pub variables: VarMap,
-    /// `tokenizer.json`.
-    pub tokenizer_json: Value,
-    /// The same, ready for use.
-    pub tokenizer: Tokenizer,
-    /// `preprocessor_config.json`.
-    pub processor: Processor,
-}
-
-/// The model's config for a vocabulary of `vocab_size` tokens.
-fn config(shape: &Shape, vocab_size: usize, tokenizer: &Tokenizer) -> Result<Config> {
-    let head_dim = shape.hidden_size / shape.heads;
-    let third = head_dim / 6;
-    let id = |token: &str| tokenizer.id(token).with_context(|| format!("no token {token}"));
-    Ok(Config {
-        architectures: vec!["Qwen3VLForConditionalGeneration".to_owned()],
-        model_type: "qwen3_vl".to_owned(),
-        text_config: TextConfig {
-            hidden_size: shape.hidden_size,
-            intermediate_size: shape.intermediate_size,
-            num_hidden_layers: shape.layers,
-            num_attention_heads: shape.heads,
-            num_key_value_heads: shape.kv_heads,
-            head_dim,
-            vocab_size,
-            rms_norm_eps: 1e-6,
-            max_position_embeddings: 4096,
-            // Windows are a few hundred tokens: slow frequencies would be wasted.
-            rope_theta: Some(100.0),
-            rope_scaling: Some(Rope {
-                mrope_section: [head_dim / 2 - 2 * third, third, third],
-                rope_theta: None,
-                mrope_interleaved: true,
-                rope_type: "default".to_owned(),
-            }),
-            rope_parameters: None,
-        },
-        vision_config: VisionConfig {
-            depth: shape.vision_depth,
-            hidden_size: shape.vision_hidden_size,
-            intermediate_size: shape.vision_intermediate_size,
-            num_heads: shape.vision_heads,
-            in_channels: 3,
-            patch_size: 16,
-            spatial_merge_size: 2,
-            temporal_patch_size: 2,
-            out_hidden_size: shape.hidden_size,
-            num_position_embeddings: POSITION_SIDE * POSITION_SIDE,
-            deepstack_visual_indexes: shape.deepstack.clone(),
-        },
-        image_token_id: id(IMAGE_PAD)?,
-        video_token_id: id(VIDEO_PAD)?,
-        vision_start_token_id: id(VISION_START)?,
-        vision_end_token_id: id(VISION_END)?,
-        tie_word_embeddings: true,
-    })
-}
-
-/// Words that nano's vocabulary must hold beside the numbers: those of the prompt and of the chain.
-fn corpus() -> Vec<String> {
-    let mut corpus = prose::corpus();
-    corpus.extend(
-        [
-            "user\nfx fy cx cy size\n",
-            " fx fy cx cy size",
-            "Frame : ",
-            "\nReason in five steps, then give the poses of the five frames.",
-            "Give the poses of the five frames.",
-            "assistant\n",
-            " R t | p",
-            IM_START,
-            IM_END,
-        ]
-        .map(str::to_owned),
-    );
-    corpus
-}
+use super::{Fresh, named};
+use crate::vocabulary;
 
 impl Fresh {
-    /// A model with random weights that depend on `seed` alone.
-    ///
-    /// # Errors
-    /// A shape that the architecture does not allow.
-    pub fn new(shape: &Shape, seed: u64) -> Result<Self> {
-        let corpus = corpus();
-        let tokenizer_json = vocabulary::build(corpus.iter().map(String::as_str));
-        let inner = tokenizer_json.to_string().parse().map_err(|e| anyhow::anyhow!("tokenizer: {e}"))?;
-        let tokenizer = Tokenizer::new(inner).map_err(anyhow::Error::msg)?;
-        let size = tokenizer_json["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
-        // Rows beyond the vocabulary keep the matrix a multiple of 64 wide; nothing ever points to them.
-        let config = config(shape, size.next_multiple_of(64), &tokenizer)?;
-        config.check()?;
-        let variables = VarMap::new();
-        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let model = Qwen3Vl::new(&config, Kernels::Differentiable, vb)?;
-        let fresh = Self {
-            model,
-            variables,
-            processor: Processor::with_pixel_limits(shape.min_pixels, shape.max_pixels),
-            tokenizer_json,
-            tokenizer,
-        };
-        fresh.initialise(seed)?;
-        Ok(fresh)
-    }
-
-    /// Loads a checkpoint folder for further training.
-    ///
-    /// # Errors
-    /// A file that is missing or broken.
-    pub fn load(dir: &Path) -> Result<Self> {
-        let config = Config::from_dir(dir)?;
-        let variables = VarMap::new();
-        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let model = Qwen3Vl::new(&config, Kernels::Differentiable, vb)?;
-        let source = model::weights::builder(dir, DType::F32, &Device::Cpu)?;
-        for (name, var) in named(&variables) {
-            let tensor = source.get(var.dims(), &name).with_context(|| format!("{}: {name}", dir.display()))?;
-            var.set(&tensor)?;
-        }
-        let path = dir.join("tokenizer.json");
-        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        Ok(Self {
-            model,
-            variables,
-            tokenizer_json: serde_json::from_slice(&text).with_context(|| path.display().to_string())?,
-            tokenizer: Tokenizer::from_dir(dir, &config)?,
-            processor: Processor::from_dir(dir, &config.vision_config)?,
-        })
-    }
-
     /// Draws every matrix anew: candle's generator on the CPU takes no seed.
-    fn initialise(&self, seed: u64) -> Result<()> {
+    pub(super) fn initialise(&self, seed: u64) -> Result<()> {
         for (i, (name, var)) in named(&self.variables).into_iter().enumerate() {
             if var.rank() < 2 {
                 continue;
@@ -428,40 +254,6 @@ impl Fresh {
         embedding.set(&Tensor::from_vec(values, (rows, d), embedding.device())?)?;
         Ok(())
     }
-
-    /// Writes a checkpoint folder in f16.
-    ///
-    /// # Errors
-    /// A file that can't be written.
-    pub fn save(&self, dir: &Path) -> Result<()> {
-        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-        let tensors: HashMap<String, Tensor> = named(&self.variables)
-            .into_iter()
-            .filter(|(name, _)| !name.starts_with("aux."))
-            .map(|(name, var)| Ok((name, var.to_dtype(DType::F16)?)))
-            .collect::<Result<_>>()?;
-        // A reader never sees half a file: weights take their place by renaming.
-        let (part, whole) = (dir.join("model.safetensors.part"), dir.join("model.safetensors"));
-        candle_core::safetensors::save(&tensors, &part)?;
-        std::fs::rename(&part, &whole).with_context(|| whole.display().to_string())?;
-        write_json(&dir.join("config.json"), &serde_json::to_value(self.model.config())?)?;
-        write_json(&dir.join("preprocessor_config.json"), &serde_json::to_value(&self.processor)?)?;
-        let path = dir.join("tokenizer.json");
-        std::fs::write(&path, serde_json::to_string(&self.tokenizer_json)?).with_context(|| path.display().to_string())
-    }
-}
-
-/// Variables by name, in the order of their names.
-pub fn named(variables: &VarMap) -> Vec<(String, Var)> {
-    let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut all: Vec<(String, Var)> = data.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
-}
-
-/// Pretty JSON with a newline at its end.
-pub fn write_json(path: &Path, value: &Value) -> Result<()> {
-    std::fs::write(path, format!("{value:#}\n")).with_context(|| path.display().to_string())
 }
 
 /// One standard normal draw (Box-Muller).
