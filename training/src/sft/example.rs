@@ -15,6 +15,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::chains::{self, DepthMap};
 use crate::synth::{self, SynthWindow};
+use crate::vocabulary::is_tail;
 
 /// Displacements that a vision token is asked for: of its four patch centres since the frame before.
 pub const FLOW_TARGETS: usize = 2 * 4;
@@ -98,7 +99,7 @@ impl Builder<'_> {
         let mut positions = prompt.positions;
         let start = ids.len();
         let poses = self.pose_places(&response, &trajectory, start)?;
-        ids.extend(self.tokenizer.encode(&response)?);
+        ids.extend(self.tokenizer.encode(&response)?.into_iter().map(|id| self.middle(id)));
         ids.push(self.tokenizer.end);
         positions.extend((0..(ids.len() - start) as u32).map(|i| [prompt.next + i; 3]));
         Ok(Some(Example {
@@ -110,6 +111,16 @@ impl Builder<'_> {
             flow: flow(&window, grid, merge, self.processor.patch_size),
             poses,
         }))
+    }
+
+    /// A tail that is not zero becomes the middle of what its number's first token stands for: the digits behind the
+    /// third decimal are noise to a model of this size, and a thousand tails of equal likelihood lose to any other token.
+    fn middle(&self, id: u32) -> u32 {
+        let known = |token: &String| is_tail(token) && token != "000";
+        match (self.tokenizer.token(id).filter(known), self.tokenizer.id("500")) {
+            (Some(_), Some(middle)) => middle,
+            _ => id,
+        }
     }
 
     /// Where the lines of the final block say which pose they are.

@@ -5,9 +5,6 @@ use model::tokenizer::Tokenizer;
 
 use crate::vocabulary::{is_tail, leading_value};
 
-/// Share of a tail's target that is spread over all tails.
-const TAIL_SPREAD: f32 = 0.9;
-
 /// Target of one place: token ids with probabilities that add up to one, and the weight of the place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
@@ -18,7 +15,7 @@ pub struct Target {
 }
 
 /// Turns token ids into targets. The first token of a number is a value, not a name: its target is a Gaussian over the
-/// tokens of neighbouring values. Its tail is noise to a model of this size: there the target is that some tail comes.
+/// tokens of neighbouring values. Its tail weighs less.
 #[derive(Debug)]
 pub struct Targets {
     /// (centre of the token's values, id), in the order of the values.
@@ -52,10 +49,7 @@ impl Targets {
     /// Target of one token.
     pub fn of(&self, id: u32) -> Target {
         if self.tails.binary_search(&id).is_ok() {
-            let each = TAIL_SPREAD / self.tails.len() as f32;
-            let mut ids: Vec<(u32, f32)> = self.tails.iter().map(|&tail| (tail, each)).collect();
-            ids.push((id, 1.0 - TAIL_SPREAD));
-            return Target { ids, weight: self.tail_weight };
+            return Target { ids: vec![(id, 1.0)], weight: self.tail_weight };
         }
         let Some(&at) = self.place.get(&id).filter(|_| self.sigma > 0.0) else {
             return Target { ids: vec![(id, 1.0)], weight: 1.0 };
