@@ -17,6 +17,10 @@ fn tiny(steps: usize) -> Config {
     config.log_every = 1;
     config.save_every = steps;
     config.flow_layer = 0;
+    config.frozen_layers = 0;
+    config.flow_only_steps = 0;
+    config.flow_weight = 0.5;
+    config.pose_weight = 1.0;
     config.shape.hidden_size = 48;
     config.shape.layers = 2;
     config.shape.intermediate_size = 64;
@@ -34,7 +38,16 @@ fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
     let (first, second, report) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("eval"));
     // The trainer fails where any variable is left without a gradient.
     sft::run(&tiny(2), None, &first).unwrap();
-    sft::run(&tiny(1), Some(&first), &second).unwrap();
+    // The second run leaves the lower layers and the vision tower alone.
+    sft::run(&Config { frozen_layers: 1, flow_weight: 0.0, ..tiny(1) }, Some(&first), &second).unwrap();
+    let weights = |dir: &Path| candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
+    let (before, after) = (weights(&first), weights(&second));
+    for (name, moves) in [("visual.pos_embed", false), ("layers.0.mlp.up_proj", false), ("layers.1.mlp.up_proj", true)]
+    {
+        let (name, old) = before.iter().find(|(n, _)| n.contains(name)).unwrap();
+        let bits = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<half::f16>().unwrap();
+        assert_eq!(bits(old) != bits(&after[name]), moves, "{name}");
+    }
     let manifest: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(second.join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["steps_done"], 1);
@@ -45,6 +58,22 @@ fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
     assert_eq!(got["summary"]["windows"], 3, "windows that do not parse are counted, not dropped");
     assert_eq!(got["final_parse"], 0.0, "eight tokens are no answer");
     assert!(report.join("report.json").is_file() && report.join("answers.jsonl").is_file());
+}
+
+#[test]
+fn the_displacement_stage_trains_the_mlps_below_its_head_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, flow_only_steps: usize| {
+        let out = dir.path().join(name);
+        sft::run(&Config { flow_only_steps, pose_weight: 0.0, ..tiny(1) }, None, &out).unwrap();
+        candle_core::safetensors::load(out.join("model.safetensors"), &Device::Cpu).unwrap()
+    };
+    let (motion, all) = (run("motion", 1), run("all", 0));
+    let bits = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<half::f16>().unwrap();
+    let still: Vec<&String> =
+        all.keys().filter(|n| !n.contains("layers.0.mlp") && !n.contains("post_attention")).collect();
+    let moved = still.iter().filter(|n| bits(&motion[**n]) != bits(&all[**n])).count();
+    assert!(moved > still.len() / 2, "{moved} of {}: the stage that trains everything moved no more", still.len());
 }
 
 #[test]
