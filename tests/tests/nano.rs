@@ -23,8 +23,8 @@ fn evaluate(estimator: &Estimator, data: &str) -> Value {
     eval::run(estimator, "test", data, out.path()).expect("the windows can be read")
 }
 
-fn median(report: &Value, name: &str) -> f64 {
-    report["summary"][name]["median"]["value"].as_f64().expect("a figure")
+fn mean(report: &Value, name: &str) -> f64 {
+    report["summary"][name]["mean"]["value"].as_f64().expect("a figure")
 }
 
 #[test]
@@ -41,12 +41,12 @@ fn nano_is_small_and_tells_how_it_was_made() {
 
 #[test]
 fn nano_beats_a_still_camera_on_synthetic_windows() {
-    let data = "synth:seed=9002,windows=40";
+    let data = "synth:seed=9004,windows=40";
     let weights = Estimator::weights(&nano(), Mode::AnswerOnly, 400).expect("nano loads");
     let (ours, still) = (evaluate(&weights, data), evaluate(&Estimator::Identity, data));
     assert!(ours["final_parse"].as_f64() >= Some(0.85), "{}", ours["final_parse"]);
-    assert!(median(&ours, "rre_deg") < 0.9 * median(&still, "rre_deg"), "{ours:#}");
-    assert!(median(&ours, "tde_deg") < 88.0, "{ours:#}");
+    assert!(mean(&ours, "rre_deg") < 0.9 * mean(&still, "rre_deg"), "{ours:#}");
+    assert!(mean(&ours, "tde_deg") < 85.0, "{ours:#}");
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn nano_answers_on_real_frames() {
     let report = evaluate(&weights, &format!("{},every=5", data.display()));
     assert_eq!(report["summary"]["windows"], 10);
     assert!(report["final_parse"].as_f64() >= Some(0.6), "{}", report["final_parse"]);
-    assert!(median(&report, "rre_deg") < 15.0, "{report:#}");
+    assert!(mean(&report, "rre_deg") < 15.0, "{report:#}");
 }
 
 #[test]
