@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Frames of a window that waits for its last ones when the camera stops.
-const MAX_PENDING: u64 = 4;
+/// Frames that may still be on their way at the last report: of the window being answered, of the one that waits, and of
+/// the one that waits for its last frames. After the stop nothing may be.
+const MAX_PENDING: u64 = 5 + 5 + 4;
 
 /// A node after SIGTERM has this long.
 const PATIENCE: Duration = Duration::from_secs(5);
