@@ -1,0 +1,86 @@
+//! Each kernel against candle's composite, forward and backward.
+
+use super::*;
+use candle_core::{Device, Var};
+
+/// Both directions against candle's composites.
+fn check(fused: impl Fn(&Tensor) -> Result<Tensor>, composite: impl Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
+    let x = Var::randn(0f32, 3.0, (4, 5, 33), &Device::Cpu)?;
+    let weight = Tensor::randn(0f32, 1.0, (4, 5, 33), &Device::Cpu)?;
+    let run = |f: &dyn Fn(&Tensor) -> Result<Tensor>| -> Result<(Tensor, Tensor)> {
+        let y = f(x.as_tensor())?;
+        let grads = (&y * &weight)?.sum_all()?.backward()?;
+        let Some(grad) = grads.get(&x) else { bail!("no gradient") };
+        Ok((y, grad.clone()))
+    };
+    let ((a, da), (b, db)) = (run(&fused)?, run(&composite)?);
+    for (got, expected) in [(a, b), (da, db)] {
+        let error = (got - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(error < 2e-5, "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn softmax_agrees_with_the_composite() -> Result<()> {
+    check(|x| softmax(x, 0.3, false), |x| candle_nn::ops::softmax(&(x * 0.3)?, D::Minus1))
+}
+
+#[test]
+fn causal_softmax_agrees_with_a_mask() -> Result<()> {
+    let mask: Vec<f32> = (0..5 * 33).map(|i| if i % 33 > 28 + i / 33 { f32::NEG_INFINITY } else { 0.0 }).collect();
+    let mask = Tensor::from_vec(mask, (5, 33), &Device::Cpu)?;
+    check(|x| softmax(x, 0.5, true), |x| candle_nn::ops::softmax(&(x * 0.5)?.broadcast_add(&mask)?, D::Minus1))
+}
+
+#[test]
+fn rms_norm_agrees_with_the_composite() -> Result<()> {
+    let w = Tensor::rand(0.5f32, 1.5, 33, &Device::Cpu)?;
+    check(|x| rms_norm(x, &w, 1e-6), |x| candle_nn::ops::rms_norm_slow(x, &w, 1e-6))
+}
+
+#[test]
+fn layer_norm_agrees_with_the_composite() -> Result<()> {
+    let w = Tensor::rand(0.5f32, 1.5, 33, &Device::Cpu)?;
+    let b = Tensor::rand(-0.5f32, 0.5, 33, &Device::Cpu)?;
+    check(|x| layer_norm(x, &w, &b, 1e-6), |x| candle_nn::ops::layer_norm_slow(x, &w, &b, 1e-6))
+}
+
+#[test]
+fn swiglu_agrees_with_the_composite() -> Result<()> {
+    let other = Tensor::randn(0f32, 1.0, (4, 5, 33), &Device::Cpu)?;
+    check(|x| swiglu(x, &other), |x| x.silu()? * &other)?;
+    check(|x| swiglu(&other, x), |x| other.silu()? * x)
+}
+
+#[test]
+fn gelu_agrees_with_the_composite() -> Result<()> {
+    check(gelu, |x| {
+        let u = ((x + (x.powf(3.0)? * 0.044715)?)? * (2.0 / std::f64::consts::PI).sqrt())?;
+        (x * 0.5)? * (u.tanh()? + 1.0)?
+    })
+}
+
+#[test]
+fn rope_agrees_with_candle_in_value_and_with_its_transpose_in_gradient() -> Result<()> {
+    let x = Var::randn(0f32, 1.0, (2, 3, 5, 8), &Device::Cpu)?;
+    let angles = Tensor::rand(-3f32, 3.0, (2, 5, 4), &Device::Cpu)?;
+    let (cos, sin) = (angles.cos()?, angles.sin()?);
+    let y = rope(x.as_tensor(), &cos, &sin)?;
+    let far = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
+    assert!(far(&y, &candle_nn::rotary_emb::rope(x.as_tensor(), &cos, &sin)?)? < 1e-6);
+    // sum(y^2) / 2 has the gradient R^T R x = x.
+    let grads = (y.sqr()?.sum_all()? * 0.5)?.backward()?;
+    let Some(grad) = grads.get(&x) else { bail!("no gradient") };
+    assert!(far(grad, x.as_tensor())? < 1e-5);
+    Ok(())
+}
+
+#[test]
+fn exp_is_close_over_its_range() {
+    for i in 0..8700 {
+        let x = -i as f32 * 0.01;
+        let (got, expected) = (exp(x), x.exp());
+        assert!((got - expected).abs() <= 1e-5 * expected.max(f32::MIN_POSITIVE), "{x}: {got} {expected}");
+    }
+}
