@@ -40,6 +40,24 @@ pub enum Error {
         /// What it is.
         got: String,
     },
+    /// A GGUF file is broken, or is not Qwen3-VL's.
+    #[error("{}: {message}", path.display())]
+    Gguf {
+        /// The file, or the folder that should hold it.
+        path: PathBuf,
+        /// What was expected and got.
+        message: String,
+    },
+    /// An adapter does not fit the model.
+    #[error("adapter: {module}: expected {expected}, got {got}")]
+    Adapter {
+        /// Path of the module, or the key of adapter_config.json.
+        module: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
     /// tokenizer.json can't be read or used.
     #[error("{}: {message}", path.display())]
     Tokenizer {

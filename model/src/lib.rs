@@ -6,9 +6,11 @@
 
 pub mod autograd;
 pub mod chain;
+pub mod checkpoint;
 pub mod config;
 mod ego;
 mod error;
+pub mod lora;
 pub mod nn;
 pub mod processor;
 pub mod prompt;

@@ -3,19 +3,24 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Module, Tensor};
-use candle_nn::VarBuilder;
 
 use crate::config::Config;
-use crate::nn::{Kernels, Linear};
+use crate::nn::{Kernels, Linear, Matrix};
 use crate::text::{Decoder, DecoderInput, KvCache, Position, embedding};
 use crate::vision::{Grid, VisionTower};
+use crate::weights::Loader;
 use crate::{Error, Result};
+
+/// Path of the output matrix.
+const HEAD: &str = "lm_head";
 
 /// Qwen3-VL.
 #[derive(Debug, Clone)]
 pub struct Qwen3Vl {
     visual: VisionTower,
-    embed_tokens: Tensor,
+    embed_tokens: Matrix,
+    dtype: DType,
+    device: Device,
     decoder: Decoder,
     head: Linear,
     config: Config,
@@ -40,14 +45,13 @@ pub struct Embedded {
 }
 
 impl Qwen3Vl {
-    /// Loads a checkpoint folder (`config.json` and safetensors).
+    /// Loads a checkpoint folder: `config.json` and safetensors, or a pair of GGUF files.
     ///
     /// # Errors
     /// A file that is missing, a tensor that is missing or has another shape.
     pub fn load(dir: &Path, kernels: Kernels, dtype: DType, device: &Device) -> Result<Self> {
-        let config = Config::from_dir(dir)?;
-        let vb = crate::weights::builder(dir, dtype, device)?;
-        Self::new(&config, kernels, vb).map_err(|error| match error {
+        let (config, loader) = crate::weights::open(dir, dtype, device)?;
+        Self::new(&config, kernels, loader).map_err(|error| match error {
             Error::Tensor(source) => Error::Weights { path: dir.to_owned(), source },
             other => other,
         })
@@ -57,21 +61,31 @@ impl Qwen3Vl {
     ///
     /// # Errors
     /// A tensor that is missing or has another shape.
-    pub fn new(config: &Config, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
-        let root = vb.pp("model");
-        let embed_tokens = embedding(&config.text_config, root.pp("language_model"))?;
+    pub fn new<'a>(config: &Config, kernels: Kernels, loader: impl Into<Loader<'a>>) -> Result<Self> {
+        let loader = loader.into();
+        let root = loader.pp("model");
+        let c = &config.text_config;
+        let embed_tokens = embedding(c, &root.pp("language_model"))?;
         let head = if config.tie_word_embeddings {
-            Linear::from_weight(embed_tokens.clone())
+            Linear::from_parts(HEAD, embed_tokens.clone(), None)
         } else {
-            Linear::new(config.text_config.hidden_size, config.text_config.vocab_size, false, vb.pp("lm_head"))?
+            Linear::new(c.hidden_size, c.vocab_size, false, &loader.pp(HEAD))?
         };
         Ok(Self {
-            visual: VisionTower::new(&config.vision_config, kernels, root.pp("visual"))?,
-            decoder: Decoder::new(&config.text_config, kernels, root.pp("language_model"))?,
+            visual: VisionTower::new(&config.vision_config, kernels, &root.pp("visual"))?,
+            decoder: Decoder::new(c, kernels, &root.pp("language_model"))?,
+            device: head.device(),
+            dtype: loader.dtype(),
             embed_tokens,
             head,
             config: config.clone(),
         })
+    }
+
+    /// Every linear layer that an adapter may sit beside: a head that is the embedding is none.
+    pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let head = (!self.config.tie_word_embeddings).then_some(&mut self.head);
+        self.visual.linears_mut().chain(self.decoder.linears_mut()).chain(head).collect()
     }
 
     /// The vision tower.
@@ -102,7 +116,7 @@ impl Qwen3Vl {
     /// # Errors
     /// An id outside the vocabulary.
     pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        Ok(self.embed_tokens.index_select(ids, 0)?)
+        Ok(self.embed_tokens.rows(ids, self.dtype)?)
     }
 
     /// Puts text and image tokens into one batch of sequences.
@@ -116,7 +130,7 @@ impl Qwen3Vl {
     /// # Errors
     /// Another number of placeholders than image rows.
     pub fn embed_batch(&self, ids: &[u32], b: usize, images: &Tensor, deepstack: &[Tensor]) -> Result<Embedded> {
-        let device = self.embed_tokens.device();
+        let device = &self.device;
         let rows = images.dim(0)?;
         let d = self.config.text_config.hidden_size;
         let t = ids.len() / b.max(1);
@@ -176,6 +190,7 @@ impl Qwen3Vl {
             positions,
             deepstack: &embedded.deepstack,
             cache,
+            checkpoints: None,
         })
     }
 }

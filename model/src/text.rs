@@ -1,19 +1,25 @@
 //! The decoder: grouped-query attention with normalised queries and keys, interleaved M-RoPE, SwiGLU.
 
 use candle_core::{DType, Device, IndexOp, Module, Tensor};
-use candle_nn::{Init, VarBuilder};
+use candle_nn::Init;
 
+use crate::checkpoint::Checkpoints;
 use crate::config::TextConfig;
-use crate::nn::{Kernels, Linear, RmsNorm, Rotary, attention};
+use crate::nn::{Kernels, KeyValues, Linear, Matrix, RmsNorm, Rotary, attention};
+use crate::weights::Loader;
 use crate::{Error, Result};
 
 /// Place of one token: time, height, width. The three are equal for text.
 pub type Position = [u32; 3];
 
 /// Keys and values of every layer so far. Memory is taken as tokens come, up to a limit that is an error, not a crash.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct KvCache {
-    layers: Vec<Option<(Tensor, Tensor)>>, // [b, kv, s, e] each, room for more behind s
+    /// What the sequences of a batch begin with, [1, kv, s, e] each.
+    shared: Vec<Option<(Tensor, Tensor)>>,
+    /// What each goes on with, [b, kv, s, e] each, room for more behind s.
+    own: Vec<Option<(Tensor, Tensor)>>,
+    prefix: usize,
     tokens: usize,
     limit: usize,
 }
@@ -21,41 +27,101 @@ pub struct KvCache {
 impl KvCache {
     /// An empty cache for `layers` layers and at most `limit` tokens.
     pub fn new(layers: usize, limit: usize) -> Self {
-        Self { layers: vec![None; layers], tokens: 0, limit }
+        Self { shared: vec![None; layers], own: vec![None; layers], prefix: 0, tokens: 0, limit }
     }
 
-    /// Tokens held.
+    /// Tokens held of each sequence.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
+    /// A copy that goes its own way. (A clone would share the buffers, and write into them.)
+    ///
+    /// # Errors
+    /// A tensor operation's.
+    pub fn try_clone(&self) -> Result<Self> {
+        let own = self.own.iter().map(|part| match part {
+            Some((k, v)) => Ok(Some((k.copy()?, v.copy()?))),
+            None => Ok(None),
+        });
+        let own = own.collect::<Result<_>>()?;
+        Ok(Self { shared: self.shared.clone(), own, prefix: self.prefix, tokens: self.tokens, limit: self.limit })
+    }
+
+    /// A cache for any number of sequences that all begin with what this one holds. That part is kept once.
+    ///
+    /// # Errors
+    /// A cache of several sequences, or one that was branched already.
+    pub fn branch(&self) -> Result<Self> {
+        let width = |part: &Option<(Tensor, Tensor)>| part.as_ref().map_or(1, |(k, _)| k.dims()[0]);
+        if self.prefix > 0 || self.own.iter().any(|part| width(part) != 1) {
+            return Err(Error::Input {
+                what: "cache",
+                expected: "one sequence".to_owned(),
+                got: "several, or the branch of another".to_owned(),
+            });
+        }
+        let held = |x: &Tensor| x.narrow(2, 0, self.tokens);
+        let shared = self.own.iter().map(|part| match part {
+            Some((k, v)) => Ok(Some((held(k)?, held(v)?))),
+            None => Ok(None),
+        });
+        Ok(Self {
+            shared: shared.collect::<Result<_>>()?,
+            own: vec![None; self.own.len()],
+            prefix: self.tokens,
+            tokens: self.tokens,
+            limit: self.limit,
+        })
+    }
+
     /// Appends to one layer and returns all of it.
-    fn append(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+    fn append(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<KeyValues> {
         let (b, heads, t, e) = k.dims4()?;
-        let end = self.tokens + t;
+        let start = self.tokens - self.prefix;
+        let end = start + t;
         let grown = |old: Option<&Tensor>, new: &Tensor| -> Result<Tensor> {
             // Doubling, so that a token costs its own bytes on average.
-            let room = (end.next_power_of_two().max(64)).min(self.limit.max(end));
+            let room = (end.next_power_of_two().max(64)).min((self.limit - self.prefix).max(end));
             let buffer = match old {
                 Some(old) if old.dim(2)? >= end => old.clone(),
                 _ => {
                     let buffer = Tensor::zeros((b, heads, room, e), new.dtype(), new.device())?;
                     if let Some(old) = old {
-                        buffer.slice_set(&old.narrow(2, 0, self.tokens)?.contiguous()?, 2, 0)?;
+                        buffer.slice_set(&old.narrow(2, 0, start)?.contiguous()?, 2, 0)?;
                     }
                     buffer
                 }
             };
-            buffer.slice_set(&new.contiguous()?, 2, self.tokens)?;
+            buffer.slice_set(&new.contiguous()?, 2, start)?;
             Ok(buffer)
         };
-        let old = self.layers[layer].as_ref();
+        let old = self.own[layer].as_ref();
         let keys = grown(old.map(|o| &o.0), k)?;
         let values = grown(old.map(|o| &o.1), v)?;
-        let view = (keys.narrow(2, 0, end)?, values.narrow(2, 0, end)?);
-        self.layers[layer] = Some((keys, values));
-        Ok(view)
+        let own = (keys.narrow(2, 0, end)?, values.narrow(2, 0, end)?);
+        self.own[layer] = Some((keys, values));
+        Ok(KeyValues { shared: self.shared[layer].clone(), own })
     }
+}
+
+/// What a tap is shown of a layer.
+#[derive(Debug, Clone, Copy)]
+pub enum Tapped<'a> {
+    /// Queries `[b, h, t, e]` and keys `[b, kv, t, e]`, normalised, and the same rotated to their places. Not shown
+    /// where the layer is checkpointed.
+    Attention {
+        /// Queries before the rotary embedding.
+        query: &'a Tensor,
+        /// Keys before it.
+        key: &'a Tensor,
+        /// Queries behind it.
+        rotated_query: &'a Tensor,
+        /// Keys behind it.
+        rotated_key: &'a Tensor,
+    },
+    /// The layer's output `[b, t, d]`, deepstack added.
+    Hidden(&'a Tensor),
 }
 
 #[derive(Debug, Clone)]
@@ -78,22 +144,22 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(c: &TextConfig, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
+    fn new(c: &TextConfig, kernels: Kernels, vb: &Loader<'_>) -> Result<Self> {
         let (d, e, ffn) = (c.hidden_size, c.head_dim, c.intermediate_size);
         let (attn, mlp) = (vb.pp("self_attn"), vb.pp("mlp"));
-        let norm = |width, vb| RmsNorm::new(width, c.rms_norm_eps, kernels, vb);
+        let norm = |width, vb: Loader<'_>| RmsNorm::new(width, c.rms_norm_eps, kernels, &vb);
         Ok(Self {
             input_norm: norm(d, vb.pp("input_layernorm"))?,
             post_norm: norm(d, vb.pp("post_attention_layernorm"))?,
-            q: Linear::new(d, c.num_attention_heads * e, false, attn.pp("q_proj"))?,
-            k: Linear::new(d, c.num_key_value_heads * e, false, attn.pp("k_proj"))?,
-            v: Linear::new(d, c.num_key_value_heads * e, false, attn.pp("v_proj"))?,
-            o: Linear::new(c.num_attention_heads * e, d, false, attn.pp("o_proj"))?,
+            q: Linear::new(d, c.num_attention_heads * e, false, &attn.pp("q_proj"))?,
+            k: Linear::new(d, c.num_key_value_heads * e, false, &attn.pp("k_proj"))?,
+            v: Linear::new(d, c.num_key_value_heads * e, false, &attn.pp("v_proj"))?,
+            o: Linear::new(c.num_attention_heads * e, d, false, &attn.pp("o_proj"))?,
             q_norm: norm(e, attn.pp("q_norm"))?,
             k_norm: norm(e, attn.pp("k_norm"))?,
-            gate: Linear::new(d, ffn, false, mlp.pp("gate_proj"))?,
-            up: Linear::new(d, ffn, false, mlp.pp("up_proj"))?,
-            down: Linear::new(ffn, d, false, mlp.pp("down_proj"))?,
+            gate: Linear::new(d, ffn, false, &mlp.pp("gate_proj"))?,
+            up: Linear::new(d, ffn, false, &mlp.pp("up_proj"))?,
+            down: Linear::new(ffn, d, false, &mlp.pp("down_proj"))?,
             heads: c.num_attention_heads,
             kv_heads: c.num_key_value_heads,
             head_dim: e,
@@ -101,35 +167,30 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, rotary: &Rotary, cache: Option<(&mut KvCache, usize)>) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        rotary: &Rotary,
+        cache: Option<(&mut KvCache, usize)>,
+        tap: &mut dyn FnMut(Tapped<'_>),
+    ) -> Result<Tensor> {
         let (b, t, _) = x.dims3()?;
         let h = self.input_norm.forward(x)?;
         let split = |y: Tensor, heads: usize| y.reshape((b, t, heads, self.head_dim)); // [b, t, h, e]
-        let q = self.q_norm.forward(&split(self.q.forward(&h)?, self.heads)?)?.transpose(1, 2)?;
-        let k = self.k_norm.forward(&split(self.k.forward(&h)?, self.kv_heads)?)?.transpose(1, 2)?;
+        let query = self.q_norm.forward(&split(self.q.forward(&h)?, self.heads)?)?.transpose(1, 2)?;
+        let key = self.k_norm.forward(&split(self.k.forward(&h)?, self.kv_heads)?)?.transpose(1, 2)?;
         let v = split(self.v.forward(&h)?, self.kv_heads)?.transpose(1, 2)?; // [b, kv, t, e]
-        let q = rotary.apply(&q, self.kernels)?;
-        let k = rotary.apply(&k, self.kernels)?;
-        let (k, v) = match cache {
+        let q = rotary.apply(&query, self.kernels)?;
+        let k = rotary.apply(&key, self.kernels)?;
+        tap(Tapped::Attention { query: &query, key: &key, rotated_query: &q, rotated_key: &k });
+        let kv = match cache {
             Some((cache, layer)) => cache.append(layer, &k, &v)?,
-            None => (k, v),
+            None => KeyValues { shared: None, own: (k, v.contiguous()?) },
         };
-        let (k, v) = (self.repeat(&k)?, self.repeat(&v)?);
-        let x = (x + self.o.forward(&attention(&q, &k, &v, true)?)?)?;
+        let x = (x + self.o.forward(&attention(&q, &kv, true)?)?)?;
         let h = self.post_norm.forward(&x)?;
         let mlp = self.down.forward(&crate::autograd::swiglu(&self.gate.forward(&h)?, &self.up.forward(&h)?)?)?;
         Ok((x + mlp)?)
-    }
-
-    /// One key head serves a group of query heads.
-    fn repeat(&self, x: &Tensor) -> Result<Tensor> {
-        let group = self.heads / self.kv_heads;
-        if group == 1 {
-            return Ok(x.clone());
-        }
-        let (b, kv, s, e) = x.dims4()?;
-        let x = x.unsqueeze(2)?.broadcast_as((b, kv, group, s, e))?;
-        Ok(x.reshape((b, kv * group, s, e))?)
     }
 }
 
@@ -154,6 +215,8 @@ pub struct DecoderInput<'a> {
     pub deepstack: &'a [Tensor],
     /// Earlier tokens of the same sequences.
     pub cache: Option<&'a mut KvCache>,
+    /// Keeps the inputs of layers in place of all that they compute, for training; not beside a cache.
+    pub checkpoints: Option<&'a Checkpoints>,
 }
 
 impl Decoder {
@@ -161,18 +224,18 @@ impl Decoder {
     ///
     /// # Errors
     /// A tensor that is missing or has another shape.
-    pub fn new(config: &TextConfig, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
+    pub fn new(config: &TextConfig, kernels: Kernels, vb: &Loader<'_>) -> Result<Self> {
         let missing = || Error::Config {
             key: "text_config.rope_scaling",
             expected: "mrope_section and rope_theta".to_owned(),
             got: "nothing".to_owned(),
         };
         let layers = (0..config.num_hidden_layers)
-            .map(|i| Layer::new(config, kernels, vb.pp("layers").pp(i)))
+            .map(|i| Layer::new(config, kernels, &vb.pp("layers").pp(i)))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             layers,
-            norm: RmsNorm::new(config.hidden_size, config.rms_norm_eps, kernels, vb.pp("norm"))?,
+            norm: RmsNorm::new(config.hidden_size, config.rms_norm_eps, kernels, &vb.pp("norm"))?,
             config: config.clone(),
             theta: config.theta().ok_or_else(missing)?,
             section: config.rope().ok_or_else(missing)?.mrope_section,
@@ -190,11 +253,11 @@ impl Decoder {
         self.forward_with(input, &mut |_, _| {})
     }
 
-    /// [`Self::forward`] that shows every layer's output `[b, t, d]`, deepstack added.
+    /// [`Self::forward`] that shows what happens in every layer.
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_with(&self, mut input: DecoderInput<'_>, tap: &mut dyn FnMut(usize, &Tensor)) -> Result<Tensor> {
+    pub fn forward_with(&self, mut input: DecoderInput<'_>, tap: &mut dyn FnMut(usize, Tapped<'_>)) -> Result<Tensor> {
         let x = self.layers(&mut input, 0..self.layers.len(), tap)?;
         if let Some(cache) = input.cache {
             cache.tokens += x.dim(1)?;
@@ -218,9 +281,9 @@ impl Decoder {
         &self,
         input: &mut DecoderInput<'_>,
         range: std::ops::Range<usize>,
-        tap: &mut dyn FnMut(usize, &Tensor),
+        tap: &mut dyn FnMut(usize, Tapped<'_>),
     ) -> Result<Tensor> {
-        let DecoderInput { embeddings, positions, deepstack, cache } = input;
+        let DecoderInput { embeddings, positions, deepstack, cache, checkpoints } = input;
         let (b, t, _) = embeddings.dims3()?;
         if positions.len() != b * t {
             return Err(Error::Input {
@@ -242,12 +305,17 @@ impl Decoder {
         let mut x = embeddings.clone();
         for i in range {
             let Some(layer) = self.layers.get(i) else { break };
-            let slot = cache.as_mut().map(|c| (&mut **c, i));
-            x = layer.forward(&x, &rotary, slot)?;
+            x = match (*checkpoints, cache.as_mut()) {
+                (Some(checkpoints), None) => {
+                    let (layer, rotary) = (layer.clone(), rotary.clone());
+                    checkpoints.run(&x, move |x| layer.forward(x, &rotary, None, &mut |_| {}))?
+                }
+                (_, cache) => layer.forward(&x, &rotary, cache.map(|c| (&mut **c, i)), &mut |t| tap(i, t))?,
+            };
             if let Some(features) = deepstack.get(i) {
                 x = (x + features)?;
             }
-            tap(i, &x);
+            tap(i, Tapped::Hidden(&x));
         }
         Ok(x)
     }
@@ -271,6 +339,13 @@ impl Decoder {
         Rotary::new(&angles, b, t, dtype, device)
     }
 
+    /// Every linear layer.
+    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.layers
+            .iter_mut()
+            .flat_map(|l| [&mut l.q, &mut l.k, &mut l.v, &mut l.o, &mut l.gate, &mut l.up, &mut l.down])
+    }
+
     /// Layers.
     pub fn depth(&self) -> usize {
         self.layers.len()
@@ -278,12 +353,9 @@ impl Decoder {
 }
 
 /// Token embedding `[vocab, d]`.
-pub(crate) fn embedding(c: &TextConfig, vb: VarBuilder<'_>) -> Result<Tensor> {
-    Ok(vb.pp("embed_tokens").get_with_hints(
-        (c.vocab_size, c.hidden_size),
-        "weight",
-        Init::Randn { mean: 0.0, stdev: 0.05 },
-    )?)
+pub(crate) fn embedding(c: &TextConfig, vb: &Loader<'_>) -> Result<Matrix> {
+    let init = Init::Randn { mean: 0.0, stdev: 0.05 };
+    vb.pp("embed_tokens").matrix((c.vocab_size, c.hidden_size), "weight", init)
 }
 
 /// Last position of every sequence, `[b, t, d] -> [b, d]`.

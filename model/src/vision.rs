@@ -5,13 +5,14 @@
 //! a reshape.
 
 use candle_core::{Device, IndexOp, Module, Tensor};
-use candle_nn::{Init, VarBuilder};
+use candle_nn::Init;
 
 use crate::config::VisionConfig;
-use crate::nn::{Kernels, LayerNorm, Linear, Rotary, attention};
+use crate::nn::{Kernels, KeyValues, LayerNorm, Linear, Matrix, Rotary, attention};
+use crate::weights::Loader;
 use crate::{Error, Result};
 
-const LAYER_NORM_EPS: f32 = 1e-6;
+pub(crate) const LAYER_NORM_EPS: f32 = 1e-6;
 const ROPE_THETA: f32 = 10_000.0;
 
 /// Size of one image in patches; both sides are multiples of the merge size.
@@ -67,15 +68,15 @@ struct Block {
 }
 
 impl Block {
-    fn new(c: &VisionConfig, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
+    fn new(c: &VisionConfig, kernels: Kernels, vb: &Loader<'_>) -> Result<Self> {
         let (d, ffn) = (c.hidden_size, c.intermediate_size);
         Ok(Self {
-            norm1: LayerNorm::new(d, LAYER_NORM_EPS, kernels, vb.pp("norm1"))?,
-            norm2: LayerNorm::new(d, LAYER_NORM_EPS, kernels, vb.pp("norm2"))?,
-            qkv: Linear::new(d, 3 * d, true, vb.pp("attn").pp("qkv"))?,
-            proj: Linear::new(d, d, true, vb.pp("attn").pp("proj"))?,
-            fc1: Linear::new(d, ffn, true, vb.pp("mlp").pp("linear_fc1"))?,
-            fc2: Linear::new(ffn, d, true, vb.pp("mlp").pp("linear_fc2"))?,
+            norm1: LayerNorm::new(d, LAYER_NORM_EPS, kernels, &vb.pp("norm1"))?,
+            norm2: LayerNorm::new(d, LAYER_NORM_EPS, kernels, &vb.pp("norm2"))?,
+            qkv: Linear::new(d, 3 * d, true, &vb.pp("attn").pp("qkv"))?,
+            proj: Linear::new(d, d, true, &vb.pp("attn").pp("proj"))?,
+            fc1: Linear::new(d, ffn, true, &vb.pp("mlp").pp("linear_fc1"))?,
+            fc2: Linear::new(ffn, d, true, &vb.pp("mlp").pp("linear_fc2"))?,
             heads: c.num_heads,
             kernels,
         })
@@ -87,7 +88,8 @@ impl Block {
         let qkv = qkv.reshape((b, n, 3, self.heads, d / self.heads))?.permute((2, 0, 3, 1, 4))?; // [3, b, h, n, e]
         let q = rotary.apply(&qkv.i(0)?, self.kernels)?;
         let k = rotary.apply(&qkv.i(1)?, self.kernels)?;
-        let x = (x + self.proj.forward(&attention(&q, &k, &qkv.i(2)?, false)?)?)?;
+        let kv = KeyValues { shared: None, own: (k, qkv.i(2)?.contiguous()?) };
+        let x = (x + self.proj.forward(&attention(&q, &kv, false)?)?)?;
         let mlp = self.fc2.forward(&crate::autograd::gelu(&self.fc1.forward(&self.norm2.forward(&x)?)?)?)?;
         Ok((x + mlp)?)
     }
@@ -104,14 +106,14 @@ struct PatchMerger {
 }
 
 impl PatchMerger {
-    fn new(c: &VisionConfig, norm_after_merge: bool, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
+    fn new(c: &VisionConfig, norm_after_merge: bool, kernels: Kernels, vb: &Loader<'_>) -> Result<Self> {
         let block = c.spatial_merge_size.pow(2);
         let merged = c.hidden_size * block;
         let norm_width = if norm_after_merge { merged } else { c.hidden_size };
         Ok(Self {
-            norm: LayerNorm::new(norm_width, LAYER_NORM_EPS, kernels, vb.pp("norm"))?,
-            fc1: Linear::new(merged, merged, true, vb.pp("linear_fc1"))?,
-            fc2: Linear::new(merged, c.out_hidden_size, true, vb.pp("linear_fc2"))?,
+            norm: LayerNorm::new(norm_width, LAYER_NORM_EPS, kernels, &vb.pp("norm"))?,
+            fc1: Linear::new(merged, merged, true, &vb.pp("linear_fc1"))?,
+            fc2: Linear::new(merged, c.out_hidden_size, true, &vb.pp("linear_fc2"))?,
             block,
             norm_after_merge,
         })
@@ -146,35 +148,44 @@ impl VisionTower {
     ///
     /// # Errors
     /// A tensor that is missing or has another shape.
-    pub fn new(config: &VisionConfig, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
+    pub fn new(config: &VisionConfig, kernels: Kernels, vb: &Loader<'_>) -> Result<Self> {
         let c = config;
         let patch = vb.pp("patch_embed").pp("proj");
         let shape = (c.hidden_size, c.in_channels, c.temporal_patch_size, c.patch_size, c.patch_size);
         let stdev = (1.0 / c.patch_dim() as f64).sqrt();
-        let weight = patch.get_with_hints(shape, "weight", Init::Randn { mean: 0.0, stdev })?;
-        let bias = patch.get_with_hints(c.hidden_size, "bias", Init::Const(0.0))?;
+        let weight = patch.tensor(shape, "weight", Init::Randn { mean: 0.0, stdev })?;
+        let bias = patch.tensor(c.hidden_size, "bias", Init::Const(0.0))?;
         // The convolution's stride is its kernel: over flattened patches it is one matrix product.
-        let patch_embed = Linear::with_bias(weight.reshape((c.hidden_size, c.patch_dim()))?, bias);
-        let pos_embed = vb.pp("pos_embed").get_with_hints(
+        let weight = Matrix::Dense(weight.reshape((c.hidden_size, c.patch_dim()))?);
+        let patch_embed = Linear::from_parts(patch.prefix(), weight, Some(bias));
+        let pos_embed = vb.pp("pos_embed").tensor(
             (c.num_position_embeddings, c.hidden_size),
             "weight",
             Init::Randn { mean: 0.0, stdev: 0.2 },
         )?;
-        let blocks = (0..c.depth).map(|i| Block::new(c, kernels, vb.pp("blocks").pp(i))).collect::<Result<Vec<_>>>()?;
+        let blocks =
+            (0..c.depth).map(|i| Block::new(c, kernels, &vb.pp("blocks").pp(i))).collect::<Result<Vec<_>>>()?;
         let deepstack = c
             .deepstack_visual_indexes
             .iter()
             .enumerate()
-            .map(|(k, &i)| Ok((i, PatchMerger::new(c, true, kernels, vb.pp("deepstack_merger_list").pp(k))?)))
+            .map(|(k, &i)| Ok((i, PatchMerger::new(c, true, kernels, &vb.pp("deepstack_merger_list").pp(k))?)))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             patch_embed,
             pos_embed,
             blocks,
-            merger: PatchMerger::new(c, false, kernels, vb.pp("merger"))?,
+            merger: PatchMerger::new(c, false, kernels, &vb.pp("merger"))?,
             deepstack,
             config: c.clone(),
         })
+    }
+
+    /// Every linear layer that peft would call one: not the patch embedding, a convolution to it.
+    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let blocks = self.blocks.iter_mut().flat_map(|b| [&mut b.qkv, &mut b.proj, &mut b.fc1, &mut b.fc2]);
+        let mergers = std::iter::once(&mut self.merger).chain(self.deepstack.iter_mut().map(|(_, m)| m));
+        blocks.chain(mergers.flat_map(|m| [&mut m.fc1, &mut m.fc2]))
     }
 
     /// Encodes images of one size.

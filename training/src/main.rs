@@ -22,7 +22,7 @@ enum Verb {
     /// Supervised fine-tuning.
     Sft {
         /// Settings of the run.
-        #[arg(long, default_value = "config/training/sft.toml")]
+        #[arg(long, default_value = "config/training/nano-1-motion.toml")]
         config: PathBuf,
         /// Checkpoint to start from; a new model of the config's shape without it.
         #[arg(long)]
@@ -43,7 +43,7 @@ enum Verb {
         #[arg(long, default_value_t = 0)]
         seed: u64,
         /// Most pixels of a frame after resizing.
-        #[arg(long, default_value_t = 24_576)]
+        #[arg(long, default_value_t = 20_480)]
         max_pixels: u64,
     },
     /// Judges weights, or an estimator that needs none.

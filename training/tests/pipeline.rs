@@ -8,7 +8,8 @@ use training::eval::{self, Estimator};
 use training::sft::{self, Config};
 
 fn tiny(steps: usize) -> Config {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/sft.toml"));
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/nano-2-poses.toml"));
     let mut config: Config = toml::from_str(&text.unwrap()).unwrap();
     config.steps = steps;
     config.micro_batch = 1;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Var};
 use candle_nn::{VarBuilder, VarMap};
 use model::config::{Config, Rope, TextConfig, VisionConfig};
 use model::nn::Kernels;
@@ -46,6 +46,9 @@ pub struct Shape {
     /// Most pixels of a frame after resizing.
     pub max_pixels: u64,
 }
+
+/// Where the auxiliary heads lie: no part of the checkpoint, but the next stage goes on with them.
+const HEADS: &str = "aux_heads.safetensors";
 
 /// Side of the learned position grid.
 const POSITION_SIDE: usize = 12;
@@ -186,21 +189,44 @@ impl Fresh {
         })
     }
 
-    /// Writes a checkpoint folder in f16.
+    /// Sets the auxiliary heads to those that an earlier stage left in `dir`; others stay as they are.
+    ///
+    /// # Errors
+    /// A file that is broken, or a head of another shape.
+    pub fn load_heads(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(HEADS);
+        if !path.is_file() {
+            return Ok(());
+        }
+        let stored = candle_core::safetensors::load(&path, &Device::Cpu).with_context(|| path.display().to_string())?;
+        for (name, var) in named(&self.variables) {
+            if let Some(tensor) = stored.get(&name) {
+                var.set(tensor).with_context(|| format!("{}: {name}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint folder in f16, and the auxiliary heads beside it in f32.
     ///
     /// # Errors
     /// A file that can't be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-        let tensors: HashMap<String, Tensor> = named(&self.variables)
-            .into_iter()
-            .filter(|(name, _)| !name.starts_with("aux."))
-            .map(|(name, var)| Ok((name, var.to_dtype(DType::F16)?)))
-            .collect::<Result<_>>()?;
+        let (mut tensors, mut heads) = (HashMap::new(), HashMap::new());
+        for (name, var) in named(&self.variables) {
+            if name.starts_with("aux.") {
+                heads.insert(name, var.as_tensor().clone());
+            } else {
+                tensors.insert(name, var.to_dtype(DType::F16)?);
+            }
+        }
         // A reader never sees half a file: weights take their place by renaming.
-        let (part, whole) = (dir.join("model.safetensors.part"), dir.join("model.safetensors"));
-        candle_core::safetensors::save(&tensors, &part)?;
-        std::fs::rename(&part, &whole).with_context(|| whole.display().to_string())?;
+        for (tensors, file) in [(&tensors, "model.safetensors"), (&heads, HEADS)] {
+            let (part, whole) = (dir.join(format!("{file}.part")), dir.join(file));
+            candle_core::safetensors::save(tensors, &part)?;
+            std::fs::rename(&part, &whole).with_context(|| whole.display().to_string())?;
+        }
         write_json(&dir.join("config.json"), &serde_json::to_value(self.model.config())?)?;
         write_json(&dir.join("preprocessor_config.json"), &serde_json::to_value(&self.processor)?)?;
         let path = dir.join("tokenizer.json");

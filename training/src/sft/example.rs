@@ -14,7 +14,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::chains::{self, DepthMap};
-use crate::synth::{self, SynthWindow};
+use crate::synth::{self, SynthConfig, SynthWindow};
 use crate::vocabulary::is_tail;
 
 /// Displacements that a vision token is asked for: of its four patch centres since the frame before.
@@ -57,6 +57,8 @@ pub struct Builder<'a> {
     pub processor: &'a Processor,
     /// Config of the model.
     pub config: &'a Config,
+    /// What windows are drawn from.
+    pub synth: &'a SynthConfig,
 }
 
 impl Builder<'_> {
@@ -67,7 +69,7 @@ impl Builder<'_> {
     pub fn synthetic(&self, seed: u64, index: u64, mode: Mode) -> Result<Option<Example>> {
         // Drawn at the size that the processor makes of a 4:3 camera, so that nothing is resized.
         let size = self.processor.target_size(640, 480)?;
-        let window = synth::window(seed, index, size);
+        let window = synth::window_with(self.synth, seed, index, size);
         let trajectory = WindowTrajectory::from_world(&window.world_from_camera);
         let response = match mode {
             Mode::AnswerOnly => chain::write_poses(&trajectory),

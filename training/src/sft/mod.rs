@@ -15,12 +15,13 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Init, VarBuilder};
 use model::Qwen3Vl;
 use model::prompt::Mode;
-use model::text::DecoderInput;
+use model::text::{DecoderInput, Tapped};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::nano::{Fresh, Shape, named, write_json};
 use crate::optimizer::AdamW;
+use crate::synth::SynthConfig;
 use example::{Builder, Example, FLOW_TARGETS};
 use loss::{Targets, cross_entropy};
 
@@ -71,6 +72,8 @@ pub struct Config {
     pub log_every: usize,
     /// Steps between checkpoints.
     pub save_every: usize,
+    /// What synthetic windows are drawn from.
+    pub synth: SynthConfig,
     /// The model, where it is made anew.
     pub shape: Shape,
 }
@@ -103,7 +106,7 @@ impl Config {
     }
 }
 
-/// A linear head on hidden states; dropped when the model is saved.
+/// A linear head on hidden states; kept beside the model for the next stage, no part of it.
 struct Head {
     weight: Tensor,
     bias: Tensor,
@@ -146,6 +149,9 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
     };
     let flow_head = head("flow", FLOW_TARGETS, config.flow_weight)?;
     let pose_head = head("pose", 6, config.pose_weight)?;
+    if let Some(dir) = init {
+        fresh.load_heads(dir)?;
+    }
     let variables = named(&fresh.variables);
     let parameters: usize = variables.iter().filter(|(n, _)| !n.starts_with("aux.")).map(|(_, v)| v.elem_count()).sum();
     tracing::info!(parameters, tensors = variables.len(), "model");
@@ -253,6 +259,7 @@ impl Trainer<'_> {
             tokenizer: &self.fresh.tokenizer,
             processor: &self.fresh.processor,
             config: self.fresh.model.config(),
+            synth: &c.synth,
         };
         // Windows are counted through: no two steps or workers see the same one.
         let first = ((step * c.workers + worker) * c.micro_batch.max(c.full_chain_micro_batch)) as u64;
@@ -305,8 +312,8 @@ impl Trainer<'_> {
         let deepstack = vision.deepstack.iter().map(|d| d.flatten_to(1)).collect::<candle_core::Result<Vec<_>>>()?;
         let embedded = model.embed_batch(&batch.ids, examples.len(), &images, &deepstack)?;
         let mut tapped = None;
-        let mut tap = |layer: usize, x: &Tensor| {
-            if layer == self.config.flow_layer {
+        let mut tap = |layer: usize, seen: Tapped<'_>| {
+            if let (true, Tapped::Hidden(x)) = (layer == self.config.flow_layer, seen) {
                 tapped = Some(x.clone());
             }
         };
@@ -315,6 +322,7 @@ impl Trainer<'_> {
             positions: &batch.positions,
             deepstack: &embedded.deepstack,
             cache: None,
+            checkpoints: None,
         };
         let (frozen, depth) = (self.config.frozen_layers, model.decoder().depth());
         let flow_only = examples.iter().all(|e| e.ids.len() == e.response);

@@ -5,9 +5,17 @@
 //! their differentiable twins once, when the model is built.
 
 use candle_core::{DType, Device, Module, Tensor};
-use candle_nn::{Init, VarBuilder};
+use candle_nn::Init;
 
 use crate::Result;
+use crate::weights::Loader;
+pub use attention::{KeyValues, attention};
+pub(crate) use known::Known;
+pub use linear::{Adapter, Linear, Matrix};
+
+mod attention;
+mod known;
+mod linear;
 
 /// Which kernels the layers call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,53 +24,6 @@ pub enum Kernels {
     Fused,
     /// Every operation has a backward.
     Differentiable,
-}
-
-/// `y = x W^T + b`.
-#[derive(Debug, Clone)]
-pub struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    /// Loads `weight` `[out, in]` and, where asked for, `bias` `[out]`.
-    pub fn new(input: usize, output: usize, bias: bool, vb: VarBuilder<'_>) -> Result<Self> {
-        let stdev = (1.0 / input as f64).sqrt().min(0.06);
-        let weight = vb.get_with_hints((output, input), "weight", Init::Randn { mean: 0.0, stdev })?;
-        let bias = if bias { Some(vb.get_with_hints(output, "bias", Init::Const(0.0))?) } else { None };
-        Ok(Self { weight, bias })
-    }
-
-    /// The same map without bias and with a weight at hand, `[out, in]`.
-    pub fn from_weight(weight: Tensor) -> Self {
-        Self { weight, bias: None }
-    }
-
-    /// The same map with weight `[out, in]` and bias `[out]` at hand.
-    pub fn with_bias(weight: Tensor, bias: Tensor) -> Self {
-        Self { weight, bias: Some(bias) }
-    }
-}
-
-impl Module for Linear {
-    /// # Shapes
-    /// `[.., in] -> [.., out]`
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        // One flat matmul: candle copies the weight for every batch entry otherwise.
-        let (input, output) = (self.weight.dim(1)?, self.weight.dim(0)?);
-        let mut shape = x.dims().to_vec();
-        let rows = x.elem_count() / input.max(1);
-        let y = x.reshape((rows, input))?.matmul(&self.weight.t()?)?;
-        let y = match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        };
-        if let Some(last) = shape.last_mut() {
-            *last = output;
-        }
-        y.reshape(shape)
-    }
 }
 
 /// LayerNorm with weight and bias over the last dimension.
@@ -76,9 +37,9 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     /// Loads `weight` and `bias`, `[width]` each.
-    pub fn new(width: usize, eps: f32, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
-        let weight = vb.get_with_hints(width, "weight", Init::Const(1.0))?;
-        let bias = vb.get_with_hints(width, "bias", Init::Const(0.0))?;
+    pub fn new(width: usize, eps: f32, kernels: Kernels, vb: &Loader<'_>) -> Result<Self> {
+        let weight = vb.tensor(width, "weight", Init::Const(1.0))?;
+        let bias = vb.tensor(width, "bias", Init::Const(0.0))?;
         Ok(Self { weight, bias, eps, kernels })
     }
 }
@@ -102,8 +63,8 @@ pub struct RmsNorm {
 
 impl RmsNorm {
     /// Loads `weight`, `[width]`.
-    pub fn new(width: usize, eps: f64, kernels: Kernels, vb: VarBuilder<'_>) -> Result<Self> {
-        let weight = vb.get_with_hints(width, "weight", Init::Const(1.0))?;
+    pub fn new(width: usize, eps: f64, kernels: Kernels, vb: &Loader<'_>) -> Result<Self> {
+        let weight = vb.tensor(width, "weight", Init::Const(1.0))?;
         Ok(Self { weight, eps: eps as f32, kernels })
     }
 }
@@ -148,15 +109,4 @@ impl Rotary {
             Kernels::Differentiable => crate::autograd::rope(x, &self.cos, &self.sin)?,
         })
     }
-}
-
-/// `softmax(q k^T / sqrt(e)) v`; where `causal`, the t queries are the last of the s tokens.
-///
-/// # Shapes
-/// q `[b, h, t, e]`, k and v `[b, h, s, e]` -> `[b, t, h * e]`
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Result<Tensor> {
-    let (b, h, t, e) = q.dims4()?;
-    let scores = q.contiguous()?.matmul(&k.t()?)?; // [b, h, t, s]
-    let weights = crate::autograd::softmax(&scores, 1.0 / (e as f64).sqrt(), causal)?;
-    Ok(weights.matmul(&v.contiguous()?)?.transpose(1, 2)?.reshape((b, t, h * e))?)
 }

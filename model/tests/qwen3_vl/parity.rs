@@ -1,98 +1,14 @@
 //! Every intermediate of the model against the reference implementation on a tiny random checkpoint
 //! (`tests/fixtures/qwen3vl/make_qwen3vl.py`), forward and backward.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::collections::HashMap;
-use std::path::PathBuf;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use model::nn::Kernels;
-use model::qwen3_vl::{Embedded, Segment, positions};
-use model::text::{DecoderInput, Position};
-use model::vision::Grid;
+use model::qwen3_vl::Embedded;
+use model::text::{DecoderInput, Tapped};
 use model::{Config, Processor, Qwen3Vl};
 
-type Golden = HashMap<String, Tensor>;
-
-/// Largest difference relative to the largest value.
-const TOLERANCE: f32 = 1e-4;
-
-fn fixtures() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/qwen3vl")
-}
-
-fn golden(name: &str) -> Golden {
-    candle_core::safetensors::load(fixtures().join(format!("{name}.safetensors")), &Device::Cpu).unwrap()
-}
-
-fn load(kernels: Kernels) -> Qwen3Vl {
-    Qwen3Vl::load(&fixtures().join("tiny"), kernels, DType::F32, &Device::Cpu).unwrap()
-}
-
-fn difference(got: &Tensor, expected: &Tensor) -> f32 {
-    let got = got.reshape(expected.shape()).unwrap();
-    let max = |t: Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-    max((got - expected).unwrap()) / max(expected.clone())
-}
-
-#[track_caller]
-fn close(name: &str, got: &Tensor, expected: &Tensor) {
-    let error = difference(got, expected);
-    assert!(error < TOLERANCE, "{name}: relative difference {error}");
-}
-
-fn grids(golden: &Golden) -> Vec<Grid> {
-    let rows = golden["image_grid_thw"].to_vec2::<i64>().unwrap();
-    rows.iter().map(|r| Grid { height: r[1] as usize, width: r[2] as usize }).collect()
-}
-
-fn ids(golden: &Golden) -> Vec<u32> {
-    golden["input_ids"].flatten_all().unwrap().to_vec1::<i64>().unwrap().iter().map(|&id| id as u32).collect()
-}
-
-/// Places of the fixture's prompt, derived from its ids and grids.
-fn places(config: &Config, ids: &[u32], grids: &[Grid]) -> Vec<Position> {
-    let merge = config.vision_config.spatial_merge_size;
-    let mut grids = grids.iter();
-    let mut segments = Vec::new();
-    let mut rest = ids;
-    while !rest.is_empty() {
-        let text = rest.iter().position(|&id| id == config.image_token_id).unwrap_or(rest.len());
-        segments.push(Segment::Text(&rest[..text]));
-        rest = &rest[text..];
-        if !rest.is_empty() {
-            let grid = *grids.next().unwrap();
-            segments.push(Segment::Image(grid));
-            rest = &rest[grid.patches() / merge.pow(2)..];
-        }
-    }
-    positions(&segments, merge)
-}
-
-/// Runs the tower on each image of the fixture and joins the outputs.
-fn vision(model: &Qwen3Vl, vision: &Golden, tap: &mut dyn FnMut(usize, Tensor)) -> (Tensor, Vec<Tensor>) {
-    let mut first = 0;
-    let (mut tokens, mut deepstack) = (Vec::new(), vec![Vec::new(); 2]);
-    let mut taps: HashMap<usize, Vec<Tensor>> = HashMap::new();
-    for grid in grids(vision) {
-        let patches = vision["pixel_values"].narrow(0, first, grid.patches()).unwrap().unsqueeze(0).unwrap();
-        first += grid.patches();
-        let output = model
-            .visual()
-            .forward_with(&patches, grid, &mut |i, x| taps.entry(i).or_default().push(x.squeeze(0).unwrap()))
-            .unwrap();
-        tokens.push(output.tokens.squeeze(0).unwrap());
-        for (all, one) in deepstack.iter_mut().zip(output.deepstack) {
-            all.push(one.squeeze(0).unwrap());
-        }
-    }
-    let join = |parts: Vec<Tensor>| Tensor::cat(&parts, 0).unwrap();
-    for (i, parts) in taps {
-        tap(i, join(parts));
-    }
-    (join(tokens), deepstack.into_iter().map(join).collect())
-}
+use crate::reference::{close, difference, embedded, fixtures, golden, grids, ids, load, logits, loss, places, vision};
 
 #[test]
 fn vision_tower_agrees_block_by_block() {
@@ -133,11 +49,6 @@ fn position_ids_agree() {
     }
 }
 
-fn embedded(model: &Qwen3Vl, text: &Golden) -> Embedded {
-    let (tokens, deepstack) = vision(model, &golden("vision_golden"), &mut |_, _| {});
-    model.embed_batch(&ids(text), 1, &tokens, &deepstack).unwrap()
-}
-
 #[test]
 fn decoder_agrees_layer_by_layer() {
     let reference = golden("text_golden");
@@ -155,8 +66,10 @@ fn decoder_agrees_layer_by_layer() {
                     positions: &positions,
                     deepstack: &embedded.deepstack,
                     cache: None,
+                    checkpoints: None,
                 },
-                &mut |i, x| {
+                &mut |i, tapped| {
+                    let Tapped::Hidden(x) = tapped else { return };
                     let name = if i < 2 { format!("layer_{i}_deepstack") } else { format!("layer_{i}") };
                     close(&name, x, &reference[&name]);
                     seen += 1;
@@ -216,20 +129,7 @@ fn loss_and_every_gradient_agree() {
     for (name, var) in data.iter() {
         var.set(&weights[name]).unwrap();
     }
-    let embedded = embedded(&model, &text);
-    let positions = places(&config, &ids(&text), &grids(&text));
-    let hidden = model.decode(&embedded, &positions, None).unwrap();
-    let logits = model.logits(&hidden).unwrap().squeeze(0).unwrap();
-    let labels = text["labels"].flatten_all().unwrap().to_vec1::<i64>().unwrap();
-    let (rows, targets): (Vec<u32>, Vec<u32>) = labels
-        .iter()
-        .enumerate()
-        .skip(1)
-        .filter(|(_, label)| **label >= 0)
-        .map(|(i, label)| (i as u32 - 1, *label as u32))
-        .unzip();
-    let logits = logits.index_select(&Tensor::new(rows, &Device::Cpu).unwrap(), 0).unwrap();
-    let loss = candle_nn::loss::cross_entropy(&logits, &Tensor::new(targets, &Device::Cpu).unwrap()).unwrap();
+    let loss = loss(&logits(&model, None));
     close("loss", &loss.reshape(1).unwrap(), &text["loss"]);
     let store = loss.backward().unwrap();
     let mut checked = 0;

@@ -1,4 +1,7 @@
-//! Checkpoint folders in the Hugging Face layout.
+//! Checkpoint folders: safetensors in the Hugging Face layout, or GGUF as llama.cpp writes it.
+
+pub mod gguf;
+mod loader;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +10,9 @@ use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use serde::de::DeserializeOwned;
 
+use crate::config::Config;
 use crate::{Error, Result};
+pub use loader::Loader;
 
 /// Reads a JSON file with its name in the error.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
@@ -49,4 +54,16 @@ pub fn builder(dir: &Path, dtype: DType, device: &Device) -> Result<VarBuilder<'
     #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
     let vb = unsafe { VarBuilder::from_mmaped_safetensors(&files, dtype, device) };
     vb.map_err(|source| Error::Weights { path: dir.to_owned(), source })
+}
+
+/// Config and weights of a folder: GGUF where it holds `*.gguf` files, else safetensors with their `config.json`.
+///
+/// # Errors
+/// A file that is missing or broken.
+pub fn open(dir: &Path, dtype: DType, device: &Device) -> Result<(Config, Loader<'static>)> {
+    if let Some(pair) = gguf::Pair::find(dir)? {
+        let config = pair.config(dir)?;
+        return Ok((config.clone(), Loader::gguf(pair, config, dtype, device)));
+    }
+    Ok((Config::from_dir(dir)?, builder(dir, dtype, device)?.into()))
 }

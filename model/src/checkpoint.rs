@@ -1,0 +1,83 @@
+//! Gradient checkpointing: a layer's inside is forgotten on the way forward and computed again on the way back
+//! (Chen et al. 2016, "Training deep nets with sublinear memory cost").
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Shape, Tensor, Var};
+
+use crate::Result;
+use crate::nn::Known;
+
+/// Where the gradients of variables inside checkpointed layers are found: candle's own store holds those of the graph
+/// that it walks, and the inside of such a layer is no part of it.
+#[derive(Debug, Clone, Default)]
+pub struct Checkpoints {
+    stores: Arc<Mutex<Vec<GradStore>>>,
+}
+
+impl Checkpoints {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `layer` on `x` and keeps only `x`. The layer must give the same output each time.
+    ///
+    /// # Errors
+    /// The layer's.
+    pub fn run(&self, x: &Tensor, layer: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
+        let y = layer(&x.detach())?.detach();
+        // A constant input would make a constant output, and the layer's own variables would get no gradient.
+        let x = if x.track_op() { x.clone() } else { Var::from_tensor(x)?.into_inner() };
+        Ok(x.apply_op1(Recomputed { y: Known::new(y), layer: Box::new(layer), stores: self.stores.clone() })?)
+    }
+
+    /// Gradient of a variable after a backward pass whose own store is `store`; nothing where it has none.
+    ///
+    /// # Errors
+    /// A tensor operation's.
+    pub fn gradient(&self, store: &GradStore, variable: &Tensor) -> Result<Option<Tensor>> {
+        let mut sum = store.get(variable).cloned();
+        for inside in self.stores.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(gradient) = inside.get(variable) {
+                sum = Some(match sum {
+                    Some(sum) => (sum + gradient)?,
+                    None => gradient.clone(),
+                });
+            }
+        }
+        Ok(sum)
+    }
+}
+
+type Inside = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
+
+struct Recomputed {
+    y: Known,
+    layer: Inside,
+    stores: Arc<Mutex<Vec<GradStore>>>,
+}
+
+impl CustomOp1 for Recomputed {
+    fn name(&self) -> &'static str {
+        "checkpoint"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.y.cpu()
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        self.y.cuda()
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let x = Var::from_tensor(x)?;
+        let y = (self.layer)(x.as_tensor()).map_err(candle_core::Error::wrap)?;
+        let mut store = (y * grad)?.sum_all()?.backward()?;
+        let gradient = store.remove(x.as_tensor());
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner).push(store);
+        Ok(gradient)
+    }
+}

@@ -1,0 +1,219 @@
+//! The linear layer: a matrix that may be trained, frozen or quantized, and a low-rank adapter beside it.
+
+use std::sync::Arc;
+
+use candle_core::quantized::QTensor;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Device, Layout, Module, Shape, Tensor};
+use candle_nn::Init;
+
+use super::known::Known;
+use crate::Result;
+use crate::weights::Loader;
+
+/// A matrix `[out, in]`.
+#[derive(Debug, Clone)]
+pub enum Matrix {
+    /// Plain numbers; trained where they are a variable, else constant.
+    Dense(Tensor),
+    /// Blocks of a GGML type; always constant.
+    Quantized(Arc<QTensor>),
+}
+
+impl Matrix {
+    /// (out, in)
+    ///
+    /// # Errors
+    /// A tensor of another rank.
+    pub fn dims(&self) -> candle_core::Result<(usize, usize)> {
+        match self {
+            Self::Dense(w) => w.dims2(),
+            Self::Quantized(w) => w.shape().dims2(),
+        }
+    }
+
+    /// The numbers themselves, as `dtype`.
+    ///
+    /// # Errors
+    /// A tensor operation's.
+    pub fn dense(&self, dtype: DType) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(w) => w.to_dtype(dtype),
+            Self::Quantized(w) => w.dequantize(&w.device())?.to_dtype(dtype),
+        }
+    }
+
+    /// Rows by number, `[n] -> [n, in]`.
+    ///
+    /// # Errors
+    /// A number outside the matrix.
+    pub fn rows(&self, ids: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(w) => w.index_select(ids, 0),
+            Self::Quantized(w) => w.embedding(ids)?.to_dtype(dtype),
+        }
+    }
+
+    /// `x W^T`, `[rows, in] -> [rows, out]`.
+    ///
+    /// Where `x` is part of a graph and the matrix is not, the gradient of the matrix is never formed (candle's own
+    /// product forms it and keeps it to the end), and a quantized matrix does not cut the graph (candle's `QMatMul`
+    /// does). In a graph, quantized matrices are multiplied as the numbers that they stand for, so that gradients are
+    /// those of the dequantized model; outside, by the integer kernels.
+    ///
+    /// # Errors
+    /// Another width than the matrix's.
+    pub fn product(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(w) if w.track_op() || !x.track_op() => x.matmul(&w.t()?),
+            Self::Quantized(w) if !x.track_op() => x.contiguous()?.apply_op1_no_bwd(w.as_ref()),
+            _ => {
+                let y = x.detach().matmul(&self.dense(x.dtype())?.t()?)?;
+                x.apply_op1(Constant { matrix: self.clone(), y: Known::new(y) })
+            }
+        }
+    }
+}
+
+/// Product with a constant matrix: the way forward is known already, the way back is the input's alone.
+struct Constant {
+    matrix: Matrix,
+    y: Known,
+}
+
+impl CustomOp1 for Constant {
+    fn name(&self) -> &'static str {
+        "product-with-constant"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.y.cpu()
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        self.y.cuda()
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(Some(grad.matmul(&self.matrix.dense(grad.dtype())?)?))
+    }
+}
+
+/// A low-rank change of a matrix: `W + scale * B A` (LoRA, Hu et al. 2021, eq. 3).
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    /// `[rank, in]`
+    pub a: Tensor,
+    /// `[out, rank]`
+    pub b: Tensor,
+    /// alpha / rank, or alpha / sqrt(rank) where rank-stabilised.
+    pub scale: f64,
+}
+
+/// `y = x W^T + bias + scale * (x A^T) B^T`.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    name: String,
+    matrix: Matrix,
+    bias: Option<Tensor>,
+    adapter: Option<Adapter>,
+}
+
+impl Linear {
+    /// Loads `weight` `[out, in]` and, where asked for, `bias` `[out]`.
+    pub fn new(input: usize, output: usize, bias: bool, vb: &Loader<'_>) -> Result<Self> {
+        let stdev = (1.0 / input as f64).sqrt().min(0.06);
+        let matrix = vb.matrix((output, input), "weight", Init::Randn { mean: 0.0, stdev })?;
+        let bias = if bias { Some(vb.tensor(output, "bias", Init::Const(0.0))?) } else { None };
+        Ok(Self { name: vb.prefix(), matrix, bias, adapter: None })
+    }
+
+    /// The same map with matrix `[out, in]` and, where there is one, bias `[out]` at hand.
+    pub fn from_parts(name: impl Into<String>, matrix: Matrix, bias: Option<Tensor>) -> Self {
+        Self { name: name.into(), matrix, bias, adapter: None }
+    }
+
+    /// Path of the module in the checkpoint, such as `model.language_model.layers.0.self_attn.q_proj`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The matrix, without any adapter.
+    pub fn matrix(&self) -> &Matrix {
+        &self.matrix
+    }
+
+    /// The adapter, where there is one.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
+    }
+
+    /// Puts an adapter beside the matrix, in place of an earlier one.
+    ///
+    /// # Errors
+    /// An adapter of another shape.
+    pub fn adapt(&mut self, adapter: Adapter) -> Result<()> {
+        let (output, input) = self.matrix.dims()?;
+        let rank = adapter.a.dim(0)?;
+        for (part, tensor, expected) in [("lora_A", &adapter.a, (rank, input)), ("lora_B", &adapter.b, (output, rank))]
+        {
+            if tensor.dims() != [expected.0, expected.1] {
+                return Err(crate::Error::Adapter {
+                    module: self.name.clone(),
+                    expected: format!("{part} of [{}, {}]", expected.0, expected.1),
+                    got: format!("{:?}", tensor.dims()),
+                });
+            }
+        }
+        self.adapter = Some(adapter);
+        Ok(())
+    }
+
+    /// Adds the adapter to the matrix. A quantized matrix becomes a dense one: rounding it again would undo what the
+    /// adapter learned.
+    ///
+    /// # Errors
+    /// A tensor operation's.
+    pub fn merge(&mut self) -> Result<()> {
+        let Some(adapter) = self.adapter.take() else { return Ok(()) };
+        // In f32: small changes of large weights are below bf16's resolution until they are added up.
+        let change = (adapter.b.to_dtype(DType::F32)?.matmul(&adapter.a.to_dtype(DType::F32)?)? * adapter.scale)?;
+        let dtype = match &self.matrix {
+            Matrix::Dense(w) => w.dtype(),
+            Matrix::Quantized(_) => adapter.a.dtype(),
+        };
+        self.matrix = Matrix::Dense((self.matrix.dense(DType::F32)? + change)?.to_dtype(dtype)?.detach());
+        Ok(())
+    }
+
+    /// Where the matrix lies.
+    pub fn device(&self) -> Device {
+        match &self.matrix {
+            Matrix::Dense(w) => w.device().clone(),
+            Matrix::Quantized(w) => w.device(),
+        }
+    }
+}
+
+impl Module for Linear {
+    /// # Shapes
+    /// `[.., in] -> [.., out]`
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        // One flat matmul: candle copies the weight for every batch entry otherwise.
+        let (output, input) = self.matrix.dims()?;
+        let mut shape = x.dims().to_vec();
+        let rows = x.elem_count() / input.max(1);
+        let x = x.reshape((rows, input))?;
+        let mut y = self.matrix.product(&x)?;
+        if let Some(bias) = &self.bias {
+            y = y.broadcast_add(bias)?;
+        }
+        if let Some(adapter) = &self.adapter {
+            let low = Matrix::Dense(adapter.a.clone()).product(&x)?;
+            y = (y + (Matrix::Dense(adapter.b.clone()).product(&low)? * adapter.scale)?)?;
+        }
+        if let Some(last) = shape.last_mut() {
+            *last = output;
+        }
+        y.reshape(shape)
+    }
+}

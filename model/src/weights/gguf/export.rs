@@ -1,0 +1,313 @@
+//! Writes a checkpoint folder as a pair of GGUF files under llama.cpp's names.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::{self, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::safetensors::MmapedSafetensors;
+use candle_core::{DType, Device, Tensor};
+
+use super::names::{Part, stored};
+use crate::config::Config;
+use crate::lora::Lora;
+use crate::processor::Processor;
+use crate::weights::{files, read_json};
+use crate::{Error, Result};
+
+/// Which type each tensor gets. Norms, biases and positions are f32 in all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipe {
+    /// All matrices f32.
+    F32,
+    /// All matrices f16.
+    F16,
+    /// All matrices `Q8_0`.
+    Q8_0,
+    /// All matrices `Q6_K`; those of the vision tower `Q8_0`.
+    Q6K,
+    /// `Q5_K`, with `Q6_K` where llama.cpp's mixture of that name has it; the vision tower `Q8_0`.
+    Q5KM,
+    /// `Q4_K`, with `Q6_K` where llama.cpp's mixture of that name has it; the vision tower `Q8_0`.
+    Q4KM,
+}
+
+impl std::str::FromStr for Recipe {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "q8_0" => Ok(Self::Q8_0),
+            "q6_k" => Ok(Self::Q6K),
+            "q5_k_m" => Ok(Self::Q5KM),
+            "q4_k_m" => Ok(Self::Q4KM),
+            other => Err(format!("expected f32, f16, q8_0, q6_k, q5_k_m or q4_k_m, got {other}")),
+        }
+    }
+}
+
+impl Recipe {
+    /// llama.cpp's number of the mixture (`general.file_type`).
+    fn file_type(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q8_0 => 7,
+            Self::Q4KM => 15,
+            Self::Q5KM => 17,
+            Self::Q6K => 18,
+        }
+    }
+
+    /// Type of a tensor under its stored name, shape `dims`.
+    pub fn type_of(self, name: &str, dims: &[usize], config: &Config) -> GgmlDType {
+        let vision = name.starts_with("v.") || name.starts_with("mm.");
+        let matrix = dims.len() == 2 && !name.contains("position_embd");
+        if !matrix {
+            // llama.cpp's convolution reads patch filters as f16.
+            let filter = dims.len() > 2 && self != Self::F32;
+            return if filter { GgmlDType::F16 } else { GgmlDType::F32 };
+        }
+        let wanted = match self {
+            Self::F32 => return GgmlDType::F32,
+            Self::F16 => return GgmlDType::F16,
+            Self::Q8_0 => GgmlDType::Q8_0,
+            _ if vision => GgmlDType::Q8_0,
+            Self::Q6K => GgmlDType::Q6K,
+            Self::Q5KM if more_bits(name, config) => GgmlDType::Q6K,
+            Self::Q5KM => GgmlDType::Q5K,
+            Self::Q4KM if more_bits(name, config) => GgmlDType::Q6K,
+            Self::Q4KM => GgmlDType::Q4K,
+        };
+        // A row that is not whole blocks takes the next type with smaller ones, as llama.cpp does.
+        let row = dims.last().copied().unwrap_or(0);
+        let smaller = match wanted {
+            GgmlDType::Q4K => GgmlDType::Q5_0,
+            GgmlDType::Q5K => GgmlDType::Q5_1,
+            _ => GgmlDType::Q8_0,
+        };
+        let fits = |kind: &GgmlDType| row.is_multiple_of(kind.block_size());
+        [wanted, smaller].into_iter().find(fits).unwrap_or(GgmlDType::F16)
+    }
+}
+
+/// Where the mixtures spend more: the output matrix, and values and `ffn_down` in the first and last eighth of the
+/// layers and every third between.
+fn more_bits(name: &str, config: &Config) -> bool {
+    if name == "output.weight" {
+        return true;
+    }
+    if name == "token_embd.weight" {
+        return config.tie_word_embeddings;
+    }
+    let Some((number, part)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else { return false };
+    let (Ok(layer), depth) = (number.parse::<usize>(), config.text_config.num_hidden_layers) else { return false };
+    let eighth = depth / 8;
+    let here = layer < eighth || layer >= 7 * depth / 8 || (layer - eighth) % 3 == 2;
+    here && matches!(part, "attn_v.weight" | "ffn_down.weight")
+}
+
+/// Writes `out/model.gguf`, `out/mmproj.gguf` and the folder's JSON files, from the safetensors of `dir` with an
+/// adapter merged into them where one is given. Returns the bytes of the two files.
+///
+/// # Errors
+/// A checkpoint that is missing or broken, an adapter that does not fit it, a file that can't be written.
+pub fn export(dir: &Path, adapter: Option<&Lora>, recipe: Recipe, out: &Path) -> Result<(u64, u64)> {
+    let config = Config::from_dir(dir)?;
+    let processor = Processor::from_dir(dir, &config.vision_config)?;
+    let broken = |source| Error::Weights { path: dir.to_owned(), source };
+    // SAFETY: read-only; see `weights::builder`.
+    #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
+    let tensors = unsafe { MmapedSafetensors::multi(&files(dir)?) }.map_err(broken)?;
+    let mut parts: BTreeMap<Part, Vec<(String, QTensor)>> = BTreeMap::new();
+    let mut merged = 0;
+    for (name, _) in tensors.tensors() {
+        if name == "lm_head.weight" && config.tie_word_embeddings {
+            continue;
+        }
+        let Some((part, place)) = stored(&name, &config) else {
+            let source = candle_core::Error::Msg(format!("{name} is no tensor of Qwen3-VL"));
+            return Err(broken(source));
+        };
+        let mut tensor = tensors.load(&name, &Device::Cpu).map_err(broken)?.to_dtype(DType::F32)?;
+        let change = adapter.and_then(|lora| Some((lora, name.strip_suffix(".weight")?)));
+        if let Some(change) = change.map(|(lora, module)| lora.change(module, tensor.dims())).transpose()?.flatten() {
+            tensor = (tensor + change)?;
+            merged += 1;
+        }
+        let list = parts.entry(part).or_default();
+        let mut push = |name: String, tensor: &Tensor| -> Result<()> {
+            let kind = recipe.type_of(&name, tensor.dims(), &config);
+            list.push((name, QTensor::quantize(tensor, kind)?));
+            Ok(())
+        };
+        if place == "v.patch_embd.weight" {
+            push(place.clone(), &tensor.narrow(2, 0, 1)?.squeeze(2)?.contiguous()?)?;
+            push(format!("{place}.1"), &tensor.narrow(2, 1, 1)?.squeeze(2)?.contiguous()?)?;
+        } else {
+            push(place, &tensor)?;
+        }
+    }
+    if let Some(adapter) = adapter.filter(|a| a.modules() != merged) {
+        return Err(Error::Adapter {
+            module: dir.display().to_string(),
+            expected: format!("modules for all {} of the adapter's", adapter.modules()),
+            got: merged.to_string(),
+        });
+    }
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { path, source }
+    };
+    std::fs::create_dir_all(out).map_err(io(out))?;
+    let mut sizes = [0; 2];
+    for (slot, (part, file)) in [(Part::Text, "model.gguf"), (Part::Vision, "mmproj.gguf")].into_iter().enumerate() {
+        let metadata = match part {
+            Part::Text => text_metadata(&config, recipe, dir)?,
+            Part::Vision => vision_metadata(&config, recipe, &processor),
+        };
+        let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
+        let mut tensors = parts.remove(&part).unwrap_or_default();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
+        let path = out.join(file);
+        let mut writer = BufWriter::new(File::create(&path).map_err(io(&path))?);
+        gguf_file::write(&mut writer, &metadata, &tensors)?;
+        let file = writer.into_inner().map_err(|e| Error::Io { path: path.clone(), source: e.into_error() })?;
+        sizes[slot] = file.metadata().map_err(io(&path))?.len();
+    }
+    for name in ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"] {
+        let (from, to) = (dir.join(name), out.join(name));
+        if from.is_file() {
+            std::fs::copy(&from, &to).map_err(io(&to))?;
+        }
+    }
+    Ok((sizes[0], sizes[1]))
+}
+
+fn text_metadata(config: &Config, recipe: Recipe, dir: &Path) -> Result<Vec<(String, Value)>> {
+    let c = &config.text_config;
+    let section = c.rope().map(|r| r.mrope_section).unwrap_or_default();
+    let mut all: Vec<(String, Value)> = vec![
+        ("general.architecture".into(), Value::String("qwen3vl".into())),
+        ("general.type".into(), Value::String("model".into())),
+        ("general.file_type".into(), Value::U32(recipe.file_type())),
+        ("general.quantization_version".into(), Value::U32(2)),
+    ];
+    let whole = |key: &str, value: usize| (format!("qwen3vl.{key}"), Value::U32(value as u32));
+    all.extend([
+        whole("block_count", c.num_hidden_layers),
+        whole("context_length", c.max_position_embeddings),
+        whole("embedding_length", c.hidden_size),
+        whole("feed_forward_length", c.intermediate_size),
+        whole("attention.head_count", c.num_attention_heads),
+        whole("attention.head_count_kv", c.num_key_value_heads),
+        whole("attention.key_length", c.head_dim),
+        whole("attention.value_length", c.head_dim),
+        whole("vocab_size", c.vocab_size),
+        whole("n_deepstack_layers", config.vision_config.deepstack_visual_indexes.len()),
+        ("qwen3vl.attention.layer_norm_rms_epsilon".into(), Value::F32(c.rms_norm_eps as f32)),
+        ("qwen3vl.rope.freq_base".into(), Value::F32(c.theta().unwrap_or_default() as f32)),
+        (
+            "qwen3vl.rope.dimension_sections".into(),
+            Value::Array(section.iter().map(|s| Value::I32(*s as i32)).chain([Value::I32(0)]).collect()),
+        ),
+    ]);
+    all.extend(vocabulary(dir, c.vocab_size)?);
+    Ok(all)
+}
+
+/// The vocabulary as llama.cpp reads it, where it is a byte-level BPE; else only that there is none, and
+/// `tokenizer.json` beside the file says what the ids mean.
+fn vocabulary(dir: &Path, size: usize) -> Result<Vec<(String, Value)>> {
+    let path = dir.join("tokenizer.json");
+    let text = |s: &str| Value::String(s.to_owned());
+    let key = |k: &str| format!("tokenizer.ggml.{k}");
+    let none = || vec![(key("model"), text("none"))];
+    if !path.is_file() {
+        return Ok(none());
+    }
+    let tokenizer: serde_json::Value = read_json(&path)?;
+    if tokenizer["model"]["type"] != "BPE" {
+        return Ok(none());
+    }
+    let fail = |message: &str| Error::Tokenizer { path: path.clone(), message: message.to_owned() };
+    let vocab = tokenizer["model"]["vocab"].as_object().ok_or_else(|| fail("no model.vocab"))?;
+    // Types of llama.cpp: 1 normal, 3 control, 4 user defined, 5 unused.
+    let mut tokens: Vec<(String, i32)> = (0..size).map(|i| (format!("[PAD{i}]"), 5)).collect();
+    let mut set = |id: Option<u64>, token: &str, kind: i32| match id.and_then(|id| tokens.get_mut(id as usize)) {
+        Some(slot) => {
+            *slot = (token.to_owned(), kind);
+            Ok(())
+        }
+        None => Err(fail(&format!("{token}: its id is none of the {size} of the embedding"))),
+    };
+    for (token, id) in vocab {
+        set(id.as_u64(), token, 1)?;
+    }
+    let (mut end, mut pad) = (None, None);
+    for added in tokenizer["added_tokens"].as_array().into_iter().flatten() {
+        let content = added["content"].as_str().ok_or_else(|| fail("an added token without content"))?;
+        set(added["id"].as_u64(), content, if added["special"] == true { 3 } else { 4 })?;
+        match content {
+            crate::tokenizer::IM_END => end = added["id"].as_u64(),
+            crate::tokenizer::END_OF_TEXT => pad = added["id"].as_u64(),
+            _ => {}
+        }
+    }
+    let merges = tokenizer["model"]["merges"].as_array().ok_or_else(|| fail("no model.merges"))?;
+    let merges = merges.iter().map(|merge| match (merge.as_str(), merge.as_array().map(Vec::as_slice)) {
+        (Some(line), _) => Ok(text(line)),
+        (_, Some([a, b])) => Ok(text(&format!("{} {}", a.as_str().unwrap_or(""), b.as_str().unwrap_or("")))),
+        _ => Err(fail("a merge that is no pair")),
+    });
+    let mut all = vec![
+        (key("model"), text("gpt2")),
+        (key("pre"), text("qwen2")),
+        (key("tokens"), Value::Array(tokens.iter().map(|(t, _)| text(t)).collect())),
+        (key("token_type"), Value::Array(tokens.iter().map(|(_, k)| Value::I32(*k)).collect())),
+        (key("merges"), Value::Array(merges.collect::<Result<_>>()?)),
+        (key("add_bos_token"), Value::Bool(false)),
+    ];
+    for (name, id) in [("eos_token_id", end), ("padding_token_id", pad)] {
+        all.extend(id.map(|id| (key(name), Value::U32(id as u32))));
+    }
+    let template = dir.join("tokenizer_config.json");
+    if template.is_file() {
+        let config: serde_json::Value = read_json(&template)?;
+        all.extend(config["chat_template"].as_str().map(|t| ("tokenizer.chat_template".to_owned(), text(t))));
+    }
+    Ok(all)
+}
+
+fn vision_metadata(config: &Config, recipe: Recipe, processor: &Processor) -> Vec<(String, Value)> {
+    let c = &config.vision_config;
+    let whole = |key: &str, value: usize| (format!("clip.vision.{key}"), Value::U32(value as u32));
+    let numbers = |v: [f32; 3]| Value::Array(v.iter().map(|v| Value::F32(*v)).collect());
+    let flags = (0..c.depth).map(|i| Value::Bool(c.deepstack_visual_indexes.contains(&i))).collect();
+    vec![
+        ("general.architecture".into(), Value::String("clip".into())),
+        ("general.type".into(), Value::String("mmproj".into())),
+        ("general.file_type".into(), Value::U32(recipe.file_type())),
+        ("general.quantization_version".into(), Value::U32(2)),
+        ("clip.has_vision_encoder".into(), Value::Bool(true)),
+        ("clip.projector_type".into(), Value::String("qwen3vl_merger".into())),
+        ("clip.use_gelu".into(), Value::Bool(true)),
+        whole("image_size", c.position_side() * c.patch_size),
+        whole("patch_size", c.patch_size),
+        whole("embedding_length", c.hidden_size),
+        whole("feed_forward_length", c.intermediate_size),
+        whole("projection_dim", c.out_hidden_size),
+        whole("block_count", c.depth),
+        whole("attention.head_count", c.num_heads),
+        whole("spatial_merge_size", c.spatial_merge_size),
+        ("clip.vision.attention.layer_norm_epsilon".into(), Value::F32(crate::vision::LAYER_NORM_EPS)),
+        ("clip.vision.image_mean".into(), numbers(processor.image_mean)),
+        ("clip.vision.image_std".into(), numbers(processor.image_std)),
+        ("clip.vision.is_deepstack_layers".into(), Value::Array(flags)),
+    ]
+}

@@ -1,0 +1,414 @@
+//! GGUF as llama.cpp reads and writes it for Qwen3-VL: one file for the decoder (architecture `qwen3vl`), one for the
+//! vision tower (`clip` with the projector `qwen3vl_merger`, usually called mmproj).
+
+mod export;
+mod mapped;
+mod names;
+
+use std::fs::File;
+use std::io::Cursor;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType, k_quants};
+use candle_core::{DType, Device, Shape, Tensor};
+use memmap2::{Mmap, UncheckedAdvice};
+
+use crate::config::{Config, Rope, TextConfig, VisionConfig};
+use crate::tokenizer::{IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START};
+use crate::{Error, Result};
+pub use export::{Recipe, export};
+use mapped::Mapped;
+pub use names::{Part, stored};
+
+/// One file, mapped.
+pub struct Gguf {
+    path: PathBuf,
+    map: Arc<Mmap>,
+    content: Content,
+}
+
+impl std::fmt::Debug for Gguf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gguf").field("path", &self.path).field("tensors", &self.content.tensor_infos.len()).finish()
+    }
+}
+
+impl Gguf {
+    /// Maps a file and reads its header.
+    ///
+    /// # Errors
+    /// A file that is missing or whose header is broken.
+    pub fn open(path: &Path) -> Result<Self> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        // SAFETY: read-only; see `weights::builder`.
+        #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        if unaligned(&map) {
+            return Err(Error::Gguf { path: path.to_owned(), message: "general.alignment is 0".to_owned() });
+        }
+        let content = Content::read(&mut Cursor::new(&map[..]))
+            .map_err(|e| Error::Gguf { path: path.to_owned(), message: e.to_string() })?;
+        Ok(Self { path: path.to_owned(), map: Arc::new(map), content })
+    }
+
+    fn wrong(&self, message: String) -> Error {
+        Error::Gguf { path: self.path.clone(), message }
+    }
+
+    /// The header: metadata and the list of tensors.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// A value of the metadata.
+    fn value(&self, key: &str) -> Result<&Value> {
+        self.content.metadata.get(key).ok_or_else(|| self.wrong(format!("no {key}")))
+    }
+
+    /// A whole number of the metadata; llama.cpp repeats some of them per layer.
+    fn whole(&self, key: &str) -> Result<usize> {
+        let value = self.value(key)?;
+        let value = match value {
+            Value::Array(all) => all.first().ok_or_else(|| self.wrong(format!("{key} is empty")))?,
+            one => one,
+        };
+        let number = match value {
+            Value::I32(v) => u64::try_from(*v).ok(),
+            Value::I64(v) => u64::try_from(*v).ok(),
+            other => other.to_u64().ok(),
+        };
+        number
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or_else(|| self.wrong(format!("{key}: expected a whole number, got {value:?}")))
+    }
+
+    fn number(&self, key: &str) -> Result<f64> {
+        match self.value(key)? {
+            Value::F32(v) => Ok(f64::from(*v)),
+            Value::F64(v) => Ok(*v),
+            other => Err(self.wrong(format!("{key}: expected a number, got {other:?}"))),
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<&str> {
+        match self.value(key)? {
+            Value::String(text) => Ok(text),
+            other => Err(self.wrong(format!("{key}: expected a text, got {other:?}"))),
+        }
+    }
+
+    /// Type, shape and bytes of a tensor.
+    fn find(&self, name: &str) -> Result<(GgmlDType, &Shape, Range<usize>)> {
+        let Some(info) = self.content.tensor_infos.get(name) else {
+            return Err(self.wrong(format!("no tensor {name}")));
+        };
+        let elements = info.shape.dims().iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let (kind, last) = (info.ggml_dtype, info.shape.dims().last().copied().unwrap_or(1));
+        let range = elements.filter(|_| last.is_multiple_of(kind.block_size())).and_then(|n| {
+            let bytes = (n / kind.block_size()).checked_mul(kind.type_size())?;
+            let start = usize::try_from(self.content.tensor_data_offset.checked_add(info.offset)?).ok()?;
+            Some(start..start.checked_add(bytes)?)
+        });
+        match range {
+            Some(range) if range.end <= self.map.len() => Ok((kind, &info.shape, range)),
+            _ => Err(self.wrong(format!(
+                "{name}: {:?} of {kind:?} at {} is not in a file of {} bytes",
+                info.shape.dims(),
+                info.offset,
+                self.map.len()
+            ))),
+        }
+    }
+
+    /// A tensor as numbers: f32, or what the file has where that is f16 or bf16.
+    ///
+    /// # Errors
+    /// One that is missing, or reaches beyond the file.
+    pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
+        let (kind, shape, range) = self.find(name)?;
+        let plain = |dtype| Tensor::from_raw_buffer(&self.map[range.clone()], dtype, shape.dims(), device);
+        let tensor = match kind {
+            GgmlDType::F32 => plain(DType::F32),
+            GgmlDType::F16 => plain(DType::F16),
+            GgmlDType::BF16 => plain(DType::BF16),
+            _ => self.quantized(kind, shape.clone(), range.clone(), device).and_then(|q| q.dequantize(device)),
+        };
+        tensor.map_err(|e| self.wrong(format!("{name}: {e}")))
+    }
+
+    /// A quantized tensor; nothing where the file has plain numbers.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`].
+    pub fn matrix(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
+        let (kind, shape, range) = self.find(name)?;
+        if matches!(kind, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16) {
+            return Ok(None);
+        }
+        let wrong = |e: candle_core::Error| self.wrong(format!("{name}: {e}"));
+        let matrix = self.quantized(kind, shape.clone(), range.clone(), device).map_err(wrong)?;
+        if device.is_cpu() && shape.rank() == 2 {
+            self.repack(&matrix, range).map_err(wrong)?;
+        }
+        Ok(Some(matrix))
+    }
+
+    /// candle lays some types out anew when they are first multiplied with. Doing so now makes the first answer as fast
+    /// as the others, and lets go of the file's pages, which are no longer needed (and come back where they are).
+    fn repack(&self, matrix: &QTensor, range: Range<usize>) -> candle_core::Result<()> {
+        if matrix.dtype() != GgmlDType::Q4K && matrix.dtype() != GgmlDType::Q8_0 {
+            return Ok(());
+        }
+        let (_, input) = matrix.shape().dims2()?;
+        Tensor::zeros((1, input), DType::F32, &Device::Cpu)?.apply_op1_no_bwd(matrix)?;
+        // SAFETY: a map of a file, never written: what is dropped is read again from the file.
+        #[expect(unsafe_code, reason = "advice that drops pages is unsafe for private writable maps")]
+        let dropped = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        Ok(dropped?)
+    }
+
+    fn quantized(
+        &self,
+        kind: GgmlDType,
+        shape: Shape,
+        range: Range<usize>,
+        device: &Device,
+    ) -> candle_core::Result<QTensor> {
+        if !device.is_cpu() {
+            let storage = QStorage::from_data(self.map[range].into(), device, kind)?;
+            return QTensor::new(storage, shape);
+        }
+        fn boxed<T: candle_core::quantized::GgmlType + 'static>(
+            map: &Arc<Mmap>,
+            range: Range<usize>,
+        ) -> candle_core::Result<Box<dyn QuantizedType>> {
+            Ok(Box::new(Mapped::<T>::new(map.clone(), range)?))
+        }
+        let map = &self.map;
+        let storage = match kind {
+            GgmlDType::Q4_0 => boxed::<k_quants::BlockQ4_0>(map, range),
+            GgmlDType::Q4_1 => boxed::<k_quants::BlockQ4_1>(map, range),
+            GgmlDType::Q5_0 => boxed::<k_quants::BlockQ5_0>(map, range),
+            GgmlDType::Q5_1 => boxed::<k_quants::BlockQ5_1>(map, range),
+            GgmlDType::Q8_0 => boxed::<k_quants::BlockQ8_0>(map, range),
+            GgmlDType::Q2K => boxed::<k_quants::BlockQ2K>(map, range),
+            GgmlDType::Q3K => boxed::<k_quants::BlockQ3K>(map, range),
+            GgmlDType::Q4K => boxed::<k_quants::BlockQ4K>(map, range),
+            GgmlDType::Q5K => boxed::<k_quants::BlockQ5K>(map, range),
+            GgmlDType::Q6K => boxed::<k_quants::BlockQ6K>(map, range),
+            GgmlDType::Q8K => boxed::<k_quants::BlockQ8K>(map, range),
+            other => candle_core::bail!("{other:?} is no weight type"),
+        };
+        QTensor::new(QStorage::Cpu(storage?), shape)
+    }
+}
+
+/// Whether the header says that tensors are aligned to 0 bytes, which candle's reader divides by.
+fn unaligned(bytes: &[u8]) -> bool {
+    const KEY: &[u8] = b"general.alignment";
+    let Some(at) = bytes.windows(KEY.len()).position(|w| w == KEY) else { return false };
+    bytes.get(at + KEY.len() + 4..at + KEY.len() + 8).is_some_and(|value| value == [0; 4])
+}
+
+/// The two files of a model.
+#[derive(Debug)]
+pub struct Pair {
+    text: Gguf,
+    vision: Gguf,
+}
+
+impl Pair {
+    /// The pair in a folder; nothing where there is no GGUF file at all.
+    ///
+    /// # Errors
+    /// A file that is broken, or a folder that does not hold exactly one of each kind.
+    pub fn find(dir: &Path) -> Result<Option<Self>> {
+        let io = |source| Error::Io { path: dir.to_owned(), source };
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if path.extension().is_some_and(|e| e == "gguf") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        if paths.is_empty() {
+            return Ok(None);
+        }
+        let (mut text, mut vision) = (Vec::new(), Vec::new());
+        for path in paths {
+            let file = Gguf::open(&path)?;
+            match file.text("general.architecture")? {
+                "qwen3vl" => text.push(file),
+                "clip" => vision.push(file),
+                other => return Err(file.wrong(format!("architecture: expected qwen3vl or clip, got {other}"))),
+            }
+        }
+        let found = (text.len(), vision.len());
+        match (text.pop(), vision.pop(), found) {
+            (Some(text), Some(vision), (1, 1)) => Ok(Some(Self { text, vision })),
+            _ => Err(Error::Gguf {
+                path: dir.to_owned(),
+                message: format!(
+                    "expected one decoder (qwen3vl) and one vision tower (clip), got {} and {}",
+                    found.0, found.1
+                ),
+            }),
+        }
+    }
+
+    fn file(&self, part: Part) -> &Gguf {
+        match part {
+            Part::Text => &self.text,
+            Part::Vision => &self.vision,
+        }
+    }
+
+    fn place(&self, config: &Config, name: &str) -> Result<(&Gguf, String)> {
+        let (part, stored) =
+            stored(name, config).ok_or_else(|| self.text.wrong(format!("{name} is no tensor of Qwen3-VL")))?;
+        Ok((self.file(part), stored))
+    }
+
+    /// Whether a tensor is there; `name` is the checkpoint's.
+    pub fn contains(&self, config: &Config, name: &str) -> bool {
+        self.place(config, name).is_ok_and(|(file, stored)| file.content.tensor_infos.contains_key(&stored))
+    }
+
+    /// A tensor as numbers; `name` is the checkpoint's.
+    ///
+    /// # Errors
+    /// As [`Gguf::tensor`].
+    pub fn tensor(&self, config: &Config, name: &str, device: &Device) -> Result<Tensor> {
+        let (file, stored) = self.place(config, name)?;
+        let tensor = file.tensor(&stored, device)?;
+        if stored != "v.patch_embd.weight" {
+            return Ok(tensor);
+        }
+        // [d, channels, side, side] for each frame of the temporal pair.
+        let second = file.tensor("v.patch_embd.weight.1", device)?;
+        Ok(Tensor::stack(&[tensor, second], 2)?)
+    }
+
+    /// A quantized matrix of a shape; nothing where the file has plain numbers.
+    ///
+    /// # Errors
+    /// As [`Gguf::tensor`], and another shape.
+    pub fn matrix(
+        &self,
+        config: &Config,
+        name: &str,
+        shape: (usize, usize),
+        device: &Device,
+    ) -> Result<Option<Arc<QTensor>>> {
+        let (file, stored) = self.place(config, name)?;
+        let Some(matrix) = file.matrix(&stored, device)? else { return Ok(None) };
+        if matrix.shape().dims() != [shape.0, shape.1] {
+            return Err(file.wrong(format!("{stored}: expected {shape:?}, got {:?}", matrix.shape().dims())));
+        }
+        Ok(Some(Arc::new(matrix)))
+    }
+
+    /// The model's config, from the metadata and the shapes of the tensors. Token ids come from the vocabulary.
+    ///
+    /// # Errors
+    /// A key that is missing, or values that do not make a Qwen3-VL.
+    pub fn config(&self, dir: &Path) -> Result<Config> {
+        let (text, vision) = (&self.text, &self.vision);
+        let projector = vision.text("clip.projector_type")?;
+        if projector != "qwen3vl_merger" {
+            return Err(vision.wrong(format!("clip.projector_type: expected qwen3vl_merger, got {projector}")));
+        }
+        let hidden_size = text.whole("qwen3vl.embedding_length")?;
+        let heads = text.whole("qwen3vl.attention.head_count")?;
+        let head_dim = match text.whole("qwen3vl.attention.key_length") {
+            Ok(width) => width,
+            Err(_) => hidden_size / heads.max(1),
+        };
+        let rows = |file: &Gguf, name: &str| Ok::<_, Error>(file.find(name)?.1.dims().first().copied().unwrap_or(0));
+        let Value::Array(sections) = text.value("qwen3vl.rope.dimension_sections")? else {
+            return Err(text.wrong("qwen3vl.rope.dimension_sections: expected a list".to_owned()));
+        };
+        let section = |i: usize| {
+            let value = sections.get(i).map(|v| {
+                v.to_i32().ok().and_then(|v| usize::try_from(v).ok()).or_else(|| v.to_u64().ok().map(|v| v as usize))
+            });
+            value
+                .flatten()
+                .ok_or_else(|| text.wrong("qwen3vl.rope.dimension_sections: expected three numbers".to_owned()))
+        };
+        let deepstack = match vision.value("clip.vision.is_deepstack_layers")? {
+            Value::Array(flags) => {
+                flags.iter().enumerate().filter(|(_, v)| v.to_bool().is_ok_and(|b| b)).map(|(i, _)| i).collect()
+            }
+            _ => return Err(vision.wrong("clip.vision.is_deepstack_layers: expected a list".to_owned())),
+        };
+        let patch = vision.find("v.patch_embd.weight")?.1.dims();
+        let tokens = self.special_tokens(dir)?;
+        let config = Config {
+            architectures: vec!["Qwen3VLForConditionalGeneration".to_owned()],
+            model_type: "qwen3_vl".to_owned(),
+            text_config: TextConfig {
+                hidden_size,
+                intermediate_size: text.whole("qwen3vl.feed_forward_length")?,
+                num_hidden_layers: text.whole("qwen3vl.block_count")?,
+                num_attention_heads: heads,
+                num_key_value_heads: text.whole("qwen3vl.attention.head_count_kv")?,
+                head_dim,
+                vocab_size: rows(text, "token_embd.weight")?,
+                rms_norm_eps: text.number("qwen3vl.attention.layer_norm_rms_epsilon")?,
+                max_position_embeddings: text.whole("qwen3vl.context_length")?,
+                rope_theta: Some(text.number("qwen3vl.rope.freq_base")?),
+                rope_scaling: Some(Rope {
+                    mrope_section: [section(0)?, section(1)?, section(2)?],
+                    rope_theta: None,
+                    mrope_interleaved: true,
+                    rope_type: "default".to_owned(),
+                }),
+                rope_parameters: None,
+            },
+            vision_config: VisionConfig {
+                depth: vision.whole("clip.vision.block_count")?,
+                hidden_size: vision.whole("clip.vision.embedding_length")?,
+                intermediate_size: vision.whole("clip.vision.feed_forward_length")?,
+                num_heads: vision.whole("clip.vision.attention.head_count")?,
+                in_channels: patch.get(1).copied().unwrap_or(3),
+                patch_size: vision.whole("clip.vision.patch_size")?,
+                spatial_merge_size: vision.whole("clip.vision.spatial_merge_size").unwrap_or(2),
+                temporal_patch_size: 2,
+                out_hidden_size: hidden_size,
+                num_position_embeddings: rows(vision, "v.position_embd.weight")?,
+                deepstack_visual_indexes: deepstack,
+            },
+            image_token_id: tokens[0],
+            video_token_id: tokens[1],
+            vision_start_token_id: tokens[2],
+            vision_end_token_id: tokens[3],
+            tie_word_embeddings: !text.content.tensor_infos.contains_key("output.weight"),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Ids of the tokens around images: from the file's vocabulary, or the folder's config.json where it has none.
+    fn special_tokens(&self, dir: &Path) -> Result<[u32; 4]> {
+        let Some(Value::Array(tokens)) = self.text.content.metadata.get("tokenizer.ggml.tokens") else {
+            let config = Config::from_dir(dir)?;
+            return Ok([
+                config.image_token_id,
+                config.video_token_id,
+                config.vision_start_token_id,
+                config.vision_end_token_id,
+            ]);
+        };
+        let id = |wanted: &str| {
+            let found = tokens.iter().position(|t| matches!(t, Value::String(t) if t == wanted));
+            found.map(|i| i as u32).ok_or_else(|| self.text.wrong(format!("tokenizer.ggml.tokens: no {wanted}")))
+        };
+        Ok([id(IMAGE_PAD)?, id(VIDEO_PAD)?, id(VISION_START)?, id(VISION_END)?])
+    }
+}

@@ -1,0 +1,10 @@
+//! The model on a tiny random checkpoint: parity with the reference, adapters, files, caches.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cache;
+mod checkpoint;
+mod frozen;
+mod gguf;
+mod lora;
+mod parity;
+mod reference;
