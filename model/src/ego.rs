@@ -2,18 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device, Tensor};
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
 
 use crate::chain::{self, ParseError};
+use crate::decode::{Decoding, Ended, Sampling, decode};
+use crate::grammar::Grammar;
+use crate::lora::Lora;
 use crate::nn::Kernels;
 use crate::processor::{Patches, Processor};
 use crate::prompt::{self, Mode};
-use crate::qwen3_vl::{Embedded, Qwen3Vl};
-use crate::text::last;
+use crate::qwen3_vl::Qwen3Vl;
 use crate::tokenizer::{IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use crate::vision::Grid;
 use crate::{Error, Result};
@@ -25,8 +28,10 @@ pub struct EgoModel {
     tokenizer: Tokenizer,
     processor: Processor,
     device: Device,
-    /// Added to the logits: -inf for tokens that only a prompt may hold.
-    ban: Tensor,
+    /// Tokens that only a prompt may hold.
+    banned: Vec<u32>,
+    /// Of the full chain and of the answer alone, once asked for.
+    grammars: [OnceLock<Arc<Grammar>>; 2],
 }
 
 /// One frame as the decoder reads it. Frames do not depend on their neighbours: overlapping windows share them.
@@ -47,11 +52,15 @@ pub struct AnswerOptions {
     pub max_tokens: usize,
     /// Set from outside to give up at the next token.
     pub stop: Option<Arc<AtomicBool>>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Whether only what follows the grammar of answers may be written.
+    pub constrained: bool,
 }
 
 impl Default for AnswerOptions {
     fn default() -> Self {
-        Self { mode: Mode::AnswerOnly, max_tokens: 2048, stop: None }
+        Self { mode: Mode::AnswerOnly, max_tokens: 2048, stop: None, sampling: Sampling::GREEDY, constrained: false }
     }
 }
 
@@ -62,8 +71,10 @@ pub struct Answer {
     pub text: String,
     /// The final poses, where the text holds them.
     pub trajectory: Result<WindowTrajectory, ParseError>,
-    /// Tokens written.
-    pub tokens: usize,
+    /// The tokens of the text.
+    pub ids: Vec<u32>,
+    /// Why there are no more.
+    pub ended: Ended,
 }
 
 impl EgoModel {
@@ -72,8 +83,24 @@ impl EgoModel {
     /// # Errors
     /// Any of them missing, broken, or in disagreement with another.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        Self::load_adapted(dir, None, device)
+    }
+
+    /// [`Self::load`] with a LoRA adapter folder beside the weights, merged into those that are not quantized.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and an adapter that does not fit.
+    pub fn load_adapted(dir: &Path, adapter: Option<&Path>, device: &Device) -> Result<Self> {
         let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
-        let model = Qwen3Vl::load(dir, Kernels::Fused, dtype, device)?;
+        let mut model = Qwen3Vl::load(dir, Kernels::Fused, dtype, device)?;
+        if let Some(adapter) = adapter {
+            Lora::load(adapter, dtype, device)?.attach(&mut model)?;
+            for linear in model.linears_mut() {
+                if matches!(linear.matrix(), crate::nn::Matrix::Dense(_)) {
+                    linear.merge()?;
+                }
+            }
+        }
         let tokenizer = Tokenizer::from_dir(dir, model.config())?;
         let processor = Processor::from_dir(dir, &model.config().vision_config)?;
         Self::new(model, tokenizer, processor, device)
@@ -84,14 +111,10 @@ impl EgoModel {
     /// # Errors
     /// A tensor operation's.
     pub fn new(model: Qwen3Vl, tokenizer: Tokenizer, processor: Processor, device: &Device) -> Result<Self> {
-        let mut ban = vec![0f32; model.config().text_config.vocab_size];
-        for token in [IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END, IM_START] {
-            if let Some(slot) = tokenizer.id(token).and_then(|id| ban.get_mut(id as usize)) {
-                *slot = f32::NEG_INFINITY;
-            }
-        }
-        let ban = Tensor::new(ban, device)?;
-        Ok(Self { model, tokenizer, processor, device: device.clone(), ban })
+        let banned = [IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END, IM_START];
+        let banned = banned.iter().filter_map(|token| tokenizer.id(token)).collect();
+        let grammars = [OnceLock::new(), OnceLock::new()];
+        Ok(Self { model, tokenizer, processor, device: device.clone(), banned, grammars })
     }
 
     /// Resizes and cuts a frame.
@@ -121,12 +144,35 @@ impl EgoModel {
         if self.device.is_cpu() { DType::F32 } else { DType::BF16 }
     }
 
-    /// Answers for a window of five frames, greedily.
+    /// The grammar of a mode's answers for this tokenizer; compiled when first asked for.
+    ///
+    /// # Errors
+    /// A tokenizer that can't spell it.
+    pub fn grammar(&self, mode: Mode) -> Result<Arc<Grammar>> {
+        let slot = &self.grammars[usize::from(mode == Mode::AnswerOnly)];
+        if let Some(grammar) = slot.get() {
+            return Ok(grammar.clone());
+        }
+        let size = self.model.config().text_config.vocab_size;
+        let grammar = Arc::new(Grammar::new(&self.tokenizer, size, mode)?);
+        Ok(slot.get_or_init(|| grammar).clone())
+    }
+
+    /// Answers for a window of five frames.
     ///
     /// # Errors
     /// Another number of frames, frames of different cameras, or a prompt longer than the model's context. An answer
     /// that makes no sense is not an error.
     pub fn answer(&self, frames: &[&FrameEmbedding], options: &AnswerOptions) -> Result<Answer> {
+        let mut answers = self.answers(frames, options, 1)?;
+        answers.pop().ok_or_else(|| Error::Input { what: "answers", expected: "1".to_owned(), got: "0".to_owned() })
+    }
+
+    /// `n` answers for one window; they share the prompt's cache. Greedy ones are all the same.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub fn answers(&self, frames: &[&FrameEmbedding], options: &AnswerOptions, n: usize) -> Result<Vec<Answer>> {
         let Some(first) = frames.first() else {
             return Err(Error::Input { what: "frames", expected: WINDOW.to_string(), got: "0".to_owned() });
         };
@@ -148,25 +194,26 @@ impl EgoModel {
             .collect::<candle_core::Result<Vec<_>>>()?;
         let embedded = self.model.embed_batch(&prompt.ids, 1, &images, &deepstack)?;
 
+        let grammar = if options.constrained { Some(self.grammar(options.mode)?) } else { None };
         let mut cache = self.model.cache(prompt.ids.len() + options.max_tokens);
-        let mut hidden = self.model.decode(&embedded, &prompt.positions, Some(&mut cache))?;
-        let mut written: Vec<u32> = Vec::new();
-        let stopped = || options.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
-        while written.len() < options.max_tokens && !stopped() {
-            let logits = self.model.logits(&last(&hidden)?)?.squeeze(0)?.to_dtype(DType::F32)?;
-            let Some(token) = argmax(&(logits + &self.ban)?)? else { break };
-            if token == self.tokenizer.end || token == self.tokenizer.pad {
-                break;
-            }
-            let place = prompt.next + written.len() as u32;
-            written.push(token);
-            let embeddings = self.model.embed(&Tensor::new(&[token], &self.device)?)?.unsqueeze(0)?;
-            let step = Embedded { embeddings, deepstack: Vec::new() };
-            hidden = self.model.decode(&step, &[[place; 3]], Some(&mut cache))?;
-        }
-        let text = self.tokenizer.decode(&written)?;
-        let trajectory = chain::parse_poses(&text);
-        Ok(Answer { text, trajectory, tokens: written.len() })
+        let hidden = self.model.decode(&embedded, &prompt.positions, Some(&mut cache))?;
+        let decoding = Decoding {
+            max_tokens: options.max_tokens,
+            sampling: options.sampling,
+            grammar: grammar.as_deref(),
+            banned: &self.banned,
+            ends: &[self.tokenizer.end, self.tokenizer.pad],
+            stop: options.stop.as_ref(),
+        };
+        let written = decode(&self.model, &hidden, &mut cache, prompt.next, n, &decoding)?;
+        written
+            .into_iter()
+            .map(|written| {
+                let text = self.tokenizer.decode(&written.ids)?;
+                let trajectory = chain::parse_poses(&text);
+                Ok(Answer { text, trajectory, ids: written.ids, ended: written.ended })
+            })
+            .collect()
     }
 
     /// The network.
@@ -183,21 +230,6 @@ impl EgoModel {
     pub fn processor(&self) -> &Processor {
         &self.processor
     }
-}
-
-/// Index of the largest logit; `None` where they are not numbers, so that an answer ends instead of being made up.
-fn argmax(logits: &Tensor) -> Result<Option<u32>> {
-    let values = logits.to_vec1::<f32>()?;
-    let mut best: Option<(usize, f32)> = None;
-    for (i, &v) in values.iter().enumerate() {
-        if v.is_nan() {
-            return Ok(None);
-        }
-        if best.is_none_or(|(_, b)| v > b) {
-            best = Some((i, v));
-        }
-    }
-    Ok(best.filter(|(_, v)| v.is_finite()).map(|(i, _)| i as u32))
 }
 
 /// The device of a config value: `cpu`, `cuda` or `cuda:N`.

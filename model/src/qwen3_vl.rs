@@ -98,6 +98,11 @@ impl Qwen3Vl {
         &self.decoder
     }
 
+    /// Where the weights lie.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// What the model was built from.
     pub fn config(&self) -> &Config {
         &self.config

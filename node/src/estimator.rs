@@ -62,7 +62,12 @@ impl EgoEstimator {
     pub fn load(config: &ModelConfig, stop: Arc<AtomicBool>) -> Result<Self, Error> {
         let device = model::device(&config.device)?;
         let model = EgoModel::load(&config.weights, &device)?;
-        let options = AnswerOptions { mode: config.mode, max_tokens: config.max_tokens, stop: Some(stop) };
+        let options = AnswerOptions {
+            mode: config.mode,
+            max_tokens: config.max_tokens,
+            stop: Some(stop),
+            ..AnswerOptions::default()
+        };
         Ok(Self { model, options })
     }
 }
@@ -83,7 +88,7 @@ impl Estimator for EgoEstimator {
         let answer = self.model.answer(&frames, &self.options)?;
         Ok(Estimate {
             text: answer.text,
-            tokens: answer.tokens,
+            tokens: answer.ids.len(),
             trajectory: answer.trajectory.map_err(|e| e.to_string()),
         })
     }

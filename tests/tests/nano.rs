@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use model::{Device, EgoModel, Mode};
+use model::decode::Sampling;
+use model::{AnswerOptions, Device, EgoModel, FrameEmbedding};
 use serde_json::Value;
 use training::eval::{self, Estimator};
 
@@ -16,6 +17,10 @@ fn root() -> PathBuf {
 
 fn nano() -> PathBuf {
     root().join("model/weights/nano")
+}
+
+fn options() -> AnswerOptions {
+    AnswerOptions { max_tokens: 400, ..AnswerOptions::default() }
 }
 
 fn evaluate(estimator: &Estimator, data: &str) -> Value {
@@ -42,7 +47,7 @@ fn nano_is_small_and_tells_how_it_was_made() {
 #[test]
 fn nano_beats_a_still_camera_on_synthetic_windows() {
     let data = "synth:seed=9004,windows=40";
-    let weights = Estimator::weights(&nano(), Mode::AnswerOnly, 400).expect("nano loads");
+    let weights = Estimator::weights(&nano(), None, options()).expect("nano loads");
     let (ours, still) = (evaluate(&weights, data), evaluate(&Estimator::Identity, data));
     assert!(ours["final_parse"].as_f64() >= Some(0.85), "{}", ours["final_parse"]);
     assert!(mean(&ours, "rre_deg") < 0.9 * mean(&still, "rre_deg"), "{ours:#}");
@@ -52,26 +57,40 @@ fn nano_beats_a_still_camera_on_synthetic_windows() {
 #[test]
 fn nano_answers_on_real_frames() {
     let data = root().join("tests/data/amazon_box");
-    let weights = Estimator::weights(&nano(), Mode::AnswerOnly, 400).expect("nano loads");
+    let weights = Estimator::weights(&nano(), None, options()).expect("nano loads");
     let report = evaluate(&weights, &format!("{},every=5", data.display()));
     assert_eq!(report["summary"]["windows"], 10);
     assert!(report["final_parse"].as_f64() >= Some(0.6), "{}", report["final_parse"]);
     assert!(mean(&report, "rre_deg") < 15.0, "{report:#}");
 }
 
+/// The frames of one window, encoded.
+fn frames(model: &EgoModel, data: &str) -> Vec<FrameEmbedding> {
+    let sample = training::data::parse_source(data).expect("a source").sample(0).expect("a window");
+    let encode = |image| model.encode(&model.preprocess(image, &sample.intrinsics).expect("pixels")).expect("tokens");
+    sample.images.iter().map(encode).collect()
+}
+
 #[test]
-fn answers_are_deterministic() {
+fn answers_are_deterministic_and_several_from_one_prompt_are_what_each_is_alone() {
     let model = EgoModel::load(&nano(), &Device::Cpu).expect("nano loads");
-    let source = training::data::parse_source("synth:seed=9003,windows=1").expect("a source");
-    let sample = source.sample(0).expect("a window");
-    let answer = || {
-        let frames: Vec<_> = sample
-            .images
-            .iter()
-            .map(|image| model.encode(&model.preprocess(image, &sample.intrinsics).expect("pixels")).expect("tokens"))
-            .collect();
-        let options = model::AnswerOptions { max_tokens: 400, ..Default::default() };
-        model.answer(&frames.iter().collect::<Vec<_>>(), &options).expect("an answer").text
-    };
-    assert_eq!(answer(), answer());
+    let frames = frames(&model, "synth:seed=9003,windows=1");
+    let frames: Vec<_> = frames.iter().collect();
+    let alone = |options: &AnswerOptions| model.answer(&frames, options).expect("an answer").text;
+    let greedy = options();
+    assert_eq!(alone(&greedy), alone(&greedy));
+    let sampling = |seed| Sampling { temperature: 1.0, top_p: 0.9, seed };
+    let drawn = AnswerOptions { sampling: sampling(5), constrained: true, ..options() };
+    let together = model.answers(&frames, &drawn, 3).expect("three answers");
+    for (k, answer) in together.iter().enumerate() {
+        assert!(
+            answer.trajectory.is_ok(),
+            "under the grammar every answer parses: {:?}\n{}",
+            answer.trajectory,
+            answer.text
+        );
+        let same = AnswerOptions { sampling: sampling(5 + k as u64), ..drawn.clone() };
+        assert_eq!(answer.text, alone(&same), "answer {k}");
+    }
+    assert!(together[0].text != together[1].text, "draws differ");
 }

@@ -51,8 +51,8 @@ fn reliable_frames(transport: &str) {
         overrides: &["topics.image_reliability=reliable"],
         camera: &["--count", "40", "--width", "1280", "--height", "720", "--rate", "10"],
     });
-    // Paths are checked on 4:3 images below: nano has seen no other, and answers here need not parse.
     received.check_every_frame_is_accounted_for(40);
+    received.check_paths();
 }
 
 /// JPEGs with the QoS of a camera driver, which is the node's default.

@@ -32,9 +32,9 @@ impl Estimator {
     ///
     /// # Errors
     /// Those of [`EgoModel::load`].
-    pub fn weights(dir: &Path, mode: Mode, max_tokens: usize) -> Result<Self> {
-        let model = EgoModel::load(dir, &Device::Cpu).with_context(|| dir.display().to_string())?;
-        Ok(Self::Weights(Box::new(model), AnswerOptions { mode, max_tokens, stop: None }))
+    pub fn weights(dir: &Path, adapter: Option<&Path>, options: AnswerOptions) -> Result<Self> {
+        let model = EgoModel::load_adapted(dir, adapter, &Device::Cpu).with_context(|| dir.display().to_string())?;
+        Ok(Self::Weights(Box::new(model), options))
     }
 
     /// By name: `identity` or `constant-velocity`.
@@ -51,6 +51,8 @@ impl Estimator {
 
     fn estimate(&self, sample: &WindowSample) -> Result<Outcome> {
         let start = Instant::now();
+        let mut seconds = 0.0;
+        let mut parses = [true; 2];
         let (trajectory, text, steps) = match self {
             Self::Identity => (Some(WindowTrajectory::identity()), None, None),
             Self::ConstantVelocity => {
@@ -67,15 +69,24 @@ impl Estimator {
                     .iter()
                     .map(|image| model.encode(&model.preprocess(image, &sample.intrinsics)?))
                     .collect::<model::Result<Vec<_>>>()?;
-                let answer = model.answer(&frames.iter().collect::<Vec<_>>(), options)?;
+                let frames: Vec<_> = frames.iter().collect();
+                let answer = model.answer(&frames, options)?;
+                seconds = start.elapsed().as_secs_f64();
+                // Where an answer parses, so would one under the grammar: only the others are asked for again.
+                let other = |o: &AnswerOptions| AnswerOptions { constrained: !o.constrained, ..o.clone() };
+                let own = answer.trajectory.is_ok();
+                parses = match (options.constrained, own) {
+                    (false, true) => [true, true],
+                    (false, false) => [false, model.answer(&frames, &other(options))?.trajectory.is_ok()],
+                    (true, own) => [model.answer(&frames, &other(options))?.trajectory.is_ok(), own],
+                };
                 let steps = (options.mode == Mode::FullChain).then(|| chain::parse(&answer.text).steps());
                 (answer.trajectory.ok(), Some(answer.text), steps)
             }
         };
-        let seconds = start.elapsed().as_secs_f64();
         let scale = SceneScale { metric: sample.metric, median_depth: sample.median_depth };
         let errors = trajectory.map(|t| WindowErrors::new(&sample.ground_truth, &t, scale));
-        Ok(Outcome { id: sample.id.clone(), errors, text, steps, seconds })
+        Ok(Outcome { id: sample.id.clone(), errors, text, steps, parses, seconds })
     }
 }
 
@@ -84,6 +95,8 @@ struct Outcome {
     errors: Option<WindowErrors>,
     text: Option<String>,
     steps: Option<[bool; 5]>,
+    /// Without and with the grammar.
+    parses: [bool; 2],
     seconds: f64,
 }
 
@@ -116,8 +129,9 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
     let report = json!({
         "estimator": label,
         "data": source,
-        "constrained_decoding": false,
-        "final_parse": share(summary.parsed),
+        "constrained_decoding": matches!(estimator, Estimator::Weights(_, o) if o.constrained),
+        "final_parse": share(outcomes.iter().filter(|o| o.parses[0]).count()),
+        "final_parse_constrained": share(outcomes.iter().filter(|o| o.parses[1]).count()),
         "step_parse": step_parse,
         "latency_ms_median": seconds.get(seconds.len() / 2).map(|s| s * 1e3),
         "summary": summary,
@@ -143,11 +157,12 @@ pub fn table(report: &Value) -> String {
     let number =
         |pointer: &str| report.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), |v| format!("{v:.3}"));
     let mut text = format!(
-        "{} on {}\n{} windows, final_parse {}\n",
+        "{} on {}\n{} windows, final_parse {} ({} under the grammar)\n",
         report["estimator"].as_str().unwrap_or_default(),
         report["data"].as_str().unwrap_or_default(),
         report["summary"]["windows"],
         number("/final_parse"),
+        number("/final_parse_constrained"),
     );
     text.push_str("                median [95 %]                mean\n");
     for (name, unit) in [

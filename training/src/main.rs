@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use model::{Mode, Processor};
+use model::{AnswerOptions, Mode, Processor};
 use training::eval::{self, Estimator};
 
 #[global_allocator]
@@ -60,6 +60,12 @@ enum Verb {
         /// answer_only or full_chain.
         #[arg(long, default_value = "answer_only")]
         mode: Mode,
+        /// LoRA adapter folder to put beside the weights.
+        #[arg(long, requires = "weights")]
+        adapter: Option<PathBuf>,
+        /// Write only what follows the grammar of answers.
+        #[arg(long)]
+        constrained: bool,
         /// Tokens after which an answer is given up.
         #[arg(long, default_value_t = 2048)]
         max_tokens: usize,
@@ -94,9 +100,10 @@ fn main() -> Result<()> {
             print_result(&format!("{manifest:#}\n"));
             Ok(())
         }
-        Verb::Eval { weights, estimator, data, mode, max_tokens, out } => {
+        Verb::Eval { weights, estimator, data, mode, adapter, constrained, max_tokens, out } => {
+            let options = AnswerOptions { mode, max_tokens, constrained, ..AnswerOptions::default() };
             let (judged, label) = match (weights, estimator) {
-                (Some(dir), _) => (Estimator::weights(&dir, mode, max_tokens)?, dir.display().to_string()),
+                (Some(dir), _) => (Estimator::weights(&dir, adapter.as_deref(), options)?, dir.display().to_string()),
                 (None, Some(name)) => (Estimator::named(&name)?, name),
                 (None, None) => anyhow::bail!("expected --weights or --estimator"),
             };

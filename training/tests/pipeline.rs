@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use model::{Device, EgoModel, Mode};
+use model::{AnswerOptions, Device, EgoModel};
 use training::eval::{self, Estimator};
 use training::sft::{self, Config};
 
@@ -51,10 +51,19 @@ fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
     }
     let manifest: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(second.join("manifest.json")).unwrap()).unwrap();
-    assert_eq!(manifest["steps_done"], 1);
-    assert!(manifest["curve"][0]["loss"].as_f64().unwrap() > 0.0);
+    let steps: Vec<_> = manifest["stages"].as_array().unwrap().iter().map(|s| s["steps_done"].as_u64()).collect();
+    assert_eq!(steps, [Some(2), Some(1)], "a checkpoint tells of all its stages");
+    assert!(manifest["stages"][1]["curve"][0]["loss"].as_f64().unwrap() > 0.0);
+    // The next stage goes on with the heads of the one before, where it has them too.
+    let heads = |dir: &Path| candle_core::safetensors::load(dir.join("aux_heads.safetensors"), &Device::Cpu).unwrap();
+    let still = Config { learning_rate: 1e-12, ..tiny(1) };
+    let third = dir.path().join("c");
+    sft::run(&still, Some(&first), &third).unwrap();
+    let difference = (&heads(&first)["aux.pose.weight"] - &heads(&third)["aux.pose.weight"]).unwrap();
+    assert!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
     EgoModel::load(&second, &Device::Cpu).unwrap();
-    let estimator = Estimator::weights(&second, Mode::AnswerOnly, 8).unwrap();
+    let options = AnswerOptions { max_tokens: 8, ..AnswerOptions::default() };
+    let estimator = Estimator::weights(&second, None, options).unwrap();
     let got = eval::run(&estimator, "tiny", "synth:seed=5,windows=3", &report).unwrap();
     assert_eq!(got["summary"]["windows"], 3, "windows that do not parse are counted, not dropped");
     assert_eq!(got["final_parse"], 0.0, "eight tokens are no answer");

@@ -169,6 +169,7 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
         pools: &pools,
     };
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let earlier = init.map(stages).transpose()?.unwrap_or_default();
     let (mut seen, start) = (Losses::default(), Instant::now());
     let mut curve = Vec::new();
     for step in 0..config.steps {
@@ -200,15 +201,27 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
         }
         if (step + 1) % config.save_every == 0 || step + 1 == config.steps {
             fresh.save(out)?;
-            let manifest = json!({
-                "stage": "sft", "config": config, "steps_done": step + 1, "parameters": parameters,
+            let stage = json!({
+                "stage": "sft", "config": config, "steps_done": step + 1,
                 "windows_seen": (step + 1) * config.micro_batch * config.workers,
                 "seconds": start.elapsed().as_secs(), "curve": curve,
             });
-            write_json(&out.join("manifest.json"), &manifest)?;
+            let stages: Vec<_> = earlier.iter().chain([&stage]).collect();
+            write_json(&out.join("manifest.json"), &json!({ "parameters": parameters, "stages": stages }))?;
         }
     }
     Ok(())
+}
+
+/// What a checkpoint's manifest says of how it was made.
+fn stages(dir: &Path) -> Result<Vec<serde_json::Value>> {
+    let path = dir.join("manifest.json");
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let manifest: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    Ok(manifest["stages"].as_array().cloned().unwrap_or_default())
 }
 
 struct Trainer<'a> {

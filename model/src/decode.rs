@@ -1,0 +1,253 @@
+//! Writing an answer token by token: greedy or sampled, free or under a grammar, one or several at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{DType, Tensor};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::grammar::{Grammar, Place};
+use crate::qwen3_vl::{Embedded, Qwen3Vl};
+use crate::text::{KvCache, last};
+use crate::{Error, Result};
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest token; above, probabilities are `softmax(logits / temperature)`.
+    pub temperature: f64,
+    /// Only the likeliest tokens that make up this much probability are drawn from; 1 for all.
+    pub top_p: f64,
+    /// Answer k of several draws from the stream of `seed + k`.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The likeliest token, always.
+    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, seed: 0 };
+
+    /// # Errors
+    /// A temperature below 0 or a `top_p` outside 0 to 1.
+    pub fn check(&self) -> Result<()> {
+        let fine = self.temperature >= 0.0 && self.temperature.is_finite() && self.top_p > 0.0 && self.top_p <= 1.0;
+        if !fine {
+            return Err(Error::Input {
+                what: "sampling",
+                expected: "temperature at least 0, top_p over 0 and at most 1".to_owned(),
+                got: format!("{}, {}", self.temperature, self.top_p),
+            });
+        }
+        Ok(())
+    }
+
+    /// Chooses an id; nothing where the logits are not numbers or allow nothing, so that an answer ends instead of
+    /// being made up.
+    fn choose(&self, logits: &[f32], rng: &mut ChaCha8Rng) -> Option<u32> {
+        if logits.iter().any(|v| v.is_nan()) {
+            return None;
+        }
+        let (best, &most) = logits.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1))?;
+        if !most.is_finite() {
+            return None;
+        }
+        if self.temperature <= 0.0 {
+            return Some(best as u32);
+        }
+        let weight = |v: f32| (f64::from(v - most) / self.temperature).exp();
+        let mut drawn: Vec<(u32, f64)> = (0u32..).zip(logits).map(|(id, v)| (id, weight(*v))).collect();
+        drawn.retain(|(_, w)| *w > 0.0);
+        if self.top_p < 1.0 {
+            drawn.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let enough = self.top_p * drawn.iter().map(|(_, w)| w).sum::<f64>();
+            let sums = drawn.iter().scan(0.0, |sum, (_, w)| Some(std::mem::replace(sum, *sum + w)));
+            let kept = sums.take_while(|before| *before < enough).count();
+            drawn.truncate(kept.max(1));
+        }
+        let total: f64 = drawn.iter().map(|(_, w)| w).sum();
+        let mut left = rng.random::<f64>() * total;
+        let hit = drawn.iter().find(|(_, w)| {
+            left -= w;
+            left < 0.0
+        });
+        hit.or(drawn.last()).map(|(id, _)| *id)
+    }
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With the token that ends a turn.
+    Stop,
+    /// At the limit.
+    Length,
+    /// From outside.
+    Cancelled,
+    /// No token could be chosen: the logits were not numbers, or the grammar left none.
+    NoToken,
+}
+
+/// One answer as tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Ids, without the one that ends the turn.
+    pub ids: Vec<u32>,
+    /// Why there are no more.
+    pub ended: Ended,
+}
+
+/// What a decoding run needs beside the network.
+#[derive(Debug, Clone, Copy)]
+pub struct Decoding<'a> {
+    /// Most tokens of an answer.
+    pub max_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// What answers may be; anything without.
+    pub grammar: Option<&'a Grammar>,
+    /// Ids that are never written.
+    pub banned: &'a [u32],
+    /// Ids that end an answer.
+    pub ends: &'a [u32],
+    /// Set from outside to give up at the next token.
+    pub stop: Option<&'a Arc<AtomicBool>>,
+}
+
+struct Line<'a> {
+    written: Written,
+    done: bool,
+    place: Option<(&'a Grammar, Place)>,
+    rng: ChaCha8Rng,
+}
+
+/// Writes `n` answers behind a prompt whose last hidden state is `hidden` `[1, t, d]` and whose tokens are in `cache`;
+/// the first token goes to `next` on all axes. The prompt is kept once for all answers.
+///
+/// # Errors
+/// Settings out of bounds, a cache that is full.
+pub fn decode(
+    model: &Qwen3Vl,
+    hidden: &Tensor,
+    cache: &mut KvCache,
+    next: u32,
+    n: usize,
+    decoding: &Decoding<'_>,
+) -> Result<Vec<Written>> {
+    decoding.sampling.check()?;
+    let mut lines: Vec<Line<'_>> = (0..n as u64)
+        .map(|k| Line {
+            written: Written { ids: Vec::new(), ended: Ended::Length },
+            done: decoding.max_tokens == 0,
+            place: decoding.grammar.map(|g| (g, g.start())),
+            rng: ChaCha8Rng::seed_from_u64(decoding.sampling.seed.wrapping_add(k)),
+        })
+        .collect();
+    let mut branch;
+    let cache = if n == 1 {
+        cache
+    } else {
+        branch = cache.branch()?;
+        &mut branch
+    };
+    let mut logits = model.logits(&last(hidden)?)?.broadcast_as((n, model.config().text_config.vocab_size))?;
+    for step in 0..decoding.max_tokens as u32 {
+        if decoding.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            lines.iter_mut().filter(|l| !l.done).for_each(|l| l.written.ended = Ended::Cancelled);
+            break;
+        }
+        let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let mut tokens = Vec::with_capacity(n);
+        for (line, mut row) in lines.iter_mut().zip(rows) {
+            tokens.push(line.write(&mut row, decoding).unwrap_or(0));
+        }
+        if lines.iter().all(|line| line.done) {
+            break;
+        }
+        // Answers that have ended go along with a token that nobody reads.
+        let embeddings = model.embed(&Tensor::new(tokens, model.device())?)?.unsqueeze(1)?;
+        let embedded = Embedded { embeddings, deepstack: Vec::new() };
+        let hidden = model.decode(&embedded, &vec![[next + step; 3]; n], Some(cache))?;
+        logits = model.logits(&last(&hidden)?)?;
+    }
+    Ok(lines.into_iter().map(|line| line.written).collect())
+}
+
+impl Line<'_> {
+    /// Chooses and takes the next token, or ends.
+    fn write(&mut self, logits: &mut [f32], decoding: &Decoding<'_>) -> Option<u32> {
+        if self.done {
+            return None;
+        }
+        for &id in decoding.banned {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        if let Some((grammar, place)) = &self.place {
+            let allowed = grammar.allowed(place);
+            let mut kept = vec![f32::NEG_INFINITY; logits.len()];
+            for &id in allowed.iter() {
+                if let (Some(to), Some(from)) = (kept.get_mut(id as usize), logits.get(id as usize)) {
+                    *to = *from;
+                }
+            }
+            logits.copy_from_slice(&kept);
+        }
+        let chosen = decoding.sampling.choose(logits, &mut self.rng);
+        let ended = match chosen {
+            None => Some(Ended::NoToken),
+            Some(id) if decoding.ends.contains(&id) => Some(Ended::Stop),
+            Some(_) => None,
+        };
+        if let Some(ended) = ended {
+            self.written.ended = ended;
+            self.done = true;
+            return None;
+        }
+        let id = chosen?;
+        if let Some((grammar, place)) = &mut self.place {
+            *place = grammar.advance(place, id);
+        }
+        self.written.ids.push(id);
+        self.done = self.written.ids.len() >= decoding.max_tokens;
+        Some(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
+        let mut counts = vec![0.0; logits.len()];
+        let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
+        for _ in 0..20_000 {
+            counts[sampling.choose(logits, &mut rng).unwrap() as usize] += 1.0 / 20_000.0;
+        }
+        counts
+    }
+
+    #[test]
+    fn tokens_are_drawn_as_often_as_their_probability_says() {
+        let logits = [0.0, 2f32.ln(), f32::NEG_INFINITY, 5f32.ln()];
+        let got = shares(Sampling { temperature: 1.0, top_p: 1.0, seed: 3 }, &logits);
+        for (got, expected) in got.iter().zip([0.125, 0.25, 0.0, 0.625]) {
+            assert!((got - expected).abs() < 0.015, "{got} {expected}");
+        }
+        let sharp = shares(Sampling { temperature: 0.5, top_p: 1.0, seed: 3 }, &logits);
+        assert!((sharp[3] - 25.0 / 30.0).abs() < 0.015, "{sharp:?}");
+        // 0.625 alone is not 0.7: the second is kept, the first is not.
+        let top = shares(Sampling { temperature: 1.0, top_p: 0.7, seed: 3 }, &logits);
+        assert!(top[0] == 0.0 && (top[3] - 5.0 / 7.0).abs() < 0.015, "{top:?}");
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_likeliest_and_nothing_that_is_no_number() {
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        assert_eq!(Sampling::GREEDY.choose(&[1.0, 3.0, 3.0], &mut rng), Some(1));
+        assert_eq!(Sampling::GREEDY.choose(&[1.0, f32::NAN], &mut rng), None);
+        assert_eq!(Sampling::GREEDY.choose(&[f32::NEG_INFINITY; 3], &mut rng), None);
+        assert!(Sampling { temperature: -1.0, ..Sampling::GREEDY }.check().is_err());
+        assert!(Sampling { top_p: 0.0, ..Sampling::GREEDY }.check().is_err());
+    }
+}
