@@ -156,6 +156,31 @@ impl Config {
                 return fail(key, "at least 1", "0".to_owned());
             }
         }
+        // Far beyond any model, and small enough that no product of them overflows.
+        for (key, n, most) in [
+            ("text_config.hidden_size", t.hidden_size, 1 << 17),
+            ("text_config.intermediate_size", t.intermediate_size, 1 << 20),
+            ("text_config.num_hidden_layers", t.num_hidden_layers, 1 << 10),
+            ("text_config.num_attention_heads", t.num_attention_heads, 1 << 12),
+            ("text_config.num_key_value_heads", t.num_key_value_heads, 1 << 12),
+            ("text_config.head_dim", t.head_dim, 1 << 12),
+            ("text_config.vocab_size", t.vocab_size, 1 << 24),
+            ("text_config.max_position_embeddings", t.max_position_embeddings, 1 << 30),
+            ("vision_config.depth", v.depth, 1 << 10),
+            ("vision_config.hidden_size", v.hidden_size, 1 << 16),
+            ("vision_config.intermediate_size", v.intermediate_size, 1 << 20),
+            ("vision_config.num_heads", v.num_heads, 1 << 12),
+            ("vision_config.in_channels", v.in_channels, 1 << 8),
+            ("vision_config.patch_size", v.patch_size, 1 << 10),
+            ("vision_config.spatial_merge_size", v.spatial_merge_size, 1 << 4),
+            ("vision_config.temporal_patch_size", v.temporal_patch_size, 1 << 4),
+            ("vision_config.out_hidden_size", v.out_hidden_size, 1 << 17),
+            ("vision_config.num_position_embeddings", v.num_position_embeddings, 1 << 24),
+        ] {
+            if n > most {
+                return fail(key, &format!("at most {most}"), n.to_string());
+            }
+        }
         if !t.num_attention_heads.is_multiple_of(t.num_key_value_heads) {
             return fail(
                 "text_config.num_key_value_heads",
@@ -166,7 +191,8 @@ impl Config {
         let Some(rope) = t.rope() else {
             return fail("text_config.rope_scaling", "an object with mrope_section", "nothing".to_owned());
         };
-        if rope.mrope_section.iter().sum::<usize>() * 2 != t.head_dim {
+        let half = rope.mrope_section.iter().try_fold(0usize, |sum, n| sum.checked_add(*n));
+        if half.and_then(|half| half.checked_mul(2)) != Some(t.head_dim) {
             return fail(
                 "text_config.rope_scaling.mrope_section",
                 "three sections that add up to head_dim / 2",

@@ -19,6 +19,7 @@ use crate::prompt::{self, Mode};
 use crate::qwen3_vl::Qwen3Vl;
 use crate::tokenizer::{IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use crate::vision::Grid;
+use crate::weights::gguf::Pair;
 use crate::{Error, Result};
 
 /// A checkpoint with all that it needs to answer.
@@ -101,8 +102,17 @@ impl EgoModel {
                 }
             }
         }
-        let tokenizer = Tokenizer::from_dir(dir, model.config())?;
-        let processor = Processor::from_dir(dir, &model.config().vision_config)?;
+        // GGUF files may stand alone; JSON files beside them come first.
+        let pair = Pair::find(dir)?;
+        let lacks = |name: &str| !dir.join(name).is_file();
+        let tokenizer = match &pair {
+            Some(pair) if lacks("tokenizer.json") => Tokenizer::checked(pair.tokenizer()?, dir, model.config())?,
+            _ => Tokenizer::from_dir(dir, model.config())?,
+        };
+        let processor = match &pair {
+            Some(pair) if lacks("preprocessor_config.json") => pair.processor()?,
+            _ => Processor::from_dir(dir, &model.config().vision_config)?,
+        };
         Self::new(model, tokenizer, processor, device)
     }
 

@@ -13,6 +13,7 @@ mod ego;
 mod error;
 pub mod grammar;
 pub mod lora;
+pub mod memory;
 pub mod nn;
 pub mod processor;
 pub mod prompt;

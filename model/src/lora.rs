@@ -277,9 +277,9 @@ impl Lora {
         &self.config
     }
 
-    /// How many modules it adapts.
-    pub fn modules(&self) -> usize {
-        self.pairs.len()
+    /// Paths of the modules that it adapts.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.pairs.keys().map(String::as_str)
     }
 
     /// `scale * B A` in f32 for a module, `[out, in]`; nothing for a module that is not adapted.

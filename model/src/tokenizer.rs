@@ -40,6 +40,15 @@ impl Tokenizer {
         let fail = |message: String| Error::Tokenizer { path: path.clone(), message };
         std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
         let inner = tokenizers::Tokenizer::from_file(&path).map_err(|e| fail(e.to_string()))?;
+        Self::checked(inner, &path, config)
+    }
+
+    /// Wraps a tokenizer that was read from `path` and checks it against the model's config.
+    ///
+    /// # Errors
+    /// A special token that is missing or has another id.
+    pub fn checked(inner: tokenizers::Tokenizer, path: &Path, config: &Config) -> Result<Self> {
+        let fail = |message: String| Error::Tokenizer { path: path.to_owned(), message };
         let tokenizer = Self::new(inner).map_err(fail)?;
         for (token, expected) in [
             (IMAGE_PAD, config.image_token_id),
@@ -48,13 +57,13 @@ impl Tokenizer {
         ] {
             let got = tokenizer.inner.token_to_id(token);
             if got != Some(expected) {
-                return Err(fail(format!("{token}: config.json says id {expected}, tokenizer.json {got:?}")));
+                return Err(fail(format!("{token}: the config says id {expected}, the tokenizer {got:?}")));
             }
         }
         let size = tokenizer.inner.get_vocab_size(true);
         if size > config.text_config.vocab_size {
             return Err(fail(format!(
-                "{size} tokens, but text_config.vocab_size of config.json is {}",
+                "{size} tokens, but text_config.vocab_size is {}",
                 config.text_config.vocab_size
             )));
         }

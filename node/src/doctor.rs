@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use geometry::Intrinsics;
 use image::{Rgb, RgbImage};
+use model::memory::Footprint;
+use model::weights::gguf::Recipe;
 
 use crate::config::{self, Config};
 use crate::estimator::{EgoEstimator, Estimator, missing_files};
@@ -56,6 +58,7 @@ pub fn examine(config_path: &Path, config: Result<Config, config::Error>) -> Vec
     findings.push(windows(&config));
     let device = device(&config.model.device);
     let files = weights(&config.model.weights);
+    findings.extend(memory(&config));
     let can_load = device.result.is_ok() && files.result.is_ok();
     findings.extend([device, files]);
     if can_load {
@@ -151,6 +154,52 @@ fn weights(dir: &Path) -> Finding {
     } else {
         fail("weights", format!("{} lacks {}", dir.display(), missing.join(", ")), remedy)
     }
+}
+
+/// Memory kept for the system, the camera and the rest of a robot's software.
+const RESERVE_GIB: f64 = 4.0;
+/// Prompt words and answer of a window, tokens.
+const TEXT_TOKENS: usize = 300;
+
+/// What the weights and a window's cache take, and which Jetson an 8B fits on.
+fn memory(config: &Config) -> Vec<Finding> {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
+    let mut findings = Vec::new();
+    let dir = &config.model.weights;
+    if let Ok(network) = model::weights::config(dir) {
+        let files: u64 = std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| {
+                let path = entry.path();
+                let weights = path.extension().is_some_and(|e| e == "safetensors" || e == "gguf");
+                weights.then(|| path.metadata().map_or(0, |m| m.len()))
+            })
+            .sum();
+        let tokens = config.model.max_tokens + TEXT_TOKENS;
+        let cache = model::memory::cache_bytes(&network, tokens, 4);
+        findings.push(ok(
+            "memory",
+            format!(
+                "{:.2} GiB of weights, {:.2} GiB of cache for {tokens} tokens beside the frames'",
+                gib(files),
+                gib(cache)
+            ),
+        ));
+    }
+    if let Some(large) = model::weights::published("8b") {
+        let frame = model::memory::frame_tokens(&large, 640, 480);
+        let tokens = 5 * frame + TEXT_TOKENS + config.model.max_tokens;
+        let rows = [Recipe::Q4KM, Recipe::Q5KM, Recipe::Q8_0, Recipe::F16].map(|recipe| {
+            let total = gib(Footprint::new(&large, recipe, tokens).total());
+            let fits = [16.0, 32.0, 64.0].map(|all: f64| if total + RESERVE_GIB <= all { "fits" } else { "no" });
+            format!("{recipe}: {total:.1} GiB, Jetson 16/32/64 GB {}", fits.join("/"))
+        });
+        findings
+            .push(ok("an 8B", format!("(640x480, {tokens} tokens, {RESERVE_GIB} GiB kept free) {}", rows.join("; "))));
+    }
+    findings
 }
 
 /// Loads the model and lets it answer for a made-up window: slow, and the only check that proves anything.

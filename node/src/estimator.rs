@@ -61,11 +61,12 @@ impl EgoEstimator {
     /// Loads the weights; `stop` makes an answer under way end early.
     pub fn load(config: &ModelConfig, stop: Arc<AtomicBool>) -> Result<Self, Error> {
         let device = model::device(&config.device)?;
-        let model = EgoModel::load(&config.weights, &device)?;
+        let model = EgoModel::load_adapted(&config.weights, config.adapter.as_deref(), &device)?;
         let options = AnswerOptions {
             mode: config.mode,
             max_tokens: config.max_tokens,
             stop: Some(stop),
+            constrained: config.constrained,
             ..AnswerOptions::default()
         };
         Ok(Self { model, options })
@@ -94,8 +95,12 @@ impl Estimator for EgoEstimator {
     }
 }
 
-/// What a folder of weights must hold, as far as files go: those that are missing.
+/// What a folder of weights must hold, as far as files go: those that are missing. GGUF files bring all of it.
 pub fn missing_files(weights: &Path) -> Vec<&'static str> {
+    let entries = std::fs::read_dir(weights).into_iter().flatten().flatten();
+    if entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|e| e == "gguf")) {
+        return Vec::new();
+    }
     let all = ["config.json", "tokenizer.json", "preprocessor_config.json"];
     let mut missing: Vec<&str> = all.into_iter().filter(|name| !weights.join(name).is_file()).collect();
     let tensors = ["model.safetensors", "model.safetensors.index.json"];

@@ -1,6 +1,7 @@
 //! The pipeline that makes the weights: data, chains, SFT, evaluation. One module and one verb a stage; stages talk
 //! through folders with a `manifest.json`, never through memory.
 
+pub mod bench;
 pub mod chains;
 pub mod data;
 pub mod eval;

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use candle_core::{DType, Device};
 use clap::{Parser, Subcommand};
-use model::{AnswerOptions, Mode, Processor};
+use model::lora::Lora;
+use model::weights::gguf::Recipe;
+use model::{AnswerOptions, Mode, Processor, weights};
 use training::eval::{self, Estimator};
 
 #[global_allocator]
@@ -46,6 +49,29 @@ enum Verb {
         #[arg(long, default_value_t = 20_480)]
         max_pixels: u64,
     },
+    /// Merges an adapter into its base and writes what the node loads.
+    Export {
+        /// Checkpoint folder (safetensors).
+        #[arg(long)]
+        weights: PathBuf,
+        /// LoRA adapter folder.
+        #[arg(long)]
+        adapter: Option<PathBuf>,
+        /// safetensors or gguf.
+        #[arg(long)]
+        format: Format,
+        /// Of gguf: f32, f16, q8_0, q6_k, q5_k_m or q4_k_m. Of safetensors: f32, f16 or bf16.
+        #[arg(long, default_value = "f16")]
+        r#type: String,
+        /// Folder of the checkpoint.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Measures what a model costs on this machine; one JSON line.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// Judges weights, or an estimator that needs none.
     Eval {
         /// Checkpoint folder.
@@ -75,21 +101,59 @@ enum Verb {
     },
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Safetensors,
+    Gguf,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Speed and memory of encoding, reading a prompt and writing behind it.
+    Model {
+        /// nano, 2b, 4b or 8b; all but nano with random weights, under target/bench.
+        #[arg(long)]
+        shape: String,
+        /// f16, q8_0, q6_k, q5_k_m or q4_k_m.
+        #[arg(long)]
+        quant: Option<String>,
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+    },
+    /// Writes a random checkpoint.
+    Checkpoint {
+        /// 2b, 4b or 8b.
+        #[arg(long)]
+        shape: String,
+        /// As for model.
+        #[arg(long)]
+        quant: Recipe,
+        /// Folder of the checkpoint.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
 #[expect(clippy::print_stdout, reason = "a command's result")]
 fn print_result(text: &str) {
     print!("{text}");
 }
 
 fn main() -> Result<()> {
+    let arguments = Arguments::parse();
     // candle's matrix products would start as many threads again in each of our workers.
+    let threads = match &arguments.verb {
+        Verb::Bench { what: Bench::Model { threads, .. } } => *threads,
+        _ => 1,
+    };
     // SAFETY: nothing else runs yet.
     #[expect(unsafe_code, reason = "candle reads its thread count from the environment alone")]
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
-        unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
+        unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
     }
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match Arguments::parse().verb {
+    match arguments.verb {
         Verb::Sft { config, init, out } => {
             let config = training::sft::read_config(&config)?;
             training::sft::run(&config, init.as_deref(), &out)
@@ -99,6 +163,34 @@ fn main() -> Result<()> {
             let manifest = training::chains::write::run(&data, &processor, seed, &out)?;
             print_result(&format!("{manifest:#}\n"));
             Ok(())
+        }
+        Verb::Export { weights, adapter, format, r#type, out } => {
+            let adapter = adapter.map(|dir| Lora::load(&dir, DType::F32, &Device::Cpu)).transpose()?;
+            let bytes = match format {
+                Format::Safetensors => {
+                    let dtype = match r#type.as_str() {
+                        "f32" => DType::F32,
+                        "f16" => DType::F16,
+                        "bf16" => DType::BF16,
+                        other => anyhow::bail!("--type: expected f32, f16 or bf16 for safetensors, got {other}"),
+                    };
+                    weights::merge(&weights, adapter.as_ref(), dtype, &out)?
+                }
+                Format::Gguf => {
+                    let recipe = r#type.parse::<Recipe>().map_err(|e| anyhow::anyhow!("--type: {e}"))?;
+                    let (text, vision) = weights::gguf::export(&weights, adapter.as_ref(), recipe, &out)?;
+                    text + vision
+                }
+            };
+            print_result(&format!("{}: {:.1} MiB\n", out.display(), bytes as f64 / f64::from(1 << 20)));
+            Ok(())
+        }
+        Verb::Bench { what: Bench::Model { shape, quant, threads } } => {
+            print_result(&format!("{}\n", training::bench::model(&shape, quant.as_deref(), threads)?));
+            Ok(())
+        }
+        Verb::Bench { what: Bench::Checkpoint { shape, quant, out } } => {
+            training::bench::checkpoint(&shape, quant, &out)
         }
         Verb::Eval { weights, estimator, data, mode, adapter, constrained, max_tokens, out } => {
             let options = AnswerOptions { mode, max_tokens, constrained, ..AnswerOptions::default() };

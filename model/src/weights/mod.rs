@@ -2,6 +2,8 @@
 
 pub mod gguf;
 mod loader;
+mod merged;
+mod parameters;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,9 @@ use serde::de::DeserializeOwned;
 use crate::config::Config;
 use crate::{Error, Result};
 pub use loader::Loader;
+use merged::copy_json;
+pub use merged::{Merged, merge, write_config};
+pub use parameters::{parameters, published};
 
 /// Reads a JSON file with its name in the error.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
@@ -54,6 +59,17 @@ pub fn builder(dir: &Path, dtype: DType, device: &Device) -> Result<VarBuilder<'
     #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
     let vb = unsafe { VarBuilder::from_mmaped_safetensors(&files, dtype, device) };
     vb.map_err(|source| Error::Weights { path: dir.to_owned(), source })
+}
+
+/// Config of a folder, whichever its format is.
+///
+/// # Errors
+/// A file that is missing or broken.
+pub fn config(dir: &Path) -> Result<Config> {
+    match gguf::Pair::find(dir)? {
+        Some(pair) => pair.config(dir),
+        None => Config::from_dir(dir),
+    }
 }
 
 /// Config and weights of a folder: GGUF where it holds `*.gguf` files, else safetensors with their `config.json`.

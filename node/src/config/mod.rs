@@ -84,12 +84,16 @@ impl WindowRules {
 pub struct ModelConfig {
     /// Folder of the weights.
     pub weights: PathBuf,
+    /// Folder of a LoRA adapter to put beside them.
+    pub adapter: Option<PathBuf>,
     /// Where it runs: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// How much it says.
     pub mode: Mode,
     /// Longest answer.
     pub max_tokens: usize,
+    /// Whether the model may only write what follows the grammar of answers.
+    pub constrained: bool,
 }
 
 /// When the config's own intrinsics stand in for CameraInfo.

@@ -57,9 +57,11 @@ pub(super) struct Window {
 #[serde(deny_unknown_fields)]
 pub(super) struct Model {
     pub weights: String,
+    pub adapter: String,
     pub device: String,
     pub mode: String,
     pub max_tokens: i64,
+    pub constrained: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -176,6 +176,7 @@ fn model(check: &Check<'_>, model: raw::Model) -> Result<ModelConfig, Error> {
     let beside = check.path.parent().unwrap_or(Path::new(""));
     Ok(ModelConfig {
         weights: beside.join(PathBuf::from(model.weights)),
+        adapter: (!model.adapter.is_empty()).then(|| beside.join(PathBuf::from(model.adapter))),
         device,
         mode: check.choice(
             "model.mode",
@@ -183,6 +184,7 @@ fn model(check: &Check<'_>, model: raw::Model) -> Result<ModelConfig, Error> {
             &[("full_chain", Mode::FullChain), ("answer_only", Mode::AnswerOnly)],
         )?,
         max_tokens: check.integer("model.max_tokens", model.max_tokens, 1, 1_000_000)?,
+        constrained: model.constrained,
     })
 }
 

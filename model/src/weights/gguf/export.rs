@@ -5,16 +5,15 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
+use candle_core::Tensor;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::safetensors::MmapedSafetensors;
-use candle_core::{DType, Device, Tensor};
 
 use super::names::{Part, stored};
 use crate::config::Config;
 use crate::lora::Lora;
 use crate::processor::Processor;
-use crate::weights::{files, read_json};
+use crate::weights::{parameters, read_json};
 use crate::{Error, Result};
 
 /// Which type each tensor gets. Norms, biases and positions are f32 in all of them.
@@ -47,6 +46,19 @@ impl std::str::FromStr for Recipe {
             "q4_k_m" => Ok(Self::Q4KM),
             other => Err(format!("expected f32, f16, q8_0, q6_k, q5_k_m or q4_k_m, got {other}")),
         }
+    }
+}
+
+impl std::fmt::Display for Recipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+            Self::Q6K => "q6_k",
+            Self::Q5KM => "q5_k_m",
+            Self::Q4KM => "q4_k_m",
+        })
     }
 }
 
@@ -119,32 +131,40 @@ fn more_bits(name: &str, config: &Config) -> bool {
 pub fn export(dir: &Path, adapter: Option<&Lora>, recipe: Recipe, out: &Path) -> Result<(u64, u64)> {
     let config = Config::from_dir(dir)?;
     let processor = Processor::from_dir(dir, &config.vision_config)?;
-    let broken = |source| Error::Weights { path: dir.to_owned(), source };
-    // SAFETY: read-only; see `weights::builder`.
-    #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
-    let tensors = unsafe { MmapedSafetensors::multi(&files(dir)?) }.map_err(broken)?;
+    let tensors = crate::weights::Merged::open(dir, adapter)?;
+    tensors.check(&config)?;
+    std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.to_owned(), source })?;
+    let vocabulary = vocabulary(dir, config.text_config.vocab_size)?;
+    let sizes = write(&config, &processor, vocabulary, recipe, out, &mut |name, _| tensors.load(name))?;
+    crate::weights::copy_json(dir, out)?;
+    Ok(sizes)
+}
+
+/// Writes the two files with tensors from `tensor`, which is asked for each by its checkpoint name and shape.
+///
+/// # Errors
+/// `tensor`'s, and a file that can't be written.
+pub fn write(
+    config: &Config,
+    processor: &Processor,
+    vocabulary: Vec<(String, Value)>,
+    recipe: Recipe,
+    out: &Path,
+    tensor: &mut dyn FnMut(&str, &[usize]) -> Result<Tensor>,
+) -> Result<(u64, u64)> {
     let mut parts: BTreeMap<Part, Vec<(String, QTensor)>> = BTreeMap::new();
-    let mut merged = 0;
-    for (name, _) in tensors.tensors() {
-        if name == "lm_head.weight" && config.tie_word_embeddings {
-            continue;
-        }
-        let Some((part, place)) = stored(&name, &config) else {
-            let source = candle_core::Error::Msg(format!("{name} is no tensor of Qwen3-VL"));
-            return Err(broken(source));
-        };
-        let mut tensor = tensors.load(&name, &Device::Cpu).map_err(broken)?.to_dtype(DType::F32)?;
-        let change = adapter.and_then(|lora| Some((lora, name.strip_suffix(".weight")?)));
-        if let Some(change) = change.map(|(lora, module)| lora.change(module, tensor.dims())).transpose()?.flatten() {
-            tensor = (tensor + change)?;
-            merged += 1;
-        }
+    for (name, dims) in parameters(config) {
+        let (part, place) = stored(&name, config).ok_or_else(|| Error::Gguf {
+            path: out.to_owned(),
+            message: format!("{name} has no name in a GGUF file"),
+        })?;
         let list = parts.entry(part).or_default();
         let mut push = |name: String, tensor: &Tensor| -> Result<()> {
-            let kind = recipe.type_of(&name, tensor.dims(), &config);
+            let kind = recipe.type_of(&name, tensor.dims(), config);
             list.push((name, QTensor::quantize(tensor, kind)?));
             Ok(())
         };
+        let tensor = tensor(&name, &dims)?;
         if place == "v.patch_embd.weight" {
             push(place.clone(), &tensor.narrow(2, 0, 1)?.squeeze(2)?.contiguous()?)?;
             push(format!("{place}.1"), &tensor.narrow(2, 1, 1)?.squeeze(2)?.contiguous()?)?;
@@ -152,44 +172,43 @@ pub fn export(dir: &Path, adapter: Option<&Lora>, recipe: Recipe, out: &Path) ->
             push(place, &tensor)?;
         }
     }
-    if let Some(adapter) = adapter.filter(|a| a.modules() != merged) {
-        return Err(Error::Adapter {
-            module: dir.display().to_string(),
-            expected: format!("modules for all {} of the adapter's", adapter.modules()),
-            got: merged.to_string(),
-        });
-    }
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { path, source }
-    };
-    std::fs::create_dir_all(out).map_err(io(out))?;
+    let mut text = text_metadata(config, recipe);
+    text.extend(vocabulary);
+    let vision = vision_metadata(config, recipe, processor);
     let mut sizes = [0; 2];
-    for (slot, (part, file)) in [(Part::Text, "model.gguf"), (Part::Vision, "mmproj.gguf")].into_iter().enumerate() {
-        let metadata = match part {
-            Part::Text => text_metadata(&config, recipe, dir)?,
-            Part::Vision => vision_metadata(&config, recipe, &processor),
-        };
+    for (slot, (part, file, metadata)) in
+        [(Part::Text, "model.gguf", text), (Part::Vision, "mmproj.gguf", vision)].into_iter().enumerate()
+    {
         let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
-        let mut tensors = parts.remove(&part).unwrap_or_default();
-        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        let tensors = parts.remove(&part).unwrap_or_default();
         let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let path = out.join(file);
-        let mut writer = BufWriter::new(File::create(&path).map_err(io(&path))?);
+        let io = |source| Error::Io { path: path.clone(), source };
+        let mut writer = BufWriter::new(File::create(&path).map_err(io)?);
         gguf_file::write(&mut writer, &metadata, &tensors)?;
-        let file = writer.into_inner().map_err(|e| Error::Io { path: path.clone(), source: e.into_error() })?;
-        sizes[slot] = file.metadata().map_err(io(&path))?.len();
-    }
-    for name in ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"] {
-        let (from, to) = (dir.join(name), out.join(name));
-        if from.is_file() {
-            std::fs::copy(&from, &to).map_err(io(&to))?;
-        }
+        let file = writer.into_inner().map_err(|e| io(e.into_error()))?;
+        sizes[slot] = file.metadata().map_err(io)?.len();
     }
     Ok((sizes[0], sizes[1]))
 }
 
-fn text_metadata(config: &Config, recipe: Recipe, dir: &Path) -> Result<Vec<(String, Value)>> {
+/// Bytes of the two files' tensors, without writing them.
+pub fn bytes(config: &Config, recipe: Recipe) -> (u64, u64) {
+    let (mut text, mut vision) = (0, 0);
+    for (name, dims) in parameters(config) {
+        let Some((part, place)) = stored(&name, config) else { continue };
+        let filter = place == "v.patch_embd.weight";
+        let kind = recipe.type_of(&place, if filter { &dims[1..] } else { &dims }, config);
+        let size = (dims.iter().product::<usize>() / kind.block_size() * kind.type_size()) as u64;
+        match part {
+            Part::Text => text += size,
+            Part::Vision => vision += size,
+        }
+    }
+    (text, vision)
+}
+
+fn text_metadata(config: &Config, recipe: Recipe) -> Vec<(String, Value)> {
     let c = &config.text_config;
     let section = c.rope().map(|r| r.mrope_section).unwrap_or_default();
     let mut all: Vec<(String, Value)> = vec![
@@ -217,8 +236,7 @@ fn text_metadata(config: &Config, recipe: Recipe, dir: &Path) -> Result<Vec<(Str
             Value::Array(section.iter().map(|s| Value::I32(*s as i32)).chain([Value::I32(0)]).collect()),
         ),
     ]);
-    all.extend(vocabulary(dir, c.vocab_size)?);
-    Ok(all)
+    all
 }
 
 /// The vocabulary as llama.cpp reads it, where it is a byte-level BPE; else only that there is none, and

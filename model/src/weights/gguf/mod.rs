@@ -12,16 +12,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::tokenizer::TokenizerFromGguf;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType, k_quants};
 use candle_core::{DType, Device, Shape, Tensor};
 use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::config::{Config, Rope, TextConfig, VisionConfig};
+use crate::processor::Processor;
 use crate::tokenizer::{IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START};
 use crate::{Error, Result};
-pub use export::{Recipe, export};
+pub use export::{Recipe, bytes, export, write};
 use mapped::Mapped;
 pub use names::{Part, stored};
+
+/// Pixel limits of the published preprocessor_config.json.
+const PIXELS: (u64, u64) = (65_536, 16_777_216);
 
 /// One file, mapped.
 pub struct Gguf {
@@ -392,6 +397,36 @@ impl Pair {
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The vocabulary of the file, for folders without a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// A file without one, or with another than a byte-level BPE that llama.cpp knows.
+    pub fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
+        tokenizers::Tokenizer::from_gguf(&self.text.content).map_err(|e| self.text.wrong(format!("tokenizer: {e}")))
+    }
+
+    /// Mean and deviation of pixels from the file, for folders without a `preprocessor_config.json`; the pixel limits
+    /// are those of the published checkpoints.
+    ///
+    /// # Errors
+    /// A key that is missing or broken.
+    pub fn processor(&self) -> Result<Processor> {
+        let channels = |key: &str| -> Result<[f32; 3]> {
+            let Value::Array(values) = self.vision.value(key)? else {
+                return Err(self.vision.wrong(format!("{key}: expected a list")));
+            };
+            let values: Vec<f32> = values.iter().filter_map(|v| v.to_f32().ok()).collect();
+            values.try_into().map_err(|_| self.vision.wrong(format!("{key}: expected three numbers")))
+        };
+        let (min, max) = PIXELS;
+        let mut processor = Processor::with_pixel_limits(min, max);
+        processor.image_mean = channels("clip.vision.image_mean")?;
+        processor.image_std = channels("clip.vision.image_std")?;
+        processor.patch_size = self.vision.whole("clip.vision.patch_size")?;
+        processor.merge_size = self.vision.whole("clip.vision.spatial_merge_size").unwrap_or(2);
+        Ok(processor)
     }
 
     /// Ids of the tokens around images: from the file's vocabulary, or the folder's config.json where it has none.

@@ -1,0 +1,58 @@
+//! What a model takes of a machine's memory, computed from shapes and types, without loading it.
+
+use crate::config::Config;
+use crate::weights::gguf::{Recipe, bytes};
+
+/// Bytes of keys and values for `tokens` tokens of one sequence, `width` bytes a number.
+pub fn cache_bytes(config: &Config, tokens: usize, width: usize) -> u64 {
+    let t = &config.text_config;
+    (2 * t.num_hidden_layers * t.num_key_value_heads * t.head_dim * tokens * width) as u64
+}
+
+/// Image tokens of one frame of a size that the processor made.
+pub fn frame_tokens(config: &Config, width: u32, height: u32) -> usize {
+    let side = config.vision_config.patch_size * config.vision_config.spatial_merge_size;
+    (width as usize / side) * (height as usize / side)
+}
+
+/// A model as GGUF files with the cache of one window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Both files.
+    pub weights: u64,
+    /// Keys and values in 16 bits.
+    pub cache: u64,
+}
+
+impl Footprint {
+    /// Of a config, a recipe and a window of `tokens` tokens, answer included.
+    pub fn new(config: &Config, recipe: Recipe, tokens: usize) -> Self {
+        let (text, vision) = bytes(config, recipe);
+        Self { weights: text + vision, cache: cache_bytes(config, tokens, 2) }
+    }
+
+    /// Both together.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::published;
+
+    #[test]
+    fn an_8b_takes_what_its_published_files_take() {
+        let config = published("8b").unwrap();
+        let gib = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
+        // 8.2e9 parameters of the decoder at 16 bits.
+        let f16 = Footprint::new(&config, Recipe::F16, 2048);
+        assert!((15.0..17.5).contains(&gib(f16.weights)), "{}", gib(f16.weights));
+        let q4 = Footprint::new(&config, Recipe::Q4KM, 2048);
+        assert!((4.8..6.0).contains(&gib(q4.weights)), "{}", gib(q4.weights));
+        // 36 layers, 8 heads of 128, keys and values, 2 bytes: 144 KiB a token.
+        assert_eq!(q4.cache, 2048 * 144 * 1024);
+        assert_eq!(frame_tokens(&config, 640, 480), 300);
+    }
+}

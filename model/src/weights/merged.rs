@@ -1,0 +1,110 @@
+//! The tensors of a checkpoint with an adapter merged into them, one at a time.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::safetensors::MmapedSafetensors;
+use candle_core::{DType, Device, Tensor};
+
+use super::{files, parameters};
+use crate::config::Config;
+use crate::lora::Lora;
+use crate::processor::Processor;
+use crate::{Error, Result};
+
+/// A checkpoint folder, mapped, and what to add to it.
+pub struct Merged<'a> {
+    dir: PathBuf,
+    tensors: MmapedSafetensors,
+    adapter: Option<&'a Lora>,
+}
+
+impl<'a> Merged<'a> {
+    /// Maps a folder.
+    ///
+    /// # Errors
+    /// A file that is missing or is not safetensors.
+    pub fn open(dir: &Path, adapter: Option<&'a Lora>) -> Result<Self> {
+        // SAFETY: read-only; see `weights::builder`.
+        #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
+        let tensors = unsafe { MmapedSafetensors::multi(&files(dir)?) };
+        let tensors = tensors.map_err(|source| Error::Weights { path: dir.to_owned(), source })?;
+        Ok(Self { dir: dir.to_owned(), tensors, adapter })
+    }
+
+    /// Whether every module of the adapter is one of the model's.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        let known = parameters(config);
+        let known: Vec<&str> = known.iter().filter_map(|(name, _)| name.strip_suffix(".weight")).collect();
+        match self.adapter.and_then(|lora| lora.names().find(|name| !known.contains(name))) {
+            None => Ok(()),
+            Some(module) => Err(Error::Adapter {
+                module: module.to_owned(),
+                expected: "a linear layer of the model".to_owned(),
+                got: "none".to_owned(),
+            }),
+        }
+    }
+
+    /// A tensor in f32, by its checkpoint name.
+    ///
+    /// # Errors
+    /// One that is missing, or that the adapter does not fit.
+    pub fn load(&self, name: &str) -> Result<Tensor> {
+        let tensor = self.tensors.load(name, &Device::Cpu).and_then(|t| t.to_dtype(DType::F32));
+        let tensor = tensor.map_err(|source| Error::Weights { path: self.dir.clone(), source })?;
+        let (Some(lora), Some(module)) = (self.adapter, name.strip_suffix(".weight")) else { return Ok(tensor) };
+        Ok(match lora.change(module, tensor.dims())? {
+            Some(change) => (tensor + change)?,
+            None => tensor,
+        })
+    }
+}
+
+/// Writes the checkpoint of `dir` with the adapter merged into it to `out`, as safetensors of `dtype`, with the folder's
+/// JSON files. Returns the bytes of the weights.
+///
+/// # Errors
+/// A checkpoint that is missing or broken, an adapter that does not fit it, a file that can't be written.
+pub fn merge(dir: &Path, adapter: Option<&Lora>, dtype: DType, out: &Path) -> Result<u64> {
+    let config = Config::from_dir(dir)?;
+    let merged = Merged::open(dir, adapter)?;
+    merged.check(&config)?;
+    let io = |source| Error::Io { path: out.to_owned(), source };
+    std::fs::create_dir_all(out).map_err(io)?;
+    let mut tensors = HashMap::new();
+    for (name, _) in parameters(&config) {
+        tensors.insert(name.clone(), merged.load(&name)?.to_dtype(dtype)?);
+    }
+    let path = out.join("model.safetensors");
+    candle_core::safetensors::save(&tensors, &path).map_err(|source| Error::Weights { path: path.clone(), source })?;
+    copy_json(dir, out)?;
+    Ok(std::fs::metadata(&path).map_err(io)?.len())
+}
+
+/// Copies the JSON files of a checkpoint folder.
+pub(super) fn copy_json(dir: &Path, out: &Path) -> Result<()> {
+    for name in ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"] {
+        let (from, to) = (dir.join(name), out.join(name));
+        if from.is_file() {
+            std::fs::copy(&from, &to).map_err(|source| Error::Io { path: to, source })?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `config.json` and `preprocessor_config.json`.
+///
+/// # Errors
+/// A file that can't be written.
+pub fn write_config(config: &Config, processor: &Processor, out: &Path) -> Result<()> {
+    let json = |path: &Path, text: serde_json::Result<String>| {
+        let text = text.map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        std::fs::write(path, text + "\n").map_err(|source| Error::Io { path: path.to_owned(), source })
+    };
+    json(&out.join("preprocessor_config.json"), serde_json::to_string_pretty(processor))?;
+    json(&out.join("config.json"), serde_json::to_string_pretty(config))
+}
