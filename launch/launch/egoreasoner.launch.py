@@ -68,7 +68,7 @@ def generate_launch_description():
             DeclareLaunchArgument(
                 "weights", default_value="", description="folder with the model's weights; empty: from the config"
             ),
-            DeclareLaunchArgument("namespace", default_value="", description="namespace of the node and its topics"),
+            DeclareLaunchArgument("namespace", default_value="", description="namespace of the node; topics are absolute names"),
             DeclareLaunchArgument(
                 "transport",
                 default_value="r2r",

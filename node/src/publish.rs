@@ -27,7 +27,7 @@ pub fn odometry(push: &Push, odom_frame: &str, camera_frame: &str, covariance: &
         frame_id: odom_frame.to_owned(),
         child_frame_id: camera_frame.to_owned(),
         pose: stamped_pose(pose.stamp, &pose.value),
-        pose_covariance: diagonal(covariance),
+        pose_covariance: diagonal(covariance, push.reset_counter),
     };
     push.poses.iter().map(message).collect()
 }
@@ -36,11 +36,12 @@ fn stamped_pose<To>(stamp: Stamp, to_from_camera: &Transform<To, Camera>) -> Sta
     StampedPose { stamp, position: to_from_camera.translation().into(), orientation_xyzw: to_from_camera.to_xyzw() }
 }
 
-/// Order x y z rotation-x rotation-y rotation-z.
-fn diagonal(covariance: &Covariance) -> [f64; 36] {
+/// Order x y z rotation-x rotation-y rotation-z. What happened at a break is not known: each adds its share.
+fn diagonal(covariance: &Covariance, breaks: u32) -> [f64; 36] {
+    let share = 1.0 + f64::from(breaks);
     std::array::from_fn(|k| match (k / 6, k % 6) {
         (row, column) if row != column => 0.0,
-        (0..3, _) => covariance.position_stddev_metres.powi(2),
-        _ => covariance.rotation_stddev_radians.powi(2),
+        (0..3, _) => share * covariance.position_stddev_metres.powi(2),
+        _ => share * covariance.rotation_stddev_radians.powi(2),
     })
 }

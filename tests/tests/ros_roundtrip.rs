@@ -149,7 +149,7 @@ struct Running(Child);
 impl Running {
     /// As a launch system does it: SIGTERM, then wait.
     fn stop(&mut self) -> ExitStatus {
-        let kill = Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status();
+        let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.0.id())]).status();
         assert!(kill.is_ok_and(|status| status.success()), "the node had gone already");
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {

@@ -25,7 +25,7 @@ enum Verb {
     /// Supervised fine-tuning.
     Sft {
         /// Settings of the run.
-        #[arg(long, default_value = "config/training/nano-1-motion.toml")]
+        #[arg(long)]
         config: PathBuf,
         /// Checkpoint to start from; a new model of the config's shape without it.
         #[arg(long)]

@@ -23,7 +23,8 @@ impl AdamW {
         Self { moments, beta_2, weight_decay, steps: 0 }
     }
 
-    /// One step along flat gradients, scaled by `scale` first (clipping, averaging).
+    /// One step along flat gradients, scaled by `scale` first (clipping, averaging). A variable whose gradient is empty
+    /// stays as it is: it does not decay either.
     ///
     /// # Errors
     /// candle's.
@@ -32,6 +33,9 @@ impl AdamW {
         let correct_1 = 1.0 / (1.0 - BETA_1.powi(self.steps));
         let correct_2 = 1.0 / (1.0 - self.beta_2.powi(self.steps));
         for (((_, var), grad), (m, v)) in variables.iter().zip(grads).zip(&mut self.moments) {
+            if grad.is_empty() {
+                continue;
+            }
             let decay = if var.rank() > 1 { 1.0 - lr * self.weight_decay } else { 1.0 };
             let mut values = var.flatten_all()?.to_vec1::<f32>()?;
             for (((p, g), m), v) in values.iter_mut().zip(grad).zip(m).zip(v) {
@@ -51,6 +55,14 @@ mod tests {
     use super::*;
     use candle_core::Device;
     use candle_nn::{Optimizer, ParamsAdamW};
+
+    #[test]
+    fn what_has_no_gradient_does_not_decay() {
+        let var = Var::from_tensor(&Tensor::ones((2, 2), candle_core::DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let variables = [("w".to_owned(), var.clone())];
+        AdamW::new(&variables, 0.98, 0.5).step(&variables, &[Vec::new()], 1.0, 0.5).unwrap();
+        assert_eq!(var.to_vec2::<f32>().unwrap(), [[1.0; 2]; 2]);
+    }
 
     #[test]
     fn agrees_with_candle_on_a_matrix() {

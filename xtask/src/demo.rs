@@ -108,7 +108,7 @@ impl Node {
         if let Some(status) = self.0.try_wait()? {
             bail!("the node ended by itself: {status}");
         }
-        workspace::output(Command::new("kill").arg(self.0.id().to_string()))?;
+        workspace::output(Command::new("sh").args(["-c", &format!("kill {}", self.0.id())]))?;
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
             if let Some(status) = self.0.try_wait()? {

@@ -18,9 +18,9 @@ pub struct Args {
     /// Folder to install into; made if it is absent.
     #[arg(long)]
     prefix: PathBuf,
-    /// Install the optimized node.
+    /// Install the unoptimized node, which builds faster.
     #[arg(long)]
-    release: bool,
+    debug: bool,
 }
 
 /// Builds the node against ROS 2 and installs it.
@@ -31,7 +31,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     weights()?; // before the minutes that the build takes
     let env = ros2::environment()?;
-    let node = ros2::build_node(&env, args.release)?;
+    let node = ros2::build_node(&env, !args.debug)?;
     let prefix = std::path::absolute(&args.prefix)?;
     install(&node, &prefix)?;
     eprintln!(
@@ -123,5 +123,47 @@ mod tests {
         assert_eq!(fs::read_to_string(to.join("a")).ok().as_deref(), Some("new"));
         assert!(to.join("inner/b").exists() && !to.join("inner/__pycache__").exists());
         fs::remove_dir_all(scratch).expect("scratch can be removed");
+    }
+
+    #[test]
+    fn the_install_space_holds_what_the_launch_file_looks_for() {
+        let scratch = workspace::target().join(format!("xtask-install-space-{}", std::process::id()));
+        fs::create_dir_all(&scratch).expect("scratch can be written");
+        let node = scratch.join("node");
+        fs::write(&node, "#!/bin/sh\n").expect("scratch can be written");
+        let prefix = scratch.join("prefix");
+        install(&node, &prefix).expect("everything to install is there");
+        let share = prefix.join("share").join(PACKAGE);
+        for path in [
+            prefix.join("share/ament_index/resource_index/packages").join(PACKAGE),
+            prefix.join("lib").join(PACKAGE).join("egoreasoner_node"),
+            prefix.join("setup.bash"),
+            share.join("package.xml"),
+            share.join("launch/egoreasoner.launch.py"),
+            share.join("config/node.toml"),
+            share.join("config/fastdds.xml"),
+        ] {
+            assert!(path.is_file(), "{}", path.display());
+        }
+        // The installed config names its weights relative to itself.
+        let config = fs::read_to_string(share.join("config/node.toml")).expect("a text");
+        let weights = config.lines().find_map(|l| l.strip_prefix("weights = ")).expect("weights").trim_matches('"');
+        assert!(share.join("config").join(weights).join("model.safetensors").is_file(), "{weights}");
+        fs::remove_dir_all(scratch).expect("scratch can be removed");
+    }
+
+    #[test]
+    fn every_launch_argument_sets_a_key_that_the_config_has() {
+        let text = |path: &str| fs::read_to_string(workspace::root().join(path)).expect(path);
+        let (launch, config) = (text("launch/launch/egoreasoner.launch.py"), text("config/node.toml"));
+        let keys = launch.split("KEYS = {").nth(1).and_then(|rest| rest.split('}').next()).expect("KEYS");
+        let keys: Vec<&str> = keys.split('"').skip(3).step_by(4).collect();
+        assert!(keys.len() >= 4, "{keys:?}");
+        for key in keys.iter().chain(&["topics.image_transport"]) {
+            let (table, name) = key.split_once('.').expect("table.key");
+            let section = config.split(&format!("[{table}]\n")).nth(1).and_then(|s| s.split("\n[").next());
+            let lines = section.unwrap_or_else(|| panic!("no [{table}]")).lines();
+            assert!(lines.into_iter().any(|l| l.starts_with(&format!("{name} = "))), "{key}");
+        }
     }
 }

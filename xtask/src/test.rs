@@ -40,6 +40,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     steps.cargo("format", &["fmt", "--all", "--check"]);
     steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     steps.cargo("tests", &["test", "--workspace", "--no-fail-fast"]);
+    steps.licences();
     if args.no_ros {
         for name in ["node with r2r", "lints of r2r", "round trip ros2-client", "round trip r2r"] {
             steps.skip(name, "--no-ros");
@@ -76,6 +77,16 @@ impl Steps {
         self.step(name, || workspace::run(workspace::cargo().args(args)));
     }
 
+    /// deny.toml, where cargo-deny is installed: its own build takes longer than all that it looks at.
+    fn licences(&mut self) {
+        const NAME: &str = "licences";
+        if workspace::output(workspace::cargo().args(["deny", "--version"])).is_ok() {
+            self.cargo(NAME, &["deny", "check", "bans", "licenses", "sources"]);
+        } else {
+            self.skip(NAME, "cargo-deny is not installed");
+        }
+    }
+
     fn ros(&mut self) {
         let built = self.step("node with r2r", || {
             let env = ros2::environment()?;
@@ -88,7 +99,9 @@ impl Steps {
                 self.step("lints of r2r", || {
                     let mut cargo = workspace::cargo();
                     env.apply(&mut cargo);
-                    workspace::run(cargo.args(["clippy", "-p", "node", "--features", "ros", "--", "-D", "warnings"]))
+                    cargo.args(["clippy", "-p", "node", "-p", "tests", "--features", "ros", "--all-targets"]);
+                    cargo.args(["--", "-D", "warnings"]);
+                    workspace::run(&mut cargo)
                 });
             }
             None => self.skip("lints of r2r", "the node with r2r was not built"),

@@ -47,7 +47,8 @@ pub struct DepthMap<'a> {
 }
 
 impl DepthMap<'_> {
-    fn at(&self, pixel: &Point2<f64>) -> Option<f64> {
+    /// Depth at the pixel nearest to a place; nothing outside the image or where there is none.
+    pub fn at(&self, pixel: &Point2<f64>) -> Option<f64> {
         let (x, y) = (pixel.x.round(), pixel.y.round());
         if x < 0.0 || y < 0.0 || x as usize >= self.width {
             return None;

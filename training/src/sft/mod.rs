@@ -28,7 +28,7 @@ use loss::{Targets, cross_entropy};
 /// AdamW's second decay: shorter than usual, since runs are.
 const BETA_2: f32 = 0.99;
 
-/// `config/training/sft.toml`.
+/// `config/training/*.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -81,6 +81,10 @@ pub struct Config {
 impl Config {
     fn check(&self) -> Result<()> {
         ensure!(self.steps > 0 && self.micro_batch > 0 && self.workers > 0, "steps, micro_batch, workers: at least 1");
+        ensure!(
+            self.full_chain_every == 0 || self.full_chain_micro_batch > 0,
+            "full_chain_micro_batch: at least 1 where full_chain_every is not 0"
+        );
         ensure!(self.log_every > 0 && self.save_every > 0, "log_every, save_every: at least 1");
         ensure!(self.learning_rate > 0.0, "learning_rate: over 0");
         ensure!(self.frozen_layers < self.shape.layers, "frozen_layers: expected less than shape.layers");
@@ -246,11 +250,13 @@ impl Trainer<'_> {
             workers.into_iter().map(|w| w.join().unwrap_or_else(|_| lost())).collect()
         });
         let share = 1.0 / self.config.workers as f32;
-        let mut sums: Vec<Vec<f32>> = variables.iter().map(|(_, var)| vec![0.0; var.elem_count()]).collect();
+        let mut sums: Vec<Vec<f32>> = vec![Vec::new(); variables.len()];
         let mut losses = Losses::default();
         for result in results {
             let (grads, l) = result?;
             for (sum, grad) in sums.iter_mut().zip(&grads) {
+                // Empty where a variable stays as it is.
+                sum.resize(grad.len(), 0.0);
                 sum.iter_mut().zip(grad).for_each(|(s, g)| *s += g * share);
             }
             losses.text += l.text * f64::from(share);
@@ -449,8 +455,46 @@ impl Batch {
 /// Reads a config.
 ///
 /// # Errors
-/// A file that is missing, a key that is unknown or missing, with its name.
+/// A file that is missing, a key that is unknown, missing or out of bounds, with its name.
 pub fn read_config(path: &Path) -> Result<Config> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    toml::from_str(&text).with_context(|| path.display().to_string())
+    let config: Config = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    config.check().with_context(|| path.display().to_string())?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::nn::Kernels;
+
+    /// candle's fused kernels have no backward and say nothing: the trainer must.
+    #[test]
+    fn a_kernel_that_cuts_the_graph_is_an_error_and_not_a_variable_that_never_learns() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/nano-3-all.toml");
+        let mut config = read_config(&path).unwrap();
+        config.micro_batch = 1;
+        config.shape = Shape {
+            hidden_size: 48,
+            layers: 2,
+            heads: 2,
+            kv_heads: 1,
+            intermediate_size: 64,
+            vision_hidden_size: 32,
+            vision_depth: 2,
+            vision_heads: 2,
+            vision_intermediate_size: 32,
+            deepstack: vec![0],
+            min_pixels: 1024,
+            max_pixels: 3 * 1024,
+        };
+        let mut fresh = Fresh::new(&config.shape, 0).unwrap();
+        let vb = VarBuilder::from_varmap(&fresh.variables, DType::F32, &Device::Cpu);
+        fresh.model = Qwen3Vl::new(&fresh.model.config().clone(), Kernels::Fused, vb).unwrap();
+        let targets = Targets::new(&fresh.tokenizer, fresh.model.config().text_config.vocab_size, 0.0, 1.0);
+        let trainer =
+            Trainer { config: &config, fresh: &fresh, targets: &targets, flow_head: None, pose_head: None, pools: &[] };
+        let error = trainer.micro_batch(0, 0, &named(&fresh.variables)).unwrap_err().to_string();
+        assert!(error.contains("has no gradient"), "{error}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Judges weights, or an estimator that needs none, on a source of windows.
 
+mod steps;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
@@ -13,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::data::{WindowSample, parse_source};
 use crate::nano::write_json;
+pub use steps::{StepErrors, StepSummary};
 
 /// Seed of the bootstrap.
 const BOOTSTRAP_SEED: u64 = 0;
@@ -53,6 +56,7 @@ impl Estimator {
         let start = Instant::now();
         let mut seconds = 0.0;
         let mut parses = [true; 2];
+        let mut step_errors = StepErrors::default();
         let (trajectory, text, steps) = match self {
             Self::Identity => (Some(WindowTrajectory::identity()), None, None),
             Self::ConstantVelocity => {
@@ -64,11 +68,12 @@ impl Estimator {
                 (Some(WindowTrajectory::new(poses)?), None, None)
             }
             Self::Weights(model, options) => {
-                let frames = sample
+                let patches = sample
                     .images
                     .iter()
-                    .map(|image| model.encode(&model.preprocess(image, &sample.intrinsics)?))
+                    .map(|image| model.preprocess(image, &sample.intrinsics))
                     .collect::<model::Result<Vec<_>>>()?;
+                let frames = patches.iter().map(|p| model.encode(p)).collect::<model::Result<Vec<_>>>()?;
                 let frames: Vec<_> = frames.iter().collect();
                 let answer = model.answer(&frames, options)?;
                 seconds = start.elapsed().as_secs_f64();
@@ -80,13 +85,17 @@ impl Estimator {
                     (false, false) => [false, model.answer(&frames, &other(options))?.trajectory.is_ok()],
                     (true, own) => [model.answer(&frames, &other(options))?.trajectory.is_ok(), own],
                 };
-                let steps = (options.mode == Mode::FullChain).then(|| chain::parse(&answer.text).steps());
+                let steps = (options.mode == Mode::FullChain).then(|| {
+                    let parsed = chain::parse(&answer.text);
+                    step_errors = StepErrors::new(&parsed, sample, &patches[0].intrinsics);
+                    parsed.steps()
+                });
                 (answer.trajectory.ok(), Some(answer.text), steps)
             }
         };
         let scale = SceneScale { metric: sample.metric, median_depth: sample.median_depth };
         let errors = trajectory.map(|t| WindowErrors::new(&sample.ground_truth, &t, scale));
-        Ok(Outcome { id: sample.id.clone(), errors, text, steps, parses, seconds })
+        Ok(Outcome { id: sample.id.clone(), errors, text, steps, step_errors, parses, seconds })
     }
 }
 
@@ -95,6 +104,7 @@ struct Outcome {
     errors: Option<WindowErrors>,
     text: Option<String>,
     steps: Option<[bool; 5]>,
+    step_errors: StepErrors,
     /// Without and with the grammar.
     parses: [bool; 2],
     seconds: f64,
@@ -119,6 +129,7 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
         .collect::<Result<Vec<_>>>()?;
     let errors: Vec<Option<WindowErrors>> = outcomes.iter().map(|o| o.errors.clone()).collect();
     let summary = Summary::new(&errors, BOOTSTRAP_SEED);
+    let step_errors: Vec<StepErrors> = outcomes.iter().map(|o| o.step_errors.clone()).collect();
     let share = |n: usize| n as f64 / outcomes.len() as f64;
     let step_parse: Option<Vec<f64>> = outcomes
         .iter()
@@ -135,6 +146,7 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
         "step_parse": step_parse,
         "latency_ms_median": seconds.get(seconds.len() / 2).map(|s| s * 1e3),
         "summary": summary,
+        "step_errors": steps::summary(&step_errors, BOOTSTRAP_SEED),
     });
     write_json(&out.join("report.json"), &report)?;
     let path = out.join("answers.jsonl");
@@ -157,34 +169,47 @@ pub fn table(report: &Value) -> String {
     let number =
         |pointer: &str| report.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), |v| format!("{v:.3}"));
     let mut text = format!(
-        "{} on {}\n{} windows, final_parse {} ({} under the grammar)\n",
+        "{} on {}\n{} windows, final_parse {} ({} under the grammar), {} of {} pairs still\n",
         report["estimator"].as_str().unwrap_or_default(),
         report["data"].as_str().unwrap_or_default(),
         report["summary"]["windows"],
         number("/final_parse"),
         number("/final_parse_constrained"),
+        report["summary"]["still_pairs"],
+        report["summary"]["pairs"],
     );
-    text.push_str("                median [95 %]                mean\n");
-    for (name, unit) in [
-        ("rre_deg", "deg"),
-        ("tde_deg", "deg"),
-        ("rte_abs", "scene units"),
-        ("rte_rel", ""),
-        ("mag_log", ""),
-        ("ate", "scene units"),
-        ("ate_sim3", "scene units"),
-    ] {
-        let of = |what: &str, part: &str| number(&format!("/summary/{name}/{what}/{part}"));
-        text.push_str(&format!(
-            "{name:<10} {:>8} [{}, {}] {:>12}  {unit}\n",
-            of("median", "value"),
-            of("median", "low"),
-            of("median", "high"),
-            of("mean", "value"),
-        ));
+    if let Some(parse) = report["step_parse"].as_array() {
+        let shares: Vec<String> = parse.iter().map(|v| format!("{:.3}", v.as_f64().unwrap_or(0.0))).collect();
+        text.push_str(&format!("step_parse {}\n", shares.join(" ")));
     }
+    text.push_str("                  median [95 %]                mean [95 %]\n");
+    for (table, name, unit) in [
+        ("summary", "rre_deg", "deg"),
+        ("summary", "tde_deg", "deg"),
+        ("summary", "rte_abs", "scene units"),
+        ("summary", "rte_rel", ""),
+        ("summary", "mag_log", ""),
+        ("summary", "ate", "scene units"),
+        ("summary", "ate_sim3", "scene units"),
+        ("step_errors", "epipolar_px", "step 1, px"),
+        ("step_errors", "depth_abs_rel", "step 2"),
+        ("step_errors", "point_rel", "step 3"),
+        ("step_errors", "own_rre_deg", "step 4 from its own points, deg"),
+        ("step_errors", "printed_rre_deg", "step 4 as printed, deg"),
+    ] {
+        if report[table][name].is_null() {
+            continue;
+        }
+        let of = |what: &str| {
+            let part = |part: &str| number(&format!("/{table}/{name}/{what}/{part}"));
+            format!("{:>8} [{}, {}]", part("value"), part("low"), part("high"))
+        };
+        text.push_str(&format!("{name:<16} {:<28} {:<28} {unit}\n", of("median"), of("mean")));
+    }
+    text.push_str(&format!("tde <= 15 deg    {:>8}\n", number("/summary/tde_within_15_share")));
     for name in ["auc_5", "auc_10", "auc_30"] {
-        text.push_str(&format!("{name:<10} {:>8}\n", number(&format!("/summary/{name}/value"))));
+        let part = |part: &str| number(&format!("/summary/{name}/{part}"));
+        text.push_str(&format!("{name:<16} {:>8} [{}, {}]\n", part("value"), part("low"), part("high")));
     }
     text
 }
