@@ -2,6 +2,7 @@
 //!
 //! Leaves out what the product does: that is in `node` and `training`.
 
+mod cuda;
 mod demo;
 mod install;
 mod ros2;
@@ -29,6 +30,8 @@ enum Verb {
     Test(test::Args),
     /// Run a command in the sourced ROS 2, or else in a jazzy made of Python wheels under target/.
     Ros2(ros2::Args),
+    /// Run a command with a CUDA toolkit: the machine's, or one assembled from Python wheels under target/.
+    Cuda(cuda::Args),
     /// Write the ROS 2 package `egoreasoner` as colcon would install it, without colcon.
     Install(install::Args),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Ros2(args) => ros2::run(&args),
+        Verb::Cuda(args) => cuda::run(&args),
         Verb::Install(args) => install::run(&args),
     };
     match result {
