@@ -98,6 +98,34 @@ fn the_displacement_stage_trains_the_mlps_below_its_head_alone() {
 }
 
 #[test]
+fn an_adapter_is_trained_beside_plain_and_quantized_weights_and_read_by_the_model() {
+    use model::weights::gguf::{Recipe, export};
+    let dir = tempfile::tempdir().unwrap();
+    let (base, quantized) = (dir.path().join("base"), dir.path().join("gguf"));
+    training::nano::Fresh::new(&tiny(1).shape, 0).unwrap().save(&base).unwrap();
+    export(&base, None, Recipe::Q8_0, &quantized).unwrap();
+    let config = Config {
+        full_chain_every: 0,
+        flow_weight: 0.0,
+        checkpointing: true,
+        lora: Some(sft::Adapter { r: 4, alpha: 8.0, targets: vec!["q_proj".into(), "down_proj".into()] }),
+        ..tiny(3)
+    };
+    for (name, weights) in [("plain", &base), ("quantized", &quantized)] {
+        let out = dir.path().join(name);
+        sft::run(&config, Some(weights), &out).unwrap();
+        let adapter = model::lora::Lora::load(&out, candle_core::DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(adapter.names().count(), 4, "two modules in two layers");
+        let moved = adapter.change("model.language_model.layers.1.mlp.down_proj", &[48, 64]).unwrap().unwrap();
+        assert!(moved.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 0.0, "{name}: B is still zero");
+        assert!(!out.join("model.safetensors").exists(), "{name}: the base is not written again");
+        EgoModel::load_adapted(weights, Some(&out), &Device::Cpu).unwrap();
+    }
+    let error = format!("{:#}", sft::run(&config, None, dir.path()).unwrap_err());
+    assert!(error.contains("--init"), "{error}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_weights() {
     let dir = tempfile::tempdir().unwrap();
     let weights = |name: &str| {

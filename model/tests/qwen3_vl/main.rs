@@ -8,3 +8,4 @@ mod gguf;
 mod lora;
 mod parity;
 mod reference;
+mod shapes;

@@ -49,14 +49,13 @@ pub fn ids(golden: &Golden) -> Vec<u32> {
     golden["input_ids"].flatten_all().unwrap().to_vec1::<i64>().unwrap().iter().map(|&id| id as u32).collect()
 }
 
-/// Places of the fixture's prompt, derived from its ids and grids.
-pub fn places(config: &Config, ids: &[u32], grids: &[Grid]) -> Vec<Position> {
-    let merge = config.vision_config.spatial_merge_size;
+/// A prompt's pieces, from its ids and the grids of its images.
+pub fn segments<'a>(ids: &'a [u32], grids: &[Grid], image: u32, merge: usize) -> Vec<Segment<'a>> {
     let mut grids = grids.iter();
     let mut segments = Vec::new();
     let mut rest = ids;
     while !rest.is_empty() {
-        let text = rest.iter().position(|&id| id == config.image_token_id).unwrap_or(rest.len());
+        let text = rest.iter().position(|&id| id == image).unwrap_or(rest.len());
         segments.push(Segment::Text(&rest[..text]));
         rest = &rest[text..];
         if !rest.is_empty() {
@@ -65,7 +64,13 @@ pub fn places(config: &Config, ids: &[u32], grids: &[Grid]) -> Vec<Position> {
             rest = &rest[grid.patches() / merge.pow(2)..];
         }
     }
-    positions(&segments, merge)
+    segments
+}
+
+/// Places of the fixture's prompt, derived from its ids and grids.
+pub fn places(config: &Config, ids: &[u32], grids: &[Grid]) -> Vec<Position> {
+    let merge = config.vision_config.spatial_merge_size;
+    positions(&segments(ids, grids, config.image_token_id, merge), merge)
 }
 
 /// Runs the tower on each image of the fixture and joins the outputs.

@@ -9,9 +9,12 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Var};
 use candle_nn::{VarBuilder, VarMap};
 use model::config::{Config, Rope, TextConfig, VisionConfig};
+use model::lora::{Lora, LoraConfig};
 use model::nn::Kernels;
 use model::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use model::{Processor, Qwen3Vl};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -53,7 +56,7 @@ const HEADS: &str = "aux_heads.safetensors";
 /// Side of the learned position grid.
 const POSITION_SIDE: usize = 12;
 
-/// A model under training: its variables by the names of the checkpoint.
+/// A model under training: its variables by the names of the checkpoint, or those of the adapter beside it.
 pub struct Fresh {
     /// The network over `variables`.
     pub model: Qwen3Vl,
@@ -65,6 +68,8 @@ pub struct Fresh {
     pub tokenizer: Tokenizer,
     /// `preprocessor_config.json`.
     pub processor: Processor,
+    /// What is trained in place of the model's own weights, where it is an adapter.
+    pub adapter: Option<Lora>,
 }
 
 /// The model's config for a vocabulary of `vocab_size` tokens.
@@ -159,6 +164,7 @@ impl Fresh {
             processor: Processor::with_pixel_limits(shape.min_pixels, shape.max_pixels),
             tokenizer_json,
             tokenizer,
+            adapter: None,
         };
         fresh.initialise(seed)?;
         Ok(fresh)
@@ -186,6 +192,40 @@ impl Fresh {
             tokenizer_json: serde_json::from_slice(&text).with_context(|| path.display().to_string())?,
             tokenizer: Tokenizer::from_dir(dir, &config)?,
             processor: Processor::from_dir(dir, &config.vision_config)?,
+            adapter: None,
+        })
+    }
+
+    /// Loads a checkpoint folder, safetensors or GGUF, whose weights stay as they are, with a new adapter beside them:
+    /// A uniform within 1/sqrt(in), B zero, as peft begins.
+    ///
+    /// # Errors
+    /// A file that is missing or broken, an adapter without a module to sit beside.
+    pub fn adapted(dir: &Path, lora: LoraConfig, seed: u64) -> Result<Self> {
+        let (config, loader) = model::weights::open(dir, DType::F32, &Device::Cpu)?;
+        let mut model = Qwen3Vl::new(&config, Kernels::Differentiable, loader)?;
+        let variables = VarMap::new();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let adapter = Lora::add(lora, &mut model, &mut |site| {
+            let bound = 1.0 / (site.input as f32).sqrt();
+            let draws = (0..site.rank * site.input).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound).collect();
+            let a = Var::from_vec(draws, (site.rank, site.input), &Device::Cpu)?;
+            let b = Var::zeros((site.output, site.rank), DType::F32, &Device::Cpu)?;
+            let mut all = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for (half, var) in [("lora_A", &a), ("lora_B", &b)] {
+                all.insert(format!("{}.{half}", site.module), var.clone());
+            }
+            Ok((a.into_inner(), b.into_inner()))
+        })?;
+        let path = dir.join("tokenizer.json");
+        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        Ok(Self {
+            model,
+            variables,
+            tokenizer_json: serde_json::from_slice(&text).with_context(|| path.display().to_string())?,
+            tokenizer: Tokenizer::from_dir(dir, &config)?,
+            processor: Processor::from_dir(dir, &config.vision_config)?,
+            adapter: Some(adapter),
         })
     }
 
@@ -207,7 +247,7 @@ impl Fresh {
         Ok(())
     }
 
-    /// Writes a checkpoint folder in f16, and the auxiliary heads beside it in f32.
+    /// Writes a checkpoint folder in f16, or the adapter where one is trained; the auxiliary heads beside it in f32.
     ///
     /// # Errors
     /// A file that can't be written.
@@ -221,11 +261,21 @@ impl Fresh {
                 tensors.insert(name, var.to_dtype(DType::F16)?);
             }
         }
+        if let Some(adapter) = &self.adapter {
+            adapter.save(dir)?;
+            tensors.clear();
+        }
         // A reader never sees half a file: weights take their place by renaming.
         for (tensors, file) in [(&tensors, "model.safetensors"), (&heads, HEADS)] {
+            if tensors.is_empty() {
+                continue;
+            }
             let (part, whole) = (dir.join(format!("{file}.part")), dir.join(file));
             candle_core::safetensors::save(tensors, &part)?;
             std::fs::rename(&part, &whole).with_context(|| whole.display().to_string())?;
+        }
+        if self.adapter.is_some() {
+            return Ok(());
         }
         write_json(&dir.join("config.json"), &serde_json::to_value(self.model.config())?)?;
         write_json(&dir.join("preprocessor_config.json"), &serde_json::to_value(&self.processor)?)?;

@@ -23,7 +23,9 @@ use crate::nano::{Fresh, Shape, named, write_json};
 use crate::optimizer::AdamW;
 use crate::synth::SynthConfig;
 use example::{Builder, Example, FLOW_TARGETS};
-use loss::{Targets, cross_entropy};
+use loss::cross_entropy;
+use model::checkpoint::Checkpoints;
+use model::lora::{LoraConfig, Targets};
 
 /// AdamW's second decay: shorter than usual, since runs are.
 const BETA_2: f32 = 0.99;
@@ -68,6 +70,12 @@ pub struct Config {
     pub flow_layer: usize,
     /// Weight of a linear head that reads each pose where its line begins; 0 for none.
     pub pose_weight: f64,
+    /// Keep only the inputs of decoder layers on the way forward, and compute the rest again on the way back.
+    #[serde(default)]
+    pub checkpointing: bool,
+    /// Train an adapter beside the weights of `--init`, which stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Adapter>,
     /// Steps between log lines.
     pub log_every: usize,
     /// Steps between checkpoints.
@@ -78,6 +86,18 @@ pub struct Config {
     pub shape: Shape,
 }
 
+/// A LoRA adapter to train.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adapter {
+    /// Rank.
+    pub r: usize,
+    /// Scale is alpha / r.
+    pub alpha: f64,
+    /// Ends of the paths of the modules that it sits beside, such as `q_proj`.
+    pub targets: Vec<String>,
+}
+
 impl Config {
     fn check(&self) -> Result<()> {
         ensure!(self.steps > 0 && self.micro_batch > 0 && self.workers > 0, "steps, micro_batch, workers: at least 1");
@@ -86,6 +106,7 @@ impl Config {
             "full_chain_micro_batch: at least 1 where full_chain_every is not 0"
         );
         ensure!(self.log_every > 0 && self.save_every > 0, "log_every, save_every: at least 1");
+        ensure!(self.lora.is_none() || self.frozen_layers == 0, "frozen_layers: expected 0 beside lora");
         ensure!(self.learning_rate > 0.0, "learning_rate: over 0");
         ensure!(self.frozen_layers < self.shape.layers, "frozen_layers: expected less than shape.layers");
         ensure!(
@@ -134,9 +155,14 @@ struct Losses {
 /// A config out of bounds, a folder that can't be written, a loss or gradient that is not a number.
 pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
     config.check()?;
-    let fresh = match init {
-        Some(dir) => Fresh::load(dir)?,
-        None => Fresh::new(&config.shape, config.seed)?,
+    let fresh = match (init, &config.lora) {
+        (Some(dir), Some(lora)) => {
+            let lora = LoraConfig::new(lora.r, lora.alpha, Targets::Names(lora.targets.clone()));
+            Fresh::adapted(dir, lora, config.seed)?
+        }
+        (None, Some(_)) => bail!("lora: expected --init, the checkpoint that the adapter is for"),
+        (Some(dir), None) => Fresh::load(dir)?,
+        (None, None) => Fresh::new(&config.shape, config.seed)?,
     };
     let hidden = fresh.model.config().text_config.hidden_size;
     let vocabulary = fresh.model.config().text_config.vocab_size;
@@ -159,7 +185,7 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
     let variables = named(&fresh.variables);
     let parameters: usize = variables.iter().filter(|(n, _)| !n.starts_with("aux.")).map(|(_, v)| v.elem_count()).sum();
     tracing::info!(parameters, tensors = variables.len(), "model");
-    let targets = Targets::new(&fresh.tokenizer, vocabulary, config.number_sigma, config.tail_weight);
+    let targets = loss::Targets::new(&fresh.tokenizer, vocabulary, config.number_sigma, config.tail_weight);
     let mut optimizer = AdamW::new(&variables, BETA_2, config.weight_decay as f32);
     let pools = (0..config.workers)
         .map(|_| Ok(rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(64 << 20).build()?))
@@ -231,7 +257,7 @@ fn stages(dir: &Path) -> Result<Vec<serde_json::Value>> {
 struct Trainer<'a> {
     config: &'a Config,
     fresh: &'a Fresh,
-    targets: &'a Targets,
+    targets: &'a loss::Targets,
     flow_head: Option<&'a Head>,
     pose_head: Option<&'a Head>,
     /// One thread each: candle's own parallel loops would else meet in one shared pool.
@@ -290,9 +316,10 @@ impl Trainer<'_> {
             examples.iter_mut().for_each(Example::drop_response);
         }
         ensure!(!examples.is_empty(), "step {step}: no window of the batch gives a chain");
-        let (loss, losses) = self.loss(&examples)?;
+        let checkpoints = Checkpoints::new();
+        let (loss, losses) = self.loss(&examples, c.checkpointing.then_some(&checkpoints))?;
         let store = loss.backward()?;
-        let flat = |(name, var): &(String, Var)| match store.get(var) {
+        let flat = |(name, var): &(String, Var)| match checkpoints.gradient(&store, var)? {
             // Four windows have four motions: whatever tells them apart would learn those by heart.
             _ if flow_only && !self.reads_motion(name) => Ok(Vec::new()),
             _ if !flow_only && self.is_frozen(name) => Ok(Vec::new()),
@@ -319,7 +346,7 @@ impl Trainer<'_> {
     }
 
     /// Mean loss of a batch whose frames have one size.
-    fn loss(&self, examples: &[Example]) -> Result<(Tensor, Losses)> {
+    fn loss(&self, examples: &[Example], checkpoints: Option<&Checkpoints>) -> Result<(Tensor, Losses)> {
         let batch = Batch::new(examples, self.fresh.tokenizer.pad);
         let (model, device) = (&self.fresh.model, &Device::Cpu);
         let mut vision = model.visual().forward(&batch.patches(examples)?, examples[0].grid)?; // [5b, n, d]
@@ -341,7 +368,7 @@ impl Trainer<'_> {
             positions: &batch.positions,
             deepstack: &embedded.deepstack,
             cache: None,
-            checkpoints: None,
+            checkpoints,
         };
         let (frozen, depth) = (self.config.frozen_layers, model.decoder().depth());
         let flow_only = examples.iter().all(|e| e.ids.len() == e.response);
@@ -413,7 +440,7 @@ impl Batch {
     }
 
     /// Rows of the flattened hidden states that predict a token of a response, and those tokens.
-    fn targets(&self, examples: &[Example], targets: &Targets) -> (Vec<u32>, Vec<loss::Target>) {
+    fn targets(&self, examples: &[Example], targets: &loss::Targets) -> (Vec<u32>, Vec<loss::Target>) {
         let places = examples.iter().enumerate().flat_map(|(b, e)| (e.response..e.ids.len()).map(move |i| (b, e, i)));
         places.map(|(b, e, i)| ((b * self.width + i - 1) as u32, targets.of(e.ids[i]))).unzip()
     }
@@ -491,7 +518,7 @@ mod tests {
         let mut fresh = Fresh::new(&config.shape, 0).unwrap();
         let vb = VarBuilder::from_varmap(&fresh.variables, DType::F32, &Device::Cpu);
         fresh.model = Qwen3Vl::new(&fresh.model.config().clone(), Kernels::Fused, vb).unwrap();
-        let targets = Targets::new(&fresh.tokenizer, fresh.model.config().text_config.vocab_size, 0.0, 1.0);
+        let targets = loss::Targets::new(&fresh.tokenizer, fresh.model.config().text_config.vocab_size, 0.0, 1.0);
         let trainer =
             Trainer { config: &config, fresh: &fresh, targets: &targets, flow_head: None, pose_head: None, pools: &[] };
         let error = trainer.micro_batch(0, 0, &named(&fresh.variables)).unwrap_err().to_string();
