@@ -35,6 +35,10 @@ pub struct Processor {
     pub image_mean: [f32; 3],
     /// Per channel, of values in 0..1.
     pub image_std: [f32; 3],
+    /// Where set, images are first scaled so that their focal length (fx) is this many pixels, as far as the pixel limits
+    /// and the rounding to whole tokens let them: one angle is then one size, whatever the camera. A key of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unify_focal_px: Option<f64>,
 }
 
 /// Limits on the number of pixels after resizing; the names are the file format's.
@@ -67,6 +71,7 @@ impl Processor {
             merge_size: 2,
             image_mean: [0.5; 3],
             image_std: [0.5; 3],
+            unify_focal_px: None,
         }
     }
 
@@ -84,6 +89,13 @@ impl Processor {
             if got != expected {
                 return Err(Error::Config { key, expected: expected.to_string(), got: got.to_string() });
             }
+        }
+        if let Some(focal) = processor.unify_focal_px.filter(|f| !(f.is_finite() && *f > 0.0)) {
+            return Err(Error::Config {
+                key: "preprocessor_config.unify_focal_px",
+                expected: "pixels over 0".to_owned(),
+                got: focal.to_string(),
+            });
         }
         let (min, max) = processor.limits()?;
         if min > max || max < (processor.factor() as u64).pow(2) {
@@ -117,12 +129,26 @@ impl Processor {
     /// # Errors
     /// An empty image, or sides that differ by more than a factor of 200.
     pub fn target_size(&self, width: u32, height: u32) -> Result<(u32, u32)> {
-        let (w, h) = (f64::from(width), f64::from(height));
-        if width == 0 || height == 0 || w.max(h) / w.min(h) > MAX_ASPECT {
+        self.nearest_size(f64::from(width), f64::from(height))
+    }
+
+    /// Size that an image of this camera is resized to: [`Self::target_size`], behind a scaling to the unified focal
+    /// length where there is one.
+    ///
+    /// # Errors
+    /// As [`Self::target_size`].
+    pub fn camera_size(&self, intrinsics: &Intrinsics) -> Result<(u32, u32)> {
+        let scale = self.unify_focal_px.map_or(1.0, |focal| focal / intrinsics.fx);
+        self.nearest_size(f64::from(intrinsics.width) * scale, f64::from(intrinsics.height) * scale)
+    }
+
+    fn nearest_size(&self, w: f64, h: f64) -> Result<(u32, u32)> {
+        let sides = w.is_finite() && h.is_finite() && w.min(h) > 0.0;
+        if !sides || w.max(h) / w.min(h) > MAX_ASPECT {
             return Err(Error::Input {
                 what: "image size",
                 expected: format!("two sides over 0, ratio at most {MAX_ASPECT}"),
-                got: format!("{width}x{height}"),
+                got: format!("{w}x{h}"),
             });
         }
         let (min, max) = self.limits()?;
@@ -153,7 +179,7 @@ impl Processor {
                 got: format!("{}x{}", intrinsics.width, intrinsics.height),
             });
         }
-        let (width, height) = self.target_size(image.width(), image.height())?;
+        let (width, height) = self.camera_size(intrinsics)?;
         let resized = resize(image, width, height)?;
         let grid = Grid { height: height as usize / self.patch_size, width: width as usize / self.patch_size };
         let values = self.flatten(&resized, grid);
@@ -234,6 +260,26 @@ mod tests {
         }
         assert!(processor.target_size(0, 5).is_err());
         assert!(processor.target_size(4000, 10).is_err());
+    }
+
+    #[test]
+    fn a_unified_focal_length_makes_one_angle_one_size() {
+        let processor = Processor { unify_focal_px: Some(160.0), ..Processor::with_pixel_limits(1024, 1 << 20) };
+        // The same camera at two resolutions, and one with twice the angle.
+        for (width, height, focal, expected) in
+            [(640, 480, 500.0, (192, 160)), (1280, 960, 1000.0, (192, 160)), (640, 480, 250.0, (416, 320))]
+        {
+            let k = Intrinsics::new(focal, focal, 319.5, 239.5, width, height).unwrap();
+            assert_eq!(processor.camera_size(&k).unwrap(), expected);
+            let patches = processor.patches(&RgbImage::new(width, height), &k, &Device::Cpu).unwrap();
+            // Whole tokens: within half of one over the image's width.
+            assert!((patches.intrinsics.fx - 160.0).abs() < 160.0 * 16.0 / f64::from(expected.0), "{width} {focal}");
+        }
+        // The pixel limits come first.
+        let small = Processor { unify_focal_px: Some(1e4), ..Processor::with_pixel_limits(1024, 1 << 16) };
+        let k = Intrinsics::new(500.0, 500.0, 319.5, 239.5, 640, 480).unwrap();
+        let (width, height) = small.camera_size(&k).unwrap();
+        assert!(width * height <= 1 << 16);
     }
 
     #[test]

@@ -92,6 +92,9 @@ enum Verb {
         /// Write only what follows the grammar of answers.
         #[arg(long)]
         constrained: bool,
+        /// Write the figures into the manifest.json of the weights.
+        #[arg(long, requires = "weights", conflicts_with = "adapter")]
+        record: bool,
         /// Tokens after which an answer is given up.
         #[arg(long, default_value_t = 2048)]
         max_tokens: usize,
@@ -192,8 +195,9 @@ fn main() -> Result<()> {
         Verb::Bench { what: Bench::Checkpoint { shape, quant, out } } => {
             training::bench::checkpoint(&shape, quant, &out)
         }
-        Verb::Eval { weights, estimator, data, mode, adapter, constrained, max_tokens, out } => {
+        Verb::Eval { weights, estimator, data, mode, adapter, constrained, record, max_tokens, out } => {
             let options = AnswerOptions { mode, max_tokens, constrained, ..AnswerOptions::default() };
+            let manifest = weights.as_ref().filter(|_| record).map(|dir| dir.join("manifest.json"));
             let (judged, label) = match (weights, estimator) {
                 (Some(dir), _) => (Estimator::weights(&dir, adapter.as_deref(), options)?, dir.display().to_string()),
                 (None, Some(name)) => (Estimator::named(&name)?, name),
@@ -202,6 +206,9 @@ fn main() -> Result<()> {
             // Windows run side by side; each is one thread.
             let pool = rayon::ThreadPoolBuilder::new().num_threads(std::thread::available_parallelism()?.get());
             let report = pool.build()?.install(|| eval::run(&judged, &label, &data, &out))?;
+            if let Some(manifest) = manifest {
+                eval::record(&report, &manifest)?;
+            }
             print_result(&eval::table(&report));
             Ok(())
         }

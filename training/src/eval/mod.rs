@@ -164,6 +164,31 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
     Ok(report)
 }
 
+/// Writes a report's main figures into a manifest, under `measured` and the name of the data.
+///
+/// # Errors
+/// A manifest that is missing, broken or can't be written.
+pub fn record(report: &Value, manifest: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
+    let mut all: Value = serde_json::from_str(&text).with_context(|| manifest.display().to_string())?;
+    let summary = &report["summary"];
+    let data = report["data"].as_str().unwrap_or_default();
+    if !all["measured"].is_object() {
+        all["measured"] = json!({});
+    }
+    all["measured"][data] = json!({
+        "constrained_decoding": report["constrained_decoding"],
+        "windows": summary["windows"],
+        "final_parse": report["final_parse"],
+        "final_parse_constrained": report["final_parse_constrained"],
+        "rre_deg_median": summary["rre_deg"]["median"],
+        "tde_deg_median": summary["tde_deg"]["median"],
+        "rte_abs_median": summary["rte_abs"]["median"],
+        "auc_30": summary["auc_30"],
+    });
+    write_json(manifest, &all)
+}
+
 /// The figures of a report that a person reads first.
 pub fn table(report: &Value) -> String {
     let number =
