@@ -6,6 +6,7 @@
 
 pub mod autograd;
 pub mod chain;
+pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod decode;

@@ -2,9 +2,10 @@
 
 use geometry::{Intrinsics, WINDOW};
 
+use crate::chat::{Part, Template};
 use crate::qwen3_vl::{Segment, positions};
 use crate::text::Position;
-use crate::tokenizer::{IM_END, IM_START, Tokenizer, VISION_END, VISION_START};
+use crate::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VISION_END, VISION_START};
 use crate::vision::Grid;
 use crate::{Error, Result};
 
@@ -41,6 +42,32 @@ pub struct Prompt {
     pub next: u32,
 }
 
+/// Ids of the text before, between and behind the five images, as Qwen's chat format has it.
+fn plain(tokenizer: &Tokenizer, camera: &str, question: &str) -> Result<Vec<Vec<u32>>> {
+    let (opening, closing) = (tokenizer.encode(VISION_START)?, tokenizer.encode(VISION_END)?);
+    let mut texts = Vec::with_capacity(WINDOW + 1);
+    let mut text = tokenizer.encode(&format!("{IM_START}user\n{camera}"))?;
+    for i in 0..WINDOW {
+        text.extend(tokenizer.encode(&format!("Frame {i}: "))?);
+        text.extend(&opening);
+        texts.push(std::mem::take(&mut text));
+        text.extend(&closing);
+    }
+    text.extend(tokenizer.encode(&format!("\n{question}{IM_END}\n{IM_START}assistant\n"))?);
+    texts.push(text);
+    Ok(texts)
+}
+
+/// The same as the checkpoint's own template spells it.
+fn templated(tokenizer: &Tokenizer, template: &Template, camera: &str, question: &str) -> Result<Vec<Vec<u32>>> {
+    let mut parts = vec![Part::Text(camera.to_owned())];
+    for i in 0..WINDOW {
+        parts.extend([Part::Text(format!("Frame {i}: ")), Part::Image]);
+    }
+    parts.push(Part::Text(format!("\n{question}")));
+    template.render(&parts, IMAGE_PAD)?.split(IMAGE_PAD).map(|text| tokenizer.encode(text)).collect()
+}
+
 /// Asks for the poses of five frames.
 ///
 /// `intrinsics` are those of the grid that the model sees ([`crate::processor::Patches::intrinsics`]).
@@ -59,27 +86,15 @@ pub fn window(
         return Err(Error::Input { what: "frames", expected: WINDOW.to_string(), got: grids.len().to_string() });
     }
     let k = intrinsics;
-    let head = format!(
-        "{IM_START}user\nfx {:.1} fy {:.1} cx {:.1} cy {:.1} size {} {}\n",
-        k.fx, k.fy, k.cx, k.cy, k.width, k.height
-    );
+    let camera = format!("fx {:.1} fy {:.1} cx {:.1} cy {:.1} size {} {}\n", k.fx, k.fy, k.cx, k.cy, k.width, k.height);
     let question = match mode {
         Mode::FullChain => "Reason in five steps, then give the poses of the five frames.",
         Mode::AnswerOnly => "Give the poses of the five frames.",
     };
-    let tail = format!("\n{question}{IM_END}\n{IM_START}assistant\n");
-    let opening = tokenizer.encode(VISION_START)?;
-    let closing = tokenizer.encode(VISION_END)?;
-    let mut texts = Vec::with_capacity(WINDOW + 1);
-    let mut text = tokenizer.encode(&head)?;
-    for i in 0..WINDOW {
-        text.extend(tokenizer.encode(&format!("Frame {i}: "))?);
-        text.extend(&opening);
-        texts.push(std::mem::take(&mut text));
-        text.extend(&closing);
-    }
-    text.extend(tokenizer.encode(&tail)?);
-    texts.push(text);
+    let texts = match tokenizer.template() {
+        Some(template) => templated(tokenizer, template, &camera, question)?,
+        None => plain(tokenizer, &camera, question)?,
+    };
 
     let mut segments = Vec::with_capacity(2 * WINDOW + 1);
     let mut ids = Vec::new();
@@ -94,4 +109,34 @@ pub fn window(
     let positions = positions(&segments, merge);
     let next = positions.last().map_or(0, |p| p[0] + 1);
     Ok(Prompt { ids, positions, next })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_template_in_qwens_format_asks_what_is_asked_without_one() {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(from.join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+        let config = crate::Config::from_dir(&from).unwrap();
+        let k = Intrinsics::new(150.0, 150.0, 80.0, 48.0, 160, 96).unwrap();
+        let grids = [Grid { height: 6, width: 10 }; WINDOW];
+        let ask = || {
+            let tokenizer = Tokenizer::from_dir(dir.path(), &config).unwrap();
+            window(&tokenizer, config.image_token_id, 2, Mode::FullChain, &k, &grids).unwrap()
+        };
+        let plain = ask();
+        let template = "<|im_start|>user\n{% for part in messages[0].content %}{% if part.type == 'image' %}\
+                        <|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}\
+                        <|im_end|>\n<|im_start|>assistant\n";
+        std::fs::write(dir.path().join("chat_template.jinja"), format!("{template}\n")).unwrap();
+        assert_eq!(ask(), plain);
+        // Another template asks otherwise, and the places follow.
+        std::fs::write(dir.path().join("chat_template.jinja"), format!("user user {template}\n")).unwrap();
+        let longer = ask();
+        assert!(longer.ids.len() > plain.ids.len() && longer.next > plain.next);
+    }
 }

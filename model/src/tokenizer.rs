@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::chat::Template;
 use crate::config::Config;
 use crate::{Error, Result};
 
@@ -24,6 +25,7 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    template: Option<Template>,
     /// Id of [`IM_END`].
     pub end: u32,
     /// Id of [`END_OF_TEXT`].
@@ -31,7 +33,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `dir/tokenizer.json` and checks its special tokens against the model's config.
+    /// Reads `dir/tokenizer.json`, and the chat template where there is one, and checks the special tokens against the
+    /// model's config.
     ///
     /// # Errors
     /// A file that is missing or broken, a special token that is missing or has another id.
@@ -40,7 +43,7 @@ impl Tokenizer {
         let fail = |message: String| Error::Tokenizer { path: path.clone(), message };
         std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
         let inner = tokenizers::Tokenizer::from_file(&path).map_err(|e| fail(e.to_string()))?;
-        Self::checked(inner, &path, config)
+        Ok(Self { template: Template::from_dir(dir)?, ..Self::checked(inner, &path, config)? })
     }
 
     /// Wraps a tokenizer that was read from `path` and checks it against the model's config.
@@ -78,7 +81,7 @@ impl Tokenizer {
         let id = |token: &str| inner.token_to_id(token).ok_or_else(|| format!("no token {token}"));
         let (end, pad) = (id(IM_END)?, id(END_OF_TEXT)?);
         id(IM_START)?;
-        Ok(Self { inner, end, pad })
+        Ok(Self { inner, template: None, end, pad })
     }
 
     /// Ids of a text; special tokens in it count as such.
@@ -104,6 +107,11 @@ impl Tokenizer {
             expected: "ids of the vocabulary".to_owned(),
             got: e.to_string(),
         })
+    }
+
+    /// The checkpoint's chat template, where it has one.
+    pub fn template(&self) -> Option<&Template> {
+        self.template.as_ref()
     }
 
     /// Id of one token.

@@ -5,10 +5,26 @@ use std::path::Path;
 
 use model::{AnswerOptions, Device, EgoModel};
 use training::eval::{self, Estimator};
+use training::nano::Shape;
 use training::sft::{self, Config};
 
 fn configs() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training")
+}
+
+fn shape() -> Shape {
+    let whole = sft::read_config(&configs().join("nano-2-poses.toml")).unwrap().shape.unwrap();
+    Shape {
+        hidden_size: 48,
+        layers: 2,
+        intermediate_size: 64,
+        vision_hidden_size: 32,
+        vision_depth: 2,
+        vision_intermediate_size: 32,
+        min_pixels: 1024,
+        max_pixels: 3 * 1024,
+        ..whole
+    }
 }
 
 fn tiny(steps: usize) -> Config {
@@ -24,14 +40,7 @@ fn tiny(steps: usize) -> Config {
     config.flow_only_steps = 0;
     config.flow_weight = 0.5;
     config.pose_weight = 1.0;
-    config.shape.hidden_size = 48;
-    config.shape.layers = 2;
-    config.shape.intermediate_size = 64;
-    config.shape.vision_hidden_size = 32;
-    config.shape.vision_depth = 2;
-    config.shape.vision_intermediate_size = 32;
-    config.shape.min_pixels = 1024;
-    config.shape.max_pixels = 3 * 1024;
+    config.shape = Some(shape());
     config
 }
 
@@ -87,7 +96,7 @@ fn the_displacement_stage_trains_the_mlps_below_its_head_alone() {
         ..tiny(2)
     };
     let (start, end) = (dir.path().join("start"), dir.path().join("end"));
-    training::nano::Fresh::new(&config.shape, config.seed).unwrap().save(&start).unwrap();
+    training::nano::Fresh::new(&shape(), config.seed).unwrap().save(&start).unwrap();
     sft::run(&config, Some(&start), &end).unwrap();
     let (before, after) = (weights(&start), weights(&end));
     let bits = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<half::f16>().unwrap();
@@ -102,7 +111,7 @@ fn an_adapter_is_trained_beside_plain_and_quantized_weights_and_read_by_the_mode
     use model::weights::gguf::{Recipe, export};
     let dir = tempfile::tempdir().unwrap();
     let (base, quantized) = (dir.path().join("base"), dir.path().join("gguf"));
-    training::nano::Fresh::new(&tiny(1).shape, 0).unwrap().save(&base).unwrap();
+    training::nano::Fresh::new(&shape(), 0).unwrap().save(&base).unwrap();
     export(&base, None, Recipe::Q8_0, &quantized).unwrap();
     let config = Config {
         full_chain_every: 0,

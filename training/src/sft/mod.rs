@@ -82,8 +82,9 @@ pub struct Config {
     pub save_every: usize,
     /// What synthetic windows are drawn from.
     pub synth: SynthConfig,
-    /// The model, where it is made anew.
-    pub shape: Shape,
+    /// The model, where it is made anew; not needed beside `--init`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Shape>,
 }
 
 /// A LoRA adapter to train.
@@ -108,13 +109,17 @@ impl Config {
         ensure!(self.log_every > 0 && self.save_every > 0, "log_every, save_every: at least 1");
         ensure!(self.lora.is_none() || self.frozen_layers == 0, "frozen_layers: expected 0 beside lora");
         ensure!(self.learning_rate > 0.0, "learning_rate: over 0");
-        ensure!(self.frozen_layers < self.shape.layers, "frozen_layers: expected less than shape.layers");
-        ensure!(
-            self.flow_layer < self.shape.layers,
-            "flow_layer: expected less than shape.layers = {}, got {}",
-            self.shape.layers,
-            self.flow_layer
-        );
+        match &self.shape {
+            Some(shape) => self.fits(shape.layers),
+            None => Ok(()),
+        }
+    }
+
+    /// Layer numbers against a decoder of `layers` layers.
+    fn fits(&self, layers: usize) -> Result<()> {
+        for (key, number) in [("frozen_layers", self.frozen_layers), ("flow_layer", self.flow_layer)] {
+            ensure!(number < layers, "{key}: expected less than the decoder's {layers} layers, got {number}");
+        }
         Ok(())
     }
 
@@ -162,8 +167,12 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
         }
         (None, Some(_)) => bail!("lora: expected --init, the checkpoint that the adapter is for"),
         (Some(dir), None) => Fresh::load(dir)?,
-        (None, None) => Fresh::new(&config.shape, config.seed)?,
+        (None, None) => {
+            let shape = config.shape.as_ref().context("shape: expected a model's sizes, or --init with a model")?;
+            Fresh::new(shape, config.seed)?
+        }
     };
+    config.fits(fresh.model.decoder().depth())?;
     let hidden = fresh.model.config().text_config.hidden_size;
     let vocabulary = fresh.model.config().text_config.vocab_size;
     let aux = VarBuilder::from_varmap(&fresh.variables, DType::F32, &Device::Cpu).pp("aux");
@@ -501,7 +510,7 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/nano-3-all.toml");
         let mut config = read_config(&path).unwrap();
         config.micro_batch = 1;
-        config.shape = Shape {
+        config.shape = Some(Shape {
             hidden_size: 48,
             layers: 2,
             heads: 2,
@@ -514,8 +523,8 @@ mod tests {
             deepstack: vec![0],
             min_pixels: 1024,
             max_pixels: 3 * 1024,
-        };
-        let mut fresh = Fresh::new(&config.shape, 0).unwrap();
+        });
+        let mut fresh = Fresh::new(config.shape.as_ref().unwrap(), 0).unwrap();
         let vb = VarBuilder::from_varmap(&fresh.variables, DType::F32, &Device::Cpu);
         fresh.model = Qwen3Vl::new(&fresh.model.config().clone(), Kernels::Fused, vb).unwrap();
         let targets = loss::Targets::new(&fresh.tokenizer, fresh.model.config().text_config.vocab_size, 0.0, 1.0);

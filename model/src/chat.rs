@@ -1,0 +1,162 @@
+//! The chat template of a checkpoint: how a turn with images is spelled for the model that was trained on it.
+
+use std::path::Path;
+
+use minijinja::{Environment, Value, context};
+
+use crate::weights::read_json;
+use crate::{Error, Result};
+
+/// One part of a user's turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Words.
+    Text(String),
+    /// An image; the template spells it with one placeholder.
+    Image,
+}
+
+/// A Jinja template that was read from a checkpoint folder.
+#[derive(Debug, Clone)]
+pub struct Template {
+    environment: Environment<'static>,
+    path: std::path::PathBuf,
+}
+
+const NAME: &str = "chat";
+
+impl Template {
+    /// Reads `chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`, whichever comes first and has one.
+    ///
+    /// # Errors
+    /// A file that is broken, or a template that can't be compiled.
+    pub fn from_dir(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join("chat_template.jinja");
+        if path.is_file() {
+            let source = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+            return Self::new(source, &path).map(Some);
+        }
+        for name in ["chat_template.json", "tokenizer_config.json"] {
+            let path = dir.join(name);
+            if !path.is_file() {
+                continue;
+            }
+            let file: serde_json::Value = read_json(&path)?;
+            let named = |all: &Vec<serde_json::Value>| {
+                let default = all.iter().find(|t| t["name"] == "default").or(all.first());
+                default.and_then(|t| t["template"].as_str()).map(str::to_owned)
+            };
+            let template = &file["chat_template"];
+            if let Some(source) = template.as_str().map(str::to_owned).or_else(|| template.as_array().and_then(named)) {
+                return Self::new(source, &path).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Compiles a template; `path` is where it was read.
+    ///
+    /// # Errors
+    /// A template that is no Jinja.
+    pub fn new(source: String, path: &Path) -> Result<Self> {
+        let mut environment = Environment::new();
+        // As transformers renders them: blocks leave no blank lines behind.
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.add_template_owned(NAME, source).map_err(|e| wrong(path, &e))?;
+        Ok(Self { environment, path: path.to_owned() })
+    }
+
+    /// One user's turn, up to where the model's answer begins.
+    ///
+    /// # Errors
+    /// A template that fails, or spells another number of images.
+    pub fn render(&self, parts: &[Part], image_placeholder: &str) -> Result<String> {
+        let content: Vec<Value> = parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) => context! { type => "text", text => text },
+                Part::Image => context! { type => "image" },
+            })
+            .collect();
+        let messages = vec![context! { role => "user", content => content }];
+        let given = context! { messages => messages, add_generation_prompt => true };
+        let rendered = self.environment.get_template(NAME).and_then(|t| t.render(given));
+        let text = rendered.map_err(|e| wrong(&self.path, &e))?;
+        let (expected, got) =
+            (parts.iter().filter(|p| **p == Part::Image).count(), text.matches(image_placeholder).count());
+        if expected != got {
+            return Err(Error::Tokenizer {
+                path: self.path.clone(),
+                message: format!("chat template: {expected} images are spelled with {got} {image_placeholder}"),
+            });
+        }
+        Ok(text)
+    }
+}
+
+fn wrong(path: &Path, error: &minijinja::Error) -> Error {
+    Error::Tokenizer { path: path.to_owned(), message: format!("chat template: {error}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The parts of a Qwen-VL template that a turn with images goes through, written anew.
+    const TEMPLATE: &str = r#"{%- set images = namespace(value=0) %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\n' }}
+    {%- if message.content is string %}
+        {{- message.content }}
+    {%- else %}
+        {%- for item in message.content %}
+            {%- if item.type == 'image' or 'image' in item or 'image_url' in item %}
+                {%- set images.value = images.value + 1 %}
+                {%- if add_vision_id %}Picture {{ images.value }}: {% endif -%}
+                <|vision_start|><|image_pad|><|vision_end|>
+            {%- elif 'text' in item %}
+                {{- item.text }}
+            {%- endif %}
+        {%- endfor %}
+    {%- endif %}
+    {{- '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+"#;
+
+    #[test]
+    fn a_turn_is_spelled_as_the_template_says() {
+        let template = Template::new(TEMPLATE.to_owned(), Path::new("test")).unwrap();
+        let parts = [Part::Text("Frame 0: ".into()), Part::Image, Part::Text("\nWhere?".into())];
+        let text = template.render(&parts, "<|image_pad|>").unwrap();
+        assert_eq!(
+            text,
+            "<|im_start|>user\nFrame 0: <|vision_start|><|image_pad|><|vision_end|>\nWhere?<|im_end|>\n\
+             <|im_start|>assistant\n"
+        );
+    }
+
+    #[test]
+    fn a_template_is_found_in_each_of_its_places_and_a_broken_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Template::from_dir(dir.path()).unwrap().is_none());
+        let json = |file: &str, value: serde_json::Value| std::fs::write(dir.path().join(file), value.to_string());
+        let says = || Template::from_dir(dir.path()).unwrap().unwrap().render(&[], "<|image_pad|>").unwrap();
+        let list = serde_json::json!([{"name": "tool", "template": "a"}, {"name": "default", "template": "b"}]);
+        json("tokenizer_config.json", serde_json::json!({ "chat_template": list })).unwrap();
+        assert_eq!(says(), "b");
+        json("chat_template.json", serde_json::json!({"chat_template": "c"})).unwrap();
+        assert_eq!(says(), "c");
+        std::fs::write(dir.path().join("chat_template.jinja"), "d").unwrap();
+        assert_eq!(says(), "d");
+        std::fs::write(dir.path().join("chat_template.jinja"), "{% for").unwrap();
+        let error = Template::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("chat_template.jinja"), "{error}");
+        // A template that leaves images out would shift every placeholder.
+        let silent = Template::new("no images".to_owned(), Path::new("t")).unwrap();
+        assert!(silent.render(&[Part::Image], "<|image_pad|>").is_err());
+    }
+}
