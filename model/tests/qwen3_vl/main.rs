@@ -5,6 +5,7 @@ mod cache;
 mod checkpoint;
 mod frozen;
 mod gguf;
+mod llama;
 mod lora;
 mod parity;
 mod reference;

@@ -33,7 +33,8 @@ fn noise(name: &str, count: usize) -> Vec<f32> {
     (1..=count as u64).map(draw).collect()
 }
 
-fn weight(name: &str, dims: &[usize]) -> Tensor {
+/// The weight that both sides know by its name.
+pub fn weight(name: &str, dims: &[usize]) -> Tensor {
     let values = Tensor::from_vec(noise(name, dims.iter().product()), dims, &Device::Cpu).unwrap();
     let scaled = if name.ends_with("bias") {
         values * 0.25
