@@ -189,6 +189,55 @@ fn an_image_that_the_model_cannot_read_costs_its_windows_only() {
 }
 
 #[test]
+fn another_resolution_starts_the_window_afresh_and_counts_what_it_drops() {
+    let rig = ready(1, 1, None);
+    rig.send(0..3);
+    // The camera goes on with twice the columns and the intrinsics for them.
+    (rig.input)(camera_info([18.0, 0.0, 8.0, 0.0, 9.0, 3.0, 0.0, 0.0, 1.0], 16));
+    for i in 3..8 {
+        let payload = ImagePayload::Raw {
+            width: 16,
+            height: 6,
+            encoding: "mono8".to_owned(),
+            is_bigendian: false,
+            step: 16,
+            data: vec![i as u8; 16 * 6],
+        };
+        let stamp = Stamp::from_nanos(i * PERIOD);
+        (rig.input)(Input::Image(ImageMessage { stamp, frame_id: "optical".to_owned(), payload }));
+    }
+    rig.wait("window", |s| s.windows_answered == 1);
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    assert_eq!((s.frames_received, s.frames_used(), s.fate(Fate::CameraChanged)), (8, 5, 3));
+    let stamps: Vec<i64> = outputs.trajectories[0].poses.iter().map(|p| p.stamp.nanos / PERIOD).collect();
+    assert_eq!(stamps, [3, 4, 5, 6, 7], "no window mixes two grids");
+}
+
+#[test]
+fn the_odometry_says_in_its_covariance_that_a_window_was_lost() {
+    // Of windows that share one frame each, the second does not parse: how the camera moved in it is not known.
+    let behaviour: Behaviour = Box::new(|n| {
+        if n == 1 {
+            return Ok(Estimate { text: "?".to_owned(), tokens: 1, trajectory: Err("no block".to_owned()) });
+        }
+        parsed()
+    });
+    let rig = rig(settings(1, 4), None, behaviour);
+    (rig.input)(camera_info(K, 8));
+    for window in 0..3 {
+        rig.send(if window == 0 { 0..5 } else { 4 * window + 1..4 * window + 5 });
+        rig.wait("window", |s| s.windows_answered as i64 == window + 1);
+    }
+    let (finished, outputs) = rig.finish();
+    assert_eq!(finished.unwrap().odometry_breaks, 1);
+    let variances: Vec<f64> = outputs.odometries.iter().map(|o| o.pose_covariance[0]).collect();
+    assert_eq!(variances.len(), 10);
+    assert!(variances[..5].iter().all(|v| (v - 0.25).abs() < 1e-12), "{variances:?}");
+    assert!(variances[5..].iter().all(|v| (v - 0.5).abs() < 1e-12), "{variances:?}");
+}
+
+#[test]
 fn stamps_that_go_back_are_counted_and_a_log_that_loops_starts_over() {
     let rig = ready(1, 5, None);
     rig.send(0..5);
