@@ -54,7 +54,7 @@ fn a_missing_weight_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let (code, _, stderr) = output(&["run", "--set", &weights_key(&dir.path().join("none"))]);
     assert_eq!(code, Some(1));
-    assert_contains(&stderr, &["none/config.json", "No such file"]);
+    assert_contains(&stderr, &["/none: No such file"]);
     for name in ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"] {
         tiny_weights(dir.path());
         std::fs::remove_file(dir.path().join(name)).unwrap();
