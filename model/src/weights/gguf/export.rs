@@ -140,7 +140,8 @@ pub fn export(dir: &Path, adapter: Option<&Lora>, recipe: Recipe, out: &Path) ->
     Ok(sizes)
 }
 
-/// Writes the two files with tensors from `tensor`, which is asked for each by its checkpoint name and shape.
+/// Writes the two files with tensors from `tensor`, which is asked for each by its checkpoint name and shape. Without a
+/// `vocabulary` the file says that it has none.
 ///
 /// # Errors
 /// `tensor`'s, and a file that can't be written.
@@ -173,7 +174,8 @@ pub fn write(
         }
     }
     let mut text = text_metadata(config, recipe);
-    text.extend(vocabulary);
+    let none = || vec![("tokenizer.ggml.model".to_owned(), Value::String("none".to_owned()))];
+    text.extend(if vocabulary.is_empty() { none() } else { vocabulary });
     let vision = vision_metadata(config, recipe, processor);
     let mut sizes = [0; 2];
     for (slot, (part, file, metadata)) in
@@ -239,19 +241,18 @@ fn text_metadata(config: &Config, recipe: Recipe) -> Vec<(String, Value)> {
     all
 }
 
-/// The vocabulary as llama.cpp reads it, where it is a byte-level BPE; else only that there is none, and
-/// `tokenizer.json` beside the file says what the ids mean.
+/// The vocabulary as llama.cpp reads it, where it is a byte-level BPE; else nothing, and `tokenizer.json` beside the file
+/// says what the ids mean.
 fn vocabulary(dir: &Path, size: usize) -> Result<Vec<(String, Value)>> {
     let path = dir.join("tokenizer.json");
     let text = |s: &str| Value::String(s.to_owned());
     let key = |k: &str| format!("tokenizer.ggml.{k}");
-    let none = || vec![(key("model"), text("none"))];
     if !path.is_file() {
-        return Ok(none());
+        return Ok(Vec::new());
     }
     let tokenizer: serde_json::Value = read_json(&path)?;
     if tokenizer["model"]["type"] != "BPE" {
-        return Ok(none());
+        return Ok(Vec::new());
     }
     let fail = |message: &str| Error::Tokenizer { path: path.clone(), message: message.to_owned() };
     let vocab = tokenizer["model"]["vocab"].as_object().ok_or_else(|| fail("no model.vocab"))?;
