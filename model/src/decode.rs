@@ -120,19 +120,22 @@ struct Line<'a> {
     rng: ChaCha8Rng,
 }
 
-/// Writes `n` answers behind a prompt whose last hidden state is `hidden` `[1, t, d]` and whose tokens are in `cache`;
-/// the first token goes to `next` on all axes. The prompt is kept once for all answers.
+/// A prompt that was read.
+#[derive(Debug)]
+pub struct Prefilled {
+    /// Its hidden states `[1, t, d]`; the last is read.
+    pub hidden: Tensor,
+    /// Its keys and values.
+    pub cache: KvCache,
+    /// Place of the first token behind it, on all axes.
+    pub next: u32,
+}
+
+/// Writes `n` answers behind a prompt, which is kept once for all of them.
 ///
 /// # Errors
 /// Settings out of bounds, a cache that is full.
-pub fn decode(
-    model: &Qwen3Vl,
-    hidden: &Tensor,
-    cache: &mut KvCache,
-    next: u32,
-    n: usize,
-    decoding: &Decoding<'_>,
-) -> Result<Vec<Written>> {
+pub fn decode(model: &Qwen3Vl, prompt: Prefilled, n: usize, decoding: &Decoding<'_>) -> Result<Vec<Written>> {
     decoding.sampling.check()?;
     let mut lines: Vec<Line<'_>> = (0..n as u64)
         .map(|k| Line {
@@ -142,14 +145,9 @@ pub fn decode(
             rng: ChaCha8Rng::seed_from_u64(decoding.sampling.seed.wrapping_add(k)),
         })
         .collect();
-    let mut branch;
-    let cache = if n == 1 {
-        cache
-    } else {
-        branch = cache.branch()?;
-        &mut branch
-    };
-    let mut logits = model.logits(&last(hidden)?)?.broadcast_as((n, model.config().text_config.vocab_size))?;
+    let Prefilled { hidden, cache, next } = prompt;
+    let mut cache = if n == 1 { cache } else { cache.branch()? };
+    let mut logits = model.logits(&last(&hidden)?)?.broadcast_as((n, model.config().text_config.vocab_size))?;
     for step in 0..decoding.max_tokens as u32 {
         if decoding.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
             lines.iter_mut().filter(|l| !l.done).for_each(|l| l.written.ended = Ended::Cancelled);
@@ -166,7 +164,7 @@ pub fn decode(
         // Answers that have ended go along with a token that nobody reads.
         let embeddings = model.embed(&Tensor::new(tokens, model.device())?)?.unsqueeze(1)?;
         let embedded = Embedded { embeddings, deepstack: Vec::new() };
-        let hidden = model.decode(&embedded, &vec![[next + step; 3]; n], Some(cache))?;
+        let hidden = model.decode(&embedded, &vec![[next + step; 3]; n], Some(&mut cache))?;
         logits = model.logits(&last(&hidden)?)?;
     }
     Ok(lines.into_iter().map(|line| line.written).collect())

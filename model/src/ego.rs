@@ -10,7 +10,7 @@ use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
 
 use crate::chain::{self, ParseError};
-use crate::decode::{Decoding, Ended, Sampling, decode};
+use crate::decode::{Decoding, Ended, Prefilled, Sampling, decode};
 use crate::grammar::Grammar;
 use crate::lora::Lora;
 use crate::nn::Kernels;
@@ -215,7 +215,7 @@ impl EgoModel {
             ends: &[self.tokenizer.end, self.tokenizer.pad],
             stop: options.stop.as_ref(),
         };
-        let written = decode(&self.model, &hidden, &mut cache, prompt.next, n, &decoding)?;
+        let written = decode(&self.model, Prefilled { hidden, cache, next: prompt.next }, n, &decoding)?;
         written
             .into_iter()
             .map(|written| {

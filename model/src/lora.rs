@@ -288,7 +288,7 @@ impl Lora {
     /// A change of another shape than `dims`.
     pub fn change(&self, module: &str, dims: &[usize]) -> Result<Option<Tensor>> {
         let Some((a, b)) = self.pairs.get(module) else { return Ok(None) };
-        let change = (b.to_dtype(DType::F32)?.matmul(&a.to_dtype(DType::F32)?)? * self.config.scale(module)?)?;
+        let change = Adapter { a: a.clone(), b: b.clone(), scale: self.config.scale(module)? }.change()?;
         if change.dims() != dims {
             return Err(Error::Adapter {
                 module: module.to_owned(),

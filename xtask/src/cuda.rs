@@ -82,7 +82,7 @@ fn wheels() -> Result<PathBuf> {
     lock.lock().context("cannot lock the toolkit under target/")?;
     let (toolkit, stamp) = (folder.join("toolkit"), folder.join("stamp"));
     if fs::read_to_string(&stamp).ok().as_deref() != Some(PINS) {
-        eprintln!("xtask: no CUDA toolkit on this machine; assembling one from wheels (1.2 GB), once");
+        eprintln!("xtask: no CUDA toolkit on this machine; assembling one from wheels, once");
         for old in [&toolkit, &folder.join("wheels")] {
             if old.exists() {
                 fs::remove_dir_all(old)?;

@@ -62,10 +62,6 @@ impl Grammar {
     /// # Errors
     /// A tokenizer that can't spell it.
     pub fn new(tokenizer: &Tokenizer, vocabulary: usize, mode: Mode) -> Result<Self> {
-        Self::with_pattern(tokenizer, vocabulary, &pattern(mode))
-    }
-
-    fn with_pattern(tokenizer: &Tokenizer, vocabulary: usize, pattern: &str) -> Result<Self> {
         let fail = |message: String| Error::Input {
             what: "grammar",
             expected: "a pattern that the tokenizer can spell".to_owned(),
@@ -77,7 +73,7 @@ impl Grammar {
             )
             .syntax(syntax::Config::new().unicode(false).utf8(false))
             .thompson(thompson::Config::new().shrink(true))
-            .build(pattern)
+            .build(&pattern(mode))
             .map_err(|e| fail(e.to_string()))?;
         let start =
             automaton.start_state(&start::Config::new().anchored(Anchored::Yes)).map_err(|e| fail(e.to_string()))?;

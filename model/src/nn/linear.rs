@@ -109,6 +109,16 @@ pub struct Adapter {
     pub scale: f64,
 }
 
+impl Adapter {
+    /// `scale * B A` `[out, in]`, in f32: small changes of large weights are below bf16's resolution until added up.
+    ///
+    /// # Errors
+    /// Halves of different rank.
+    pub fn change(&self) -> candle_core::Result<Tensor> {
+        self.b.to_dtype(DType::F32)?.matmul(&self.a.to_dtype(DType::F32)?)? * self.scale
+    }
+}
+
 /// `y = x W^T + bias + scale * (x A^T) B^T`.
 #[derive(Debug, Clone)]
 pub struct Linear {
@@ -175,13 +185,11 @@ impl Linear {
     /// A tensor operation's.
     pub fn merge(&mut self) -> Result<()> {
         let Some(adapter) = self.adapter.take() else { return Ok(()) };
-        // In f32: small changes of large weights are below bf16's resolution until they are added up.
-        let change = (adapter.b.to_dtype(DType::F32)?.matmul(&adapter.a.to_dtype(DType::F32)?)? * adapter.scale)?;
         let dtype = match &self.matrix {
             Matrix::Dense(w) => w.dtype(),
             Matrix::Quantized(_) => adapter.a.dtype(),
         };
-        self.matrix = Matrix::Dense((self.matrix.dense(DType::F32)? + change)?.to_dtype(dtype)?.detach());
+        self.matrix = Matrix::Dense((self.matrix.dense(DType::F32)? + adapter.change()?)?.to_dtype(dtype)?.detach());
         Ok(())
     }
 

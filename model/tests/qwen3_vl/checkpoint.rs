@@ -1,24 +1,13 @@
 //! Gradient checkpointing gives the gradients that training without it gives, bit for bit.
 
-use candle_core::{DType, Device};
-use candle_nn::{VarBuilder, VarMap};
 use model::checkpoint::Checkpoints;
-use model::nn::Kernels;
-use model::{Config, Qwen3Vl};
 
-use crate::reference::{fixtures, logits, loss};
+use crate::reference::{logits, loss, trainable};
 
 #[test]
 fn gradients_are_equal_bit_for_bit() {
-    let config = Config::from_dir(&fixtures().join("tiny")).unwrap();
-    let variables = VarMap::new();
-    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-    let model = Qwen3Vl::new(&config, Kernels::Differentiable, vb).unwrap();
-    let weights = candle_core::safetensors::load(fixtures().join("tiny/model.safetensors"), &Device::Cpu).unwrap();
+    let (model, variables) = trainable();
     let data = variables.data().lock().unwrap();
-    for (name, var) in data.iter() {
-        var.set(&weights[name]).unwrap();
-    }
     let plain = loss(&logits(&model, None)).backward().unwrap();
     let checkpoints = Checkpoints::new();
     let store = loss(&logits(&model, Some(&checkpoints))).backward().unwrap();

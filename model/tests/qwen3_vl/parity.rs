@@ -1,14 +1,15 @@
 //! Every intermediate of the model against the reference implementation on a tiny random checkpoint
 //! (`tests/fixtures/qwen3vl/make_qwen3vl.py`), forward and backward.
 
-use candle_core::{DType, Device, IndexOp, Tensor};
-use candle_nn::{VarBuilder, VarMap};
+use candle_core::{Device, IndexOp, Tensor};
+use model::Processor;
 use model::nn::Kernels;
 use model::qwen3_vl::Embedded;
 use model::text::{DecoderInput, Tapped};
-use model::{Config, Processor, Qwen3Vl};
 
-use crate::reference::{close, difference, embedded, fixtures, golden, grids, ids, load, logits, loss, places, vision};
+use crate::reference::{
+    close, difference, embedded, fixtures, golden, grids, ids, load, logits, loss, places, trainable, vision,
+};
 
 #[test]
 fn vision_tower_agrees_block_by_block() {
@@ -119,16 +120,8 @@ fn a_full_cache_is_an_error() {
 #[test]
 fn loss_and_every_gradient_agree() {
     let (text, grads) = (golden("text_golden"), golden("grads_golden"));
-    let config = Config::from_dir(&fixtures().join("tiny")).unwrap();
-    let variables = VarMap::new();
-    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-    let model = Qwen3Vl::new(&config, Kernels::Differentiable, vb).unwrap();
-    let weights = candle_core::safetensors::load(fixtures().join("tiny/model.safetensors"), &Device::Cpu).unwrap();
+    let (model, variables) = trainable();
     let data = variables.data().lock().unwrap();
-    assert_eq!(data.len(), weights.len());
-    for (name, var) in data.iter() {
-        var.set(&weights[name]).unwrap();
-    }
     let loss = loss(&logits(&model, None));
     close("loss", &loss.reshape(1).unwrap(), &text["loss"]);
     let store = loss.backward().unwrap();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
 use model::checkpoint::Checkpoints;
 use model::nn::Kernels;
 use model::qwen3_vl::{Embedded, Segment, positions};
@@ -100,6 +101,22 @@ pub fn vision(model: &Qwen3Vl, vision: &Golden, tap: &mut dyn FnMut(usize, Tenso
 pub fn embedded(model: &Qwen3Vl, text: &Golden) -> Embedded {
     let (tokens, deepstack) = vision(model, &golden("vision_golden"), &mut |_, _| {});
     model.embed_batch(&ids(text), 1, &tokens, &deepstack).unwrap()
+}
+
+/// The same checkpoint as variables.
+pub fn trainable() -> (Qwen3Vl, VarMap) {
+    let config = Config::from_dir(&fixtures().join("tiny")).unwrap();
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let model = Qwen3Vl::new(&config, Kernels::Differentiable, vb).unwrap();
+    let weights = candle_core::safetensors::load(fixtures().join("tiny/model.safetensors"), &Device::Cpu).unwrap();
+    let data = variables.data().lock().unwrap();
+    assert_eq!(data.len(), weights.len());
+    for (name, var) in data.iter() {
+        var.set(&weights[name]).unwrap();
+    }
+    drop(data);
+    (model, variables)
 }
 
 /// Logits `[t, vocab]` of the fixture's prompt.

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::data::{WindowSample, parse_source};
-use crate::nano::write_json;
+use crate::nano::{read_json, write_json};
 pub use steps::{StepErrors, StepSummary};
 
 /// Seed of the bootstrap.
@@ -169,8 +169,7 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
 /// # Errors
 /// A manifest that is missing, broken or can't be written.
 pub fn record(report: &Value, manifest: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
-    let mut all: Value = serde_json::from_str(&text).with_context(|| manifest.display().to_string())?;
+    let mut all = read_json(manifest)?;
     let summary = &report["summary"];
     let data = report["data"].as_str().unwrap_or_default();
     if !all["measured"].is_object() {

@@ -184,12 +184,10 @@ impl Fresh {
             let tensor = source.get(var.dims(), &name).with_context(|| format!("{}: {name}", dir.display()))?;
             var.set(&tensor)?;
         }
-        let path = dir.join("tokenizer.json");
-        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
         Ok(Self {
             model,
             variables,
-            tokenizer_json: serde_json::from_slice(&text).with_context(|| path.display().to_string())?,
+            tokenizer_json: read_json(&dir.join("tokenizer.json"))?,
             tokenizer: Tokenizer::from_dir(dir, &config)?,
             processor: Processor::from_dir(dir, &config.vision_config)?,
             adapter: None,
@@ -217,12 +215,10 @@ impl Fresh {
             }
             Ok((a.into_inner(), b.into_inner()))
         })?;
-        let path = dir.join("tokenizer.json");
-        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
         Ok(Self {
             model,
             variables,
-            tokenizer_json: serde_json::from_slice(&text).with_context(|| path.display().to_string())?,
+            tokenizer_json: read_json(&dir.join("tokenizer.json"))?,
             tokenizer: Tokenizer::from_dir(dir, &config)?,
             processor: Processor::from_dir(dir, &config.vision_config)?,
             adapter: Some(adapter),
@@ -290,6 +286,12 @@ pub fn named(variables: &VarMap) -> Vec<(String, Var)> {
     let mut all: Vec<(String, Var)> = data.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
+}
+
+/// A JSON file, with its name in the error.
+pub fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+    serde_json::from_slice(&text).with_context(|| path.display().to_string())
 }
 
 /// Pretty JSON with a newline at its end.

@@ -21,7 +21,7 @@ use model::prompt::Mode;
 use model::text::{DecoderInput, Tapped};
 use serde_json::json;
 
-use crate::nano::{Fresh, named, write_json};
+use crate::nano::{Fresh, named, read_json, write_json};
 use crate::optimizer::AdamW;
 pub use config::{Adapter, Config, read_config};
 use example::{Builder, Example, FLOW_TARGETS};
@@ -152,8 +152,7 @@ fn stages(dir: &Path) -> Result<Vec<serde_json::Value>> {
     if !path.is_file() {
         return Ok(Vec::new());
     }
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let manifest: serde_json::Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let manifest = read_json(&path)?;
     Ok(manifest["stages"].as_array().cloned().unwrap_or_default())
 }
 
