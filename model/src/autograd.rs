@@ -26,17 +26,20 @@ pub fn softmax(x: &Tensor, scale: f64, causal: bool) -> Result<Tensor> {
     if fused(x) {
         return x.contiguous()?.apply_op1(Softmax { scale: scale as f32, causal });
     }
+    // In f32 whatever comes in, as the reference does: sums of many small shares are lost in bf16.
     let (t, s) = (x.dim(D::Minus2)?, x.dim(D::Minus1)?);
-    let x = (x * scale)?;
-    if !causal || t == 1 {
-        return candle_nn::ops::softmax(&x, D::Minus1);
-    }
-    let mut mask = vec![0f32; t * s];
-    for (row, values) in mask.chunks_exact_mut(s).enumerate() {
-        values[s - t + row + 1..].fill(f32::NEG_INFINITY);
-    }
-    let mask = Tensor::from_vec(mask, (t, s), x.device())?.to_dtype(x.dtype())?;
-    candle_nn::ops::softmax(&x.broadcast_add(&mask)?, D::Minus1)
+    let scaled = (x.to_dtype(DType::F32)? * scale)?;
+    let shares = if !causal || t == 1 {
+        candle_nn::ops::softmax(&scaled, D::Minus1)?
+    } else {
+        let mut mask = vec![0f32; t * s];
+        for (row, values) in mask.chunks_exact_mut(s).enumerate() {
+            values[s - t + row + 1..].fill(f32::NEG_INFINITY);
+        }
+        let mask = Tensor::from_vec(mask, (t, s), x.device())?;
+        candle_nn::ops::softmax(&scaled.broadcast_add(&mask)?, D::Minus1)?
+    };
+    shares.to_dtype(x.dtype())
 }
 
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! The chat template of a checkpoint: how a turn with images is spelled for the model that was trained on it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, Value, context};
 
@@ -20,38 +20,18 @@ pub enum Part {
 #[derive(Debug, Clone)]
 pub struct Template {
     environment: Environment<'static>,
-    path: std::path::PathBuf,
+    path: PathBuf,
 }
 
 const NAME: &str = "chat";
 
 impl Template {
-    /// Reads `chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`, whichever comes first and has one.
+    /// The template of a checkpoint folder, where it has one; see [`source`].
     ///
     /// # Errors
     /// A file that is broken, or a template that can't be compiled.
     pub fn from_dir(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join("chat_template.jinja");
-        if path.is_file() {
-            let source = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-            return Self::new(source, &path).map(Some);
-        }
-        for name in ["chat_template.json", "tokenizer_config.json"] {
-            let path = dir.join(name);
-            if !path.is_file() {
-                continue;
-            }
-            let file: serde_json::Value = read_json(&path)?;
-            let named = |all: &Vec<serde_json::Value>| {
-                let default = all.iter().find(|t| t["name"] == "default").or(all.first());
-                default.and_then(|t| t["template"].as_str()).map(str::to_owned)
-            };
-            let template = &file["chat_template"];
-            if let Some(source) = template.as_str().map(str::to_owned).or_else(|| template.as_array().and_then(named)) {
-                return Self::new(source, &path).map(Some);
-            }
-        }
-        Ok(None)
+        source(dir)?.map(|(source, path)| Self::new(source, &path)).transpose()
     }
 
     /// Compiles a template; `path` is where it was read.
@@ -93,6 +73,35 @@ impl Template {
         }
         Ok(text)
     }
+}
+
+/// A checkpoint's template and where it stands: `chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`,
+/// whichever comes first and has one.
+///
+/// # Errors
+/// A file that is broken.
+pub(crate) fn source(dir: &Path) -> Result<Option<(String, PathBuf)>> {
+    let path = dir.join("chat_template.jinja");
+    if path.is_file() {
+        let source = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        return Ok(Some((source, path)));
+    }
+    for name in ["chat_template.json", "tokenizer_config.json"] {
+        let path = dir.join(name);
+        if !path.is_file() {
+            continue;
+        }
+        let file: serde_json::Value = read_json(&path)?;
+        let named = |all: &Vec<serde_json::Value>| {
+            let default = all.iter().find(|t| t["name"] == "default").or(all.first());
+            default.and_then(|t| t["template"].as_str()).map(str::to_owned)
+        };
+        let template = &file["chat_template"];
+        if let Some(source) = template.as_str().map(str::to_owned).or_else(|| template.as_array().and_then(named)) {
+            return Ok(Some((source, path)));
+        }
+    }
+    Ok(None)
 }
 
 fn wrong(path: &Path, error: &minijinja::Error) -> Error {

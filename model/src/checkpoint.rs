@@ -1,25 +1,29 @@
 //! Gradient checkpointing: a layer's inside is forgotten on the way forward and computed again on the way back
 //! (Chen et al. 2016, "Training deep nets with sublinear memory cost").
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Shape, Tensor, Var};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Shape, Tensor, TensorId, Var};
 
 use crate::Result;
 use crate::nn::Known;
 
 /// Where the gradients of variables inside checkpointed layers are found: candle's own store holds those of the graph
 /// that it walks, and the inside of such a layer is no part of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Checkpoints {
-    stores: Arc<Mutex<Vec<GradStore>>>,
+    gradients: Arc<Mutex<HashMap<TensorId, Tensor>>>,
+    wanted: Arc<HashSet<TensorId>>,
 }
 
 impl Checkpoints {
-    /// None yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// Keeps the gradients of `variables` and of nothing else: candle's stores hold those of constants too, which are as
+    /// large as the activations that checkpointing is there to forget.
+    pub fn new<'a>(variables: impl IntoIterator<Item = &'a Tensor>) -> Self {
+        let wanted = variables.into_iter().map(Tensor::id).collect();
+        Self { gradients: Arc::default(), wanted: Arc::new(wanted) }
     }
 
     /// Runs `layer` on `x` and keeps only `x`. The layer must give the same output each time.
@@ -30,7 +34,7 @@ impl Checkpoints {
         let y = layer(&x.detach())?.detach();
         // A constant input would make a constant output, and the layer's own variables would get no gradient.
         let x = if x.track_op() { x.clone() } else { Var::from_tensor(x)?.into_inner() };
-        Ok(x.apply_op1(Recomputed { y: Known::new(y), layer: Box::new(layer), stores: self.stores.clone() })?)
+        Ok(x.apply_op1(Recomputed { y: Known::new(y), layer: Box::new(layer), checkpoints: self.clone() })?)
     }
 
     /// Gradient of a variable after a backward pass whose own store is `store`; nothing where it has none.
@@ -38,16 +42,24 @@ impl Checkpoints {
     /// # Errors
     /// A tensor operation's.
     pub fn gradient(&self, store: &GradStore, variable: &Tensor) -> Result<Option<Tensor>> {
-        let mut sum = store.get(variable).cloned();
-        for inside in self.stores.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            if let Some(gradient) = inside.get(variable) {
-                sum = Some(match sum {
-                    Some(sum) => (sum + gradient)?,
-                    None => gradient.clone(),
-                });
-            }
+        let inside = self.gradients.lock().unwrap_or_else(PoisonError::into_inner).get(&variable.id()).cloned();
+        Ok(match (store.get(variable), inside) {
+            (Some(outside), Some(inside)) => Some((outside + inside)?),
+            (outside, inside) => outside.cloned().or(inside),
+        })
+    }
+
+    fn keep(&self, store: &GradStore) -> candle_core::Result<()> {
+        let mut gradients = self.gradients.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in store.get_ids().filter(|id| self.wanted.contains(id)) {
+            let Some(gradient) = store.get_id(*id) else { continue };
+            let sum = match gradients.remove(id) {
+                Some(sum) => (sum + gradient)?,
+                None => gradient.clone(),
+            };
+            gradients.insert(*id, sum);
         }
-        Ok(sum)
+        Ok(())
     }
 }
 
@@ -56,7 +68,7 @@ type Inside = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
 struct Recomputed {
     y: Known,
     layer: Inside,
-    stores: Arc<Mutex<Vec<GradStore>>>,
+    checkpoints: Checkpoints,
 }
 
 impl CustomOp1 for Recomputed {
@@ -77,7 +89,7 @@ impl CustomOp1 for Recomputed {
         let y = (self.layer)(x.as_tensor()).map_err(candle_core::Error::wrap)?;
         let mut store = (y * grad)?.sum_all()?.backward()?;
         let gradient = store.remove(x.as_tensor());
-        self.stores.lock().unwrap_or_else(PoisonError::into_inner).push(store);
+        self.checkpoints.keep(&store)?;
         Ok(gradient)
     }
 }

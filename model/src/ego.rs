@@ -10,6 +10,7 @@ use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
 
 use crate::chain::{self, ParseError};
+use crate::chat::Template;
 use crate::decode::{Decoding, Ended, Prefilled, Sampling, decode};
 use crate::grammar::Grammar;
 use crate::lora::Lora;
@@ -106,7 +107,13 @@ impl EgoModel {
         let pair = Pair::find(dir)?;
         let lacks = |name: &str| !dir.join(name).is_file();
         let tokenizer = match &pair {
-            Some(pair) if lacks("tokenizer.json") => Tokenizer::checked(pair.tokenizer()?, dir, model.config())?,
+            Some(pair) if lacks("tokenizer.json") => {
+                let template = match Template::from_dir(dir)? {
+                    Some(template) => Some(template),
+                    None => pair.template()?,
+                };
+                Tokenizer::checked(pair.tokenizer()?, dir, model.config())?.with_template(template)
+            }
             _ => Tokenizer::from_dir(dir, model.config())?,
         };
         let processor = match &pair {
@@ -122,7 +129,9 @@ impl EgoModel {
     /// A tensor operation's.
     pub fn new(model: Qwen3Vl, tokenizer: Tokenizer, processor: Processor, device: &Device) -> Result<Self> {
         let banned = [IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END, IM_START];
-        let banned = banned.iter().filter_map(|token| tokenizer.id(token)).collect();
+        // Rows of the embedding that stand for no token can't be read back either.
+        let unused = (0..model.config().text_config.vocab_size as u32).filter(|id| tokenizer.token(*id).is_none());
+        let banned = banned.iter().filter_map(|token| tokenizer.id(token)).chain(unused).collect();
         let grammars = [OnceLock::new(), OnceLock::new()];
         Ok(Self { model, tokenizer, processor, device: device.clone(), banned, grammars })
     }

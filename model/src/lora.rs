@@ -95,6 +95,9 @@ impl LoraConfig {
         if self.r == 0 || self.rank_pattern.values().any(|&r| r == 0) {
             return fail("r", "at least 1", "0".to_owned());
         }
+        if !(0.0..1.0).contains(&self.lora_dropout) {
+            return fail("lora_dropout", "a share of [0, 1)", self.lora_dropout.to_string());
+        }
         // Variants whose weights mean something else.
         for key in ["use_dora", "use_qalora", "fan_in_fan_out", "lora_bias"] {
             if self.other.get(key).is_some_and(|v| v == &serde_json::Value::Bool(true)) {
@@ -288,7 +291,8 @@ impl Lora {
     /// A change of another shape than `dims`.
     pub fn change(&self, module: &str, dims: &[usize]) -> Result<Option<Tensor>> {
         let Some((a, b)) = self.pairs.get(module) else { return Ok(None) };
-        let change = Adapter { a: a.clone(), b: b.clone(), scale: self.config.scale(module)? }.change()?;
+        let change =
+            Adapter { a: a.clone(), b: b.clone(), scale: self.config.scale(module)?, dropout: 0.0 }.change()?;
         if change.dims() != dims {
             return Err(Error::Adapter {
                 module: module.to_owned(),
@@ -308,7 +312,7 @@ impl Lora {
         for linear in model.linears_mut() {
             if let Some((a, b)) = left.remove(linear.name()) {
                 let scale = self.config.scale(linear.name())?;
-                linear.adapt(Adapter { a, b, scale })?;
+                linear.adapt(Adapter { a, b, scale, dropout: self.config.lora_dropout })?;
             }
         }
         match left.into_keys().next() {
@@ -338,7 +342,8 @@ impl Lora {
             if config.targets(&module)? {
                 let (output, input) = linear.matrix().dims()?;
                 let (a, b) = make(&Site { module: &module, rank: config.rank(&module)?, input, output })?;
-                linear.adapt(Adapter { a: a.clone(), b: b.clone(), scale: config.scale(&module)? })?;
+                let (scale, dropout) = (config.scale(&module)?, config.lora_dropout);
+                linear.adapt(Adapter { a: a.clone(), b: b.clone(), scale, dropout })?;
                 pairs.insert(module, (a, b));
             }
         }

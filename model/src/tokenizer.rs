@@ -43,7 +43,7 @@ impl Tokenizer {
         let fail = |message: String| Error::Tokenizer { path: path.clone(), message };
         std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
         let inner = tokenizers::Tokenizer::from_file(&path).map_err(|e| fail(e.to_string()))?;
-        Ok(Self { template: Template::from_dir(dir)?, ..Self::checked(inner, &path, config)? })
+        Ok(Self::checked(inner, &path, config)?.with_template(Template::from_dir(dir)?))
     }
 
     /// Wraps a tokenizer that was read from `path` and checks it against the model's config.
@@ -71,6 +71,12 @@ impl Tokenizer {
             )));
         }
         Ok(tokenizer)
+    }
+
+    /// The same with another chat template.
+    #[must_use]
+    pub fn with_template(self, template: Option<Template>) -> Self {
+        Self { template, ..self }
     }
 
     /// Wraps a tokenizer at hand.

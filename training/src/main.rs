@@ -123,11 +123,16 @@ enum Bench {
         #[arg(long, default_value_t = 2)]
         threads: usize,
     },
+    /// Speed and memory of training an adapter.
+    Train(training::bench::Train),
     /// Writes a random checkpoint.
     Checkpoint {
         /// 2b, 4b or 8b.
         #[arg(long)]
         shape: String,
+        /// First decoder layers alone.
+        #[arg(long)]
+        layers: Option<usize>,
         /// As for model.
         #[arg(long)]
         quant: Recipe,
@@ -147,6 +152,7 @@ fn main() -> Result<()> {
     // candle's matrix products would start as many threads again in each of our workers.
     let threads = match &arguments.verb {
         Verb::Bench { what: Bench::Model { threads, .. } } => *threads,
+        Verb::Bench { what: Bench::Train(train) } => train.threads,
         _ => 1,
     };
     // SAFETY: nothing else runs yet.
@@ -192,8 +198,12 @@ fn main() -> Result<()> {
             print_result(&format!("{}\n", training::bench::model(&shape, quant.as_deref(), threads)?));
             Ok(())
         }
-        Verb::Bench { what: Bench::Checkpoint { shape, quant, out } } => {
-            training::bench::checkpoint(&shape, quant, &out)
+        Verb::Bench { what: Bench::Train(train) } => {
+            print_result(&format!("{}\n", training::bench::train(&train)?));
+            Ok(())
+        }
+        Verb::Bench { what: Bench::Checkpoint { shape, layers, quant, out } } => {
+            training::bench::checkpoint(&shape, layers, quant, &out)
         }
         Verb::Eval { weights, estimator, data, mode, adapter, constrained, record, max_tokens, out } => {
             let options = AnswerOptions { mode, max_tokens, constrained, ..AnswerOptions::default() };

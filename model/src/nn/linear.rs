@@ -6,6 +6,7 @@ use candle_core::quantized::QTensor;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Device, Layout, Module, Shape, Tensor};
 use candle_nn::Init;
 
+use super::Dropout;
 use super::known::Known;
 use crate::Result;
 use crate::weights::Loader;
@@ -107,6 +108,8 @@ pub struct Adapter {
     pub b: Tensor,
     /// alpha / rank, or alpha / sqrt(rank) where rank-stabilised.
     pub scale: f64,
+    /// Share of the input that A does not see while training, see [`Dropout`].
+    pub dropout: f64,
 }
 
 impl Adapter {
@@ -216,7 +219,8 @@ impl Module for Linear {
             y = y.broadcast_add(bias)?;
         }
         if let Some(adapter) = &self.adapter {
-            let low = Matrix::Dense(adapter.a.clone()).product(&x)?;
+            let seen = Dropout::apply(&self.name, adapter.dropout, &x)?;
+            let low = Matrix::Dense(adapter.a.clone()).product(&seen)?;
             y = (y + (Matrix::Dense(adapter.b.clone()).product(&low)? * adapter.scale)?)?;
         }
         if let Some(last) = shape.last_mut() {

@@ -21,7 +21,7 @@ fn adapted(matrix: Matrix) -> Adapted {
     let (output, input) = matrix.dims().unwrap();
     let (a, b) = (Var::from_tensor(&wave(4, input, 1.0)).unwrap(), Var::from_tensor(&wave(output, 4, 2.0)).unwrap());
     let mut linear = Linear::from_parts("test", matrix, None);
-    linear.adapt(Adapter { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: 0.5 }).unwrap();
+    linear.adapt(Adapter { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: 0.5, dropout: 0.0 }).unwrap();
     Adapted { linear, a, b }
 }
 

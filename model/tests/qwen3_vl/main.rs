@@ -3,6 +3,8 @@
 
 mod cache;
 mod checkpoint;
+mod converted;
+mod devices;
 mod frozen;
 mod gguf;
 mod llama;

@@ -73,6 +73,9 @@ pub struct Adapter {
     pub r: usize,
     /// Scale is alpha / r.
     pub alpha: f64,
+    /// Share of each adapted layer's input that the adapter does not see in a step.
+    #[serde(default)]
+    pub dropout: f64,
     /// Ends of the paths of the modules that it sits beside, such as `q_proj`.
     pub targets: Vec<String>,
 }

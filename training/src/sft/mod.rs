@@ -17,6 +17,7 @@ use candle_nn::{Init, VarBuilder};
 use model::Qwen3Vl;
 use model::checkpoint::Checkpoints;
 use model::lora::{LoraConfig, Targets};
+use model::nn::Dropout;
 use model::prompt::Mode;
 use model::text::{DecoderInput, Tapped};
 use serde_json::json;
@@ -56,7 +57,8 @@ pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
     config.check()?;
     let fresh = match (init, &config.lora) {
         (Some(dir), Some(lora)) => {
-            let lora = LoraConfig::new(lora.r, lora.alpha, Targets::Names(lora.targets.clone()));
+            let targets = Targets::Names(lora.targets.clone());
+            let lora = LoraConfig { lora_dropout: lora.dropout, ..LoraConfig::new(lora.r, lora.alpha, targets) };
             Fresh::adapted(dir, lora, config.seed)?
         }
         (None, Some(_)) => bail!("lora: expected --init, the checkpoint that the adapter is for"),
@@ -218,7 +220,8 @@ impl Trainer<'_> {
             examples.iter_mut().for_each(Example::drop_response);
         }
         ensure!(!examples.is_empty(), "step {step}: no window of the batch gives a chain");
-        let checkpoints = Checkpoints::new();
+        let _dropout = Dropout::with_seed(c.seed.rotate_left(32) ^ first);
+        let checkpoints = Checkpoints::new(variables.iter().map(|(_, var)| var.as_tensor()));
         let (loss, losses) = self.loss(&examples, c.checkpointing.then_some(&checkpoints))?;
         let store = loss.backward()?;
         let flat = |(name, var): &(String, Var)| match checkpoints.gradient(&store, var)? {

@@ -10,10 +10,11 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 
 use super::names::{Part, stored};
+use super::vocabulary;
 use crate::config::Config;
 use crate::lora::Lora;
 use crate::processor::Processor;
-use crate::weights::{parameters, read_json};
+use crate::weights::parameters;
 use crate::{Error, Result};
 
 /// Which type each tensor gets. Norms, biases and positions are f32 in all of them.
@@ -134,7 +135,7 @@ pub fn export(dir: &Path, adapter: Option<&Lora>, recipe: Recipe, out: &Path) ->
     let tensors = crate::weights::Merged::open(dir, adapter)?;
     tensors.check(&config)?;
     std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.to_owned(), source })?;
-    let vocabulary = vocabulary(dir, config.text_config.vocab_size)?;
+    let vocabulary = vocabulary::written(dir, config.text_config.vocab_size)?;
     let sizes = write(&config, &processor, vocabulary, recipe, out, &mut |name, _| tensors.load(name))?;
     crate::weights::copy_json(dir, out)?;
     Ok(sizes)
@@ -239,68 +240,6 @@ fn text_metadata(config: &Config, recipe: Recipe) -> Vec<(String, Value)> {
         ),
     ]);
     all
-}
-
-/// The vocabulary as llama.cpp reads it, where it is a byte-level BPE; else nothing, and `tokenizer.json` beside the file
-/// says what the ids mean.
-fn vocabulary(dir: &Path, size: usize) -> Result<Vec<(String, Value)>> {
-    let path = dir.join("tokenizer.json");
-    let text = |s: &str| Value::String(s.to_owned());
-    let key = |k: &str| format!("tokenizer.ggml.{k}");
-    if !path.is_file() {
-        return Ok(Vec::new());
-    }
-    let tokenizer: serde_json::Value = read_json(&path)?;
-    if tokenizer["model"]["type"] != "BPE" {
-        return Ok(Vec::new());
-    }
-    let fail = |message: &str| Error::Tokenizer { path: path.clone(), message: message.to_owned() };
-    let vocab = tokenizer["model"]["vocab"].as_object().ok_or_else(|| fail("no model.vocab"))?;
-    // Types of llama.cpp: 1 normal, 3 control, 4 user defined, 5 unused.
-    let mut tokens: Vec<(String, i32)> = (0..size).map(|i| (format!("[PAD{i}]"), 5)).collect();
-    let mut set = |id: Option<u64>, token: &str, kind: i32| match id.and_then(|id| tokens.get_mut(id as usize)) {
-        Some(slot) => {
-            *slot = (token.to_owned(), kind);
-            Ok(())
-        }
-        None => Err(fail(&format!("{token}: its id is none of the {size} of the embedding"))),
-    };
-    for (token, id) in vocab {
-        set(id.as_u64(), token, 1)?;
-    }
-    let (mut end, mut pad) = (None, None);
-    for added in tokenizer["added_tokens"].as_array().into_iter().flatten() {
-        let content = added["content"].as_str().ok_or_else(|| fail("an added token without content"))?;
-        set(added["id"].as_u64(), content, if added["special"] == true { 3 } else { 4 })?;
-        match content {
-            crate::tokenizer::IM_END => end = added["id"].as_u64(),
-            crate::tokenizer::END_OF_TEXT => pad = added["id"].as_u64(),
-            _ => {}
-        }
-    }
-    let merges = tokenizer["model"]["merges"].as_array().ok_or_else(|| fail("no model.merges"))?;
-    let merges = merges.iter().map(|merge| match (merge.as_str(), merge.as_array().map(Vec::as_slice)) {
-        (Some(line), _) => Ok(text(line)),
-        (_, Some([a, b])) => Ok(text(&format!("{} {}", a.as_str().unwrap_or(""), b.as_str().unwrap_or("")))),
-        _ => Err(fail("a merge that is no pair")),
-    });
-    let mut all = vec![
-        (key("model"), text("gpt2")),
-        (key("pre"), text("qwen2")),
-        (key("tokens"), Value::Array(tokens.iter().map(|(t, _)| text(t)).collect())),
-        (key("token_type"), Value::Array(tokens.iter().map(|(_, k)| Value::I32(*k)).collect())),
-        (key("merges"), Value::Array(merges.collect::<Result<_>>()?)),
-        (key("add_bos_token"), Value::Bool(false)),
-    ];
-    for (name, id) in [("eos_token_id", end), ("padding_token_id", pad)] {
-        all.extend(id.map(|id| (key(name), Value::U32(id as u32))));
-    }
-    let template = dir.join("tokenizer_config.json");
-    if template.is_file() {
-        let config: serde_json::Value = read_json(&template)?;
-        all.extend(config["chat_template"].as_str().map(|t| ("tokenizer.chat_template".to_owned(), text(t))));
-    }
-    Ok(all)
 }
 
 fn vision_metadata(config: &Config, recipe: Recipe, processor: &Processor) -> Vec<(String, Value)> {

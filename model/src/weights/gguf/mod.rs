@@ -4,6 +4,7 @@
 mod export;
 mod mapped;
 mod names;
+mod vocabulary;
 
 use std::fs::File;
 use std::io::Cursor;
@@ -12,14 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::{Content, Value};
-use candle_core::quantized::tokenizer::TokenizerFromGguf;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType, k_quants};
 use candle_core::{DType, Device, Shape, Tensor};
 use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::config::{Config, Rope, TextConfig, VisionConfig};
 use crate::processor::Processor;
-use crate::tokenizer::{IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START};
+use crate::vision::LAYER_NORM_EPS;
 use crate::{Error, Result};
 pub use export::{Recipe, bytes, export, write};
 use mapped::Mapped;
@@ -27,6 +27,9 @@ pub use names::{Part, stored};
 
 /// Pixel limits of the published preprocessor_config.json.
 const PIXELS: (u64, u64) = (65_536, 16_777_216);
+
+/// Longest header that is read; that of a published model, with its vocabulary, is a fifth of it.
+const HEADER: usize = 32 << 20;
 
 /// One file, mapped.
 pub struct Gguf {
@@ -52,10 +55,11 @@ impl Gguf {
         // SAFETY: read-only; see `weights::builder`.
         #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        if unaligned(&map) {
+        let header = &map[..map.len().min(HEADER)];
+        if unaligned(header) {
             return Err(Error::Gguf { path: path.to_owned(), message: "general.alignment is 0".to_owned() });
         }
-        let content = Content::read(&mut Cursor::new(&map[..]))
+        let content = Content::read(&mut Cursor::new(header))
             .map_err(|e| Error::Gguf { path: path.to_owned(), message: e.to_string() })?;
         Ok(Self { path: path.to_owned(), map: Arc::new(map), content })
     }
@@ -295,7 +299,7 @@ impl Pair {
             return Ok(tensor);
         }
         // [d, channels, side, side] for each frame of the temporal pair.
-        let second = file.tensor("v.patch_embd.weight.1", device)?;
+        let second = file.tensor("v.patch_embd.weight.1", device)?.to_dtype(tensor.dtype())?;
         Ok(Tensor::stack(&[tensor, second], 2)?)
     }
 
@@ -353,6 +357,16 @@ impl Pair {
             _ => return Err(vision.wrong("clip.vision.is_deepstack_layers: expected a list".to_owned())),
         };
         let patch = vision.find("v.patch_embd.weight")?.1.dims();
+        if let Some(scaling) = text.content.metadata.get("qwen3vl.rope.scaling.type")
+            && !matches!(scaling, Value::String(kind) if kind == "none")
+        {
+            return Err(text.wrong(format!("qwen3vl.rope.scaling.type: expected none, got {scaling:?}")));
+        }
+        let eps = vision.number("clip.vision.attention.layer_norm_epsilon").unwrap_or(LAYER_NORM_EPS.into()) as f32;
+        if (eps - LAYER_NORM_EPS).abs() > 1e-3 * LAYER_NORM_EPS {
+            let expected = format!("expected {LAYER_NORM_EPS}, got {eps}");
+            return Err(vision.wrong(format!("clip.vision.attention.layer_norm_epsilon: {expected}")));
+        }
         let tokens = self.special_tokens(dir)?;
         let config = Config {
             architectures: vec!["Qwen3VLForConditionalGeneration".to_owned()],
@@ -399,14 +413,6 @@ impl Pair {
         Ok(config)
     }
 
-    /// The vocabulary of the file, for folders without a `tokenizer.json`.
-    ///
-    /// # Errors
-    /// A file without one, or with another than a byte-level BPE that llama.cpp knows.
-    pub fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
-        tokenizers::Tokenizer::from_gguf(&self.text.content).map_err(|e| self.text.wrong(format!("tokenizer: {e}")))
-    }
-
     /// Mean and deviation of pixels from the file, for folders without a `preprocessor_config.json`; the pixel limits
     /// are those of the published checkpoints.
     ///
@@ -427,23 +433,5 @@ impl Pair {
         processor.patch_size = self.vision.whole("clip.vision.patch_size")?;
         processor.merge_size = self.vision.whole("clip.vision.spatial_merge_size").unwrap_or(2);
         Ok(processor)
-    }
-
-    /// Ids of the tokens around images: from the file's vocabulary, or the folder's config.json where it has none.
-    fn special_tokens(&self, dir: &Path) -> Result<[u32; 4]> {
-        let Some(Value::Array(tokens)) = self.text.content.metadata.get("tokenizer.ggml.tokens") else {
-            let config = Config::from_dir(dir)?;
-            return Ok([
-                config.image_token_id,
-                config.video_token_id,
-                config.vision_start_token_id,
-                config.vision_end_token_id,
-            ]);
-        };
-        let id = |wanted: &str| {
-            let found = tokens.iter().position(|t| matches!(t, Value::String(t) if t == wanted));
-            found.map(|i| i as u32).ok_or_else(|| self.text.wrong(format!("tokenizer.ggml.tokens: no {wanted}")))
-        };
-        Ok([id(IMAGE_PAD)?, id(VIDEO_PAD)?, id(VISION_START)?, id(VISION_END)?])
     }
 }

@@ -1,50 +1,22 @@
-//! What a model costs on this machine: one JSON line a run. Shapes beyond nano are random checkpoints; speed and memory
-//! do not depend on what the numbers are.
+//! Speed and memory of encoding, reading a prompt and writing behind it.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use model::nn::Kernels;
 use model::qwen3_vl::Embedded;
-use model::weights::gguf::{self, Recipe};
-use model::weights::published;
 use model::{Processor, Qwen3Vl};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-/// Pixel limits of the published preprocessor_config.json.
-const PIXELS: (u64, u64) = (65_536, 16_777_216);
+use super::{peak_mib, rounded};
+
 /// Tokens of the prompt.
 const PREFILL: usize = 256;
 /// Tokens written behind it.
 const DECODE: u32 = 24;
-
-/// Writes a random checkpoint of a published shape as a pair of GGUF files.
-///
-/// # Errors
-/// Another shape, or a folder that can't be written.
-pub fn checkpoint(shape: &str, recipe: Recipe, out: &Path) -> Result<()> {
-    let config = published(shape).with_context(|| format!("--shape: expected 2b, 4b or 8b, got {shape}"))?;
-    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let processor = Processor::with_pixel_limits(PIXELS.0, PIXELS.1);
-    let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let mut random = |name: &str, dims: &[usize]| {
-        if name.ends_with("norm.weight") || name.contains("norm1.weight") || name.contains("norm2.weight") {
-            return Ok(Tensor::ones(dims, DType::F32, &Device::Cpu)?);
-        }
-        // Uniform, of the variance that keeps activations in bounds.
-        let width = (3.0 / dims[1..].iter().product::<usize>().max(1) as f32).sqrt().min(0.1);
-        let values: Vec<f32> = (0..dims.iter().product()).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * width).collect();
-        Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
-    };
-    gguf::write(&config, &processor, Vec::new(), recipe, out, &mut random)?;
-    model::weights::write_config(&config, &processor, out)?;
-    Ok(())
-}
 
 /// Where the weights of a shape lie: nano's own, or a random checkpoint made for it by another process, so that making
 /// it is no part of the memory that is measured.
@@ -116,7 +88,6 @@ pub fn model(shape: &str, quant: Option<&str>, threads: usize) -> Result<Value> 
     }
     let decode_s = begin.elapsed().as_secs_f64();
     encode_ms.sort_by(f64::total_cmp);
-    let rounded = |v: f64| (v * 10.0).round() / 10.0;
     Ok(json!({
         "shape": shape, "quant": quant, "threads": threads, "device": "cpu",
         "file_mib": rounded(file_mib(&dir)?), "load_ms": rounded(load_ms),
@@ -136,12 +107,4 @@ fn file_mib(dir: &Path) -> Result<f64> {
         }
     }
     Ok(bytes as f64 / f64::from(1 << 20))
-}
-
-/// Most memory that this process ever held (Linux).
-fn peak_mib() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse().context("VmHWM")?;
-    Ok(kib / 1024.0)
 }
