@@ -117,7 +117,7 @@ fn an_adapter_is_trained_beside_plain_and_quantized_weights_and_read_by_the_mode
         full_chain_every: 0,
         flow_weight: 0.0,
         checkpointing: true,
-        lora: Some(sft::Adapter { r: 4, alpha: 8.0, targets: vec!["q_proj".into(), "down_proj".into()] }),
+        lora: Some(sft::Adapter { r: 4, alpha: 8.0, dropout: 0.1, targets: vec!["q_proj".into(), "down_proj".into()] }),
         ..tiny(3)
     };
     for (name, weights) in [("plain", &base), ("quantized", &quantized)] {

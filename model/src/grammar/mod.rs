@@ -224,6 +224,13 @@ mod tests {
         Tokenizer::from_dir(&dir, &config).unwrap()
     }
 
+    /// Byte-level pairs of Qwen's kind, where every digit is a token of its own.
+    fn byte_level() -> Tokenizer {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../tests/fixtures/qwen3vl/converted/tokenizer.json");
+        Tokenizer::new(tokenizers::Tokenizer::from_file(path).unwrap()).unwrap()
+    }
+
     fn spelled(grammar: &Grammar, tokenizer: &Tokenizer, text: &str) -> Option<Place> {
         let mut place = grammar.start();
         for id in tokenizer.encode(text).unwrap() {
@@ -266,9 +273,10 @@ mod tests {
     #[test]
     fn every_random_walk_through_the_grammar_parses() {
         use rand::{Rng, SeedableRng};
-        let tokenizer = tokenizer();
-        for mode in [Mode::AnswerOnly, Mode::FullChain] {
-            let grammar = Grammar::new(&tokenizer, 1 << 16, mode).unwrap();
+        let (nano, byte_level) = (tokenizer(), byte_level());
+        let each = [&nano, &byte_level].into_iter().flat_map(|t| [(t, Mode::AnswerOnly), (t, Mode::FullChain)]);
+        for (tokenizer, mode) in each {
+            let grammar = Grammar::new(tokenizer, 1 << 16, mode).unwrap();
             for seed in 0..12 {
                 let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
                 let (mut place, mut ids) = (grammar.start(), Vec::new());

@@ -120,7 +120,7 @@ fn what_is_not_supported_is_refused_by_name() {
             .map(|name| (name.clone(), content.tensor(&mut Cursor::new(&bytes), name, &Device::Cpu).unwrap()))
             .collect();
         let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let mut metadata = content.metadata.clone();
+        let mut metadata = content.metadata;
         metadata.insert(key.to_owned(), value);
         let metadata: Vec<_> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
         write(&mut File::create(&path).unwrap(), &metadata, &tensors).unwrap();
