@@ -172,6 +172,19 @@ impl Processor {
     /// # Errors
     /// A size that can't be resized, or intrinsics of another size than the image's.
     pub fn patches(&self, image: &RgbImage, intrinsics: &Intrinsics, device: &Device) -> Result<Patches> {
+        let (resized, intrinsics) = self.resized(image, intrinsics)?;
+        let (width, height) = resized.dimensions();
+        let grid = Grid { height: height as usize / self.patch_size, width: width as usize / self.patch_size };
+        let values = self.flatten(&resized, grid);
+        let shape = (grid.patches(), values.len() / grid.patches());
+        Ok(Patches { values: Tensor::from_vec(values, shape, device)?, grid, intrinsics })
+    }
+
+    /// The pixel grid that the model sees, and the intrinsics of it. A grid goes through unchanged.
+    ///
+    /// # Errors
+    /// As [`Self::patches`].
+    pub fn resized(&self, image: &RgbImage, intrinsics: &Intrinsics) -> Result<(RgbImage, Intrinsics)> {
         if (intrinsics.width, intrinsics.height) != image.dimensions() {
             return Err(Error::Input {
                 what: "intrinsics",
@@ -180,15 +193,7 @@ impl Processor {
             });
         }
         let (width, height) = self.camera_size(intrinsics)?;
-        let resized = resize(image, width, height)?;
-        let grid = Grid { height: height as usize / self.patch_size, width: width as usize / self.patch_size };
-        let values = self.flatten(&resized, grid);
-        let shape = (grid.patches(), values.len() / grid.patches());
-        Ok(Patches {
-            values: Tensor::from_vec(values, shape, device)?,
-            grid,
-            intrinsics: intrinsics.rescale(width, height),
-        })
+        Ok((resize(image, width, height)?, intrinsics.rescale(width, height)))
     }
 
     /// Normalised pixels in the order merge block, patch in block, channel, time, row, column.

@@ -1,13 +1,15 @@
 //! `cargo run --release -p training -- <verb>`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use candle_core::{DType, Device};
 use clap::{Parser, Subcommand};
 use model::lora::Lora;
 use model::weights::gguf::Recipe;
-use model::{AnswerOptions, Mode, Processor, weights};
+use model::{AnswerOptions, Mode, weights};
+use training::chains::write;
 use training::eval::{self, Estimator};
 
 #[global_allocator]
@@ -34,21 +36,8 @@ enum Verb {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Five-step chains from windows with poses and depth.
-    Chains {
-        /// As for eval.
-        #[arg(long)]
-        data: String,
-        /// Folder of chains.jsonl, frames and manifest.json.
-        #[arg(long)]
-        out: PathBuf,
-        /// Seed of the choice of points and of the prose.
-        #[arg(long, default_value_t = 0)]
-        seed: u64,
-        /// Most pixels of a frame after resizing.
-        #[arg(long, default_value_t = 20_480)]
-        max_pixels: u64,
-    },
+    /// Five-step chains from windows with poses and depth, as shards in the WebDataset layout.
+    Chains(write::Chains),
     /// Merges an adapter into its base and writes what the node loads.
     Export {
         /// Checkpoint folder (safetensors).
@@ -125,6 +114,8 @@ enum Bench {
     },
     /// Speed and memory of training an adapter.
     Train(training::bench::Train),
+    /// Chains a second on one core and the round trip of each through its text.
+    Data(training::bench::Data),
     /// Writes a random checkpoint.
     Checkpoint {
         /// 2b, 4b or 8b.
@@ -147,7 +138,7 @@ fn print_result(text: &str) {
     print!("{text}");
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     // candle's matrix products would start as many threads again in each of our workers.
     let threads = match &arguments.verb {
@@ -162,16 +153,27 @@ fn main() -> Result<()> {
     }
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match arguments.verb {
+    let done: Result<()> = match arguments.verb {
         Verb::Sft { config, init, out } => {
             let config = training::sft::read_config(&config)?;
             training::sft::run(&config, init.as_deref(), &out)
         }
-        Verb::Chains { data, out, seed, max_pixels } => {
-            let processor = Processor::with_pixel_limits(max_pixels.min(4096), max_pixels);
-            let manifest = training::chains::write::run(&data, &processor, seed, &out)?;
-            print_result(&format!("{manifest:#}\n"));
-            Ok(())
+        Verb::Chains(options) => {
+            let report = write::run(&options)?;
+            let (c, (there, all)) = (&report.counts, report.shards);
+            print_result(&format!(
+                "{}: {there} of {all} shards ({} made now), {} chains of {} windows; {} without depth, {} of inconsistent \
+                 depth, {} rejected, {} unreadable\n",
+                options.out.display(),
+                report.made,
+                c.written,
+                c.windows,
+                c.without_depth,
+                c.inconsistent_depth,
+                c.rejected,
+                c.unreadable.len()
+            ));
+            return Ok(if c.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Verb::Export { weights, adapter, format, r#type, out } => {
             let adapter = adapter.map(|dir| Lora::load(&dir, DType::F32, &Device::Cpu)).transpose()?;
@@ -202,6 +204,10 @@ fn main() -> Result<()> {
             print_result(&format!("{}\n", training::bench::train(&train)?));
             Ok(())
         }
+        Verb::Bench { what: Bench::Data(data) } => {
+            print_result(&format!("{}\n", training::bench::data(&data)?));
+            Ok(())
+        }
         Verb::Bench { what: Bench::Checkpoint { shape, layers, quant, out } } => {
             training::bench::checkpoint(&shape, layers, quant, &out)
         }
@@ -222,5 +228,6 @@ fn main() -> Result<()> {
             print_result(&eval::table(&report));
             Ok(())
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

@@ -226,8 +226,8 @@ mod tests {
 
     /// Byte-level pairs of Qwen's kind, where every digit is a token of its own.
     fn byte_level() -> Tokenizer {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../tests/fixtures/qwen3vl/converted/tokenizer.json");
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/qwen3vl/converted/tokenizer.json");
         Tokenizer::new(tokenizers::Tokenizer::from_file(path).unwrap()).unwrap()
     }
 

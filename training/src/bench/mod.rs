@@ -1,6 +1,7 @@
 //! What models cost on this machine: one JSON line a run. Shapes beyond nano are random; speed and memory do not
 //! depend on what the numbers are.
 
+mod data;
 mod model;
 mod train;
 
@@ -14,6 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+pub use self::data::{Data, data};
 pub use self::model::model;
 pub use train::{Train, train};
 

@@ -1,5 +1,7 @@
 //! Five-step chains from windows with known poses and depth. Every number is computed here; the prose is not.
 
+pub mod depth;
+pub mod shards;
 pub mod write;
 
 use geometry::{Anchor, Camera, Intrinsics, Transform, WINDOW, WindowTrajectory};
@@ -12,7 +14,7 @@ use crate::prose;
 /// Candidates that must pass every guard before five are chosen of them.
 const MIN_CANDIDATES: usize = 12;
 /// Draws after which a window is given up.
-const MAX_DRAWS: usize = 400;
+const MAX_DRAWS: usize = 1000;
 /// Candidates after which drawing stops.
 const ENOUGH_CANDIDATES: usize = 40;
 /// A point is hidden where the surface seen at its pixel is elsewhere by more than this share of its depth.
@@ -55,6 +57,17 @@ impl DepthMap<'_> {
         }
         let depth = f64::from(*self.values.get(y as usize * self.width + x as usize)?);
         (depth.is_finite() && depth >= MIN_DEPTH).then_some(depth)
+    }
+
+    /// Depth at the place, or where the map has a hole there at the nearest place that has one, at most two pixels away
+    /// each way: depth cameras that were aligned to a colour camera know every third pixel or so.
+    fn near(&self, pixel: &Point2<f64>) -> Option<f64> {
+        let offsets = (-2i32..=2).flat_map(|y| (-2i32..=2).map(move |x| (f64::from(x), f64::from(y))));
+        let around = offsets.filter_map(|(x, y)| {
+            let place = Point2::new(pixel.x.round() + x, pixel.y.round() + y);
+            self.at(&place).map(|depth| (nalgebra::distance_squared(&place, pixel), depth))
+        });
+        around.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, depth)| depth)
     }
 
     fn far(&self) -> f64 {
@@ -129,7 +142,7 @@ fn follow(
         if !inside || point.z < MIN_DEPTH {
             return None;
         }
-        let seen = depth[i].at(&projected)?;
+        let seen = depth[i].near(&projected)?;
         if (seen - point.z).abs() > OCCLUSION_TOLERANCE * point.z {
             return None;
         }

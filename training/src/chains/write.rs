@@ -1,79 +1,359 @@
-//! The stage `chains`: a source of windows in, a folder of prompts and responses out.
+//! The stage `chains`: a source of windows in, shards of frames, prompts and responses out.
+//!
+//! Window `i` always goes to shard `i / per_shard`, so that shards can be made by any number of threads, processes and
+//! machines (`--shard i/n`), and again after a kill: a shard is there whole, with a JSON file beside it, or not at all.
 
-use std::io::{BufWriter, Write as _};
-use std::path::Path;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use geometry::{Intrinsics, WINDOW};
-use image::imageops::FilterType;
+use image::{ImageFormat, RgbImage};
+use indicatif::{ProgressBar, ProgressStyle};
 use model::{Processor, chain};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use super::depth::{DepthSource, Known};
+use super::shards::{Writer, Written};
 use super::{DepthMap, chain as make};
-use crate::data::{WindowSample, parse_source};
-use crate::nano::write_json;
+use crate::data::{WindowSample, WindowSource, parse_source};
+use crate::nano::{read_json, write_json};
 
-/// Writes `chains.jsonl` (one window a line), `frames/*.png` and `manifest.json`.
-///
-/// Windows without depth, or in which too few points can be followed, are counted and left out.
+/// What to make, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Chains {
+    /// Windows, as for eval.
+    #[arg(long)]
+    pub data: String,
+    /// Folder of the shards and manifest.json; shards that are there already are kept.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Seed of the choice of points and of the prose.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Most pixels of a frame after resizing.
+    #[arg(long, default_value_t = 20_480)]
+    pub max_pixels: u64,
+    /// Windows a shard.
+    #[arg(long, default_value_t = 256)]
+    pub per_shard: u64,
+    /// This process's part of the shards, as I/N with I from 0: for job arrays and several machines.
+    #[arg(long, default_value = "0/1")]
+    pub shard: Part,
+    /// Threads; as many as there are cores without it.
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// Depth of windows that have none: model.safetensors of Depth Anything 3 SMALL, or its folder.
+    #[arg(long)]
+    pub depth_weights: Option<PathBuf>,
+    /// Longest side that the depth network sees.
+    #[arg(long, default_value_t = crate::depth::LONGEST_SIDE)]
+    pub depth_side: usize,
+}
+
+/// Part `index` of `count`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// From 0.
+    pub index: u64,
+    /// At least 1.
+    pub count: u64,
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match parsed {
+            Some((index, count)) if index < count => Ok(Self { index, count }),
+            _ => Err(format!("expected I/N with I from 0 to N - 1, got {text}")),
+        }
+    }
+}
+
+/// What became of the windows of one or more shards.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    /// Windows that were asked for.
+    pub windows: u64,
+    /// Chains.
+    pub written: u64,
+    /// Windows without depth.
+    pub without_depth: u64,
+    /// Windows whose estimated depth contradicts the poses by more than the bound.
+    pub inconsistent_depth: u64,
+    /// Windows in which too few points can be followed.
+    pub rejected: u64,
+    /// Windows that can't be read, and why.
+    pub unreadable: Vec<String>,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.windows += other.windows;
+        self.written += other.written;
+        self.without_depth += other.without_depth;
+        self.inconsistent_depth += other.inconsistent_depth;
+        self.rejected += other.rejected;
+        self.unreadable.extend(other.unreadable.iter().cloned());
+    }
+}
+
+/// What a run did.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Of all shards that are there, this process's and others'.
+    pub counts: Counts,
+    /// Shards that are there, and how many there will be.
+    pub shards: (u64, u64),
+    /// Shards that this process wrote now.
+    pub made: u64,
+}
+
+/// Writes this process's share of the shards, `chains-000000.tar` with `chains-000000.json` beside each, and
+/// `manifest.json` once all are there.
 ///
 /// # Errors
-/// A source that can't be read, a folder that can't be written, not one window that gives a chain.
-pub fn run(source: &str, processor: &Processor, seed: u64, out: &Path) -> Result<Value> {
-    let windows = parse_source(source)?;
-    let frames = out.join("frames");
-    std::fs::create_dir_all(&frames).with_context(|| frames.display().to_string())?;
-    let path = out.join("chains.jsonl");
-    let mut lines = BufWriter::new(std::fs::File::create(&path).with_context(|| path.display().to_string())?);
-    let (mut written, mut without_depth, mut rejected) = (0u64, 0u64, 0u64);
-    for i in 0..windows.len() {
-        let sample = windows.sample(i)?;
-        let (width, height) = processor.target_size(sample.intrinsics.width, sample.intrinsics.height)?;
-        let intrinsics = sample.intrinsics.rescale(width, height);
-        let Some(depth) = depth_at(&sample, &intrinsics) else {
-            without_depth += 1;
-            continue;
-        };
-        let maps = depth.each_ref().map(|values| DepthMap { values, width: width as usize });
-        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ i.rotate_left(32));
-        let Ok(chain) = make(&sample.ground_truth, &intrinsics, &maps, &mut rng) else {
-            rejected += 1;
-            continue;
-        };
-        let mut names = Vec::with_capacity(WINDOW);
-        for (image, frame) in sample.images.iter().zip(0..) {
-            let name = format!("{}-{frame}.png", sample.id);
-            let resized = image::imageops::resize(image, width, height, FilterType::CatmullRom);
-            resized.save(frames.join(&name)).with_context(|| name.clone())?;
-            names.push(name);
-        }
-        let line = json!({
-            "id": sample.id, "frames": names, "intrinsics": intrinsics, "metric": sample.metric,
-            "response": chain::write(&chain), "answer": chain::write_poses(&sample.ground_truth),
-        });
-        writeln!(lines, "{line}")?;
-        written += 1;
+/// A source that can't be read, a folder that can't be written or holds shards of other settings, not one window that
+/// gives a chain. Single windows that can't be read are counted.
+pub fn run(options: &Chains) -> Result<Report> {
+    ensure!(options.per_shard > 0, "--per-shard: expected at least 1");
+    let windows = parse_source(&options.data)?;
+    let stage = Stage {
+        processor: Processor::with_pixel_limits(options.max_pixels.min(4096), options.max_pixels),
+        depth: DepthSource::new(options.depth_weights.as_deref(), options.depth_side)?,
+        windows,
+        options,
+    };
+    std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
+    let settings = stage.settings();
+    keep(&options.out.join("settings.json"), &settings)?;
+    let count = stage.windows.len().div_ceil(options.per_shard);
+    let mine: Vec<u64> = (0..count).filter(|k| k % options.shard.count == options.shard.index).collect();
+    let todo: Vec<u64> = mine.into_iter().filter(|k| read_json(&stage.path(*k, "json")).is_err()).collect();
+
+    let progress = Progress::new(todo.iter().map(|&k| stage.range(k).count() as u64).sum());
+    let workers = match options.workers {
+        Some(workers) => workers,
+        None => std::thread::available_parallelism()?.get(),
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(workers.max(1)).build()?;
+    // Each thread holds one window: memory does not grow with their number.
+    pool.install(|| todo.par_iter().with_max_len(1).try_for_each(|&k| stage.shard(k, &progress)))?;
+    progress.bar.finish();
+
+    let mut counts = Counts::default();
+    let mut shards = Vec::new();
+    for k in 0..count {
+        let Ok(shard) = read_json(&stage.path(k, "json")) else { continue };
+        counts.add(&serde_json::from_value(shard["counts"].clone()).context("counts of a shard")?);
+        shards.push(json!({"file": format!("chains-{k:06}.tar"), "samples": shard["counts"]["written"],
+                           "bytes": shard["bytes"], "sha256": shard["sha256"]}));
     }
-    lines.flush()?;
-    ensure!(written > 0, "{source}: no window gives a chain ({without_depth} without depth, {rejected} rejected)");
-    let manifest = json!({
-        "stage": "chains", "data": source, "seed": seed, "windows": windows.len(), "written": written,
-        "without_depth": without_depth, "rejected": rejected, "processor": processor,
+    let report = Report { shards: (shards.len() as u64, count), made: todo.len() as u64, counts };
+    if report.shards.0 == count {
+        let c = &report.counts;
+        ensure!(
+            c.written > 0,
+            "{}: no window gives a chain ({} without depth, {} of inconsistent depth, {} rejected, {} unreadable{})",
+            options.data,
+            c.without_depth,
+            c.inconsistent_depth,
+            c.rejected,
+            c.unreadable.len(),
+            c.unreadable.first().map(|why| format!(": {why}")).unwrap_or_default()
+        );
+        let manifest = json!({"stage": "chains", "settings": settings, "counts": c, "shards": shards});
+        write_json(&options.out.join("manifest.json"), &manifest)?;
+    }
+    Ok(report)
+}
+
+/// Writes the settings of a run, or compares them with those that the shards at hand were made with.
+fn keep(path: &Path, settings: &Value) -> Result<()> {
+    if !path.is_file() {
+        let part = path.with_extension("json.part");
+        write_json(&part, settings)?;
+        return std::fs::rename(&part, path).with_context(|| path.display().to_string());
+    }
+    let old = read_json(path)?;
+    for (key, value) in settings.as_object().into_iter().flatten() {
+        if old[key] != *value {
+            bail!(
+                "{}: {key}: the shards here were made with {}, now it is {value}; use another --out",
+                path.display(),
+                old[key]
+            );
+        }
+    }
+    Ok(())
+}
+
+struct Stage<'a> {
+    options: &'a Chains,
+    windows: WindowSource,
+    processor: Processor,
+    depth: DepthSource,
+}
+
+impl Stage<'_> {
+    /// All that decides what is in the shards.
+    fn settings(&self) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"), "data": self.options.data, "windows": self.windows.len(),
+            "seed": self.options.seed, "per_shard": self.options.per_shard, "processor": self.processor,
+            "depth": self.depth.describe(),
+        })
+    }
+
+    fn path(&self, shard: u64, extension: &str) -> PathBuf {
+        self.options.out.join(format!("chains-{shard:06}.{extension}"))
+    }
+
+    fn range(&self, shard: u64) -> std::ops::Range<u64> {
+        let first = shard * self.options.per_shard;
+        first..(first + self.options.per_shard).min(self.windows.len())
+    }
+
+    fn shard(&self, k: u64, progress: &Progress) -> Result<()> {
+        let mut writer = Writer::create(&self.path(k, "tar"))?;
+        let mut counts = Counts::default();
+        for index in self.range(k) {
+            counts.windows += 1;
+            match self.window(index)? {
+                Outcome::Chain(id, files) => {
+                    let files: Vec<(&str, &[u8])> = files.iter().map(|(e, c)| (*e, c.as_slice())).collect();
+                    writer.add(&id, &files)?;
+                    counts.written += 1;
+                }
+                Outcome::WithoutDepth => counts.without_depth += 1,
+                Outcome::InconsistentDepth => counts.inconsistent_depth += 1,
+                Outcome::Rejected => counts.rejected += 1,
+                Outcome::Unreadable(why) => {
+                    tracing::warn!(window = index, why, "left out");
+                    counts.unreadable.push(why);
+                }
+            }
+            progress.advance();
+        }
+        let Written { bytes, sha256, .. } = writer.finish()?;
+        let (part, whole) = (self.path(k, "json.part"), self.path(k, "json"));
+        write_json(&part, &json!({"counts": counts, "bytes": bytes, "sha256": sha256}))?;
+        std::fs::rename(&part, &whole).with_context(|| whole.display().to_string())
+    }
+
+    fn window(&self, index: u64) -> Result<Outcome> {
+        let sample = match self.windows.sample(index) {
+            Ok(sample) => sample,
+            Err(error) => return Ok(Outcome::Unreadable(error.to_string())),
+        };
+        let mut frames = Vec::with_capacity(WINDOW);
+        for image in &sample.images {
+            frames.push(self.processor.resized(image, &sample.intrinsics)?);
+        }
+        let grid = frames[0].1;
+        let (depth, residual) = match self.depth.of(&sample)? {
+            Known::Recorded(depth) => (nearest(depth, &sample.intrinsics, &grid), None),
+            Known::Estimated { depth, intrinsics, residual } => (nearest(&depth, &intrinsics, &grid), Some(residual)),
+            Known::Inconsistent { .. } => return Ok(Outcome::InconsistentDepth),
+            Known::Nothing => return Ok(Outcome::WithoutDepth),
+        };
+        let maps = depth.each_ref().map(|values| DepthMap { values, width: grid.width as usize });
+        let mut rng = ChaCha8Rng::seed_from_u64(self.options.seed ^ index.rotate_left(32));
+        let Ok(made) = make(&sample.ground_truth, &grid, &maps, &mut rng) else { return Ok(Outcome::Rejected) };
+        Ok(Outcome::Chain(sample.id.clone(), sample_files(&sample, &frames, &made, residual)?))
+    }
+}
+
+enum Outcome {
+    /// Its id and files.
+    Chain(String, Files),
+    WithoutDepth,
+    InconsistentDepth,
+    Rejected,
+    Unreadable(String),
+}
+
+/// Extension and content of the files of a sample.
+pub type Files = Vec<(&'static str, Vec<u8>)>;
+
+/// The files of a sample: `json` (where from, intrinsics of the frames here, poses), `txt` (the response of a full
+/// chain), `poses.txt` (of an answer alone) and the frames, resized for the model, as PNG.
+///
+/// # Errors
+/// A frame that can't be encoded.
+pub fn sample_files(
+    sample: &WindowSample,
+    frames: &[(RgbImage, Intrinsics)],
+    made: &chain::Chain,
+    depth_residual: Option<f64>,
+) -> Result<Files> {
+    let poses: Vec<[f64; 16]> =
+        sample.ground_truth.anchor_from_camera.iter().map(|p| p.to_matrix_row_major()).collect();
+    let about = json!({
+        "id": sample.id, "intrinsics": frames.first().map(|f| f.1), "metric": sample.metric,
+        "anchor_from_camera": poses, "depth_residual": depth_residual,
     });
-    write_json(&out.join("manifest.json"), &manifest)?;
-    Ok(manifest)
+    let mut files = vec![
+        ("json", about.to_string().into_bytes()),
+        ("txt", chain::write(made).into_bytes()),
+        ("poses.txt", chain::write_poses(&sample.ground_truth).into_bytes()),
+    ];
+    for ((frame, _), extension) in frames.iter().zip(["0.png", "1.png", "2.png", "3.png", "4.png"]) {
+        let mut bytes = Cursor::new(Vec::new());
+        frame.write_to(&mut bytes, ImageFormat::Png).with_context(|| sample.id.clone())?;
+        files.push((extension, bytes.into_inner()));
+    }
+    Ok(files)
 }
 
 /// Depth of every frame on the model's pixel grid: the nearest value, since a mean of two surfaces is on neither.
-fn depth_at(sample: &WindowSample, grid: &Intrinsics) -> Option<[Vec<f32>; WINDOW]> {
-    let depth = sample.depth.as_ref()?;
-    let (w, h) = (sample.intrinsics.width as usize, sample.intrinsics.height as usize);
+fn nearest(depth: &[Vec<f32>; WINDOW], from: &Intrinsics, grid: &Intrinsics) -> [Vec<f32>; WINDOW] {
+    let (w, h) = (from.width as usize, from.height as usize);
     let place = |i: usize, from: usize, to: usize| ((2 * i + 1) * to / (2 * from)).min(to - 1);
-    Some(depth.each_ref().map(|values| {
+    depth.each_ref().map(|values| {
         let rows = (0..grid.height as usize).map(|y| place(y, grid.height as usize, h));
         rows.flat_map(|y| (0..grid.width as usize).map(move |x| values[y * w + place(x, grid.width as usize, w)]))
             .collect()
-    }))
+    })
+}
+
+/// A bar where somebody looks, a line every ten seconds where a log is kept.
+struct Progress {
+    bar: ProgressBar,
+    begun: Instant,
+    logged_s: AtomicU64,
+}
+
+impl Progress {
+    fn new(windows: u64) -> Self {
+        let bar = ProgressBar::new(windows);
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} windows, {per_sec}, {eta} left") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Self { bar, begun: Instant::now(), logged_s: AtomicU64::new(0) }
+    }
+
+    fn advance(&self) {
+        self.bar.inc(1);
+        let now = self.begun.elapsed().as_secs();
+        let last = self.logged_s.load(Ordering::Relaxed);
+        if self.bar.is_hidden()
+            && now >= last + 10
+            && self.logged_s.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            let rate = done as f64 / self.begun.elapsed().as_secs_f64();
+            let eta_s = (all.saturating_sub(done) as f64 / rate.max(1e-9)) as u64;
+            tracing::info!(windows = done, of = all, per_s = format!("{rate:.1}"), eta_s);
+        }
+    }
 }

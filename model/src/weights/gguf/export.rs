@@ -43,9 +43,9 @@ impl std::str::FromStr for Recipe {
             "f16" => Ok(Self::F16),
             "q8_0" => Ok(Self::Q8_0),
             "q6_k" => Ok(Self::Q6K),
-            "q5_k_m" => Ok(Self::Q5KM),
-            "q4_k_m" => Ok(Self::Q4KM),
-            other => Err(format!("expected f32, f16, q8_0, q6_k, q5_k_m or q4_k_m, got {other}")),
+            "q5_k" | "q5_k_m" => Ok(Self::Q5KM),
+            "q4_k" | "q4_k_m" => Ok(Self::Q4KM),
+            other => Err(format!("expected f32, f16, q8_0, q6_k, q5_k, q5_k_m, q4_k or q4_k_m, got {other}")),
         }
     }
 }

@@ -1,0 +1,125 @@
+//! Where the depth of a window comes from, and whether an estimate of it agrees with the poses.
+
+use std::path::Path;
+
+use anyhow::Result;
+use candle_core::Device;
+use geometry::{Intrinsics, WINDOW};
+use nalgebra::Point2;
+use serde_json::{Value, json};
+
+use super::DepthMap;
+use crate::data::WindowSample;
+use crate::depth::{DepthAnything, Given};
+
+/// Windows are left out where half of the points that two frames share differ in depth by more than this share.
+pub const MAX_RESIDUAL: f64 = 0.1;
+/// Pixels from one compared point to the next.
+const STEP: usize = 8;
+/// Fewest points that say anything.
+const MIN_POINTS: usize = 50;
+
+/// What gives depth.
+pub enum DepthSource {
+    /// The recording, and nothing where it has none.
+    Recorded,
+    /// Depth Anything 3 where the recording has none.
+    Network(Box<DepthAnything>, String),
+}
+
+/// Depth of a window.
+pub enum Known<'a> {
+    /// As recorded, on the grid of the images.
+    Recorded(&'a [Vec<f32>; WINDOW]),
+    /// Of the network, scaled to the poses.
+    Estimated {
+        /// One a frame, row-major.
+        depth: [Vec<f32>; WINDOW],
+        /// Of the depth maps.
+        intrinsics: Intrinsics,
+        /// See [`residual`].
+        residual: f64,
+    },
+    /// Of the network, but against the poses.
+    Inconsistent {
+        /// See [`residual`].
+        residual: f64,
+    },
+    /// None.
+    Nothing,
+}
+
+impl DepthSource {
+    /// With the weights of Depth Anything 3 SMALL, or without; `side` is the longest side that it sees, pixels.
+    ///
+    /// # Errors
+    /// A file that is missing or broken.
+    pub fn new(weights: Option<&Path>, side: usize) -> Result<Self> {
+        let Some(path) = weights else { return Ok(Self::Recorded) };
+        let mut network = DepthAnything::load(path, &Device::Cpu)?;
+        network.longest_side = side;
+        Ok(Self::with(network, path.display().to_string()))
+    }
+
+    /// With a network at hand, called `name` in manifests.
+    pub fn with(network: DepthAnything, name: String) -> Self {
+        Self::Network(Box::new(network), name)
+    }
+
+    /// For a manifest.
+    pub fn describe(&self) -> Value {
+        match self {
+            Self::Recorded => json!("recorded"),
+            Self::Network(network, name) => json!({"weights": name, "longest_side": network.longest_side}),
+        }
+    }
+
+    /// Depth of a window, recorded where it is.
+    ///
+    /// # Errors
+    /// A network that fails on the window's frames.
+    pub fn of<'a>(&self, sample: &'a WindowSample) -> Result<Known<'a>> {
+        let network = match (self, &sample.depth) {
+            (_, Some(depth)) => return Ok(Known::Recorded(depth)),
+            (Self::Recorded, None) => return Ok(Known::Nothing),
+            (Self::Network(network, _), None) => network,
+        };
+        let given = sample
+            .ground_truth
+            .anchor_from_camera
+            .map(|pose| Given { world_from_camera: pose.relabel(), intrinsics: sample.intrinsics });
+        // A camera that only turned gives the network's depth no scale.
+        let Ok(prediction) = network.infer(&sample.images, Some(&given)) else { return Ok(Known::Nothing) };
+        let intrinsics = prediction.views[0].intrinsics;
+        let mut views = prediction.views.into_iter();
+        let depth: [Vec<f32>; WINDOW] = std::array::from_fn(|_| views.next().map(|v| v.depth).unwrap_or_default());
+        Ok(match residual(&depth, &intrinsics, sample) {
+            Some(residual) if residual <= MAX_RESIDUAL => Known::Estimated { depth, intrinsics, residual },
+            residual => Known::Inconsistent { residual: residual.unwrap_or(f64::INFINITY) },
+        })
+    }
+}
+
+/// Median over the points of frame 0 that another frame sees of `|d - d'| / d'`: the depth that they have there by the
+/// poses against the depth that the other frame's own map says. Nothing where too few are seen.
+pub fn residual(depth: &[Vec<f32>; WINDOW], intrinsics: &Intrinsics, sample: &WindowSample) -> Option<f64> {
+    let maps = depth.each_ref().map(|values| DepthMap { values, width: intrinsics.width as usize });
+    let mut errors = Vec::new();
+    for i in 1..WINDOW {
+        let camera_from_anchor = sample.ground_truth.anchor_from_camera[i].inverse();
+        for y in (0..intrinsics.height as usize).step_by(STEP) {
+            for x in (0..intrinsics.width as usize).step_by(STEP) {
+                let pixel = Point2::new(x as f64, y as f64);
+                let Some(near) = maps[0].at(&pixel) else { continue };
+                let point = camera_from_anchor.transform_point(&intrinsics.back_project(&pixel, near));
+                let Some(place) = intrinsics.project(&point).filter(|p| intrinsics.contains(p)) else { continue };
+                errors.extend(maps[i].at(&place).map(|seen| (point.z - seen).abs() / seen));
+            }
+        }
+    }
+    if errors.len() < MIN_POINTS {
+        return None;
+    }
+    let middle = errors.len() / 2;
+    Some(*errors.select_nth_unstable_by(middle, f64::total_cmp).1)
+}
