@@ -5,36 +5,41 @@ vision-language model, hence the baseline to compare one with.
 
     python training/baselines/classical.py WINDOWS_JSON --out DIR [--limit N] [--threads 1]
 
-WINDOWS_JSON: {"windows": [{"id", "intrinsics": {"fx", "fy", "cx", "cy", "width", "height"}, "frames": [five paths, absolute
-or relative to the file's folder], "stamps": [five, seconds], "metric"}]}. Images are undistorted and have exactly the
-intrinsics' size; pixel (0, 0) is the centre of the top-left pixel, which is also OpenCV's convention.
+WINDOWS_JSON: {"windows": [{"id", "intrinsics": {"fx", "fy", "cx", "cy", "width", "height"}, "frames": [five paths,
+absolute or relative to the file's folder], "stamps": [five, seconds]}]}; other keys are ignored. Images are undistorted
+and have exactly the intrinsics' size; pixel (0, 0) is the centre of the top-left pixel, which is OpenCV's convention too.
 
-DIR/<id>.tum: five lines `stamp tx ty tz qx qy qz qw`, anchor_from_camera_i: camera to world, where the world is the camera
-frame of frame 0 (x right, y down, z forward); the first line is the identity. A window that could not be estimated has no
-file. DIR/report.json: counts, reasons, times, and a line per window. One camera cannot see scale: a window's translations are
-right up to one factor, chosen so that the median depth seen from frame 0 is 1.
+DIR/<id>.tum: five lines `stamp tx ty tz qx qy qz qw`, anchor_from_camera_i: camera to world, where the world is the
+camera frame of frame 0 (x right, y down, z forward); the first line is the identity. A window without an estimate has no
+file. DIR/report.json: counts, reasons, times from grey images to poses, and an entry for each window. One camera cannot
+see scale: a window's translations share one unknown factor, chosen so that the median depth seen from frame 0 is 1.
 
-Method, per window:
- 1. RootSIFT (images with a longest side under 512 pixels are enlarged twice first: at 160x120 that halves the errors),
-    mutual nearest neighbours with a ratio test, for all ten pairs of frames.
- 2. MAGSAC essential matrix for each pair; the inliers of all pairs are joined into tracks over the five frames.
- 3. Pairs with many inliers and a large parallax (what a robust rotation leaves unexplained) start a reconstruction: each
+For each window:
+ 1. RootSIFT (small images are enlarged twice first: at 160x120 that halves the errors), mutual nearest neighbours with a
+    ratio test, for all ten pairs of frames.
+ 2. For each pair a MAGSAC essential matrix, and a robust rotation alone, which is what a still or turning camera leaves;
+    the inliers of the better one are joined into tracks over the five frames.
+ 3. Pairs with many inliers and a large parallax (what the rotation leaves unexplained) start reconstructions: each
     plausible decomposition of E, and of a homography where one explains most matches (a plane has two solutions), is
-    triangulated; PnP adds the other frames. The start with the lowest robust cost after a short adjustment wins.
- 4. Bundle adjustment with a Cauchy loss over all tracks; all points are triangulated anew and outliers chosen anew; again.
-    It is Levenberg-Marquardt with the points eliminated (Schur complement), many times faster here than a sparse
-    `scipy.optimize.least_squares`. Points are homogeneous unit vectors, so that points at infinity do no harm.
- 5. Guard: cameras that only rotate, with all points at infinity, are fitted to the same observations. Unless an F-test says
-    that translation explains more than noise would, the answer is that rotation, with t = 0.
-Deterministic: fixed seeds for each window.
+    triangulated, and PnP adds the other frames. A short adjustment finds the start with the lowest robust cost. A frame
+    that shares points with one other frame only is joined by that pair's E, at a guessed length ("linked").
+ 4. Bundle adjustment with a Cauchy loss over all tracks, triangulated anew and with outliers chosen anew; twice.
+    Levenberg-Marquardt with the points eliminated (Schur complement) needs a few milliseconds an iteration, where
+    scipy's sparse least_squares needs several times that. Points are homogeneous, so those at infinity do no harm.
+ 5. Guard: a camera that only turns, with all points at infinity, is fitted to the same observations. Unless an F-test
+    says that translation explains more than noise would, the answer is that rotation with t = 0 ("rotation_only").
+Seeds are fixed for each window: the same input gives the same output.
 
-Exit status: 0; 1 if a window's input was bad (named, counted under "reasons", the others are estimated); 2 if WINDOWS_JSON is
-unusable.
+Exit status: 0; 1 if a window's input was bad (named, counted under "reasons"; the others are estimated); 2 if nothing
+could be read or written.
 """
+
 import argparse
 import json
+import math
 import os
 import platform
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -53,24 +58,24 @@ from scipy.spatial.transform import Rotation
 VIEWS = 5
 PAIRS = [(i, j) for i in range(VIEWS) for j in range(i + 1, VIEWS)]
 SEED = 7
-# Images with a shorter longest side are enlarged twice.
+# Images whose longest side is shorter are enlarged twice.
 SMALL_SIDE = 512
 MAX_FEATURES = 1500
-# Low, for weak texture: what is not repeatable fails the ratio test or MAGSAC.
+# Low, for weak texture: what does not repeat fails the ratio test or MAGSAC.
 CONTRAST = 0.01
 RATIO = 0.8
-# MAGSAC's threshold, pixels.
-EPIPOLAR_PX = 1.0
-# A pair with fewer or a smaller share of inliers is taken for chance: MAGSAC finds 8 of 30 random matches.
+# Thresholds in pixels: MAGSAC's, the rotation's, and that of reprojection errors.
+EPIPOLAR_PX, ROTATION_PX, OUTLIER_PX = 1.0, 2.0, 3.0
+# A pair with fewer, or a smaller share, is chance: MAGSAC finds 8 inliers among 30 random matches.
 MIN_INLIERS, MIN_INLIER_SHARE = 12, 0.4
-MIN_PNP = 8
-# Errors above this are outliers, pixels.
-OUTLIER_PX = 3.0
-# Scale of the Cauchy loss, pixels; SIFT is precise to 0.3 to 0.5.
+# Points that a frame needs to be registered and to stay.
+MIN_POINTS = 8
+# Scale of the Cauchy loss: SIFT is precise to a third of a pixel or so.
 LOSS_PX = 0.5
-START_PAIRS, START_TRACKS, STARTS_ADJUSTED = 4, 100, 4
-# Parallax above which the guard is not needed, pixels, and F below which translation is noise.
-SURE_PARALLAX_PX, MIN_F = 4.0, 2.0
+# Pairs to start from; tracks of each frame there; starts adjusted; iterations there and in the end; relative gain to stop at.
+START_PAIRS, START_TRACKS, STARTS, START_ITERATIONS, ITERATIONS, MIN_GAIN = 4, 100, 4, 8, 10, 1e-4
+# With more parallax the camera surely moved. Below MIN_F it did not: turning cameras measured 0.0 to 2.1, median 0.8.
+SURE_PARALLAX_PX, MIN_F = 4.0, 1.8
 
 
 class NotEstimated(Exception):
@@ -78,7 +83,7 @@ class NotEstimated(Exception):
 
 
 class BadInput(Exception):
-    """The window cannot be read: (reason counted, message)."""
+    """The window cannot be read: the reason counted, and what exactly."""
 
 
 @dataclass
@@ -263,7 +268,7 @@ def adjust(
             break
         gain, damping = cost - new_cost, max(damping / 5.0, 1e-8)
         poses, points, (inside, residuals, squares), cost = new_poses, new_points, new, new_cost
-        if gain < 1e-5 * cost:
+        if gain < MIN_GAIN * cost:
             break
     return poses, points, cost
 
@@ -293,9 +298,18 @@ def decompositions(
 
 
 def register(
-    i: int, j: int, pose: np.ndarray, tracks: Tracks, pixels: np.ndarray, camera: np.ndarray
+    i: int,
+    j: int,
+    pose: np.ndarray,
+    tracks: Tracks,
+    pixels: np.ndarray,
+    camera: np.ndarray,
+    links: dict[tuple[int, int], np.ndarray],
 ) -> np.ndarray | None:
-    """All poses from the pose of j relative to i: triangulation and PnP of one frame after the other."""
+    """All poses from the pose of j relative to i: triangulation and PnP of one frame after the other.
+
+    `links`: poses of j relative to i, best pairs first, for frames that have too few points for PnP.
+    """
     poses = np.tile(np.eye(3, 4), (VIEWS, 1, 1))
     poses[j] = pose
     known = np.isin(np.arange(VIEWS), (i, j))
@@ -305,23 +319,68 @@ def register(
         good = (usable.seen & (project(poses, points, usable)[2] < OUTLIER_PX**2)).sum(1) >= 2
         good &= points[:, 3] > 1e-4
         k = int(np.where(known, -1, (tracks.seen & good[:, None]).sum(0)).argmax())
-        use = good & tracks.seen[:, k]
-        if use.sum() < MIN_PNP:
-            return None
-        solid, flat = points[use, :3] / points[use, 3:], pixels[use, k]
-        found, turn, shift, inliers = cv2.solvePnPRansac(
-            solid, flat, camera, None, iterationsCount=200, reprojectionError=OUTLIER_PX, confidence=0.999,
-            flags=cv2.SOLVEPNP_SQPNP,
-        )
-        if not found or inliers is None or len(inliers) < MIN_PNP:
-            return None
-        inliers = inliers.ravel()
-        turn, shift = cv2.solvePnPRefineLM(solid[inliers], flat[inliers], camera, None, turn, shift)
-        poses[k] = np.hstack([cv2.Rodrigues(turn)[0], shift])
+        found = perspective(points, pixels[:, k], good & tracks.seen[:, k], camera)
+        if found is None:
+            link = next((pair for pair in links if known[pair[0]] != known[pair[1]]), None)
+            if link is None:
+                return None
+            relative = square(links[link])
+            centres = np.stack([np.linalg.inv(square(p))[:3, 3] for p in poses[known]])
+            # Nothing tells its length: that of the typical step.
+            relative[:3, 3] *= np.median(np.linalg.norm(np.diff(centres, axis=0), axis=1))
+            a, k = link if known[link[0]] else link[::-1]
+            found = ((relative if known[link[0]] else np.linalg.inv(relative)) @ square(poses[a]))[:3]
+        poses[k] = found
         known[k] = True
-    poses = poses @ np.linalg.inv(np.vstack([poses[0], [0, 0, 0, 1]]))
+    poses = poses @ np.linalg.inv(square(poses[0]))
     poses[:, :, 3] /= max(np.linalg.norm(poses[:, :, 3], axis=1).max(), 1e-12)
     return poses
+
+
+def square(pose: np.ndarray) -> np.ndarray:
+    return np.vstack([pose, [0.0, 0.0, 0.0, 1.0]])
+
+
+def perspective(points: np.ndarray, pixels: np.ndarray, use: np.ndarray, camera: np.ndarray) -> np.ndarray | None:
+    """The pose (3, 4) of a camera that sees the homogeneous points in use at those pixels: PnP."""
+    if use.sum() < MIN_POINTS:
+        return None
+    solid, flat = points[use, :3] / points[use, 3:], pixels[use]
+    found, turn, shift, inliers = cv2.solvePnPRansac(
+        solid, flat, camera, None, None, None, False, 200, OUTLIER_PX, 0.999, None, cv2.SOLVEPNP_SQPNP
+    )
+    if not found or inliers is None or len(inliers) < MIN_POINTS:
+        return None
+    inliers = inliers.ravel()
+    turn, shift = cv2.solvePnPRefineLM(solid[inliers], flat[inliers], camera, None, turn, shift)
+    return np.hstack([cv2.Rodrigues(turn)[0], shift])
+
+
+def chain(turns: dict[tuple[int, int], tuple[int, np.ndarray]]) -> np.ndarray | None:
+    """Poses (5, 3, 4) without translation, along the tree of the pairs with the most inliers."""
+    poses: dict[int, np.ndarray] = {0: np.eye(3)}
+    while len(poses) < VIEWS:
+        links = [(n, i, j) for (i, j), (n, _) in turns.items() if (i in poses) != (j in poses)]
+        if not links:
+            return None
+        _, i, j = max(links)
+        rotation = turns[i, j][1]
+        if i in poses:
+            poses[j] = rotation @ poses[i]
+        else:
+            poses[i] = rotation.T @ poses[j]
+    return np.stack([np.insert(poses[i], 3, 0.0, 1) for i in range(VIEWS)])
+
+
+def turn_only(poses: np.ndarray, tracks: Tracks, iterations: int) -> tuple[np.ndarray, float]:
+    """Adjusts rotations, from those of `poses`, with t = 0 and all points at infinity; poses and cost."""
+    first = tracks.seen.argmax(1)
+    rays = np.insert(tracks.xy[np.arange(len(first)), first], 2, 1.0, 1)
+    rays = np.einsum("mji,mj->mi", poses[first, :, :3], rays)
+    points = np.insert(rays / np.linalg.norm(rays, axis=1, keepdims=True), 3, 0.0, 1)
+    still = poses * [1.0, 1.0, 1.0, 0.0]
+    poses, _, cost = adjust(still, points, tracks, iterations, at_infinity=True)
+    return poses, cost
 
 
 def longest(tracks: Tracks, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -338,90 +397,223 @@ def estimate(images: list[np.ndarray], camera: np.ndarray, info: dict[str, Any])
     cv2.setRNGSeed(SEED)
     rng = np.random.default_rng(SEED)
     focal, centre = camera[[0, 1], [0, 1]], camera[:2, 2]
-    points, descriptors = zip(*map(features, images))
-    T=time.process_time()
+    began = time.perf_counter()
+    points, descriptors = map(list, zip(*map(features, images)))
+    info["ms_features"] = round(1e3 * (time.perf_counter() - began), 1)
     info["features"] = min(map(len, points))
-    matches, starts, parallaxes = {}, [], []
+
+    rays = [np.insert((p - centre) / focal, 2, 1.0, 1) for p in points]
+    rays = [r / np.linalg.norm(r, axis=1, keepdims=True) for r in rays]
+    matches, turns, starts = {}, {}, []
+    info["parallax_px"] = 0.0
     for i, j in PAIRS:
         matched = match(descriptors[i], descriptors[j])
         if len(matched) < MIN_INLIERS:
             continue
-        essential, inliers = cv2.findEssentialMat(
-            points[i][matched[:, 0]], points[j][matched[:, 1]], camera, cv2.USAC_MAGSAC, 0.999, EPIPOLAR_PX, 2000
-        )
-        if essential is None or essential.shape != (3, 3):
-            continue
-        matched = matched[inliers.ravel() > 0]
-        if len(matched) < max(MIN_INLIERS, MIN_INLIER_SHARE * len(inliers)):
-            continue
-        rays = [np.insert((points[k][m] - centre) / focal, 2, 1.0, 1) for k, m in zip((i, j), matched.T)]
-        a, b = (r / np.linalg.norm(r, axis=1, keepdims=True) for r in rays)
-        rotation = robust_rotation(a, b, 2.0 / focal.mean(), rng)
-        parallax = float(np.median(np.linalg.norm(a @ rotation.T - b, axis=1)) * focal.mean())
-        matches[i, j] = matched
-        parallaxes.append(parallax)
-        starts.append((len(matched) * min(parallax, 20.0), i, j, essential))
-    info["t_match"] = time.process_time()-T
+        needed = max(MIN_INLIERS, MIN_INLIER_SHARE * len(matched))
+        a, b = rays[i][matched[:, 0]], rays[j][matched[:, 1]]
+        rotation = robust_rotation(a, b, ROTATION_PX / focal.mean(), rng)
+        left = np.linalg.norm(a @ rotation.T - b, axis=1) * focal.mean()
+        turned = left < ROTATION_PX
+        a, b = points[i][matched[:, 0]], points[j][matched[:, 1]]
+        essential, mask = cv2.findEssentialMat(a, b, camera, cv2.USAC_MAGSAC, 0.999, EPIPOLAR_PX, 2000)
+        moved = np.zeros(len(matched), bool) if essential is None else mask.ravel() > 0
+        if moved.sum() >= needed:
+            parallax = float(np.median(left[moved]))
+            info["parallax_px"] = max(info["parallax_px"], round(parallax, 3))
+            starts.append((moved.sum() * min(parallax, 20.0), i, j, essential, a[moved], b[moved]))
+            matches[i, j] = matched[moved]
+        if turned.sum() >= needed:
+            turns[i, j] = (int(turned.sum()), rotation)
+            if turned.sum() > moved.sum():
+                matches[i, j] = matched[turned]
     if not matches:
-        raise NotEstimated("few matches")
-    pixels, seen = join_tracks(list(points), matches)
+        raise NotEstimated("no two frames match")
+    pixels, seen = join_tracks(points, matches)
     tracks = Tracks((pixels - centre) / focal * seen[..., None], seen, focal)
-    info["parallax_px"] = round(max(parallaxes), 3)
-    info["tracks"] = len(seen)
-    if (seen.sum(0) < MIN_PNP).any():
-        raise NotEstimated("a frame without matches")
+    if (seen.sum(0) < MIN_POINTS).any():
+        raise NotEstimated("a frame matches no other")
 
-    T=time.process_time()
-    some = longest(tracks, START_TRACKS, rng)
-    few, few_pixels = tracks.select(some), pixels[some]
-    options = []
-    for _, i, j, essential in sorted(starts, key=lambda start: -start[0])[:START_PAIRS]:
-        a, b = points[i][matches[i, j][:, 0]], points[j][matches[i, j][:, 1]]
-        for pose in decompositions(essential, a, b, camera, focal):
-            poses = register(i, j, pose, few, few_pixels, camera)
-            if poses is not None:
-                options.append((truncated_cost(poses, triangulate(poses, few), few), poses))
+    few = longest(tracks, START_TRACKS, rng)
+    few, few_pixels = tracks.select(few), pixels[few]
+    starts.sort(key=lambda start: -start[0])
+    relative = {(i, j): decompositions(e, a, b, camera, focal) for _, i, j, e, a, b in starts[:START_PAIRS]}
+
+    def registered(links: dict[tuple[int, int], np.ndarray]) -> list[tuple[float, np.ndarray]]:
+        every = [register(i, j, p, few, few_pixels, camera, links) for (i, j), ps in relative.items() for p in ps]
+        every = [(truncated_cost(p, triangulate(p, few), few), p) for p in every if p is not None]
+        return sorted(every, key=lambda option: option[0])
+
+    info["status"] = "ba"
+    options = registered({})
+    if not options and starts:
+        starts.sort(key=lambda start: -len(start[4]))
+        options = registered({(i, j): decompositions(e, a, b, camera, focal)[0] for _, i, j, e, a, b in starts})
+        info["status"] = "linked"
     if not options:
-        raise NotEstimated("a frame not registered")
-    info["t_reg"] = time.process_time()-T
-    info["n_cand"] = len(options)
-    T=time.process_time()
-    options.sort(key=lambda option: option[0])
-    best = np.inf
-    for _, start in options[:STARTS_ADJUSTED]:
-        start, solid, _ = adjust(start, triangulate(start, few), few, 8)
-        cost = truncated_cost(start, solid, few)
-        if cost < best:
-            best, poses = cost, start
-    info["t_cand"] = time.process_time()-T
-    T=time.process_time()
+        poses = chain(turns)
+        if poses is None:
+            raise NotEstimated("a frame not registered")
+        info["status"], info["inliers"] = "rotation_only", len(few.seen)
+        return turn_only(poses, few, 2 * ITERATIONS)[0]
+    adjusted = []
+    for _, poses in options[:STARTS]:
+        poses, solid, _ = adjust(poses, triangulate(poses, few), few, START_ITERATIONS)
+        adjusted.append((truncated_cost(poses, solid, few), poses))
+    poses = min(adjusted, key=lambda option: option[0])[1]
 
     for _ in range(2):
         solid = triangulate(poses, tracks)
         inliers = tracks.seen & (project(poses, solid, tracks)[2] < OUTLIER_PX**2)
         keep = inliers.sum(1) >= 2
         used = tracks.only(inliers).select(keep)
-        if (used.seen.sum(0) < MIN_PNP).any():
+        if (used.seen.sum(0) < MIN_POINTS).any():
             raise NotEstimated("a frame without inliers")
-        poses, solid, cost = adjust(poses, solid[keep], used, 30)
-    info["t_ba"] = time.process_time()-T
-    T=time.process_time()
+        poses, solid, cost = adjust(poses, solid[keep], used, ITERATIONS)
     info["inliers"] = len(solid)
-    freedom = 2 * int(used.seen.sum()) - 3 * len(solid) - 23
-    info["status"] = "ba"
-    if True:
-        turning = poses.copy()
-        turning[:, :, 3] = 0.0
-        first = used.seen.argmax(1)
-        rays = np.insert(used.xy[np.arange(len(first)), first], 2, 1.0, 1)
-        rays = np.einsum("mji,mj->mi", poses[first, :, :3], rays)
-        rays = np.insert(rays / np.linalg.norm(rays, axis=1, keepdims=True), 3, 0.0, 1)
-        turning, _, turning_cost = adjust(turning, rays, used, 15, at_infinity=True)
-        # What noise gains by a depth for each point and eleven parameters of translation.
-        info["F"] = (turning_cost - cost) / (len(solid) + 11) / (max(cost, 1e-9) / max(freedom, 1))
-        info["Pr"] = turning
-    info["t_rot"] = time.process_time()-T
-    info["sigma"] = float(np.sqrt(cost / max(freedom, 1)))
-    if "dbg" in info: info["dbg"](tracks, poses, used)
-    poses[:, :, 3] *= max(np.median(solid[:, 3] / np.maximum(solid[:, 2], 1e-6)), 1e-9)
+
+    if info["parallax_px"] < SURE_PARALLAX_PX:
+        turning, turning_cost = turn_only(poses, used, ITERATIONS)
+        # What noise gains by a depth for each point and eleven parameters of translation, over what noise costs.
+        gained = (turning_cost - cost) / (len(solid) + 11)
+        info["f"] = round(gained * max(2 * int(used.seen.sum()) - 3 * len(solid) - 23, 1) / max(cost, 1e-9), 2)
+        if info["f"] < MIN_F:
+            info["status"] = "rotation_only"
+            return turning
+    ahead = solid[used.seen[:, 0]]
+    poses[:, :, 3] *= max(float(np.median(ahead[:, 3] / np.maximum(ahead[:, 2], 1e-6))), 1e-3)
     return poses
+
+
+def number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadInput("malformed window", f"{name}: a finite number, not {value!r}")
+    return float(value)
+
+
+def entry(value: Any, key: str, kind: type, name: str) -> Any:
+    if not isinstance(value, dict) or key not in value:
+        raise BadInput("malformed window", f"{name}: missing")
+    if not isinstance(value[key], kind):
+        raise BadInput("malformed window", f"{name}: not {kind.__name__}")
+    return value[key]
+
+
+def load(window: Any, folder: Path) -> tuple[list[np.ndarray], np.ndarray, list[float]]:
+    """Grey images, camera matrix and stamps of a window, checked."""
+    given = entry(window, "intrinsics", dict, "intrinsics")
+    values = {
+        key: number(entry(given, key, object, f"intrinsics.{key}"), f"intrinsics.{key}")
+        for key in ("fx", "fy", "cx", "cy", "width", "height")
+    }
+    for key in ("fx", "fy", "width", "height"):
+        if values[key] <= 0.0:
+            raise BadInput("malformed window", f"intrinsics.{key}: {values[key]} is not positive")
+    camera = np.array([[values["fx"], 0, values["cx"]], [0, values["fy"], values["cy"]], [0, 0, 1]], float)
+    frames, stamps = (entry(window, key, list, key) for key in ("frames", "stamps"))
+    for key, items in (("frames", frames), ("stamps", stamps)):
+        if len(items) != VIEWS:
+            raise BadInput("malformed window", f"{key}: {len(items)}, not {VIEWS}")
+    stamps = [number(stamp, f"stamps[{i}]") for i, stamp in enumerate(stamps)]
+    images = []
+    for i, frame in enumerate(frames):
+        if not isinstance(frame, str):
+            raise BadInput("malformed window", f"frames[{i}]: not str")
+        path = folder / frame
+        if not path.is_file():
+            raise BadInput("missing image", str(path))
+        # The stored grid: intrinsics are its own, whatever EXIF says of turning it.
+        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is None:
+            raise BadInput("unreadable image", str(path))
+        if (image.shape[1], image.shape[0]) != (values["width"], values["height"]):
+            size = f"{image.shape[1]}x{image.shape[0]}, intrinsics {values['width']:g}x{values['height']:g}"
+            raise BadInput("image size", f"{path}: {size}")
+        images.append(image)
+    return images, camera, stamps
+
+
+def tum(poses: np.ndarray, stamps: list[float]) -> str:
+    """The file: camera to world, from poses camera_i_from_anchor."""
+    turns = Rotation.from_matrix(poses[:, :, :3]).inv()
+    quaternions, centres = turns.as_quat(canonical=True), turns.apply(-poses[:, :, 3]) + 0.0  # + 0.0: no -0.
+    rows = zip(stamps, centres, quaternions + 0.0)
+    return "".join(f"{stamp!r} " + " ".join(f"{v:.12g}" for v in (*t, *q)) + "\n" for stamp, t, q in rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Poses of five-frame windows by SIFT, MAGSAC, PnP and bundle adjustment.")
+    parser.add_argument("windows", type=Path, metavar="WINDOWS_JSON")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N windows only")
+    parser.add_argument("--threads", type=int, default=1, help="OpenCV's; numpy has one")
+    args = parser.parse_args()
+    try:
+        windows = json.loads(args.windows.read_text(encoding="utf-8"))["windows"]
+        if not isinstance(windows, list):
+            raise TypeError("windows is not a list")
+        args.out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"classical: {args.windows}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    cv2.setNumThreads(args.threads)
+
+    details: dict[str, dict[str, Any]] = {}
+    reasons: dict[str, int] = {}
+    times, bad = [], False
+    for index, window in enumerate(windows[: args.limit]):
+        name = f"windows[{index}]"
+        info: dict[str, Any] = {"status": "failed"}
+        try:
+            identifier = entry(window, "id", str, "id")
+            if not re.fullmatch(r"[\w-][\w.-]*", identifier):
+                raise BadInput("malformed window", f"id: {identifier!r} cannot name a file")
+            if identifier in details:
+                raise BadInput("malformed window", f"id: {identifier} again")
+            name = identifier
+            (args.out / f"{name}.tum").unlink(missing_ok=True)  # That of an earlier run.
+            images, camera, stamps = load(window, args.windows.parent)
+            began = time.perf_counter()
+            try:
+                poses = estimate(images, camera, info)
+                if not np.isfinite(poses).all():
+                    raise NotEstimated("not finite")
+            except (cv2.error, np.linalg.LinAlgError) as error:
+                raise NotEstimated("numerical failure") from error
+            finally:
+                info["ms"] = round(1e3 * (time.perf_counter() - began), 1)
+                times.append(info["ms"])
+            (args.out / f"{name}.tum").write_text(tum(poses, stamps))
+        except NotEstimated as error:
+            info |= {"status": "failed", "reason": str(error)}
+        except BadInput as error:
+            bad = True
+            info |= {"reason": error.args[0], "message": error.args[1]}
+            print(f"classical: {name}: {error.args[0]}: {error.args[1]}", file=sys.stderr)
+        if "reason" in info:
+            reasons[info["reason"]] = reasons.get(info["reason"], 0) + 1
+        details[name] = info
+
+    report = {
+        "windows": len(details),
+        "answered": len(details) - sum(reasons.values()),
+        "reasons": reasons,
+        "ms_median": float(np.median(times)) if times else None,
+        "ms_p95": float(np.percentile(times, 95)) if times else None,
+        "scale": "each window's translations are up to one scale",
+        "windows_detail": details,
+        "versions": {
+            "python": platform.python_version(),
+            "opencv": cv2.__version__,
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
+        "seed": SEED,
+    }
+    (args.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(f"classical: {report['answered']} of {report['windows']} windows, {reasons or 'no failures'}", file=sys.stderr)
+    return int(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,5 +10,7 @@ pub mod nano;
 pub mod optimizer;
 pub mod prose;
 pub mod sft;
+pub mod split;
 pub mod synth;
 pub mod vocabulary;
+pub mod windows;

@@ -7,10 +7,10 @@ use anyhow::Result;
 use candle_core::{DType, Device};
 use clap::{Parser, Subcommand};
 use model::lora::Lora;
+use model::weights;
 use model::weights::gguf::Recipe;
-use model::{AnswerOptions, Mode, weights};
 use training::chains::write;
-use training::eval::{self, Estimator};
+use training::eval;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,6 +38,27 @@ enum Verb {
     },
     /// Five-step chains from windows with poses and depth, as shards in the WebDataset layout.
     Chains(write::Chains),
+    /// Lists windows for estimators that are programs of their own.
+    Windows {
+        /// As for eval.
+        #[arg(long)]
+        data: String,
+        /// Folder of windows.json, and of the frames that are no files yet.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Deals the videos and scenes of recordings out to parts: training, hold-outs.
+    Split {
+        /// As for eval.
+        #[arg(long)]
+        data: String,
+        /// Parts and their sizes.
+        #[arg(long, default_value = "config/training/split.toml")]
+        config: PathBuf,
+        /// File of the result; `--data ...,part=FILE:NAME` reads one part.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Merges an adapter into its base and writes what the node loads.
     Export {
         /// Checkpoint folder (safetensors).
@@ -62,35 +83,9 @@ enum Verb {
         what: Bench,
     },
     /// Judges weights, or an estimator that needs none.
-    Eval {
-        /// Checkpoint folder.
-        #[arg(long, required_unless_present = "estimator")]
-        weights: Option<PathBuf>,
-        /// identity or constant-velocity, in place of weights.
-        #[arg(long, conflicts_with = "weights")]
-        estimator: Option<String>,
-        /// synth:seed=9001,windows=500, or a folder with a sequence.json, or a folder of such folders.
-        #[arg(long)]
-        data: String,
-        /// answer_only or full_chain.
-        #[arg(long, default_value = "answer_only")]
-        mode: Mode,
-        /// LoRA adapter folder to put beside the weights.
-        #[arg(long, requires = "weights")]
-        adapter: Option<PathBuf>,
-        /// Write only what follows the grammar of answers.
-        #[arg(long)]
-        constrained: bool,
-        /// Write the figures into the manifest.json of the weights.
-        #[arg(long, requires = "weights", conflicts_with = "adapter")]
-        record: bool,
-        /// Tokens after which an answer is given up.
-        #[arg(long, default_value_t = 2048)]
-        max_tokens: usize,
-        /// Folder of report.json and answers.jsonl.
-        #[arg(long, default_value = "runs/eval")]
-        out: PathBuf,
-    },
+    Eval(eval::Args),
+    /// Paired differences of two runs of eval on the same windows, A minus B.
+    Compare(eval::CompareArgs),
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -175,6 +170,17 @@ fn main() -> Result<ExitCode> {
             ));
             return Ok(if c.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Verb::Windows { data, out } => {
+            let list = training::windows::run(&data, &out)?;
+            let count = |key: &str| list[key].as_array().map_or(0, Vec::len);
+            let (windows, unreadable) = (count("windows"), count("unreadable"));
+            print_result(&format!("{}: {windows} windows, {unreadable} unreadable\n", out.display()));
+            return Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Verb::Split { data, config, out } => {
+            print_result(&training::split::run(&data, &config, &out)?);
+            Ok(())
+        }
         Verb::Export { weights, adapter, format, r#type, out } => {
             let adapter = adapter.map(|dir| Lora::load(&dir, DType::F32, &Device::Cpu)).transpose()?;
             let bytes = match format {
@@ -211,21 +217,13 @@ fn main() -> Result<ExitCode> {
         Verb::Bench { what: Bench::Checkpoint { shape, layers, quant, out } } => {
             training::bench::checkpoint(&shape, layers, quant, &out)
         }
-        Verb::Eval { weights, estimator, data, mode, adapter, constrained, record, max_tokens, out } => {
-            let options = AnswerOptions { mode, max_tokens, constrained, ..AnswerOptions::default() };
-            let manifest = weights.as_ref().filter(|_| record).map(|dir| dir.join("manifest.json"));
-            let (judged, label) = match (weights, estimator) {
-                (Some(dir), _) => (Estimator::weights(&dir, adapter.as_deref(), options)?, dir.display().to_string()),
-                (None, Some(name)) => (Estimator::named(&name)?, name),
-                (None, None) => anyhow::bail!("expected --weights or --estimator"),
-            };
-            // Windows run side by side; each is one thread.
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(std::thread::available_parallelism()?.get());
-            let report = pool.build()?.install(|| eval::run(&judged, &label, &data, &out))?;
-            if let Some(manifest) = manifest {
-                eval::record(&report, &manifest)?;
-            }
-            print_result(&eval::table(&report));
+        Verb::Eval(args) => {
+            let done = eval::main(&args)?;
+            print_result(&done.text);
+            return Ok(done.status());
+        }
+        Verb::Compare(args) => {
+            print_result(&eval::compare(&args)?.to_string());
             Ok(())
         }
     };

@@ -109,15 +109,14 @@ pub fn chain(
     if !geometry::singular_ratio(&anchor_points).is_ok_and(|ratio| ratio > MIN_SPREAD) {
         return Err(Reject::Collinear);
     }
-    let last = trajectory.anchor_from_camera[WINDOW - 1].translation();
-    let still = 0.005 * depth[0].far().max(MIN_DEPTH);
+    let last = &trajectory.anchor_from_camera[WINDOW - 1];
+    let motion = prose::Motion {
+        translation: last.translation().into(),
+        rotation: last.rotation().scaled_axis().into(),
+        still: 0.005 * depth[0].far().max(MIN_DEPTH),
+    };
     let [_, relative @ ..] = camera_from_anchor;
-    Ok(Chain {
-        prose: prose::sample(rng, [last.x, last.y, last.z], still),
-        tracks,
-        camera_from_anchor: relative,
-        trajectory: *trajectory,
-    })
+    Ok(Chain { prose: prose::sample(rng, &motion), tracks, camera_from_anchor: relative, trajectory: *trajectory })
 }
 
 /// One point through all frames, or nothing where a frame does not see it.

@@ -14,7 +14,7 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// `sequence.json` is not the JSON that it should be.
+    /// A JSON file is not what it should be.
     #[error("{path}: {source}", path = path.display())]
     Json {
         /// The file.
@@ -93,6 +93,56 @@ pub enum Error {
         expected: u64,
         /// The index.
         got: u64,
+    },
+    /// A line of a text file is not what it should be.
+    #[error("{path}:{line}: expected {expected}, got {got}", path = path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What belongs there.
+        expected: String,
+        /// What stands there.
+        got: String,
+    },
+    /// A folder does not hold what its layout asks for.
+    #[error("{path}: expected {expected}, got nothing of the kind", path = path.display())]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+        /// What was looked for.
+        expected: String,
+    },
+    /// The program that cuts videos does not start.
+    #[error("{program}: {source}; install ffmpeg, name it with ffmpeg=PATH, or give frames=DIR", program = program.display())]
+    Program {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A video does not give the frames that were asked for.
+    #[error("{path}: expected {expected} frames of ffmpeg, got {got}: {said}", path = path.display())]
+    Cut {
+        /// The video.
+        path: PathBuf,
+        /// How many times were listed.
+        expected: usize,
+        /// How many frames came, in order from the first.
+        got: usize,
+        /// The last words of the program.
+        said: String,
+    },
+    /// Sources cannot be split as asked.
+    #[error("split {name:?}: expected {expected}, got {got}")]
+    Split {
+        /// The part.
+        name: String,
+        /// What it needs.
+        expected: String,
+        /// What there is.
+        got: String,
     },
     /// The text of a source cannot be understood.
     #[error("source {spec:?}: expected {expected}, got {got:?}")]

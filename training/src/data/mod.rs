@@ -1,12 +1,21 @@
 //! Where windows come from: recorded sequences on disk and the synthetic generator, behind one type.
 //!
 //! Conventions of data sets end here: what leaves this module is `world_from_camera` with optical camera axes, pixels
-//! whose integer coordinates are their centres, depth in metres (scene units where a sequence is not metric).
+//! whose integer coordinates are their centres, z-depth in metres (scene units where a sequence is not metric). Each
+//! layout's own conventions are converted in its reader under [`formats`], and nowhere else.
 
 mod error;
+pub mod formats;
 mod sequence;
 mod source;
+mod spec;
+mod split;
+mod windows;
 
 pub use error::Error;
-pub use sequence::Sequence;
-pub use source::{SYNTH_SIZE, WindowSample, WindowSource, parse_source};
+pub use formats::{Opened, Skipped};
+pub use sequence::{DepthFile, Frame, Sequence};
+pub use source::{SYNTH_SIZE, WindowSample, WindowSource};
+pub use spec::parse_source;
+pub use split::{Part, PartSize, SplitConfig, split};
+pub use windows::{Motion, Spacing};

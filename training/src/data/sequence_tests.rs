@@ -1,4 +1,4 @@
-use super::super::{Error, WindowSource, parse_source};
+use super::super::{Error, Spacing, WindowSource, parse_source};
 use super::Sequence;
 use crate::synth;
 use image::RgbImage;
@@ -65,6 +65,25 @@ fn what_was_written_is_read() {
     let anchored = film.world_from_camera[2].inverse() * film.world_from_camera[6];
     let moved = sample.ground_truth.anchor_from_camera[4].translation() - anchored.translation();
     assert!(moved.norm() < 1e-9 && sample.depth.is_some() && sample.median_depth.is_some());
+    assert_eq!((sample.source.as_str(), sample.stamps[1].nanos), ("film", 300_000_000));
+    assert!(sample.frames.unwrap()[1].ends_with("frames/000003.jpg"));
+}
+
+#[test]
+fn what_a_split_must_not_cut_is_the_scene_or_the_video_or_the_name() {
+    for (scene, url, expected) in [
+        (None, None, "film"),
+        (None, Some("https://www.youtube.com/watch?v=a-Un_comk5k&t=3"), "a-Un_comk5k"),
+        (None, Some("https://example.org/film"), "film"),
+        (Some("kitchen"), Some("https://youtu.be/a-Un_comk5k"), "kitchen"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        written(directory.path(), |json| {
+            json["scene"] = json!(scene);
+            json["url"] = json!(url);
+        });
+        assert_eq!(Sequence::open(directory.path()).unwrap().source(), expected);
+    }
 }
 
 #[test]
@@ -150,7 +169,7 @@ fn shared_sequences_open() {
         eprintln!("skipped: {} is absent", root.display());
         return;
     }
-    let source = WindowSource::recorded(&root, 1, 1).unwrap();
+    let source = WindowSource::recorded(&root, Spacing::Stride(1), 1).unwrap();
     let WindowSource::Recorded { sequences, .. } = &source else { panic!("not recorded") };
     assert!(sequences.len() >= 2 && source.len() > 100);
     let sample = source.sample(0).unwrap();

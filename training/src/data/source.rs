@@ -1,23 +1,35 @@
-//! One text per source of windows, one sample per index.
+//! A list of windows, one sample per index.
 
 use super::error::Error;
+use super::formats::{Opened, Skipped, open_all};
 use super::sequence::Sequence;
+use super::windows::Spacing;
 use crate::synth::{SynthConfig, window_with};
-use geometry::{Intrinsics, WINDOW, WindowTrajectory};
+use geometry::{Intrinsics, Stamp, WINDOW, WindowTrajectory};
 use image::RgbImage;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Size that synthetic windows are rendered at where the source does not say: a camera's own, so that the whole of the
 /// image processor is used.
 pub const SYNTH_SIZE: (u32, u32) = (320, 240);
+/// Time between the frames of a synthetic window.
+const SYNTH_STEP_NANOS: i64 = 100_000_000;
 
 /// Five frames and what is known of them.
 #[derive(Debug, Clone)]
 pub struct WindowSample {
-    /// Unique in the source, and stable: `synth-SEED-INDEX` or `NAME-sSTRIDE-FIRST`.
+    /// Unique in the source, and stable: `synth-SEED-INDEX` or `NAME-sSTRIDE-FIRST` (with `mDEG` or `uUNITS` in place
+    /// of `sSTRIDE` where motion spaces the frames).
     pub id: String,
+    /// The video or scene that the frames are of, which a split must not cut: [`Sequence::source`], or `synth-SEED`.
+    pub source: String,
     /// The frames, as stored or rendered.
     pub images: [RgbImage; WINDOW],
+    /// The files of the frames; none where they are rendered.
+    pub frames: Option<[PathBuf; WINDOW]>,
+    /// Times of the frames; made up where the recording has none.
+    pub stamps: [Stamp; WINDOW],
     /// Camera of these images.
     pub intrinsics: Intrinsics,
     /// True poses; metres if `metric`.
@@ -48,97 +60,46 @@ pub enum WindowSource {
     },
     /// Windows of recorded sequences, sequence after sequence.
     Recorded {
-        /// The sequences, by folder name.
+        /// The sequences, in the order of their folders or files.
         sequences: Vec<Sequence>,
-        /// Frames from one frame of a window to the next.
-        stride: usize,
+        /// From one frame of a window to the next.
+        spacing: Spacing,
         /// Sequence number and frames of each window.
         windows: Vec<(usize, [usize; WINDOW])>,
+        /// What was left out of the recordings.
+        skipped: Vec<Skipped>,
     },
 }
 
-/// Reads the text of a source:
-/// * `synth:seed=9001,windows=500[,size=320x240]`
-/// * `PATH[,stride=1][,every=1]`: a folder with a `sequence.json`, or a folder of such folders; windows start at every
-///   `every`-th frame.
-///
-/// # Errors
-/// [`Error::Spec`], and those of [`Sequence::open`].
-pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
-    let wrong = |expected, got: &str| Error::Spec { spec: spec.to_owned(), expected, got: got.to_owned() };
-    let mut parts = spec.split(',').map(str::trim);
-    let first = parts.next().unwrap_or_default();
-    if let Some(synth) = first.strip_prefix("synth:") {
-        let (mut seed, mut windows, mut size) = (None, None, SYNTH_SIZE);
-        for part in std::iter::once(synth).chain(parts) {
-            match part.split_once('=') {
-                Some(("seed", value)) => {
-                    let number = value.parse();
-                    seed = Some(number.map_err(|_| wrong("a whole number for seed", value))?);
-                }
-                Some(("windows", value)) => {
-                    let number = value.parse();
-                    windows = Some(number.map_err(|_| wrong("a whole number for windows", value))?);
-                }
-                Some(("size", value)) => {
-                    let sides = value.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-                    let good = |&(w, h): &(u32, u32)| (8..=4096).contains(&w) && (8..=4096).contains(&h);
-                    size = sides.filter(good).ok_or_else(|| wrong("WIDTHxHEIGHT, each 8 to 4096", value))?;
-                }
-                _ => return Err(wrong("seed=N, windows=N or size=WxH", part)),
-            }
-        }
-        let seed = seed.ok_or_else(|| wrong("seed=N", synth))?;
-        let windows = windows.filter(|&n| n > 0).ok_or_else(|| wrong("windows=N with N above 0", synth))?;
-        return Ok(WindowSource::Synth { seed, windows, size, config: SynthConfig::default() });
-    }
-    let (mut stride, mut every) = (1, 1);
-    for part in parts {
-        let (key, value) = part.split_once('=').ok_or_else(|| wrong("stride=N or every=N", part))?;
-        let target = match key {
-            "stride" => &mut stride,
-            "every" => &mut every,
-            _ => return Err(wrong("stride=N or every=N", part)),
-        };
-        *target = value.parse().ok().filter(|&n| n > 0).ok_or_else(|| wrong("a whole number above 0", part))?;
-    }
-    WindowSource::recorded(Path::new(first), stride, every)
-}
-
 impl WindowSource {
-    /// Windows of the sequence in `directory`, or of every sequence in its folders.
+    /// Windows of the recording at `path`, or of every recording in its folder; they start at every `every`-th frame.
     ///
     /// # Errors
-    /// Those of [`Sequence::open`]; [`Error::Field`] where there is not one window.
-    pub fn recorded(directory: &Path, stride: usize, every: usize) -> Result<Self, Error> {
-        let mut sequences = Vec::new();
-        if directory.join("sequence.json").is_file() {
-            sequences.push(Sequence::open(directory)?);
-        } else {
-            for folder in folders(directory)? {
-                if folder.join("sequence.json").is_file() {
-                    sequences.push(Sequence::open(folder)?);
-                }
-            }
-            if sequences.is_empty() {
-                // Says that sequence.json is missing.
-                sequences.push(Sequence::open(directory)?);
-            }
-        }
-        let mut windows = Vec::new();
-        for (number, sequence) in sequences.iter().enumerate() {
-            windows.extend(sequence.windows(stride).step_by(every.max(1)).map(|frames| (number, frames)));
-        }
+    /// Those of [`open_all`] and of [`Self::of`].
+    pub fn recorded(path: &Path, spacing: Spacing, every: usize) -> Result<Self, Error> {
+        Self::of(open_all(path)?, spacing, every, path)
+    }
+
+    /// Windows of what was opened; `path` is its name in the error.
+    ///
+    /// # Errors
+    /// [`Error::Field`] where there is not one window.
+    pub fn of(opened: Opened, spacing: Spacing, every: usize, path: &Path) -> Result<Self, Error> {
+        let Opened { sequences, skipped } = opened;
+        let of_one = |(number, sequence): (usize, &Sequence)| {
+            sequence.spaced_windows(spacing, every).into_iter().map(move |frames| (number, frames))
+        };
+        let windows: Vec<_> = sequences.iter().enumerate().flat_map(of_one).collect();
         if windows.is_empty() {
             let frames = sequences.iter().map(Sequence::frames).max().unwrap_or(0);
             return Err(Error::Field {
-                path: directory.to_path_buf(),
+                path: path.to_path_buf(),
                 field: "num_frames",
-                expected: format!("{} or more for windows of stride {stride}", (WINDOW - 1) * stride + 1),
-                got: frames.to_string(),
+                expected: spacing.needs(),
+                got: format!("{frames} in the longest sequence"),
             });
         }
-        Ok(Self::Recorded { sequences, stride, windows })
+        Ok(Self::Recorded { sequences, spacing, windows, skipped })
     }
 
     /// How many windows there are.
@@ -154,7 +115,42 @@ impl WindowSource {
         self.len() == 0
     }
 
-    /// Window `index`, rendered or read from disk.
+    /// What was left out when the source was opened.
+    pub fn skipped(&self) -> &[Skipped] {
+        match self {
+            Self::Synth { .. } => &[],
+            Self::Recorded { skipped, .. } => skipped,
+        }
+    }
+
+    /// The videos or scenes of its windows, sorted: what [`super::split()`] takes.
+    pub fn sources(&self) -> Vec<String> {
+        match self {
+            Self::Synth { seed, .. } => vec![synth_source(*seed)],
+            Self::Recorded { sequences, windows, .. } => {
+                let sources: BTreeSet<&str> = windows.iter().map(|&(number, _)| sequences[number].source()).collect();
+                sources.into_iter().map(str::to_owned).collect()
+            }
+        }
+    }
+
+    /// Its windows of some videos or scenes alone, in their order; perhaps none.
+    pub fn only(mut self, sources: &[String]) -> Self {
+        let wanted: BTreeSet<&str> = sources.iter().map(String::as_str).collect();
+        match &mut self {
+            Self::Synth { seed, windows, .. } => {
+                if !wanted.contains(synth_source(*seed).as_str()) {
+                    *windows = 0;
+                }
+            }
+            Self::Recorded { sequences, windows, .. } => {
+                windows.retain(|&(number, _)| wanted.contains(sequences[number].source()));
+            }
+        }
+        self
+    }
+
+    /// Window `index`, rendered or read from disk. An error is of this window alone: a caller may count it and go on.
     ///
     /// # Errors
     /// [`Error::Index`], and those of [`Sequence::load_image`] and [`Sequence::load_depth`].
@@ -173,7 +169,10 @@ impl WindowSource {
                 let window = window_with(config, *seed, index, *size);
                 Ok(WindowSample {
                     id: format!("synth-{seed}-{index}"),
+                    source: synth_source(*seed),
                     images: window.images,
+                    frames: None,
+                    stamps: std::array::from_fn(|i| Stamp::from_nanos(i as i64 * SYNTH_STEP_NANOS)),
                     intrinsics: window.intrinsics,
                     ground_truth: WindowTrajectory::from_world(&window.world_from_camera),
                     metric: true,
@@ -182,34 +181,32 @@ impl WindowSource {
                     frame_indices: std::array::from_fn(|i| i),
                 })
             }
-            Self::Recorded { sequences, stride, windows } => {
+            Self::Recorded { sequences, spacing, windows, .. } => {
                 let (number, frames) = windows[index as usize];
-                read(&sequences[number], *stride, frames)
+                read(&sequences[number], spacing, frames)
             }
         }
     }
 }
 
-fn folders(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |source| Error::Io { path: directory.to_path_buf(), source };
-    let mut folders = std::fs::read_dir(directory)
-        .map_err(failed)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed)?;
-    folders.sort();
-    Ok(folders)
+fn synth_source(seed: u64) -> String {
+    format!("synth-{seed}")
 }
 
-fn read(sequence: &Sequence, stride: usize, frames: [usize; WINDOW]) -> Result<WindowSample, Error> {
+fn read(sequence: &Sequence, spacing: &Spacing, window: [usize; WINDOW]) -> Result<WindowSample, Error> {
     let mut images = std::array::from_fn(|_| RgbImage::default());
+    let mut frames: [PathBuf; WINDOW] = Default::default();
+    let mut stamps = [Stamp::default(); WINDOW];
     let mut depth: [Vec<f32>; WINDOW] = Default::default();
     let mut world_from_camera = [geometry::Transform::identity(); WINDOW];
     let mut complete = true;
-    for (place, &frame) in frames.iter().enumerate() {
-        images[place] = sequence.load_image(frame)?;
-        world_from_camera[place] = sequence.world_from_camera(frame)?;
-        match sequence.load_depth(frame)? {
+    for (place, &index) in window.iter().enumerate() {
+        let frame = sequence.frame(index)?;
+        images[place] = sequence.load_image(index)?;
+        frames[place].clone_from(&frame.image);
+        stamps[place] = frame.stamp;
+        world_from_camera[place] = frame.world_from_camera;
+        match sequence.load_depth(index)? {
             Some(values) => depth[place] = values,
             None => complete = false,
         }
@@ -218,13 +215,16 @@ fn read(sequence: &Sequence, stride: usize, frames: [usize; WINDOW]) -> Result<W
     let middle = known.len() / 2;
     let median_depth = (!known.is_empty()).then(|| f64::from(*known.select_nth_unstable_by(middle, f32::total_cmp).1));
     Ok(WindowSample {
-        id: format!("{}-s{stride}-{}", sequence.name(), frames[0]),
+        id: format!("{}-{}-{}", sequence.name(), spacing.tag(), window[0]),
+        source: sequence.source().to_owned(),
         images,
+        frames: Some(frames),
+        stamps,
         intrinsics: *sequence.intrinsics(),
         ground_truth: WindowTrajectory::from_world(&world_from_camera),
         metric: sequence.metric(),
         median_depth,
         depth: complete.then_some(depth),
-        frame_indices: frames,
+        frame_indices: window,
     })
 }

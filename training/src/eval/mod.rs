@@ -1,167 +1,307 @@
 //! Judges weights, or an estimator that needs none, on a source of windows.
+//!
+//! Made for a reader who does not believe it: every window counts, every figure has an interval, the poses themselves
+//! are written in a format that other tools read, and what a camera that never moves would get stands beside it.
+//! Metrics are those of [`geometry::metrics`]; none is computed anew here.
 
+mod align;
+mod compare;
+mod estimator;
+mod files;
+mod plot;
+mod report;
 mod steps;
+mod strata;
 
+use std::collections::HashSet;
 use std::io::Write as _;
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use geometry::{SceneScale, Summary, Transform, WINDOW, WindowErrors, WindowTrajectory};
-use model::chain;
-use model::{AnswerOptions, Device, EgoModel, Mode};
+use anyhow::{Context, Result, bail, ensure};
+use geometry::{Anchor, Camera, SceneScale, Stamp, Stamped, Transform, WINDOW, WindowErrors, WindowTrajectory, tum};
+use model::{AnswerOptions, Mode};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::data::{WindowSample, parse_source};
+use crate::data::{WindowSource, parse_source};
 use crate::nano::{read_json, write_json};
+pub use compare::{CompareArgs, Comparison, Difference, Side, compare};
+use estimator::Estimate;
+pub use estimator::Estimator;
+pub use files::{Answers, TumFolder, TumTrajectory};
+pub use report::{table, tables};
 pub use steps::{StepErrors, StepSummary};
 
 /// Seed of the bootstrap.
 const BOOTSTRAP_SEED: u64 = 0;
 
-/// What gives the poses.
-pub enum Estimator {
-    /// A checkpoint folder.
-    Weights(Box<EgoModel>, AnswerOptions),
-    /// The camera never moves.
-    Identity,
-    /// The camera goes on as from frame 0 to frame 1 of the ground truth: a bound for extrapolation, not a contender.
-    ConstantVelocity,
+/// The arguments of the verb `eval`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Checkpoint folder.
+    #[arg(long, required_unless_present = "estimator")]
+    pub weights: Option<PathBuf>,
+    /// In place of weights: identity, constant-velocity, tum:PATH (a folder with ID.tum for each window, or one file of
+    /// a whole trajectory, camera to world) or answers:FILE (the answers.jsonl of an earlier run).
+    #[arg(long, conflicts_with = "weights")]
+    pub estimator: Option<String>,
+    /// synth:seed=9001,windows=500, or a folder with a sequence.json, or a folder of such folders.
+    #[arg(long)]
+    pub data: String,
+    /// answer_only or full_chain.
+    #[arg(long, default_value = "answer_only")]
+    pub mode: Mode,
+    /// LoRA adapter folder to put beside the weights.
+    #[arg(long, requires = "weights")]
+    pub adapter: Option<PathBuf>,
+    /// Write only what follows the grammar of answers.
+    #[arg(long)]
+    pub constrained: bool,
+    /// Write the figures into the manifest.json of the weights.
+    #[arg(long, requires = "weights", conflicts_with_all = ["adapter", "up_to_scale"])]
+    pub record: bool,
+    /// Tokens after which an answer is given up.
+    #[arg(long, default_value_t = 2048)]
+    pub max_tokens: usize,
+    /// For estimators that cannot know lengths: multiply each window's translations by the one factor that brings them
+    /// nearest to the truth. The report says so.
+    #[arg(long)]
+    pub up_to_scale: bool,
+    /// Ask for each window backwards too, and report how far the two answers disagree.
+    #[arg(long, requires = "weights")]
+    pub reversed: bool,
+    /// Folder of report.json, tables.md, errors.png, answers.jsonl and tum/.
+    #[arg(long, default_value = "runs/eval")]
+    pub out: PathBuf,
 }
 
-impl Estimator {
-    /// Loads a checkpoint folder.
-    ///
-    /// # Errors
-    /// Those of [`EgoModel::load`].
-    pub fn weights(dir: &Path, adapter: Option<&Path>, options: AnswerOptions) -> Result<Self> {
-        let model = EgoModel::load_adapted(dir, adapter, &Device::Cpu).with_context(|| dir.display().to_string())?;
-        Ok(Self::Weights(Box::new(model), options))
-    }
+/// What the verb `eval` has to say.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// The figures that a person reads first.
+    pub text: String,
+    /// Whether every window could be read.
+    pub complete: bool,
+}
 
-    /// By name: `identity` or `constant-velocity`.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn named(name: &str) -> Result<Self> {
-        match name {
-            "identity" => Ok(Self::Identity),
-            "constant-velocity" => Ok(Self::ConstantVelocity),
-            other => bail!("--estimator: expected identity or constant-velocity, got {other}"),
-        }
-    }
-
-    fn estimate(&self, sample: &WindowSample) -> Result<Outcome> {
-        let start = Instant::now();
-        let mut seconds = 0.0;
-        let mut parses = [true; 2];
-        let mut step_errors = StepErrors::default();
-        let (trajectory, text, steps) = match self {
-            Self::Identity => (Some(WindowTrajectory::identity()), None, None),
-            Self::ConstantVelocity => {
-                let step = *sample.ground_truth.anchor_from_camera[1].isometry();
-                let mut poses = [Transform::identity(); WINDOW];
-                for i in 1..WINDOW {
-                    poses[i] = Transform::from_isometry(poses[i - 1].isometry() * step);
-                }
-                (Some(WindowTrajectory::new(poses)?), None, None)
-            }
-            Self::Weights(model, options) => {
-                let patches = sample
-                    .images
-                    .iter()
-                    .map(|image| model.preprocess(image, &sample.intrinsics))
-                    .collect::<model::Result<Vec<_>>>()?;
-                let frames = patches.iter().map(|p| model.encode(p)).collect::<model::Result<Vec<_>>>()?;
-                let frames: Vec<_> = frames.iter().collect();
-                let answer = model.answer(&frames, options)?;
-                seconds = start.elapsed().as_secs_f64();
-                // Where an answer parses, so would one under the grammar: only the others are asked for again.
-                let other = |o: &AnswerOptions| AnswerOptions { constrained: !o.constrained, ..o.clone() };
-                let own = answer.trajectory.is_ok();
-                parses = match (options.constrained, own) {
-                    (false, true) => [true, true],
-                    (false, false) => [false, model.answer(&frames, &other(options))?.trajectory.is_ok()],
-                    (true, own) => [model.answer(&frames, &other(options))?.trajectory.is_ok(), own],
-                };
-                let steps = (options.mode == Mode::FullChain).then(|| {
-                    let parsed = chain::parse(&answer.text);
-                    step_errors = StepErrors::new(&parsed, sample, &patches[0].intrinsics);
-                    parsed.steps()
-                });
-                (answer.trajectory.ok(), Some(answer.text), steps)
-            }
-        };
-        let scale = SceneScale { metric: sample.metric, median_depth: sample.median_depth };
-        let errors = trajectory.map(|t| WindowErrors::new(&sample.ground_truth, &t, scale));
-        Ok(Outcome { id: sample.id.clone(), errors, text, steps, step_errors, parses, seconds })
+impl Done {
+    /// The exit status: 1 where a window could not be read.
+    pub fn status(&self) -> ExitCode {
+        if self.complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
-struct Outcome {
-    id: String,
-    errors: Option<WindowErrors>,
-    text: Option<String>,
-    steps: Option<[bool; 5]>,
-    step_errors: StepErrors,
-    /// Without and with the grammar.
-    parses: [bool; 2],
-    seconds: f64,
-}
-
-/// Evaluates every window of `source` and writes `report.json` and `answers.jsonl` to `out`.
+/// The verb `eval`; windows run side by side, one thread each.
 ///
 /// # Errors
-/// A source or weights that can't be read; a window that can't be read ends the run with its name.
+/// Those of [`run_with`]; weights or files of an estimator that cannot be read.
+pub fn main(args: &Args) -> Result<Done> {
+    let options = AnswerOptions {
+        mode: args.mode,
+        max_tokens: args.max_tokens,
+        constrained: args.constrained,
+        ..AnswerOptions::default()
+    };
+    let (judged, label) = match (&args.weights, &args.estimator) {
+        (Some(dir), _) => (Estimator::weights(dir, args.adapter.as_deref(), options)?, dir.display().to_string()),
+        (None, Some(name)) => (Estimator::named(name)?, name.clone()),
+        (None, None) => bail!("expected --weights or --estimator"),
+    };
+    let settings =
+        Settings { label: &label, source: &args.data, up_to_scale: args.up_to_scale, reversed: args.reversed };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(std::thread::available_parallelism()?.get()).build()?;
+    let report = pool.install(|| run_with(&judged, &settings, &args.out))?;
+    if let (true, Some(dir)) = (args.record, &args.weights) {
+        record(&report, &dir.join("manifest.json"))?;
+    }
+    Ok(Done { text: table(&report), complete: report["unreadable"]["count"] == 0 })
+}
+
+/// What [`run_with`] judges, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// Name of the estimator in the report.
+    pub label: &'a str,
+    /// Text of the source of windows: see [`parse_source`].
+    pub source: &'a str,
+    /// Multiply each window's translations by one least-squares factor to the truth before they are judged.
+    pub up_to_scale: bool,
+    /// Have each window answered backwards too; weights only.
+    pub reversed: bool,
+}
+
+/// One window, judged.
+struct Outcome {
+    id: String,
+    stamps: [Stamp; WINDOW],
+    truth: WindowTrajectory,
+    /// Poses as given, whatever the scale that they are judged at.
+    estimate: Estimate,
+    errors: Option<WindowErrors>,
+    /// What the translations were multiplied by.
+    factor: Option<f64>,
+    /// Errors of a camera that never moves.
+    still: WindowErrors,
+    strata: Vec<&'static str>,
+    /// The answer backwards against the answer forwards, turned around.
+    residual: Option<WindowErrors>,
+}
+
+/// A window that the source could not give.
+struct Unreadable {
+    index: u64,
+    error: String,
+}
+
+/// [`run_with`] at the scale as given, forwards alone.
+///
+/// # Errors
+/// Those of [`run_with`].
 pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Result<Value> {
+    run_with(estimator, &Settings { label, source, up_to_scale: false, reversed: false }, out)
+}
+
+/// Evaluates every window of a source and returns the report. Writes to `out`:
+/// * `report.json`: all figures;
+/// * `tables.md`: those that a paper prints, as Markdown;
+/// * `errors.png`: how RRE and TDE are distributed, with a camera that never moves beside it;
+/// * `answers.jsonl`: a line a window, what [`compare`] and the estimator `answers:` read;
+/// * `tum/ID.tum` for each answered window and `tum/ID.gt.tum` for every one: `anchor_from_camera` at the frames'
+///   stamps, as given where [`Settings::up_to_scale`].
+///
+/// A window that cannot be read is named in the log and in the report under `unreadable`, and the others go on.
+///
+/// # Errors
+/// A source that cannot be read, without a window, or with two of one name; not one window that can be read; an
+/// estimator that fails; a file that cannot be written.
+pub fn run_with(estimator: &Estimator, settings: &Settings<'_>, out: &Path) -> Result<Value> {
+    let Settings { source, .. } = settings;
+    ensure!(
+        !settings.reversed || matches!(estimator, Estimator::Weights(..)),
+        "only weights can be asked for a window backwards"
+    );
     let windows = parse_source(source)?;
     if windows.is_empty() {
         bail!("{source}: no windows");
     }
-    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let outcomes = (0..windows.len())
+    let judged = (0..windows.len())
         .into_par_iter()
-        .map(|i| {
-            let sample = windows.sample(i)?;
-            estimator.estimate(&sample).with_context(|| sample.id.clone())
-        })
+        .map(|index| judge(estimator, settings, &windows, index))
         .collect::<Result<Vec<_>>>()?;
-    let errors: Vec<Option<WindowErrors>> = outcomes.iter().map(|o| o.errors.clone()).collect();
-    let summary = Summary::new(&errors, BOOTSTRAP_SEED);
-    let step_errors: Vec<StepErrors> = outcomes.iter().map(|o| o.step_errors.clone()).collect();
-    let share = |n: usize| n as f64 / outcomes.len() as f64;
-    let step_parse: Option<Vec<f64>> = outcomes
-        .iter()
-        .any(|o| o.steps.is_some())
-        .then(|| (0..5).map(|k| share(outcomes.iter().filter(|o| o.steps.is_some_and(|s| s[k])).count())).collect());
-    let mut seconds: Vec<f64> = outcomes.iter().map(|o| o.seconds).collect();
-    seconds.sort_by(f64::total_cmp);
-    let report = json!({
-        "estimator": label,
-        "data": source,
-        "constrained_decoding": matches!(estimator, Estimator::Weights(_, o) if o.constrained),
-        "final_parse": share(outcomes.iter().filter(|o| o.parses[0]).count()),
-        "final_parse_constrained": share(outcomes.iter().filter(|o| o.parses[1]).count()),
-        "step_parse": step_parse,
-        "latency_ms_median": seconds.get(seconds.len() / 2).map(|s| s * 1e3),
-        "summary": summary,
-        "step_errors": steps::summary(&step_errors, BOOTSTRAP_SEED),
-    });
-    write_json(&out.join("report.json"), &report)?;
+    let (mut outcomes, mut unreadable) = (Vec::new(), Vec::new());
+    for window in judged {
+        match window {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(window) => unreadable.push(window),
+        }
+    }
+    if let (true, Some(first)) = (outcomes.is_empty(), unreadable.first()) {
+        bail!("{source}: not one of {} windows can be read: {}", unreadable.len(), first.error);
+    }
+    let mut ids = HashSet::new();
+    for outcome in &outcomes {
+        ensure!(ids.insert(outcome.id.as_str()), "{source}: two windows are called {}", outcome.id);
+    }
+    if outcomes.iter().all(|o| o.errors.is_none()) {
+        tracing::warn!(estimator = settings.label, "not one window has an answer that parses");
+    }
+    let report = report::new(estimator, settings, &outcomes, &unreadable, windows.skipped());
+    write(estimator, settings, &outcomes, &report, out)?;
+    Ok(report)
+}
+
+fn judge(
+    estimator: &Estimator,
+    settings: &Settings<'_>,
+    windows: &WindowSource,
+    index: u64,
+) -> Result<Result<Outcome, Unreadable>> {
+    let sample = match windows.sample(index) {
+        Ok(sample) => sample,
+        Err(error) => {
+            let error = error.to_string();
+            tracing::warn!(index, "window cannot be read: {error}");
+            return Ok(Err(Unreadable { index, error }));
+        }
+    };
+    let estimate = estimator.estimate(&sample, settings.reversed).with_context(|| sample.id.clone())?;
+    let scale = SceneScale { metric: sample.metric, median_depth: sample.median_depth };
+    let truth = sample.ground_truth;
+    let (errors, factor) = match &estimate.trajectory {
+        None => (None, None),
+        Some(poses) if settings.up_to_scale => {
+            let (errors, factor) = align::errors(&truth, poses, scale);
+            (Some(errors), Some(factor))
+        }
+        Some(poses) => (Some(WindowErrors::new(&truth, poses, scale)), None),
+    };
+    let residual = match (&estimate.trajectory, &estimate.backwards) {
+        (Some(forwards), Some(backwards)) => Some(residual(forwards, backwards, scale)),
+        _ => None,
+    };
+    let still = WindowErrors::new(&truth, &WindowTrajectory::identity(), scale);
+    let strata = strata::labels(&sample, &still);
+    Ok(Ok(Outcome { id: sample.id, stamps: sample.stamps, truth, estimate, errors, factor, still, strata, residual }))
+}
+
+/// What is left of the answer to the frames in reverse order behind the answer to them as they are: no error where the
+/// two undo each other.
+fn residual(forwards: &WindowTrajectory, backwards: &WindowTrajectory, scale: SceneScale) -> WindowErrors {
+    WindowErrors::new(&forwards.reversed(), backwards, scale)
+}
+
+fn write(
+    estimator: &Estimator,
+    settings: &Settings<'_>,
+    outcomes: &[Outcome],
+    report: &Value,
+    out: &Path,
+) -> Result<()> {
+    let folder = out.join("tum");
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    write_json(&out.join("report.json"), report)?;
+    let path = out.join("tables.md");
+    std::fs::write(&path, tables(report)).with_context(|| path.display().to_string())?;
+    plot::errors(&out.join("errors.png"), settings.label, outcomes)?;
     let path = out.join("answers.jsonl");
     let file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
     let mut file = std::io::BufWriter::new(file);
-    for outcome in &outcomes {
+    for outcome in outcomes {
+        let Outcome { estimate, errors, .. } = outcome;
         let line = json!({
-            "id": outcome.id, "answer": outcome.text, "seconds": outcome.seconds,
-            "rre_deg": outcome.errors.as_ref().map(|e| e.rre_deg),
-            "tde_deg": outcome.errors.as_ref().and_then(|e| e.tde_deg),
+            "id": outcome.id,
+            "parsed": errors.is_some(),
+            "rre_deg": errors.as_ref().map(|e| e.rre_deg),
+            "tde_deg": errors.as_ref().and_then(|e| e.tde_deg),
+            "rte_abs": errors.as_ref().map(|e| e.rte_abs),
+            "rte_rel": errors.as_ref().and_then(|e| e.rte_rel),
+            "mag_log": errors.as_ref().and_then(|e| e.mag_log),
+            "seconds": estimate.seconds,
+            "strata": outcome.strata,
+            "parses": estimate.parses,
+            "constrained": estimator.constrained(),
+            "grid": estimate.grid,
+            "answer": estimate.text,
         });
-        writeln!(file, "{line}")?;
+        writeln!(file, "{line}").with_context(|| path.display().to_string())?;
+        let given = folder.join(files::file_name(&outcome.id, "tum"));
+        match &estimate.trajectory {
+            Some(poses) => write_tum(&given, poses, &outcome.stamps)?,
+            // What an earlier run left is no answer of this one.
+            None if given.is_file() => std::fs::remove_file(&given).with_context(|| given.display().to_string())?,
+            None => (),
+        }
+        write_tum(&folder.join(files::file_name(&outcome.id, "gt.tum")), &outcome.truth, &outcome.stamps)?;
     }
-    file.flush()?;
-    Ok(report)
+    file.flush().with_context(|| path.display().to_string())
+}
+
+fn write_tum(path: &Path, window: &WindowTrajectory, stamps: &[Stamp; WINDOW]) -> Result<()> {
+    let pose = |(&stamp, &value): (&Stamp, &Transform<Anchor, Camera>)| Stamped { stamp, value };
+    let poses: Vec<_> = stamps.iter().zip(&window.anchor_from_camera).map(pose).collect();
+    tum::write(path, &poses)?;
+    Ok(())
 }
 
 /// Writes a report's main figures into a manifest, under `measured` and the name of the data.
@@ -178,6 +318,7 @@ pub fn record(report: &Value, manifest: &Path) -> Result<()> {
     all["measured"][data] = json!({
         "constrained_decoding": report["constrained_decoding"],
         "windows": summary["windows"],
+        "unreadable": report["unreadable"]["count"],
         "final_parse": report["final_parse"],
         "final_parse_constrained": report["final_parse_constrained"],
         "rre_deg_median": summary["rre_deg"]["median"],
@@ -188,52 +329,26 @@ pub fn record(report: &Value, manifest: &Path) -> Result<()> {
     write_json(manifest, &all)
 }
 
-/// The figures of a report that a person reads first.
-pub fn table(report: &Value) -> String {
-    let number =
-        |pointer: &str| report.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), |v| format!("{v:.3}"));
-    let mut text = format!(
-        "{} on {}\n{} windows, final_parse {} ({} under the grammar), {} of {} pairs still\n",
-        report["estimator"].as_str().unwrap_or_default(),
-        report["data"].as_str().unwrap_or_default(),
-        report["summary"]["windows"],
-        number("/final_parse"),
-        number("/final_parse_constrained"),
-        report["summary"]["still_pairs"],
-        report["summary"]["pairs"],
-    );
-    if let Some(parse) = report["step_parse"].as_array() {
-        let shares: Vec<String> = parse.iter().map(|v| format!("{:.3}", v.as_f64().unwrap_or(0.0))).collect();
-        text.push_str(&format!("step_parse {}\n", shares.join(" ")));
-    }
-    text.push_str("                  median [95 %]                mean [95 %]\n");
-    for (table, name, unit) in [
-        ("summary", "rre_deg", "deg"),
-        ("summary", "tde_deg", "deg"),
-        ("summary", "rte_abs", "scene units"),
-        ("summary", "rte_rel", ""),
-        ("summary", "mag_log", ""),
-        ("summary", "ate", "scene units"),
-        ("summary", "ate_sim3", "scene units"),
-        ("step_errors", "epipolar_px", "step 1, px"),
-        ("step_errors", "depth_abs_rel", "step 2"),
-        ("step_errors", "point_rel", "step 3"),
-        ("step_errors", "own_rre_deg", "step 4 from its own points, deg"),
-        ("step_errors", "printed_rre_deg", "step 4 as printed, deg"),
-    ] {
-        if report[table][name].is_null() {
-            continue;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nalgebra::{Isometry3, Vector3};
+
+    #[test]
+    fn answers_that_undo_each_other_leave_nothing_and_others_what_they_disagree_by() {
+        let step = Isometry3::new(Vector3::new(0.02, -0.01, 0.1), Vector3::new(0.01, 0.05, -0.02));
+        let mut poses = [Transform::identity(); WINDOW];
+        for i in 1..WINDOW {
+            poses[i] = Transform::from_isometry(poses[i - 1].isometry() * step);
         }
-        let of = |what: &str| {
-            let part = |part: &str| number(&format!("/{table}/{name}/{what}/{part}"));
-            format!("{:>8} [{}, {}]", part("value"), part("low"), part("high"))
-        };
-        text.push_str(&format!("{name:<16} {:<28} {:<28} {unit}\n", of("median"), of("mean")));
+        let forwards = WindowTrajectory::new(poses).unwrap();
+        let scale = SceneScale { metric: true, median_depth: None };
+        let none = residual(&forwards, &forwards.reversed(), scale);
+        assert!(none.rre_deg < 1e-9 && none.tde_deg.unwrap() < 1e-6 && none.rte_abs < 1e-12, "{none:?}");
+        // One who walks forwards whichever way the film runs is wrong by the whole motion, twice.
+        let same = residual(&forwards, &forwards, scale);
+        let angle = step.rotation.angle().to_degrees();
+        assert!((same.pairs[0].rre_deg - 2.0 * angle).abs() < 1e-6, "{same:?}");
+        assert!(same.tde_deg.unwrap() > 150.0, "{same:?}");
     }
-    text.push_str(&format!("tde <= 15 deg    {:>8}\n", number("/summary/tde_within_15_share")));
-    for name in ["auc_5", "auc_10", "auc_30"] {
-        let part = |part: &str| number(&format!("/summary/{name}/{part}"));
-        text.push_str(&format!("{name:<16} {:>8} [{}, {}]\n", part("value"), part("low"), part("high")));
-    }
-    text
 }

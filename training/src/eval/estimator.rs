@@ -1,0 +1,192 @@
+//! What gives the poses.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use geometry::{Transform, WINDOW, WindowTrajectory};
+use model::chain;
+use model::{AnswerOptions, Device, EgoModel, Mode};
+
+use super::files::{Answers, TumFolder, TumTrajectory};
+use super::steps::StepErrors;
+use crate::data::WindowSample;
+
+/// What gives the poses.
+pub enum Estimator {
+    /// A checkpoint folder.
+    Weights(Box<EgoModel>, AnswerOptions),
+    /// The camera never moves.
+    Identity,
+    /// The camera goes on as from frame 0 to frame 1 of the ground truth: a bound for extrapolation, not a contender.
+    ConstantVelocity,
+    /// Another program's poses, a file a window.
+    TumFolder(TumFolder),
+    /// Another program's poses, one file of a whole trajectory.
+    TumTrajectory(TumTrajectory),
+    /// An earlier run's texts.
+    Answers(Answers),
+}
+
+/// An estimator's answer for one window.
+#[derive(Debug, Default)]
+pub(super) struct Estimate {
+    /// The poses; `None` where there is no answer, or it does not parse.
+    pub trajectory: Option<WindowTrajectory>,
+    /// What a model wrote.
+    pub text: Option<String>,
+    /// Which steps of a chain parse, where one was asked for.
+    pub steps: Option<[bool; 5]>,
+    /// Their errors.
+    pub step_errors: StepErrors,
+    /// Width and height of the pixel grid that a chain's pixels are of.
+    pub grid: Option<[u32; 2]>,
+    /// Whether the poses parse without and with the grammar.
+    pub parses: [bool; 2],
+    /// Time that the answer took, where it is known.
+    pub seconds: Option<f64>,
+    /// The poses of the frames in reverse order, anchored at what was the last; where they were asked for.
+    pub backwards: Option<WindowTrajectory>,
+}
+
+impl Estimate {
+    fn poses(trajectory: Option<&WindowTrajectory>) -> Self {
+        Self { trajectory: trajectory.copied(), parses: [trajectory.is_some(); 2], ..Self::default() }
+    }
+}
+
+impl Estimator {
+    /// Loads a checkpoint folder.
+    ///
+    /// # Errors
+    /// Those of [`EgoModel::load`].
+    pub fn weights(dir: &Path, adapter: Option<&Path>, options: AnswerOptions) -> Result<Self> {
+        let model = EgoModel::load_adapted(dir, adapter, &Device::Cpu).with_context(|| dir.display().to_string())?;
+        Ok(Self::Weights(Box::new(model), options))
+    }
+
+    /// By name: `identity`, `constant-velocity`, `tum:PATH` (see [`TumFolder`] and [`TumTrajectory`]) or
+    /// `answers:FILE` (see [`Answers`]).
+    ///
+    /// # Errors
+    /// Another name; a file or folder that cannot be read.
+    pub fn named(name: &str) -> Result<Self> {
+        if let Some(path) = name.strip_prefix("tum:") {
+            let path = Path::new(path);
+            return match path.is_dir() {
+                true => TumFolder::open(path).map(Self::TumFolder),
+                false => TumTrajectory::open(path).map(Self::TumTrajectory),
+            };
+        }
+        if let Some(path) = name.strip_prefix("answers:") {
+            return Answers::open(Path::new(path)).map(Self::Answers);
+        }
+        match name {
+            "identity" => Ok(Self::Identity),
+            "constant-velocity" => Ok(Self::ConstantVelocity),
+            other => {
+                bail!("--estimator: expected identity, constant-velocity, tum:PATH or answers:FILE, got {other}")
+            }
+        }
+    }
+
+    /// Whether answers were written under the grammar.
+    pub(super) fn constrained(&self) -> bool {
+        match self {
+            Self::Weights(_, options) => options.constrained,
+            Self::Answers(answers) => answers.constrained(),
+            _ => false,
+        }
+    }
+
+    /// Answers for one window, and backwards too where `reversed` (weights only).
+    pub(super) fn estimate(&self, sample: &WindowSample, reversed: bool) -> Result<Estimate> {
+        match self {
+            Self::Identity => Ok(Estimate::poses(Some(&WindowTrajectory::identity()))),
+            Self::ConstantVelocity => {
+                let step = *sample.ground_truth.anchor_from_camera[1].isometry();
+                let mut poses = [Transform::identity(); WINDOW];
+                for i in 1..WINDOW {
+                    poses[i] = Transform::from_isometry(poses[i - 1].isometry() * step);
+                }
+                Ok(Estimate::poses(Some(&WindowTrajectory::new(poses)?)))
+            }
+            Self::TumFolder(folder) => {
+                let poses = folder.window(&sample.id, &sample.stamps)?;
+                Ok(Estimate { seconds: folder.seconds(&sample.id), ..Estimate::poses(poses.as_ref()) })
+            }
+            Self::TumTrajectory(file) => Ok(Estimate::poses(file.window(&sample.stamps).as_ref())),
+            Self::Answers(answers) => Ok(again(answers, sample)),
+            Self::Weights(model, options) => answer(model, options, sample, reversed),
+        }
+    }
+}
+
+fn answer(model: &EgoModel, options: &AnswerOptions, sample: &WindowSample, reversed: bool) -> Result<Estimate> {
+    let start = Instant::now();
+    let patches = sample
+        .images
+        .iter()
+        .map(|image| model.preprocess(image, &sample.intrinsics))
+        .collect::<model::Result<Vec<_>>>()?;
+    let frames = patches.iter().map(|p| model.encode(p)).collect::<model::Result<Vec<_>>>()?;
+    let frames: Vec<_> = frames.iter().collect();
+    let answer = model.answer(&frames, options)?;
+    let seconds = start.elapsed().as_secs_f64();
+    // Where an answer parses, so would one under the grammar: only the others are asked for again.
+    let other = |o: &AnswerOptions| AnswerOptions { constrained: !o.constrained, ..o.clone() };
+    let own = answer.trajectory.is_ok();
+    let parses = match (options.constrained, own) {
+        (false, true) => [true, true],
+        (false, false) => [false, model.answer(&frames, &other(options))?.trajectory.is_ok()],
+        (true, own) => [model.answer(&frames, &other(options))?.trajectory.is_ok(), own],
+    };
+    let backwards = if reversed {
+        let frames: Vec<_> = frames.iter().rev().copied().collect();
+        model.answer(&frames, options)?.trajectory.ok()
+    } else {
+        None
+    };
+    let mut estimate = Estimate {
+        trajectory: answer.trajectory.ok(),
+        parses,
+        seconds: Some(seconds),
+        backwards,
+        ..Estimate::default()
+    };
+    if options.mode == Mode::FullChain {
+        let grid = &patches[0].intrinsics;
+        let parsed = chain::parse(&answer.text);
+        estimate.step_errors = StepErrors::new(&parsed, sample, grid);
+        estimate.steps = Some(parsed.steps());
+        estimate.grid = Some([grid.width, grid.height]);
+    }
+    estimate.text = Some(answer.text);
+    Ok(estimate)
+}
+
+/// An answer that was written before, parsed again.
+fn again(answers: &Answers, sample: &WindowSample) -> Estimate {
+    let Some(line) = answers.line(&sample.id) else { return Estimate::default() };
+    let Some(text) = &line.answer else {
+        return Estimate { seconds: line.seconds, ..Estimate::default() };
+    };
+    let parsed = chain::parse(text);
+    let trajectory = parsed.trajectory.as_ref().ok().copied();
+    // Which of the two this text is of is known; of the other there is what that run found.
+    let own = trajectory.is_some();
+    let mut parses = line.parses.unwrap_or([own; 2]);
+    parses[usize::from(line.constrained)] = own;
+    let grid = line.grid.map(|[width, height]| sample.intrinsics.rescale(width, height));
+    Estimate {
+        trajectory,
+        steps: (grid.is_some() || text.contains("<step1>")).then(|| parsed.steps()),
+        // Pixels of a grid that nobody knows have no errors.
+        step_errors: grid.map(|grid| StepErrors::new(&parsed, sample, &grid)).unwrap_or_default(),
+        grid: line.grid,
+        parses,
+        seconds: line.seconds,
+        backwards: None,
+        text: Some(text.clone()),
+    }
+}
