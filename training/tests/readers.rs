@@ -362,3 +362,47 @@ fn shared_realestate_poses_are_those_of_the_recordings() {
     let other = open_realestate(&relative, &nowhere).unwrap_err();
     assert!(matches!(other, Error::Line { line: 1, .. }) && other.to_string().contains("18 columns"), "{other}");
 }
+
+/// The stage `split` and the key `part`: no video is in two parts, and each part reads its own windows alone.
+#[test]
+fn parts_of_a_split_share_no_video() {
+    use std::collections::BTreeSet;
+    let dir = tempfile::tempdir().unwrap();
+    for (scene, take) in [("a", 0), ("a", 1), ("b", 0), ("c", 0), ("d", 0), ("d", 1)] {
+        let name = format!("{scene}{take}");
+        let folder = dir.path().join("all").join(&name);
+        std::fs::create_dir_all(folder.join("frames")).unwrap();
+        for i in 0..6 {
+            image::RgbImage::new(16, 12).save(folder.join(format!("frames/{i:06}.png"))).unwrap();
+        }
+        let poses: Vec<_> = (0..6)
+            .map(|i| vec![1.0, 0., 0., 0.1 * f64::from(i), 0., 1., 0., 0., 0., 0., 1., 0., 0., 0., 0., 1.])
+            .collect();
+        let json = serde_json::json!({
+            "name": name, "scene": scene, "width": 16, "height": 12, "metric": true, "num_frames": 6, "timestamps": null,
+            "intrinsics": {"fx": 12, "fy": 12, "cx": 7.5, "cy": 5.5}, "pose_convention": "camera_to_world",
+            "camera_axes": "opencv", "poses": poses,
+        });
+        std::fs::write(folder.join("sequence.json"), json.to_string()).unwrap();
+    }
+    let config = dir.path().join("split.toml");
+    std::fs::write(
+        &config,
+        "seed = 3\n[[split]]\nname = \"test\"\ncount = 1\n[[split]]\nname = \"train\"\nshare = 1.0\n",
+    )
+    .unwrap();
+    let (data, out) = (dir.path().join("all"), dir.path().join("split.json"));
+    let lines = training::split::run(data.to_str().unwrap(), &config, &out).unwrap();
+    assert!(lines.contains("test: 1 sources") && lines.contains("train: 3 sources"), "{lines}");
+    let windows = |part: &str| {
+        let source = parse_source(&format!("{},part={}:{part}", data.display(), out.display())).unwrap();
+        (0..source.len()).map(|i| source.sample(i).unwrap().source).collect::<Vec<_>>()
+    };
+    let (test, train) = (windows("test"), windows("train"));
+    assert_eq!(test.len() + train.len(), 12, "two windows a sequence, none lost");
+    let set = |all: &[String]| all.iter().cloned().collect::<BTreeSet<_>>();
+    assert!(set(&test).is_disjoint(&set(&train)));
+    assert_eq!((set(&test).len(), set(&train).len()), (1, 3));
+    let missing = parse_source(&format!("{},part={}:nothing", data.display(), out.display())).unwrap_err().to_string();
+    assert!(missing.contains("nothing") && missing.contains("a part that the stage split wrote"), "{missing}");
+}

@@ -1,7 +1,7 @@
 //! One text per source of windows: what `--data` takes.
 
 use super::error::Error;
-use super::formats::{Pictures, Videos, open_all, open_realestate};
+use super::formats::{Opened, Pictures, Videos, open_all, open_realestate};
 use super::source::{SYNTH_SIZE, WindowSource};
 use super::windows::{Motion, Spacing};
 use crate::synth::SynthConfig;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Frames within which the next frame of a window is looked for where motion spaces them and the source does not say.
 const REACH: usize = 48;
-const KEYS: &str = "stride=N, every=N, motion=DEGREES, move=UNITS or reach=N";
+const KEYS: &str = "stride=N, every=N, motion=DEGREES, move=UNITS, reach=N or part=FILE:NAME";
 const RE10K_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH, or a key of every recording";
 
 /// Reads the text of a source:
@@ -40,7 +40,7 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
     for part in parts {
         let (key, value) = part.split_once('=').ok_or_else(|| wrong(keys, part))?;
         let known = match key {
-            "stride" | "every" | "motion" | "move" | "reach" => true,
+            "stride" | "every" | "motion" | "move" | "reach" | "part" => true,
             "frames" | "videos" | "cache" | "ffmpeg" => poses.is_some(),
             _ => false,
         };
@@ -66,9 +66,16 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
         }
         _ => return Err(wrong("stride=N, or motion=DEGREES and move=UNITS with reach=N", spec)),
     };
+    let of = |opened: Opened, path: &Path| {
+        let all = WindowSource::of(opened, spacing, every, path)?;
+        let Some(part) = values.get("part") else { return Ok(all) };
+        let sources = part_of(part).ok_or_else(|| wrong("FILE:NAME of a part that the stage split wrote", part))?;
+        let left = all.only(&sources);
+        if left.is_empty() { Err(wrong("a part with windows", part)) } else { Ok(left) }
+    };
     let Some(poses) = poses else {
         let path = Path::new(first);
-        return WindowSource::of(open_all(path)?, spacing, every, path);
+        return of(open_all(path)?, path);
     };
     let folder = |key: &str| values.get(key).map(PathBuf::from);
     let pictures = match (folder("frames"), folder("videos"), folder("cache"), folder("ffmpeg")) {
@@ -81,7 +88,14 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
         _ => return Err(wrong("frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH", spec)),
     };
     let path = Path::new(poses);
-    WindowSource::of(open_realestate(path, &pictures)?, spacing, every, path)
+    of(open_realestate(path, &pictures)?, path)
+}
+
+/// The sources of a part: `FILE:NAME`, of a file that the stage `split` wrote.
+fn part_of(text: &str) -> Option<Vec<String>> {
+    let (file, name) = text.rsplit_once(':')?;
+    let split: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    serde_json::from_value(split["parts"][name]["sources"].clone()).ok()
 }
 
 fn synthetic<'a>(spec: &str, parts: impl Iterator<Item = &'a str>) -> Result<WindowSource, Error> {
