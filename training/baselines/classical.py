@@ -178,29 +178,19 @@ def project(poses: np.ndarray, points: np.ndarray, tracks: Tracks) -> tuple[np.n
 
 
 def triangulate(poses: np.ndarray, tracks: Tracks) -> np.ndarray:
-    """Unit homogeneous points (M, 4), not behind the cameras; where one view spoils a point, without that view."""
-
-    def linear(part: Tracks) -> np.ndarray:
-        rows = part.xy[..., None] * poses[:, 2:3] - poses[:, :2]
-        rows = (rows * part.seen[..., None, None]).reshape(-1, 2 * VIEWS, 4)
-        points = np.linalg.eigh(rows.transpose(0, 2, 1) @ rows)[1][..., 0]
-        in_front = (np.sign(points @ poses[:, 2].T) * part.seen).sum(1)
-        points *= np.where(in_front < 0, -1.0, 1.0)[:, None]
-        points[:, 3] = np.maximum(points[:, 3], 0.0)
-        return points / np.linalg.norm(points, axis=1, keepdims=True)
-
-    points = linear(tracks)
-    squares = project(poses, points, tracks)[2]
-    spoilt = (squares.max(1) > OUTLIER_PX**2) & (tracks.seen.sum(1) >= 3)
-    if spoilt.any():
-        without = tracks.select(spoilt)
-        without.seen[np.arange(len(without.seen)), squares[spoilt].argmax(1)] = False
-        points[spoilt] = linear(without)
-    return points
+    """Unit homogeneous points (M, 4) by DLT, not behind the cameras."""
+    rows = tracks.xy[..., None] * poses[:, 2:3] - poses[:, :2]
+    rows = (rows * tracks.seen[..., None, None]).reshape(-1, 2 * VIEWS, 4)
+    points = np.linalg.eigh(rows.transpose(0, 2, 1) @ rows)[1][..., 0]
+    ahead = (np.sign(points @ poses[:, 2].T) * tracks.seen).sum(1)
+    points *= np.where(ahead < 0, -1.0, 1.0)[:, None]
+    points[:, 3] = np.maximum(points[:, 3], 0.0)
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
-def truncated_cost(poses: np.ndarray, points: np.ndarray, tracks: Tracks) -> float:
-    return float(np.minimum(project(poses, points, tracks)[2], OUTLIER_PX**2).sum())
+def robust_cost(squares: np.ndarray) -> float:
+    """The Cauchy loss of squared pixel errors."""
+    return LOSS_PX**2 * float(np.log1p(squares / LOSS_PX**2).sum())
 
 
 def adjust(
@@ -210,17 +200,12 @@ def adjust(
 
     Scale needs no gauge: the damping keeps it, and homogeneous points and translations are scaled in the end.
     """
-    squared = LOSS_PX**2
-
-    def cost_of(squares: np.ndarray) -> float:
-        return squared * float(np.log1p(squares / squared).sum())
-
     inside, residuals, squares = project(poses, points, tracks)
-    cost, damping = cost_of(squares), 1e-3
+    cost, damping = robust_cost(squares), 1e-3
     unknowns = 6 * (VIEWS - 1)
     diagonal = np.arange(unknowns)
     for _ in range(iterations):
-        weight = tracks.seen / np.sqrt(1.0 + squares / squared)
+        weight = tracks.seen / np.sqrt(1.0 + squares / LOSS_PX**2)
         # Derivatives of the pixel: by camera coordinates; by a rotation and a shift of the camera; by a point's tangent.
         by_inside = np.zeros((*inside.shape[:2], 2, 3))
         scale = weight / np.maximum(inside[..., 2], 1e-6)
@@ -260,7 +245,7 @@ def adjust(
             new_points[:, 3] = np.maximum(new_points[:, 3], 0.0)
             new_points /= np.linalg.norm(new_points, axis=1, keepdims=True)
             new = project(new_poses, new_points, tracks)
-            new_cost = cost_of(new[2])
+            new_cost = robust_cost(new[2])
             if new_cost < cost:
                 break
             damping *= 8.0
@@ -290,10 +275,10 @@ def decompositions(
     for r, t in options:
         poses = np.tile(np.eye(3, 4), (VIEWS, 1, 1))
         poses[1] = np.hstack([r, t])
-        scored.append((truncated_cost(poses, triangulate(poses, tracks), tracks), poses[1]))
+        scored.append((robust_cost(project(poses, triangulate(poses, tracks), tracks)[2]), poses[1]))
     scored.sort(key=lambda option: option[0])
     # The wrong side of a plane, or of small parallax, costs little more; what costs much more is wrong.
-    limit = 1.5 * scored[0][0] + 0.1 * len(a)
+    limit = 1.5 * scored[0][0] + 0.05 * len(a)
     return [pose for cost, pose in scored[:3] if cost <= limit]
 
 
@@ -441,7 +426,7 @@ def estimate(images: list[np.ndarray], camera: np.ndarray, info: dict[str, Any])
 
     def registered(links: dict[tuple[int, int], np.ndarray]) -> list[tuple[float, np.ndarray]]:
         every = [register(i, j, p, few, few_pixels, camera, links) for (i, j), ps in relative.items() for p in ps]
-        every = [(truncated_cost(p, triangulate(p, few), few), p) for p in every if p is not None]
+        every = [(robust_cost(project(p, triangulate(p, few), few)[2]), p) for p in every if p is not None]
         return sorted(every, key=lambda option: option[0])
 
     info["status"] = "ba"
@@ -458,8 +443,8 @@ def estimate(images: list[np.ndarray], camera: np.ndarray, info: dict[str, Any])
         return turn_only(poses, few, 2 * ITERATIONS)[0]
     adjusted = []
     for _, poses in options[:STARTS]:
-        poses, solid, _ = adjust(poses, triangulate(poses, few), few, START_ITERATIONS)
-        adjusted.append((truncated_cost(poses, solid, few), poses))
+        poses, _, cost = adjust(poses, triangulate(poses, few), few, START_ITERATIONS)
+        adjusted.append((cost, poses))
     poses = min(adjusted, key=lambda option: option[0])[1]
 
     for _ in range(2):

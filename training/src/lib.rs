@@ -5,6 +5,7 @@ pub mod bench;
 pub mod chains;
 pub mod data;
 pub mod depth;
+pub mod endpoint;
 pub mod eval;
 pub mod nano;
 pub mod optimizer;

@@ -147,6 +147,8 @@ fn main() -> Result<ExitCode> {
         unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
     }
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // ureq's own trace shows requests byte by byte, the key of an endpoint among them.
+    let filter = filter.add_directive("ureq_proto=debug".parse()?);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done: Result<()> = match arguments.verb {
         Verb::Sft { config, init, out } => {

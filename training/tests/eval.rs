@@ -51,6 +51,8 @@ fn args(estimator: &str, data: &str, out: &Path) -> Args {
         max_tokens: 8,
         up_to_scale: false,
         reversed: false,
+        concurrency: 4,
+        explain: false,
         out: out.to_path_buf(),
     }
 }

@@ -123,3 +123,32 @@ pub fn residual(depth: &[Vec<f32>; WINDOW], intrinsics: &Intrinsics, sample: &Wi
     let middle = errors.len() / 2;
     Some(*errors.select_nth_unstable_by(middle, f64::total_cmp).1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::parse_source;
+
+    #[test]
+    fn true_depth_agrees_with_the_poses_and_wrong_depth_does_not() {
+        let sample = parse_source("synth:seed=3,windows=1,size=160x96").unwrap().sample(0).unwrap();
+        let depth = sample.depth.clone().unwrap();
+        let of = |depth: &[Vec<f32>; WINDOW]| residual(depth, &sample.intrinsics, &sample).unwrap();
+        assert!(of(&depth) < 0.01, "{}", of(&depth));
+        let mut wrong = depth.clone();
+        wrong[1..].iter_mut().flatten().for_each(|d| *d *= 1.3);
+        assert!(of(&wrong) > MAX_RESIDUAL, "{}", of(&wrong));
+        let empty: [Vec<f32>; WINDOW] = depth.each_ref().map(|d| vec![0.0; d.len()]);
+        assert_eq!(residual(&empty, &sample.intrinsics, &sample), None);
+    }
+
+    #[test]
+    fn recorded_depth_comes_first_and_without_a_network_there_is_no_other() {
+        let mut sample = parse_source("synth:seed=3,windows=1,size=64x48").unwrap().sample(0).unwrap();
+        assert!(matches!(DepthSource::Recorded.of(&sample).unwrap(), Known::Recorded(_)));
+        sample.depth = None;
+        assert!(matches!(DepthSource::Recorded.of(&sample).unwrap(), Known::Nothing));
+        let missing = DepthSource::new(Some(Path::new("/nonexistent.safetensors")), 252).err().unwrap();
+        assert!(format!("{missing:#}").contains("nonexistent.safetensors"));
+    }
+}

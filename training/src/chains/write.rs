@@ -20,10 +20,14 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::depth::{DepthSource, Known};
+use super::rewrite::Rewriter;
 use super::shards::{Writer, Written};
 use super::{DepthMap, chain as make};
 use crate::data::{WindowSample, WindowSource, parse_source};
 use crate::nano::{read_json, write_json};
+
+/// Prose that is the program's own, in the settings.
+const TEMPLATES: &str = "templates";
 
 /// What to make, and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -55,6 +59,13 @@ pub struct Chains {
     /// Longest side that the depth network sees.
     #[arg(long, default_value_t = crate::depth::LONGEST_SIDE)]
     pub depth_side: usize,
+    /// Have a vision-language model write the prose: URL[#MODEL] of an OpenAI-compatible endpoint, as
+    /// http://127.0.0.1:8000/v1#qwen; its key is read from OPENAI_API_KEY.
+    #[arg(long)]
+    pub prose_url: Option<String>,
+    /// Folder of the endpoint's answers, which are not asked for again; OUT/prose-cache without it.
+    #[arg(long, requires = "prose_url")]
+    pub prose_cache: Option<PathBuf>,
 }
 
 /// Part `index` of `count`.
@@ -91,6 +102,9 @@ pub struct Counts {
     pub inconsistent_depth: u64,
     /// Windows in which too few points can be followed.
     pub rejected: u64,
+    /// Chains with the templates' prose, since the endpoint's was of no use.
+    #[serde(default)]
+    pub prose_fallback: u64,
     /// Windows that can't be read, and why.
     pub unreadable: Vec<String>,
 }
@@ -102,6 +116,7 @@ impl Counts {
         self.without_depth += other.without_depth;
         self.inconsistent_depth += other.inconsistent_depth;
         self.rejected += other.rejected;
+        self.prose_fallback += other.prose_fallback;
         self.unreadable.extend(other.unreadable.iter().cloned());
     }
 }
@@ -126,10 +141,14 @@ pub struct Report {
 pub fn run(options: &Chains) -> Result<Report> {
     ensure!(options.per_shard > 0, "--per-shard: expected at least 1");
     let windows = parse_source(&options.data)?;
+    let cache = || options.prose_cache.clone().unwrap_or_else(|| options.out.join("prose-cache"));
+    let prose =
+        options.prose_url.as_deref().map(|url| Rewriter::new(url, cache()).context("--prose-url")).transpose()?;
     let stage = Stage {
         processor: Processor::with_pixel_limits(options.max_pixels.min(4096), options.max_pixels),
         depth: DepthSource::new(options.depth_weights.as_deref(), options.depth_side)?,
         windows,
+        prose,
         options,
     };
     std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
@@ -185,11 +204,15 @@ fn keep(path: &Path, settings: &Value) -> Result<()> {
     }
     let old = read_json(path)?;
     for (key, value) in settings.as_object().into_iter().flatten() {
-        if old[key] != *value {
+        // Settings that do not name the prose are from when there were templates alone.
+        let before = match old.get(key) {
+            None if key == "prose" => json!(TEMPLATES),
+            before => before.cloned().unwrap_or_default(),
+        };
+        if before != *value {
             bail!(
-                "{}: {key}: the shards here were made with {}, now it is {value}; use another --out",
-                path.display(),
-                old[key]
+                "{}: {key}: the shards here were made with {before}, now it is {value}; use another --out",
+                path.display()
             );
         }
     }
@@ -201,6 +224,7 @@ struct Stage<'a> {
     windows: WindowSource,
     processor: Processor,
     depth: DepthSource,
+    prose: Option<Rewriter>,
 }
 
 impl Stage<'_> {
@@ -210,6 +234,7 @@ impl Stage<'_> {
             "version": env!("CARGO_PKG_VERSION"), "data": self.options.data, "windows": self.windows.len(),
             "seed": self.options.seed, "per_shard": self.options.per_shard, "processor": self.processor,
             "depth": self.depth.describe(),
+            "prose": self.prose.as_ref().map_or_else(|| json!(TEMPLATES), Rewriter::describe),
         })
     }
 
@@ -228,10 +253,11 @@ impl Stage<'_> {
         for index in self.range(k) {
             counts.windows += 1;
             match self.window(index)? {
-                Outcome::Chain(id, files) => {
+                Outcome::Chain { id, files, fallback } => {
                     let files: Vec<(&str, &[u8])> = files.iter().map(|(e, c)| (*e, c.as_slice())).collect();
                     writer.add(&id, &files)?;
                     counts.written += 1;
+                    counts.prose_fallback += u64::from(fallback);
                 }
                 Outcome::WithoutDepth => counts.without_depth += 1,
                 Outcome::InconsistentDepth => counts.inconsistent_depth += 1,
@@ -266,15 +292,28 @@ impl Stage<'_> {
             Known::Nothing => return Ok(Outcome::WithoutDepth),
         };
         let maps = depth.each_ref().map(|values| DepthMap { values, width: grid.width as usize });
-        let mut rng = ChaCha8Rng::seed_from_u64(self.options.seed ^ index.rotate_left(32));
-        let Ok(made) = make(&sample.ground_truth, &grid, &maps, &mut rng) else { return Ok(Outcome::Rejected) };
-        Ok(Outcome::Chain(sample.id.clone(), sample_files(&sample, &frames, &made, residual)?))
+        let seed = self.options.seed ^ index.rotate_left(32);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let Ok(mut made) = make(&sample.ground_truth, &grid, &maps, &mut rng) else { return Ok(Outcome::Rejected) };
+        let mut fallback = false;
+        if let Some(prose) = &self.prose {
+            match prose.rewrite(&sample, &made.prose, seed).with_context(|| format!("prose of {}", sample.id))? {
+                Some(texts) => made.prose = texts,
+                None => fallback = true,
+            }
+        }
+        let files = sample_files(&sample, &frames, &made, residual)?;
+        Ok(Outcome::Chain { id: sample.id, files, fallback })
     }
 }
 
 enum Outcome {
-    /// Its id and files.
-    Chain(String, Files),
+    Chain {
+        id: String,
+        files: Files,
+        /// Whether the endpoint's prose was of no use.
+        fallback: bool,
+    },
     WithoutDepth,
     InconsistentDepth,
     Rejected,

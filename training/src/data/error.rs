@@ -14,6 +14,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A recording is cut short or damaged.
+    #[error("{path}: {source}", path = path.display())]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: mcap::McapError,
+    },
     /// A JSON file is not what it should be.
     #[error("{path}: {source}", path = path.display())]
     Json {

@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::formats;
+use super::formats::mcap::{Picture, Place};
 use super::windows::{Spacing, windows};
 use geometry::{Camera, Intrinsics, Stamp, Transform, WINDOW, World};
 use image::RgbImage;
@@ -14,12 +15,19 @@ pub struct Frame {
     pub stamp: Stamp,
     /// Camera to world, optical camera axes; scene units.
     pub world_from_camera: Transform<World, Camera>,
-    /// The image, JPEG or PNG.
+    /// The image, JPEG or PNG; in a recording of ROS 2, the message with it: [`Frame::file`].
     pub image: PathBuf,
     /// The depth image; [`Sequence::load_depth`] takes one that is not there for none.
     pub depth: Option<DepthFile>,
     /// Whether frames are missing between the one before and this one: no window goes across.
     pub gap_before: bool,
+}
+
+impl Frame {
+    /// The image's own file; `None` where it is a message in a recording, and its path only says which.
+    pub fn file(&self) -> Option<&Path> {
+        Place::of(&self.image).is_none().then_some(self.image.as_path())
+    }
 }
 
 /// A 16-bit grey PNG of z-depth; 0 where there is no value.
@@ -122,11 +130,20 @@ impl Sequence {
     /// The image of frame `index`.
     ///
     /// # Errors
-    /// [`Error::Index`], [`Error::Io`], [`Error::Image`]; [`Error::Frame`] where it is cut short or of another size
-    /// than the camera matrix is for.
+    /// [`Error::Index`], [`Error::Io`], [`Error::Recording`], [`Error::Image`]; [`Error::Frame`] where it is cut
+    /// short or of another size than the camera matrix is for.
     pub fn load_image(&self, index: usize) -> Result<RgbImage, Error> {
         let path = &self.frame(index)?.image;
-        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        let bytes = match Place::of(path) {
+            None => std::fs::read(path).map_err(|source| Error::Io { path: path.clone(), source })?,
+            Some(place) => match place.read(index)? {
+                Picture::Encoded(bytes) => bytes,
+                Picture::Pixels(image) => {
+                    self.check_size(path, index, image.dimensions())?;
+                    return Ok(image);
+                }
+            },
+        };
         // The decoder fills what is missing of a JPEG with grey, without a word.
         let jpeg = bytes.starts_with(&[0xFF, 0xD8]);
         if jpeg && !bytes.windows(2).rev().take(4096).any(|pair| pair == [0xFF, 0xD9]) {

@@ -26,7 +26,7 @@ pub struct WindowSample {
     pub source: String,
     /// The frames, as stored or rendered.
     pub images: [RgbImage; WINDOW],
-    /// The files of the frames; none where they are rendered.
+    /// The files of the frames; none where they are rendered, or messages in a recording.
     pub frames: Option<[PathBuf; WINDOW]>,
     /// Times of the frames; made up where the recording has none.
     pub stamps: [Stamp; WINDOW],
@@ -199,11 +199,14 @@ fn read(sequence: &Sequence, spacing: &Spacing, window: [usize; WINDOW]) -> Resu
     let mut stamps = [Stamp::default(); WINDOW];
     let mut depth: [Vec<f32>; WINDOW] = Default::default();
     let mut world_from_camera = [geometry::Transform::identity(); WINDOW];
-    let mut complete = true;
+    let (mut complete, mut files) = (true, true);
     for (place, &index) in window.iter().enumerate() {
         let frame = sequence.frame(index)?;
         images[place] = sequence.load_image(index)?;
-        frames[place].clone_from(&frame.image);
+        match frame.file() {
+            Some(file) => frames[place] = file.to_path_buf(),
+            None => files = false,
+        }
         stamps[place] = frame.stamp;
         world_from_camera[place] = frame.world_from_camera;
         match sequence.load_depth(index)? {
@@ -218,7 +221,7 @@ fn read(sequence: &Sequence, spacing: &Spacing, window: [usize; WINDOW]) -> Resu
         id: format!("{}-{}-{}", sequence.name(), spacing.tag(), window[0]),
         source: sequence.source().to_owned(),
         images,
-        frames: Some(frames),
+        frames: files.then_some(frames),
         stamps,
         intrinsics: *sequence.intrinsics(),
         ground_truth: WindowTrajectory::from_world(&world_from_camera),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use geometry::{Transform, WINDOW, WindowTrajectory};
 use model::chain;
 use model::{AnswerOptions, Device, EgoModel, Mode};
@@ -11,6 +11,7 @@ use model::{AnswerOptions, Device, EgoModel, Mode};
 use super::files::{Answers, TumFolder, TumTrajectory};
 use super::steps::StepErrors;
 use crate::data::WindowSample;
+use crate::endpoint::{Endpoint, Part, Sampling, turn};
 
 /// What gives the poses.
 pub enum Estimator {
@@ -26,6 +27,25 @@ pub enum Estimator {
     TumTrajectory(TumTrajectory),
     /// An earlier run's texts.
     Answers(Answers),
+    /// A model that is served elsewhere.
+    Endpoint(Box<Endpoint>, Question),
+}
+
+/// How an endpoint is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// What for.
+    pub mode: Mode,
+    /// Tokens after which an answer is given up.
+    pub max_tokens: usize,
+    /// Say which form the answer has: for models that were not trained on it. Poses alone.
+    pub explain: bool,
+}
+
+impl Default for Question {
+    fn default() -> Self {
+        Self { mode: Mode::AnswerOnly, max_tokens: 2048, explain: false }
+    }
 }
 
 /// An estimator's answer for one window.
@@ -47,6 +67,8 @@ pub(super) struct Estimate {
     pub seconds: Option<f64>,
     /// The poses of the frames in reverse order, anchored at what was the last; where they were asked for.
     pub backwards: Option<WindowTrajectory>,
+    /// Why there is no answer, where an endpoint failed.
+    pub error: Option<String>,
 }
 
 impl Estimate {
@@ -65,12 +87,25 @@ impl Estimator {
         Ok(Self::Weights(Box::new(model), options))
     }
 
-    /// By name: `identity`, `constant-velocity`, `tum:PATH` (see [`TumFolder`] and [`TumTrajectory`]) or
-    /// `answers:FILE` (see [`Answers`]).
+    /// [`Estimator::asked`] with the default [`Question`].
     ///
     /// # Errors
-    /// Another name; a file or folder that cannot be read.
+    /// Those of [`Estimator::asked`].
     pub fn named(name: &str) -> Result<Self> {
+        Self::asked(name, Question::default())
+    }
+
+    /// By name: `identity`, `constant-velocity`, `tum:PATH` (see [`TumFolder`] and [`TumTrajectory`]), `answers:FILE`
+    /// (see [`Answers`]) or `openai:URL[#MODEL]` (see [`Endpoint`]), which alone needs the question.
+    ///
+    /// # Errors
+    /// Another name; a file or folder that cannot be read; those of [`Endpoint::parse`].
+    pub fn asked(name: &str, question: Question) -> Result<Self> {
+        if let Some(url) = name.strip_prefix("openai:") {
+            ensure!(!question.explain || question.mode == Mode::AnswerOnly, "--explain: expected --mode answer_only");
+            let endpoint = Endpoint::parse(url).context("--estimator")?;
+            return Ok(Self::Endpoint(Box::new(endpoint), question));
+        }
         if let Some(path) = name.strip_prefix("tum:") {
             let path = Path::new(path);
             return match path.is_dir() {
@@ -85,7 +120,10 @@ impl Estimator {
             "identity" => Ok(Self::Identity),
             "constant-velocity" => Ok(Self::ConstantVelocity),
             other => {
-                bail!("--estimator: expected identity, constant-velocity, tum:PATH or answers:FILE, got {other}")
+                bail!(
+                    "--estimator: expected identity, constant-velocity, tum:PATH, answers:FILE or openai:URL[#MODEL], \
+                     got {other}"
+                )
             }
         }
     }
@@ -117,6 +155,7 @@ impl Estimator {
             }
             Self::TumTrajectory(file) => Ok(Estimate::poses(file.window(&sample.stamps).as_ref())),
             Self::Answers(answers) => Ok(again(answers, sample)),
+            Self::Endpoint(endpoint, question) => ask(endpoint, question, sample),
             Self::Weights(model, options) => answer(model, options, sample, reversed),
         }
     }
@@ -188,5 +227,61 @@ fn again(answers: &Answers, sample: &WindowSample) -> Estimate {
         seconds: line.seconds,
         backwards: None,
         text: Some(text.clone()),
+        error: None,
     }
 }
+
+/// An endpoint's answer to the frames as they are stored; none where it fails.
+fn ask(endpoint: &Endpoint, question: &Question, sample: &WindowSample) -> Result<Estimate> {
+    let messages = turn(&parts(question, sample)?);
+    let sampling = Sampling { temperature: 0.0, seed: 0, max_tokens: question.max_tokens };
+    let reply = match endpoint.chat(&messages, &sampling) {
+        Ok(reply) => reply,
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::warn!(window = sample.id, "no answer: {error}");
+            return Ok(Estimate { error: Some(error), ..Estimate::default() });
+        }
+    };
+    let parsed = chain::parse(&reply.text);
+    let trajectory = parsed.trajectory.as_ref().ok().copied();
+    let mut estimate = Estimate { seconds: Some(reply.seconds), ..Estimate::poses(trajectory.as_ref()) };
+    if question.mode == Mode::FullChain {
+        let grid = &sample.intrinsics;
+        estimate.step_errors = StepErrors::new(&parsed, sample, grid);
+        estimate.steps = Some(parsed.steps());
+        estimate.grid = Some([grid.width, grid.height]);
+    }
+    estimate.text = Some(reply.text);
+    Ok(estimate)
+}
+
+/// The question in the words of [`model::prompt::window`], of the images as they are stored.
+fn parts(question: &Question, sample: &WindowSample) -> Result<Vec<Part>> {
+    let k = &sample.intrinsics;
+    let camera = format!("fx {:.1} fy {:.1} cx {:.1} cy {:.1} size {} {}\n", k.fx, k.fy, k.cx, k.cy, k.width, k.height);
+    let mut parts = vec![Part::Text(camera)];
+    for (i, image) in sample.images.iter().enumerate() {
+        parts.extend([Part::Text(format!("Frame {i}: ")), Part::image(image)?]);
+    }
+    let mut text = match question.mode {
+        Mode::FullChain => "\nReason in five steps, then give the poses of the five frames.",
+        Mode::AnswerOnly => "\nGive the poses of the five frames.",
+    }
+    .to_owned();
+    if question.explain {
+        text.push_str(EXPLANATION);
+        text.push_str(&chain::write_poses(&WindowTrajectory::identity()));
+    }
+    parts.push(Part::Text(text));
+    Ok(parts)
+}
+
+/// The form of an answer, for a model that does not know it.
+const EXPLANATION: &str = "
+One moving camera took them, in this order; fx, fy, cx and cy are its intrinsics in pixels. Line i of the answer is the \
+pose of camera i in camera 0 (x right, y down, z forward, metres): its number, R and the nine numbers of the rotation \
+matrix row by row, t and the three of the translation, so that a point X of camera i is R X + t in camera 0. Six \
+decimals, no exponents. Line 0 is the identity. Answer with nothing but that block. It would be this one for a camera \
+that never moves:
+";

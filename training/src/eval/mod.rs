@@ -13,7 +13,7 @@ mod report;
 mod steps;
 mod strata;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ use crate::data::{WindowSource, parse_source};
 use crate::nano::{read_json, write_json};
 pub use compare::{CompareArgs, Comparison, Difference, Side, compare};
 use estimator::Estimate;
-pub use estimator::Estimator;
+pub use estimator::{Estimator, Question};
 pub use files::{Answers, TumFolder, TumTrajectory};
 pub use report::{table, tables};
 pub use steps::{StepErrors, StepSummary};
@@ -43,7 +43,8 @@ pub struct Args {
     #[arg(long, required_unless_present = "estimator")]
     pub weights: Option<PathBuf>,
     /// In place of weights: identity, constant-velocity, tum:PATH (a folder with ID.tum for each window, or one file of
-    /// a whole trajectory, camera to world) or answers:FILE (the answers.jsonl of an earlier run).
+    /// a whole trajectory, camera to world), answers:FILE (the answers.jsonl of an earlier run) or openai:URL[#MODEL]
+    /// (an OpenAI-compatible endpoint, as http://127.0.0.1:8000/v1#qwen; its key is read from OPENAI_API_KEY).
     #[arg(long, conflicts_with = "weights")]
     pub estimator: Option<String>,
     /// synth:seed=9001,windows=500, or a folder with a sequence.json, or a folder of such folders.
@@ -71,6 +72,12 @@ pub struct Args {
     /// Ask for each window backwards too, and report how far the two answers disagree.
     #[arg(long, requires = "weights")]
     pub reversed: bool,
+    /// Requests at a time to an endpoint.
+    #[arg(long, default_value_t = 4)]
+    pub concurrency: usize,
+    /// Tell an endpoint the form of the answer: for models that were not trained on it.
+    #[arg(long, requires = "estimator")]
+    pub explain: bool,
     /// Folder of report.json, tables.md, errors.png, answers.jsonl and tum/.
     #[arg(long, default_value = "runs/eval")]
     pub out: PathBuf,
@@ -105,17 +112,29 @@ pub fn main(args: &Args) -> Result<Done> {
     };
     let (judged, label) = match (&args.weights, &args.estimator) {
         (Some(dir), _) => (Estimator::weights(dir, args.adapter.as_deref(), options)?, dir.display().to_string()),
-        (None, Some(name)) => (Estimator::named(name)?, name.clone()),
+        (None, Some(name)) => {
+            let question = Question { mode: args.mode, max_tokens: args.max_tokens, explain: args.explain };
+            (Estimator::asked(name, question)?, name.clone())
+        }
         (None, None) => bail!("expected --weights or --estimator"),
     };
     let settings =
         Settings { label: &label, source: &args.data, up_to_scale: args.up_to_scale, reversed: args.reversed };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(std::thread::available_parallelism()?.get()).build()?;
+    // A thread waits for its request.
+    let threads = match &judged {
+        Estimator::Endpoint(..) => args.concurrency.max(1),
+        _ => std::thread::available_parallelism()?.get(),
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let report = pool.install(|| run_with(&judged, &settings, &args.out))?;
     if let (true, Some(dir)) = (args.record, &args.weights) {
         record(&report, &dir.join("manifest.json"))?;
     }
-    Ok(Done { text: table(&report), complete: report["unreadable"]["count"] == 0 })
+    let mut text = table(&report);
+    if let Some(count) = report["errors"]["count"].as_u64().filter(|count| *count > 0) {
+        text.push_str(&format!("{count} windows have no answer since their requests failed (see report.json)\n"));
+    }
+    Ok(Done { text, complete: report["unreadable"]["count"] == 0 })
 }
 
 /// What [`run_with`] judges, and how.
@@ -170,11 +189,12 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
 /// * `tum/ID.tum` for each answered window and `tum/ID.gt.tum` for every one: `anchor_from_camera` at the frames'
 ///   stamps, as given where [`Settings::up_to_scale`].
 ///
-/// A window that cannot be read is named in the log and in the report under `unreadable`, and the others go on.
+/// A window that cannot be read is named in the log and in the report under `unreadable`, and the others go on. One for
+/// which an endpoint fails has no answer, and is counted in the report under `errors`.
 ///
 /// # Errors
 /// A source that cannot be read, without a window, or with two of one name; not one window that can be read; an
-/// estimator that fails; a file that cannot be written.
+/// estimator that fails, an endpoint for every window; a file that cannot be written.
 pub fn run_with(estimator: &Estimator, settings: &Settings<'_>, out: &Path) -> Result<Value> {
     let Settings { source, .. } = settings;
     ensure!(
@@ -203,10 +223,25 @@ pub fn run_with(estimator: &Estimator, settings: &Settings<'_>, out: &Path) -> R
     for outcome in &outcomes {
         ensure!(ids.insert(outcome.id.as_str()), "{source}: two windows are called {}", outcome.id);
     }
+    let failed: Vec<&str> = outcomes.iter().filter_map(|o| o.estimate.error.as_deref()).collect();
+    if let (true, Some(first)) = (failed.len() == outcomes.len(), failed.first()) {
+        bail!("not one of {} windows has an answer: {first}", failed.len());
+    }
     if outcomes.iter().all(|o| o.errors.is_none()) {
         tracing::warn!(estimator = settings.label, "not one window has an answer that parses");
     }
-    let report = report::new(estimator, settings, &outcomes, &unreadable, windows.skipped());
+    let mut report = report::new(estimator, settings, &outcomes, &unreadable, windows.skipped());
+    if let Estimator::Endpoint(endpoint, question) = estimator {
+        let mut texts = BTreeMap::<&str, usize>::new();
+        for text in &failed {
+            *texts.entry(text).or_default() += 1;
+        }
+        report["errors"] = json!({"count": failed.len(), "texts": texts});
+        report["endpoint"] = json!({
+            "model": endpoint.model(), "mode": question.mode, "max_tokens": question.max_tokens,
+            "explained": question.explain,
+        });
+    }
     write(estimator, settings, &outcomes, &report, out)?;
     Ok(report)
 }

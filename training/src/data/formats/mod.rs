@@ -8,12 +8,14 @@
 //! | TUM RGB-D | `rgb.txt` | camera to world | centre | stored |
 //! | ScanNet export | `color/` and `pose/` | camera to world | centre | 30 Hz |
 //! | COLMAP text | `cameras.txt` | world to camera | corner | 10 Hz |
+//! | ROS 2: MCAP, rosbag2 | `.mcap` or `metadata.yaml` | body to world, with static transforms | centre | stored |
 //! | RealEstate10K | asked for: [`open_realestate`] | world to camera | corner, in image sizes | stored |
 //!
 //! Another layout is a module with `fits` and `open`, and a row in `LAYOUTS`; one that is a single file (a recording in
 //! a container) fits by its extension.
 
 mod colmap;
+pub(super) mod mcap;
 mod nerfstudio;
 mod realestate;
 mod scannet;
@@ -62,12 +64,13 @@ struct Layout {
 }
 
 /// In the order in which they are tried.
-static LAYOUTS: [Layout; 5] = [
+static LAYOUTS: [Layout; 6] = [
     Layout { mark: "sequence.json", fits: sequence_json::fits, open: sequence_json::open },
     Layout { mark: "transforms.json", fits: nerfstudio::fits, open: nerfstudio::open },
     Layout { mark: "rgb.txt (TUM RGB-D)", fits: tum::fits, open: tum::open },
     Layout { mark: "color and pose (ScanNet)", fits: scannet::fits, open: scannet::open },
     Layout { mark: "cameras.txt (COLMAP)", fits: colmap::fits, open: colmap::open },
+    Layout { mark: "metadata.yaml (rosbag2; or an .mcap file)", fits: mcap::fits, open: mcap::open },
 ];
 
 fn layout(path: &Path) -> Option<&'static Layout> {
