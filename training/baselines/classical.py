@@ -17,15 +17,14 @@ see scale: a window's translations share one unknown factor, chosen so that the 
 For each window:
  1. RootSIFT (small images are enlarged twice first: at 160x120 that halves the errors), mutual nearest neighbours with a
     ratio test, for all ten pairs of frames.
- 2. For each pair a MAGSAC essential matrix, and a robust rotation alone, which is what a still or turning camera leaves;
-    the inliers of the better one are joined into tracks over the five frames.
- 3. Pairs with many inliers and a large parallax (what the rotation leaves unexplained) start reconstructions: each
+ 2. A MAGSAC essential matrix for each pair; the inliers of all pairs are joined into tracks over the five frames.
+ 3. Pairs with many inliers and a large parallax (what a robust rotation leaves unexplained) start reconstructions: each
     plausible decomposition of E, and of a homography where one explains most matches (a plane has two solutions), is
     triangulated, and PnP adds the other frames. A short adjustment finds the start with the lowest robust cost. A frame
     that shares points with one other frame only is joined by that pair's E, at a guessed length ("linked").
  4. Bundle adjustment with a Cauchy loss over all tracks, triangulated anew and with outliers chosen anew; twice.
-    Levenberg-Marquardt with the points eliminated (Schur complement) needs a few milliseconds an iteration, where
-    scipy's sparse least_squares needs several times that. Points are homogeneous, so those at infinity do no harm.
+    Levenberg-Marquardt with analytic derivatives and the points eliminated (Schur complement): a few milliseconds an
+    iteration for a thousand tracks. Points are homogeneous, so those at infinity do no harm.
  5. Guard: a camera that only turns, with all points at infinity, is fitted to the same observations. Unless an F-test
     says that translation explains more than noise would, the answer is that rotation with t = 0 ("rotation_only").
 Seeds are fixed for each window: the same input gives the same output.
@@ -64,7 +63,7 @@ MAX_FEATURES = 1500
 # Low, for weak texture: what does not repeat fails the ratio test or MAGSAC.
 CONTRAST = 0.01
 RATIO = 0.8
-# Thresholds in pixels: MAGSAC's, the rotation's, and that of reprojection errors.
+# Thresholds in pixels: MAGSAC's, that of a rotation alone, that of reprojection errors.
 EPIPOLAR_PX, ROTATION_PX, OUTLIER_PX = 1.0, 2.0, 3.0
 # A pair with fewer, or a smaller share, is chance: MAGSAC finds 8 inliers among 30 random matches.
 MIN_INLIERS, MIN_INLIER_SHARE = 12, 0.4
@@ -72,8 +71,10 @@ MIN_INLIERS, MIN_INLIER_SHARE = 12, 0.4
 MIN_POINTS = 8
 # Scale of the Cauchy loss: SIFT is precise to a third of a pixel or so.
 LOSS_PX = 0.5
-# Pairs to start from; tracks of each frame there; starts adjusted; iterations there and in the end; relative gain to stop at.
-START_PAIRS, START_TRACKS, STARTS, START_ITERATIONS, ITERATIONS, MIN_GAIN = 4, 100, 4, 8, 10, 1e-4
+# Pairs to start from, tracks of each frame there, starts adjusted, and iterations of that.
+START_PAIRS, START_TRACKS, STARTS, START_ITERATIONS = 4, 100, 4, 8
+# Iterations of a final adjustment, and the relative gain below which any stops: more changes no median here.
+ITERATIONS, MIN_GAIN = 10, 1e-4
 # With more parallax the camera surely moved. Below MIN_F it did not: turning cameras measured 0.0 to 2.1, median 0.8.
 SURE_PARALLAX_PX, MIN_F = 4.0, 1.8
 
@@ -130,7 +131,7 @@ def match(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def join_tracks(points: list[np.ndarray], matches: dict[tuple[int, int], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Connected components of the matches: pixels (M, 5, 2) and where seen. Two features in one frame: not seen there."""
+    """Connected components of the matches: pixels (M, 5, 2) and where seen. Two features in a frame: not seen."""
     start = np.cumsum([0] + [len(p) for p in points])
     a = np.concatenate([m[:, 0] + start[i] for (i, _), m in matches.items()])
     b = np.concatenate([m[:, 1] + start[j] for (_, j), m in matches.items()])
@@ -206,7 +207,7 @@ def adjust(
     diagonal = np.arange(unknowns)
     for _ in range(iterations):
         weight = tracks.seen / np.sqrt(1.0 + squares / LOSS_PX**2)
-        # Derivatives of the pixel: by camera coordinates; by a rotation and a shift of the camera; by a point's tangent.
+        # Derivatives of the pixel: by camera coordinates, a turn and a shift of the camera, a point's tangent.
         by_inside = np.zeros((*inside.shape[:2], 2, 3))
         scale = weight / np.maximum(inside[..., 2], 1e-6)
         by_inside[..., 0, 0], by_inside[..., 1, 1] = tracks.focal[0] * scale, tracks.focal[1] * scale
@@ -220,7 +221,8 @@ def adjust(
         by_pose = by_pose.reshape(len(points), 2 * VIEWS, unknowns)
         mirror = points.copy()  # Householder: the columns but the first are orthogonal to the point.
         mirror[:, 0] += np.where(points[:, 0] < 0, -1.0, 1.0)
-        tangent = np.eye(4)[:, 1:] - mirror[:, :, None] * (2.0 * mirror[:, None, 1:] / (mirror**2).sum(1)[:, None, None])
+        normal = mirror / np.linalg.norm(mirror, axis=1, keepdims=True)
+        tangent = np.eye(4)[:, 1:] - 2.0 * normal[:, :, None] * normal[:, None, 1:]
         if at_infinity:
             tangent[:, 3] = 0.0
         by_point = (by_inside @ poses).reshape(-1, 2 * VIEWS, 4) @ tangent
@@ -341,22 +343,6 @@ def perspective(points: np.ndarray, pixels: np.ndarray, use: np.ndarray, camera:
     return np.hstack([cv2.Rodrigues(turn)[0], shift])
 
 
-def chain(turns: dict[tuple[int, int], tuple[int, np.ndarray]]) -> np.ndarray | None:
-    """Poses (5, 3, 4) without translation, along the tree of the pairs with the most inliers."""
-    poses: dict[int, np.ndarray] = {0: np.eye(3)}
-    while len(poses) < VIEWS:
-        links = [(n, i, j) for (i, j), (n, _) in turns.items() if (i in poses) != (j in poses)]
-        if not links:
-            return None
-        _, i, j = max(links)
-        rotation = turns[i, j][1]
-        if i in poses:
-            poses[j] = rotation @ poses[i]
-        else:
-            poses[i] = rotation.T @ poses[j]
-    return np.stack([np.insert(poses[i], 3, 0.0, 1) for i in range(VIEWS)])
-
-
 def turn_only(poses: np.ndarray, tracks: Tracks, iterations: int) -> tuple[np.ndarray, float]:
     """Adjusts rotations, from those of `poses`, with t = 0 and all points at infinity; poses and cost."""
     first = tracks.seen.argmax(1)
@@ -389,31 +375,24 @@ def estimate(images: list[np.ndarray], camera: np.ndarray, info: dict[str, Any])
 
     rays = [np.insert((p - centre) / focal, 2, 1.0, 1) for p in points]
     rays = [r / np.linalg.norm(r, axis=1, keepdims=True) for r in rays]
-    matches, turns, starts = {}, {}, []
-    info["parallax_px"] = 0.0
+    matches, starts = {}, []
     for i, j in PAIRS:
         matched = match(descriptors[i], descriptors[j])
         if len(matched) < MIN_INLIERS:
             continue
-        needed = max(MIN_INLIERS, MIN_INLIER_SHARE * len(matched))
-        a, b = rays[i][matched[:, 0]], rays[j][matched[:, 1]]
-        rotation = robust_rotation(a, b, ROTATION_PX / focal.mean(), rng)
-        left = np.linalg.norm(a @ rotation.T - b, axis=1) * focal.mean()
-        turned = left < ROTATION_PX
         a, b = points[i][matched[:, 0]], points[j][matched[:, 1]]
         essential, mask = cv2.findEssentialMat(a, b, camera, cv2.USAC_MAGSAC, 0.999, EPIPOLAR_PX, 2000)
-        moved = np.zeros(len(matched), bool) if essential is None else mask.ravel() > 0
-        if moved.sum() >= needed:
-            parallax = float(np.median(left[moved]))
-            info["parallax_px"] = max(info["parallax_px"], round(parallax, 3))
-            starts.append((moved.sum() * min(parallax, 20.0), i, j, essential, a[moved], b[moved]))
-            matches[i, j] = matched[moved]
-        if turned.sum() >= needed:
-            turns[i, j] = (int(turned.sum()), rotation)
-            if turned.sum() > moved.sum():
-                matches[i, j] = matched[turned]
+        if essential is None or mask.sum() < max(MIN_INLIERS, MIN_INLIER_SHARE * len(matched)):
+            continue
+        inlier = mask.ravel() > 0
+        matches[i, j], a, b = matched[inlier], a[inlier], b[inlier]
+        from_ray, to_ray = rays[i][matches[i, j][:, 0]], rays[j][matches[i, j][:, 1]]
+        turn = robust_rotation(from_ray, to_ray, ROTATION_PX / focal.mean(), rng)
+        parallax = float(np.median(np.linalg.norm(from_ray @ turn.T - to_ray, axis=1)) * focal.mean())
+        starts.append((parallax, i, j, essential, a, b))
     if not matches:
         raise NotEstimated("no two frames match")
+    info["parallax_px"] = round(max(start[0] for start in starts), 3)
     pixels, seen = join_tracks(points, matches)
     tracks = Tracks((pixels - centre) / focal * seen[..., None], seen, focal)
     if (seen.sum(0) < MIN_POINTS).any():
@@ -421,7 +400,7 @@ def estimate(images: list[np.ndarray], camera: np.ndarray, info: dict[str, Any])
 
     few = longest(tracks, START_TRACKS, rng)
     few, few_pixels = tracks.select(few), pixels[few]
-    starts.sort(key=lambda start: -start[0])
+    starts.sort(key=lambda start: -len(start[4]) * min(start[0], 20.0))
     relative = {(i, j): decompositions(e, a, b, camera, focal) for _, i, j, e, a, b in starts[:START_PAIRS]}
 
     def registered(links: dict[tuple[int, int], np.ndarray]) -> list[tuple[float, np.ndarray]]:
@@ -431,16 +410,12 @@ def estimate(images: list[np.ndarray], camera: np.ndarray, info: dict[str, Any])
 
     info["status"] = "ba"
     options = registered({})
-    if not options and starts:
+    if not options:
         starts.sort(key=lambda start: -len(start[4]))
         options = registered({(i, j): decompositions(e, a, b, camera, focal)[0] for _, i, j, e, a, b in starts})
         info["status"] = "linked"
     if not options:
-        poses = chain(turns)
-        if poses is None:
-            raise NotEstimated("a frame not registered")
-        info["status"], info["inliers"] = "rotation_only", len(few.seen)
-        return turn_only(poses, few, 2 * ITERATIONS)[0]
+        raise NotEstimated("a frame not registered")
     adjusted = []
     for _, poses in options[:STARTS]:
         poses, _, cost = adjust(poses, triangulate(poses, few), few, START_ITERATIONS)
@@ -470,52 +445,45 @@ def estimate(images: list[np.ndarray], camera: np.ndarray, info: dict[str, Any])
     return poses
 
 
-def number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadInput("malformed window", f"{name}: a finite number, not {value!r}")
-    return float(value)
-
-
-def entry(value: Any, key: str, kind: type, name: str) -> Any:
-    if not isinstance(value, dict) or key not in value:
-        raise BadInput("malformed window", f"{name}: missing")
-    if not isinstance(value[key], kind):
-        raise BadInput("malformed window", f"{name}: not {kind.__name__}")
-    return value[key]
+def get(window: Any, kind: type, *path: str | int) -> Any:
+    """The value at a path of keys, of that kind; a float is finite."""
+    name, value = ".".join(map(str, path)), window
+    try:
+        for key in path:
+            value = value[key]
+    except (KeyError, IndexError, TypeError):
+        raise BadInput("malformed window", f"{name}: missing") from None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is float and not math.isfinite(value)):
+        raise BadInput("malformed window", f"{name}: {value!r} is not a {kind.__name__}")
+    return value
 
 
 def load(window: Any, folder: Path) -> tuple[list[np.ndarray], np.ndarray, list[float]]:
     """Grey images, camera matrix and stamps of a window, checked."""
-    given = entry(window, "intrinsics", dict, "intrinsics")
-    values = {
-        key: number(entry(given, key, object, f"intrinsics.{key}"), f"intrinsics.{key}")
-        for key in ("fx", "fy", "cx", "cy", "width", "height")
-    }
-    for key in ("fx", "fy", "width", "height"):
-        if values[key] <= 0.0:
-            raise BadInput("malformed window", f"intrinsics.{key}: {values[key]} is not positive")
-    camera = np.array([[values["fx"], 0, values["cx"]], [0, values["fy"], values["cy"]], [0, 0, 1]], float)
-    frames, stamps = (entry(window, key, list, key) for key in ("frames", "stamps"))
-    for key, items in (("frames", frames), ("stamps", stamps)):
-        if len(items) != VIEWS:
-            raise BadInput("malformed window", f"{key}: {len(items)}, not {VIEWS}")
-    stamps = [number(stamp, f"stamps[{i}]") for i, stamp in enumerate(stamps)]
+    keys = ("fx", "fy", "cx", "cy", "width", "height")
+    fx, fy, cx, cy, width, height = (get(window, float, "intrinsics", key) for key in keys)
+    if fx <= 0.0 or fy <= 0.0:
+        raise BadInput("malformed window", f"intrinsics.fx, fy: {fx}, {fy} are not positive")
+    for key in ("frames", "stamps"):
+        if len(get(window, list, key)) != VIEWS:
+            raise BadInput("malformed window", f"{key}: {len(window[key])}, not {VIEWS}")
+    stamps = [get(window, float, "stamps", i) for i in range(VIEWS)]
     images = []
-    for i, frame in enumerate(frames):
-        if not isinstance(frame, str):
-            raise BadInput("malformed window", f"frames[{i}]: not str")
-        path = folder / frame
+    for i in range(VIEWS):
+        path = folder / get(window, str, "frames", i)
         if not path.is_file():
             raise BadInput("missing image", str(path))
-        # The stored grid: intrinsics are its own, whatever EXIF says of turning it.
+        # As stored, whatever EXIF says of turning it: the intrinsics are those of the stored grid.
         image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
         if image is None:
             raise BadInput("unreadable image", str(path))
-        if (image.shape[1], image.shape[0]) != (values["width"], values["height"]):
-            size = f"{image.shape[1]}x{image.shape[0]}, intrinsics {values['width']:g}x{values['height']:g}"
+        if image.shape != (height, width):
+            size = f"{image.shape[1]}x{image.shape[0]}, but intrinsics {width:g}x{height:g}"
             raise BadInput("image size", f"{path}: {size}")
         images.append(image)
-    return images, camera, stamps
+    return images, np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]), stamps
 
 
 def tum(poses: np.ndarray, stamps: list[float]) -> str:
@@ -527,7 +495,7 @@ def tum(poses: np.ndarray, stamps: list[float]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Poses of five-frame windows by SIFT, MAGSAC, PnP and bundle adjustment.")
+    parser = argparse.ArgumentParser(description="Camera poses of five-frame windows from classical geometry.")
     parser.add_argument("windows", type=Path, metavar="WINDOWS_JSON")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N windows only")
@@ -550,7 +518,7 @@ def main() -> int:
         name = f"windows[{index}]"
         info: dict[str, Any] = {"status": "failed"}
         try:
-            identifier = entry(window, "id", str, "id")
+            identifier = get(window, str, "id")
             if not re.fullmatch(r"[\w-][\w.-]*", identifier):
                 raise BadInput("malformed window", f"id: {identifier!r} cannot name a file")
             if identifier in details:

@@ -3,6 +3,7 @@
 pub mod depth;
 pub mod rewrite;
 pub mod shards;
+pub mod tracks;
 pub mod write;
 
 use geometry::{Anchor, Camera, Intrinsics, Transform, WINDOW, WindowTrajectory};
@@ -62,7 +63,7 @@ impl DepthMap<'_> {
 
     /// Depth at the place, or where the map has a hole there at the nearest place that has one, at most two pixels away
     /// each way: depth cameras that were aligned to a colour camera know every third pixel or so.
-    fn near(&self, pixel: &Point2<f64>) -> Option<f64> {
+    pub(crate) fn near(&self, pixel: &Point2<f64>) -> Option<f64> {
         let offsets = (-2i32..=2).flat_map(|y| (-2i32..=2).map(move |x| (f64::from(x), f64::from(y))));
         let around = offsets.filter_map(|(x, y)| {
             let place = Point2::new(pixel.x.round() + x, pixel.y.round() + y);

@@ -1,0 +1,173 @@
+//! What a correspondence head learns from (GASP, arXiv 2605.30231): sets of frames around an anchor, and which patch of
+//! one frame shows what a patch of another shows.
+
+use geometry::{Camera, Intrinsics, Transform, World};
+use nalgebra::Point2;
+use rand::Rng;
+use rand::seq::index;
+
+use super::{DepthMap, OCCLUSION_TOLERANCE};
+
+/// Bounds of a set of frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameSets {
+    /// Fewest frames of a set, the anchor among them.
+    pub fewest: usize,
+    /// Most frames of a set.
+    pub most: usize,
+    /// How far from the anchor the others may be, frames of the recording.
+    pub reach: usize,
+}
+
+impl Default for FrameSets {
+    /// 8 to 24 frames within 48 of the anchor, as in the paper.
+    fn default() -> Self {
+        Self { fewest: 8, most: 24, reach: 48 }
+    }
+}
+
+impl FrameSets {
+    /// Ascending numbers of a random set around frame `anchor` of `frames`; nothing where too few are in reach.
+    pub fn draw(&self, frames: usize, anchor: usize, rng: &mut impl Rng) -> Option<Vec<usize>> {
+        let first = anchor.saturating_sub(self.reach);
+        let end = (anchor + self.reach + 1).min(frames);
+        let others: Vec<usize> = (first..end).filter(|&frame| frame != anchor).collect();
+        if anchor >= frames || self.fewest > self.most || others.len() + 1 < self.fewest.max(2) {
+            return None;
+        }
+        let count = rng.random_range(self.fewest.max(2)..=self.most.min(others.len() + 1));
+        let mut set: Vec<usize> = index::sample(rng, others.len(), count - 1).iter().map(|i| others[i]).collect();
+        set.push(anchor);
+        set.sort_unstable();
+        Some(set)
+    }
+}
+
+/// One view of a set.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Where the camera was.
+    pub world_from_camera: &'a Transform<World, Camera>,
+    /// Depth on the grid of the intrinsics.
+    pub depth: DepthMap<'a>,
+}
+
+/// A patch of one view and the patch of another that shows the same point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Match {
+    /// View, and patch of it in rows.
+    pub from: (usize, usize),
+    /// View, and patch of it in rows.
+    pub to: (usize, usize),
+    /// The point in the other view, pixels.
+    pub pixel: Point2<f64>,
+}
+
+/// Matches of the patch centres of every view in every other, on a grid of `columns` x `rows` patches a view (the paper
+/// trains on 8 x 8 and evaluates on 24 x 24). A centre without depth has none; nor has a point that the other view does
+/// not see, since it is outside or its own surface there is nearer or farther by more than 5 %.
+pub fn matches(views: &[View<'_>], intrinsics: &Intrinsics, columns: usize, rows: usize) -> Vec<Match> {
+    let (width, height) = (f64::from(intrinsics.width), f64::from(intrinsics.height));
+    let centre = |patch: usize| {
+        let (x, y) = ((patch % columns) as f64 + 0.5, (patch / columns) as f64 + 0.5);
+        // The image reaches from half a pixel before the first centre to half a pixel behind the last.
+        Point2::new(x * width / columns as f64 - 0.5, y * height / rows as f64 - 0.5)
+    };
+    let patch_at = |pixel: &Point2<f64>| {
+        let x = ((pixel.x + 0.5) * columns as f64 / width) as usize;
+        let y = ((pixel.y + 0.5) * rows as f64 / height) as usize;
+        y.min(rows - 1) * columns + x.min(columns - 1)
+    };
+    let mut found = Vec::new();
+    for (a, from) in views.iter().enumerate() {
+        for patch in 0..columns * rows {
+            let pixel = centre(patch);
+            let Some(depth) = from.depth.near(&pixel) else { continue };
+            let point = from.world_from_camera.transform_point(&intrinsics.back_project(&pixel, depth));
+            for (b, to) in views.iter().enumerate().filter(|(b, _)| *b != a) {
+                let seen = to.world_from_camera.inverse().transform_point(&point);
+                let Some(place) = intrinsics.project(&seen).filter(|p| intrinsics.contains(p)) else { continue };
+                let surface = to.depth.near(&place);
+                if surface.is_some_and(|s| (s - seen.z).abs() <= OCCLUSION_TOLERANCE * seen.z) {
+                    found.push(Match { from: (a, patch), to: (b, patch_at(&place)), pixel: place });
+                }
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synth;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    #[test]
+    fn a_set_has_its_anchor_and_stays_in_reach() {
+        let sets = FrameSets::default();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut sizes = std::collections::BTreeSet::new();
+        for _ in 0..300 {
+            let set = sets.draw(200, 60, &mut rng).unwrap();
+            assert!(set.contains(&60) && set.windows(2).all(|w| w[0] < w[1]));
+            assert!(set.iter().all(|f| f.abs_diff(60) <= 48));
+            sizes.insert(set.len());
+        }
+        assert_eq!((sizes.first(), sizes.last()), (Some(&8), Some(&24)));
+        assert_eq!(sets.draw(7, 3, &mut rng), None, "too few frames");
+        assert_eq!(sets.draw(8, 0, &mut rng).unwrap().len(), 8);
+        assert_eq!(sets.draw(8, 8, &mut rng), None, "no such anchor");
+        let again = |seed| sets.draw(100, 50, &mut ChaCha8Rng::seed_from_u64(seed));
+        assert_eq!(again(4), again(4));
+        assert_ne!(again(4), again(5));
+    }
+
+    #[test]
+    fn matches_lead_back_to_where_they_came_from_and_hidden_points_have_none() {
+        let film = synth::sequence(3, 5, 6, (160, 96));
+        let view = |i: usize, depth: &'_ [f32]| (i, depth.to_vec());
+        let depths: Vec<(usize, Vec<f32>)> = (0..6).map(|i| view(i, &film.depth[i])).collect();
+        let views = |depths: &[(usize, Vec<f32>)], run: &mut dyn FnMut(&[View<'_>])| {
+            let views: Vec<View<'_>> = depths
+                .iter()
+                .map(|(i, values)| View {
+                    world_from_camera: &film.world_from_camera[*i],
+                    depth: DepthMap { values, width: 160 },
+                })
+                .collect();
+            run(&views);
+        };
+        for (columns, rows) in [(8, 8), (24, 24)] {
+            views(&depths, &mut |views| {
+                let found = matches(views, &film.intrinsics, columns, rows);
+                assert!(found.len() > columns * rows, "{columns} x {rows}: {}", found.len());
+                for m in &found {
+                    assert!(m.from.0 != m.to.0 && m.from.1 < columns * rows && m.to.1 < columns * rows);
+                    // The other view's own depth there leads back to the patch's centre, within the tolerance in depth.
+                    let (a, b) = (&views[m.from.0], &views[m.to.0]);
+                    let depth = b.depth.near(&m.pixel).unwrap();
+                    let point = b.world_from_camera.transform_point(&film.intrinsics.back_project(&m.pixel, depth));
+                    let back = a.world_from_camera.inverse().transform_point(&point);
+                    let pixel = film.intrinsics.project(&back).unwrap();
+                    let x = ((m.from.1 % columns) as f64 + 0.5) * 160.0 / columns as f64 - 0.5;
+                    let y = ((m.from.1 / columns) as f64 + 0.5) * 96.0 / rows as f64 - 0.5;
+                    assert!((pixel.x - x).abs() < 3.0 && (pixel.y - y).abs() < 3.0, "{m:?}: {pixel} {x} {y}");
+                }
+            });
+        }
+        // A wall right before the last camera hides everything from it, and it sees nothing of the others.
+        let mut walled = depths.clone();
+        walled[5].1.iter_mut().for_each(|d| *d = 0.15);
+        views(&walled, &mut |views| {
+            let found = matches(views, &film.intrinsics, 8, 8);
+            assert!(!found.is_empty() && found.iter().all(|m| m.from.0 != 5 && m.to.0 != 5));
+        });
+        // A view matched with itself, seen twice, has every patch in its own place.
+        views(&[depths[0].clone(), depths[0].clone()], &mut |views| {
+            let found = matches(views, &film.intrinsics, 24, 24);
+            assert!(found.iter().all(|m| m.from.1 == m.to.1) && found.len() > 24 * 24);
+        });
+    }
+}
