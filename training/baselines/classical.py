@@ -7,16 +7,16 @@ vision-language model, hence the baseline to compare one with.
 
 WINDOWS_JSON: {"windows": [{"id", "intrinsics": {"fx", "fy", "cx", "cy", "width", "height"}, "frames": [five paths,
 absolute or relative to the file's folder], "stamps": [five, seconds]}]}; other keys are ignored. Images are undistorted
-and have exactly the intrinsics' size; pixel (0, 0) is the centre of the top-left pixel, which is OpenCV's convention too.
+and have exactly the intrinsics' size; pixel (0, 0) is the centre of the top-left pixel, as OpenCV has it too.
 
 DIR/<id>.tum: five lines `stamp tx ty tz qx qy qz qw`, anchor_from_camera_i: camera to world, where the world is the
-camera frame of frame 0 (x right, y down, z forward); the first line is the identity. A window without an estimate has no
-file. DIR/report.json: counts, reasons, times from grey images to poses, and an entry for each window. One camera cannot
-see scale: a window's translations share one unknown factor, chosen so that the median depth seen from frame 0 is 1.
+camera frame of frame 0 (x right, y down, z forward); the first line is the identity. A window that is not estimated
+has no file. DIR/report.json: counts, reasons, times from grey images to poses, and an entry for each window. One camera
+cannot see scale: a window's translations share one unknown factor, chosen so that the median depth from frame 0 is 1.
 
 For each window:
- 1. RootSIFT (small images are enlarged twice first: at 160x120 that halves the errors), mutual nearest neighbours with a
-    ratio test, for all ten pairs of frames.
+ 1. RootSIFT (small images are enlarged twice first: at 160x120 that halves the errors), mutual nearest neighbours with
+    a ratio test, for all ten pairs of frames.
  2. A MAGSAC essential matrix for each pair; the inliers of all pairs are joined into tracks over the five frames.
  3. Pairs with many inliers and a large parallax (what a robust rotation leaves unexplained) start reconstructions: each
     plausible decomposition of E, and of a homography where one explains most matches (a plane has two solutions), is
@@ -75,7 +75,8 @@ LOSS_PX = 0.5
 START_PAIRS, START_TRACKS, STARTS, START_ITERATIONS = 4, 100, 4, 8
 # Iterations of a final adjustment, and the relative gain below which any stops: more changes no median here.
 ITERATIONS, MIN_GAIN = 10, 1e-4
-# With more parallax the camera surely moved. Below MIN_F it did not: turning cameras measured 0.0 to 2.1, median 0.8.
+# With more parallax the camera surely moved. Below MIN_F it did not: of 144 simulated turning cameras,
+# 142 were below, the median at 0.8; of real windows below, none moved by more than 1 cm.
 SURE_PARALLAX_PX, MIN_F = 4.0, 1.8
 
 
@@ -564,7 +565,7 @@ def main() -> int:
         "seed": SEED,
     }
     (args.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(f"classical: {report['answered']} of {report['windows']} windows, {reasons or 'no failures'}", file=sys.stderr)
+    print(f"classical: {report['answered']} of {report['windows']} windows; reasons: {reasons}", file=sys.stderr)
     return int(bad)
 
 
