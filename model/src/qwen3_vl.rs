@@ -82,6 +82,16 @@ impl Qwen3Vl {
         })
     }
 
+    /// The same weights with fast kernels and without graphs: a trainer answers with what it trains.
+    #[must_use]
+    pub fn for_inference(&self) -> Self {
+        let mut model = self.clone();
+        model.visual.set_kernels(Kernels::Fused);
+        model.decoder.set_kernels(Kernels::Fused);
+        model.linears_mut().into_iter().for_each(Linear::detach);
+        model
+    }
+
     /// Every linear layer that an adapter may sit beside: a head that is the embedding is none.
     pub fn linears_mut(&mut self) -> Vec<&mut Linear> {
         let head = (!self.config.tie_word_embeddings).then_some(&mut self.head);
@@ -101,6 +111,11 @@ impl Qwen3Vl {
     /// Where the weights lie.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Type of the activations.
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// What the model was built from.

@@ -339,6 +339,15 @@ impl Decoder {
         Rotary::new(&angles, b, t, dtype, device)
     }
 
+    pub(crate) fn set_kernels(&mut self, kernels: Kernels) {
+        for layer in &mut self.layers {
+            layer.kernels = kernels;
+            let norms = [&mut layer.input_norm, &mut layer.post_norm, &mut layer.q_norm, &mut layer.k_norm];
+            norms.into_iter().for_each(|norm| norm.set_kernels(kernels));
+        }
+        self.norm.set_kernels(kernels);
+    }
+
     /// Every linear layer.
     pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
         self.layers

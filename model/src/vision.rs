@@ -181,6 +181,16 @@ impl VisionTower {
         })
     }
 
+    pub(crate) fn set_kernels(&mut self, kernels: Kernels) {
+        for block in &mut self.blocks {
+            block.kernels = kernels;
+            block.norm1.set_kernels(kernels);
+            block.norm2.set_kernels(kernels);
+        }
+        let mergers = std::iter::once(&mut self.merger).chain(self.deepstack.iter_mut().map(|(_, m)| m));
+        mergers.for_each(|merger| merger.norm.set_kernels(kernels));
+    }
+
     /// Every linear layer that peft would call one: not the patch embedding, a convolution to it.
     pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
         let blocks = self.blocks.iter_mut().flat_map(|b| [&mut b.qkv, &mut b.proj, &mut b.fc1, &mut b.fc2]);

@@ -181,6 +181,22 @@ impl Linear {
         Ok(())
     }
 
+    /// Takes the adapter away.
+    pub fn unadapt(&mut self) {
+        self.adapter = None;
+    }
+
+    /// Leaves every graph: the numbers stay those of the variables, also when these change.
+    pub(crate) fn detach(&mut self) {
+        if let Matrix::Dense(w) = &mut self.matrix {
+            *w = w.detach();
+        }
+        self.bias = self.bias.as_ref().map(Tensor::detach);
+        if let Some(adapter) = &mut self.adapter {
+            (adapter.a, adapter.b, adapter.dropout) = (adapter.a.detach(), adapter.b.detach(), 0.0);
+        }
+    }
+
     /// Adds the adapter to the matrix. A quantized matrix becomes a dense one: rounding it again would undo what the
     /// adapter learned.
     ///
@@ -220,8 +236,10 @@ impl Module for Linear {
         }
         if let Some(adapter) = &self.adapter {
             let seen = Dropout::apply(&self.name, adapter.dropout, &x)?;
-            let low = Matrix::Dense(adapter.a.clone()).product(&seen)?;
-            y = (y + (Matrix::Dense(adapter.b.clone()).product(&low)? * adapter.scale)?)?;
+            // Trained in f32 beside weights in bf16.
+            let half = |half: &Tensor| Ok::<_, candle_core::Error>(Matrix::Dense(half.to_dtype(x.dtype())?));
+            let low = half(&adapter.a)?.product(&seen)?;
+            y = (y + (half(&adapter.b)?.product(&low)? * adapter.scale)?)?;
         }
         if let Some(last) = shape.last_mut() {
             *last = output;

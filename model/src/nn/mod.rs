@@ -44,6 +44,10 @@ impl LayerNorm {
         let bias = vb.tensor(width, "bias", Init::Const(0.0))?;
         Ok(Self { weight, bias, eps, kernels })
     }
+
+    pub(crate) fn set_kernels(&mut self, kernels: Kernels) {
+        self.kernels = kernels;
+    }
 }
 
 impl Module for LayerNorm {
@@ -68,6 +72,10 @@ impl RmsNorm {
     pub fn new(width: usize, eps: f64, kernels: Kernels, vb: &Loader<'_>) -> Result<Self> {
         let weight = vb.tensor(width, "weight", Init::Const(1.0))?;
         Ok(Self { weight, eps: eps as f32, kernels })
+    }
+
+    pub(crate) fn set_kernels(&mut self, kernels: Kernels) {
+        self.kernels = kernels;
     }
 }
 

@@ -12,12 +12,12 @@ use model::vision::Grid;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Fresh, named};
+use crate::student::{Student, named};
 use crate::vocabulary;
 
-impl Fresh {
+impl Student {
     /// Draws every matrix anew: candle's generator on the CPU takes no seed.
-    pub(super) fn initialise(&self, seed: u64) -> Result<()> {
+    pub(crate) fn initialise(&self, seed: u64) -> Result<()> {
         for (i, (name, var)) in named(&self.variables).into_iter().enumerate() {
             if var.rank() < 2 {
                 continue;
