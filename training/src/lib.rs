@@ -1,6 +1,7 @@
 //! The pipeline that makes the weights: data, chains, SFT, evaluation. One module and one verb a stage; stages talk
 //! through folders with a `manifest.json`, never through memory.
 
+pub mod batch;
 pub mod bench;
 pub mod chains;
 pub mod data;
@@ -8,10 +9,12 @@ pub mod depth;
 pub mod endpoint;
 pub mod eval;
 pub mod nano;
-pub mod optimizer;
+pub mod parallel;
 pub mod prose;
 pub mod sft;
 pub mod split;
+pub mod student;
 pub mod synth;
+pub mod trainer;
 pub mod vocabulary;
 pub mod windows;

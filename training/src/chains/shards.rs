@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read as _, Write};
+use std::io::{BufReader, BufWriter, Read, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
+
+use crate::nano::read_json;
 
 /// A shard being written: nobody sees it under its name before it is whole and on the disk.
 pub struct Writer {
@@ -111,9 +113,14 @@ pub struct Sample {
 ///
 /// # Errors
 /// A file that can't be read or is no tar, and the first error of `each`.
-pub fn read(path: &Path, mut each: impl FnMut(Sample) -> Result<()>) -> Result<()> {
+pub fn read(path: &Path, each: impl FnMut(Sample) -> Result<()>) -> Result<()> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    samples(BufReader::new(file), path, each)
+}
+
+fn samples(from: impl Read, path: &Path, mut each: impl FnMut(Sample) -> Result<()>) -> Result<()> {
     let place = || path.display().to_string();
-    let mut archive = tar::Archive::new(BufReader::new(File::open(path).with_context(place)?));
+    let mut archive = tar::Archive::new(from);
     let mut current: Option<Sample> = None;
     for entry in archive.entries().with_context(place)? {
         let mut entry = entry.with_context(place)?;
@@ -134,4 +141,110 @@ pub fn read(path: &Path, mut each: impl FnMut(Sample) -> Result<()>) -> Result<(
         }
     }
     current.map_or(Ok(()), each)
+}
+
+/// Where every sample of a folder of shards lies, so that they can be read in any order.
+pub struct Index {
+    shards: Vec<PathBuf>,
+    samples: Vec<Place>,
+    sha256: String,
+}
+
+struct Place {
+    shard: u32,
+    start: u64,
+    bytes: u64,
+    /// Extension and size of each file.
+    files: Vec<(String, u64)>,
+}
+
+impl Index {
+    /// Reads the headers of all shards that the folder's `manifest.json` names.
+    ///
+    /// # Errors
+    /// A folder whose shards are not all made yet, a shard that is missing, cut short or no tar.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("manifest.json");
+        let manifest = read_json(&path).context("expected the folder of a finished `training chains`")?;
+        let listed = manifest["shards"].as_array().with_context(|| format!("{}: shards", path.display()))?;
+        let (mut index, mut hash) = (Self { shards: Vec::new(), samples: Vec::new(), sha256: String::new() }, Sha256::new());
+        for shard in listed {
+            let text = |key: &str| shard[key].as_str().with_context(|| format!("{}: shards: {key}", path.display()));
+            hash.update(text("sha256")?);
+            let file = dir.join(text("file")?);
+            let before = index.samples.len();
+            index.scan(&file)?;
+            let (got, expected) = (index.samples.len() - before, shard["samples"].as_u64());
+            ensure!(expected == Some(got as u64), "{}: expected {expected:?} samples, got {got}", file.display());
+            index.shards.push(file);
+        }
+        ensure!(!index.samples.is_empty(), "{}: no sample", dir.display());
+        index.sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(index)
+    }
+
+    fn scan(&mut self, path: &Path) -> Result<()> {
+        let place = || path.display().to_string();
+        let shard = u32::try_from(self.shards.len()).context("too many shards")?;
+        let mut archive = tar::Archive::new(BufReader::new(File::open(path).with_context(place)?));
+        let mut last = None;
+        for entry in archive.entries_with_seek().with_context(place)? {
+            let entry = entry.with_context(place)?;
+            let name = entry.path().with_context(place)?.to_string_lossy().into_owned();
+            let (key, extension) = name.split_once('.').with_context(|| format!("{}: {name}", place()))?;
+            let (start, size) = (entry.raw_header_position(), entry.size());
+            // Contents end at a multiple of 512 bytes.
+            let end = entry.raw_file_position() + size.next_multiple_of(512);
+            if last.as_deref() != Some(key) {
+                self.samples.push(Place { shard, start, bytes: 0, files: Vec::new() });
+                last = Some(key.to_owned());
+            }
+            if let Some(sample) = self.samples.last_mut() {
+                sample.bytes = end - sample.start;
+                sample.files.push((extension.to_owned(), size));
+            }
+        }
+        Ok(())
+    }
+
+    /// Samples.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there are none; an index that could be opened has some.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// Of the hashes of all shards.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// Bytes of a sample's file; 0 where it has none of that name.
+    pub fn size(&self, sample: usize, extension: &str) -> usize {
+        let files = self.samples.get(sample).map(|s| s.files.as_slice()).unwrap_or_default();
+        files.iter().find(|(name, _)| name == extension).map_or(0, |(_, size)| *size as usize)
+    }
+
+    /// A sample by its number.
+    ///
+    /// # Errors
+    /// A number out of range, a shard that changed or can't be read.
+    pub fn read(&self, sample: usize) -> Result<Sample> {
+        let place = self.samples.get(sample).with_context(|| format!("sample {sample} of {}", self.len()))?;
+        let path = &self.shards[place.shard as usize];
+        let context = || path.display().to_string();
+        let mut file = File::open(path).with_context(context)?;
+        file.seek(SeekFrom::Start(place.start)).with_context(context)?;
+        let mut bytes = vec![0; place.bytes as usize];
+        file.read_exact(&mut bytes).with_context(context)?;
+        let mut found = None;
+        samples(bytes.as_slice(), path, |sample| {
+            found = Some(sample);
+            Ok(())
+        })?;
+        found.with_context(|| format!("{}: sample {sample}", path.display()))
+    }
 }

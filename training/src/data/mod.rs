@@ -6,6 +6,7 @@
 
 mod error;
 pub mod formats;
+mod order;
 mod sequence;
 mod source;
 mod spec;
@@ -14,6 +15,7 @@ mod windows;
 
 pub use error::Error;
 pub use formats::{Opened, Skipped};
+pub use order::Order;
 pub use sequence::{DepthFile, Frame, Sequence};
 pub use source::{SYNTH_SIZE, WindowSample, WindowSource};
 pub use spec::parse_source;

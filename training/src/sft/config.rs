@@ -1,95 +1,119 @@
 //! Settings of SFT.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::nano::Shape;
+use crate::student::Adapter;
 use crate::synth::SynthConfig;
+use crate::trainer::config::{OptimizerConfig, RunConfig};
 
 /// `config/training/*.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Seed of weights and data.
-    pub seed: u64,
-    /// Optimizer steps.
-    pub steps: usize,
-    /// Steps at the beginning that train the displacement head and what is below it alone, on prompts without response.
-    pub flow_only_steps: usize,
-    /// Windows a micro-batch; each worker takes one a step.
-    pub micro_batch: usize,
-    /// Threads, and micro-batches a step.
-    pub workers: usize,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Steps of linear warm-up.
-    pub warmup_steps: usize,
-    /// Learning rate at the end, as a share of the peak.
-    pub final_share: f64,
-    /// AdamW's.
-    pub weight_decay: f64,
-    /// Largest norm of the gradient.
-    pub max_grad_norm: f64,
-    /// Every n-th step is on full chains, the others on answers alone; 0 for never.
-    pub full_chain_every: usize,
-    /// Windows a micro-batch of full chains.
-    pub full_chain_micro_batch: usize,
-    /// Width of the Gaussian over the tokens of neighbouring numbers; 0 for plain targets.
-    pub number_sigma: f64,
-    /// Weight of the digits behind the third decimal.
-    pub tail_weight: f32,
-    /// Decoder layers that stay as they are, and the vision tower with them; 0 trains everything.
-    pub frozen_layers: usize,
-    /// Weight of the displacement head; 0 for none.
-    pub flow_weight: f64,
-    /// Decoder layer that the head reads.
-    pub flow_layer: usize,
-    /// Weight of a linear head that reads each pose where its line begins; 0 for none.
-    pub pose_weight: f64,
-    /// Keep only the inputs of decoder layers on the way forward, and compute the rest again on the way back.
-    #[serde(default)]
-    pub checkpointing: bool,
+    /// How much, where, how often.
+    pub run: RunConfig,
+    /// AdamW and its learning rate.
+    pub optimizer: OptimizerConfig,
+    /// The objective.
+    pub sft: SftConfig,
+    /// What is learned from.
+    pub data: DataConfig,
+    /// The hold-out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<EvalConfig>,
     /// Train an adapter beside the weights of `--init`, which stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<Adapter>,
-    /// Steps between log lines.
-    pub log_every: usize,
-    /// Steps between checkpoints.
-    pub save_every: usize,
-    /// What synthetic windows are drawn from.
-    pub synth: SynthConfig,
     /// The model, where it is made anew; not needed beside `--init`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<Shape>,
 }
 
-/// A LoRA adapter to train.
+/// `[sft]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Adapter {
-    /// Rank.
-    pub r: usize,
-    /// Scale is alpha / r.
-    pub alpha: f64,
-    /// Share of each adapted layer's input that the adapter does not see in a step.
+pub struct SftConfig {
+    /// Every n-th step is on full chains, the others on answers alone; 0 for never.
+    pub full_chain_every: usize,
+    /// Width of the Gaussian over the tokens of neighbouring numbers; 0 for plain targets.
     #[serde(default)]
-    pub dropout: f64,
-    /// Ends of the paths of the modules that it sits beside, such as `q_proj`.
-    pub targets: Vec<String>,
+    pub number_sigma: f64,
+    /// Weight of the digits behind the third decimal.
+    #[serde(default = "unit")]
+    pub tail_weight: f32,
+    /// Decoder layers that stay as they are, and the vision tower with them; 0 trains everything.
+    #[serde(default)]
+    pub frozen_layers: usize,
+    /// Steps at the beginning that train the displacement head and what is below it alone, on prompts without response.
+    #[serde(default)]
+    pub flow_only_steps: usize,
+    /// Weight of the displacement head; 0 for none.
+    #[serde(default)]
+    pub flow_weight: f64,
+    /// Decoder layer that the head reads.
+    #[serde(default)]
+    pub flow_layer: usize,
+    /// Weight of a linear head that reads each pose where its line begins; 0 for none.
+    #[serde(default)]
+    pub pose_weight: f64,
+}
+
+/// `[data]`: shards, or windows that are drawn as training goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Folder of `training chains`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<PathBuf>,
+    /// What synthetic windows are drawn from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synth: Option<SynthConfig>,
+}
+
+/// `[eval]`: windows that are never trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Folder of `training chains` with other videos; synthetic windows of another stream without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<PathBuf>,
+    /// Examples whose loss is taken.
+    pub examples: usize,
+    /// Of these, windows that are answered, for the share that parses.
+    pub answers: usize,
+    /// Tokens after which an answer is given up.
+    pub max_tokens: usize,
+}
+
+fn unit() -> f32 {
+    1.0
 }
 
 impl Config {
     pub(super) fn check(&self) -> Result<()> {
-        ensure!(self.steps > 0 && self.micro_batch > 0 && self.workers > 0, "steps, micro_batch, workers: at least 1");
+        self.run.check()?;
+        self.optimizer.check()?;
+        let s = &self.sft;
+        ensure!(self.lora.is_none() || s.frozen_layers == 0, "sft.frozen_layers: expected 0 beside lora");
+        ensure!(s.flow_only_steps == 0 || s.flow_weight > 0.0, "sft.flow_only_steps: expected flow_weight over 0");
         ensure!(
-            self.full_chain_every == 0 || self.full_chain_micro_batch > 0,
-            "full_chain_micro_batch: at least 1 where full_chain_every is not 0"
+            self.data.shards.is_some() != self.data.synth.is_some(),
+            "data: expected one of shards and synth, got {}",
+            if self.data.shards.is_some() { "both" } else { "none" }
         );
-        ensure!(self.log_every > 0 && self.save_every > 0, "log_every, save_every: at least 1");
-        ensure!(self.lora.is_none() || self.frozen_layers == 0, "frozen_layers: expected 0 beside lora");
-        ensure!(self.learning_rate > 0.0, "learning_rate: over 0");
+        ensure!(self.data.shards.is_none() || s.flow_weight <= 0.0, "sft.flow_weight: shards have no displacements");
+        if let Some(eval) = &self.eval {
+            ensure!(eval.examples > 0, "eval.examples: expected at least 1");
+            ensure!(eval.answers <= eval.examples, "eval.answers: expected at most eval.examples = {}", eval.examples);
+            ensure!(
+                eval.shards.is_some() || self.data.synth.is_some(),
+                "eval.shards: expected a folder, since data.shards is one"
+            );
+        }
         match &self.shape {
             Some(shape) => self.fits(shape.layers),
             None => Ok(()),
@@ -98,22 +122,10 @@ impl Config {
 
     /// Layer numbers against a decoder of `layers` layers.
     pub(super) fn fits(&self, layers: usize) -> Result<()> {
-        for (key, number) in [("frozen_layers", self.frozen_layers), ("flow_layer", self.flow_layer)] {
-            ensure!(number < layers, "{key}: expected less than the decoder's {layers} layers, got {number}");
+        for (key, number) in [("frozen_layers", self.sft.frozen_layers), ("flow_layer", self.sft.flow_layer)] {
+            ensure!(number < layers, "sft.{key}: expected less than the decoder's {layers} layers, got {number}");
         }
         Ok(())
-    }
-
-    /// Linear warm-up, then a cosine down to `final_share`.
-    pub(super) fn learning_rate_at(&self, step: usize) -> f64 {
-        let warm = (step + 1) as f64 / self.warmup_steps.max(1) as f64;
-        if warm < 1.0 {
-            return self.learning_rate * warm;
-        }
-        let done =
-            (step - self.warmup_steps.min(step)) as f64 / (self.steps - self.warmup_steps.min(self.steps - 1)) as f64;
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
-        self.learning_rate * (self.final_share + (1.0 - self.final_share) * cosine)
     }
 }
 

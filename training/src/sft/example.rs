@@ -4,8 +4,9 @@ use anyhow::Result;
 use candle_core::{Device, Tensor};
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use model::chain;
+use image::RgbImage;
+use model::processor::Patches;
 use model::prompt::{self, Mode};
-use model::text::Position;
 use model::tokenizer::Tokenizer;
 use model::vision::Grid;
 use model::{Config, Processor};
@@ -13,7 +14,9 @@ use nalgebra::Point2;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::batch::Sequence;
 use crate::chains::{self, DepthMap};
+use crate::student::Student;
 use crate::synth::{self, SynthConfig, SynthWindow};
 use crate::vocabulary::is_tail;
 
@@ -23,17 +26,15 @@ pub const FLOW_TARGETS: usize = 2 * 4;
 /// A window ready for the trainer.
 #[derive(Debug, Clone)]
 pub struct Example {
-    /// `[5, n, patch_dim]`
-    pub patches: Tensor,
-    /// Of every frame.
-    pub grid: Grid,
+    /// Which window, for people.
+    pub id: String,
     /// Prompt and response.
-    pub ids: Vec<u32>,
-    /// Places of `ids`.
-    pub positions: Vec<Position>,
-    /// Where the response begins.
-    pub response: usize,
-    /// `[5 * tokens, FLOW_TARGETS]` in patch sides; NaN where unknown.
+    pub sequence: Sequence,
+    /// Camera of the grid that the model sees.
+    pub intrinsics: Intrinsics,
+    /// True poses.
+    pub ground_truth: WindowTrajectory,
+    /// `[5 * tokens, FLOW_TARGETS]` in patch sides; NaN where unknown, empty where nothing is known.
     pub flow: Vec<f32>,
     /// Tokens behind which the numbers of pose 1..4 begin, and those poses: rotation vector (radians), translation.
     pub poses: Vec<(usize, [f32; 6])>,
@@ -42,10 +43,38 @@ pub struct Example {
 impl Example {
     /// Leaves the prompt alone.
     pub fn drop_response(&mut self) {
-        self.ids.truncate(self.response);
-        self.positions.truncate(self.response);
+        self.sequence.ids.truncate(self.sequence.response);
+        self.sequence.positions.truncate(self.sequence.response);
         self.poses.clear();
     }
+
+    /// The frames, as the model takes them.
+    ///
+    /// # Errors
+    /// A tensor operation's.
+    pub fn frames(&self) -> Result<Vec<Patches>> {
+        let mut frames = Vec::with_capacity(WINDOW);
+        for (patches, grid) in &self.sequence.images {
+            for i in 0..patches.dim(0)? {
+                frames.push(Patches { values: patches.get(i)?, grid: *grid, intrinsics: self.intrinsics });
+            }
+        }
+        Ok(frames)
+    }
+}
+
+/// A window before it becomes tokens.
+pub struct Source<'a> {
+    /// Which.
+    pub id: String,
+    /// The frames.
+    pub images: &'a [RgbImage; WINDOW],
+    /// Their camera.
+    pub intrinsics: Intrinsics,
+    /// True poses.
+    pub ground_truth: WindowTrajectory,
+    /// What to answer.
+    pub response: String,
 }
 
 /// Builds examples for one model.
@@ -57,62 +86,69 @@ pub struct Builder<'a> {
     pub processor: &'a Processor,
     /// Config of the model.
     pub config: &'a Config,
-    /// What windows are drawn from.
-    pub synth: &'a SynthConfig,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    /// For a model under training.
+    pub fn of(student: &'a Student) -> Self {
+        Self { tokenizer: &student.tokenizer, processor: &student.processor, config: student.model.config() }
+    }
+
     /// Example `index` of the synthetic stream `seed`, or nothing where no chain can be written for it.
     ///
     /// # Errors
     /// Of the tokenizer or the processor.
-    pub fn synthetic(&self, seed: u64, index: u64, mode: Mode) -> Result<Option<Example>> {
+    pub fn synthetic(&self, synth: &SynthConfig, seed: u64, index: u64, mode: Mode) -> Result<Option<Example>> {
         // Drawn at the size that the processor makes of a 4:3 camera, so that nothing is resized.
         let size = self.processor.target_size(640, 480)?;
-        let window = synth::window_with(self.synth, seed, index, size);
-        let trajectory = WindowTrajectory::from_world(&window.world_from_camera);
+        let window = synth::window_with(synth, seed, index, size);
+        let ground_truth = WindowTrajectory::from_world(&window.world_from_camera);
         let response = match mode {
-            Mode::AnswerOnly => chain::write_poses(&trajectory),
+            Mode::AnswerOnly => chain::write_poses(&ground_truth),
             Mode::FullChain => {
                 let depth = window.depth.each_ref().map(|values| DepthMap { values, width: size.0 as usize });
                 let mut rng = ChaCha8Rng::seed_from_u64(seed ^ index.rotate_left(32));
-                match chains::chain(&trajectory, &window.intrinsics, &depth, &mut rng) {
+                match chains::chain(&ground_truth, &window.intrinsics, &depth, &mut rng) {
                     Ok(chain) => chain::write(&chain),
                     Err(_) => return Ok(None),
                 }
             }
         };
-        let patches = window
-            .images
-            .iter()
-            .map(|image| self.processor.patches(image, &window.intrinsics, &Device::Cpu))
+        let (images, intrinsics) = (&window.images, window.intrinsics);
+        let id = format!("synth-{seed}-{index}");
+        let mut example = self.example(Source { id, images, intrinsics, ground_truth, response }, mode)?;
+        let grid = example.sequence.images[0].1;
+        example.flow = flow(&window, grid, self.config.vision_config.spatial_merge_size, self.processor.patch_size);
+        Ok(Some(example))
+    }
+
+    /// A window with its response behind the prompt of `mode`.
+    ///
+    /// # Errors
+    /// Of the tokenizer or the processor.
+    pub fn example(&self, source: Source<'_>, mode: Mode) -> Result<Example> {
+        let patches = (source.images.iter())
+            .map(|image| self.processor.patches(image, &source.intrinsics, &Device::Cpu))
             .collect::<model::Result<Vec<_>>>()?;
-        let grid = patches[0].grid;
+        let (grid, intrinsics) = (patches[0].grid, patches[0].intrinsics);
         let merge = self.config.vision_config.spatial_merge_size;
-        let prompt = prompt::window(
-            self.tokenizer,
-            self.config.image_token_id,
-            merge,
-            mode,
-            &patches[0].intrinsics,
-            &[grid; WINDOW],
-        )?;
-        let mut ids = prompt.ids;
-        let mut positions = prompt.positions;
+        let image = self.config.image_token_id;
+        let prompt = prompt::window(self.tokenizer, image, merge, mode, &intrinsics, &[grid; WINDOW])?;
+        let (mut ids, mut positions) = (prompt.ids, prompt.positions);
         let start = ids.len();
-        let poses = self.pose_places(&response, &trajectory, start)?;
-        ids.extend(self.tokenizer.encode(&response)?.into_iter().map(|id| self.middle(id)));
+        let poses = self.pose_places(&source.response, &source.ground_truth, start)?;
+        ids.extend(self.tokenizer.encode(&source.response)?.into_iter().map(|id| self.middle(id)));
         ids.push(self.tokenizer.end);
         positions.extend((0..(ids.len() - start) as u32).map(|i| [prompt.next + i; 3]));
-        Ok(Some(Example {
-            patches: Tensor::stack(&patches.iter().map(|p| &p.values).collect::<Vec<_>>(), 0)?,
-            grid,
-            ids,
-            positions,
-            response: start,
-            flow: flow(&window, grid, merge, self.processor.patch_size),
+        let images = Tensor::stack(&patches.iter().map(|p| &p.values).collect::<Vec<_>>(), 0)?;
+        Ok(Example {
+            id: source.id,
+            sequence: Sequence { images: vec![(images, grid)], ids, positions, response: start },
+            intrinsics,
+            ground_truth: source.ground_truth,
+            flow: Vec::new(),
             poses,
-        }))
+        })
     }
 
     /// A tail that is not zero becomes the middle of what its number's first token stands for: the digits behind the

@@ -66,16 +66,35 @@ impl Targets {
     }
 }
 
-/// Weighted sum of the cross-entropies of `logits` `[m, vocab]` against `m` targets; divide by the sum of weights for
-/// the mean.
+/// Weighted sum of the cross-entropies of `logits` `[m, vocab]` against `m` targets, in f32; divide by the sum of weights
+/// for the mean.
 ///
 /// # Errors
-/// Another number of targets than rows, or a dtype or device other than f32 on the CPU.
+/// Another number of targets than rows.
 pub fn cross_entropy(logits: &Tensor, targets: Vec<Target>) -> Result<Tensor> {
+    if !logits.device().is_cpu() {
+        return composite(logits, &targets);
+    }
+    let logits = &logits.to_dtype(DType::F32)?;
     if logits.dim(0)? != targets.len() || logits.dtype() != DType::F32 {
         bail!("cross-entropy: {:?} logits of {:?}, {} targets", logits.dims(), logits.dtype(), targets.len());
     }
     logits.contiguous()?.apply_op1(CrossEntropy { targets })
+}
+
+/// The same of candle's own operations, for devices that have no kernel here.
+fn composite(logits: &Tensor, targets: &[Target]) -> Result<Tensor> {
+    let (rows, width) = (targets.len(), targets.iter().map(|t| t.ids.len()).max().unwrap_or(1));
+    let (mut ids, mut weights) = (vec![0u32; rows * width], vec![0f32; rows * width]);
+    for (row, target) in targets.iter().enumerate() {
+        for (k, &(id, p)) in target.ids.iter().enumerate() {
+            (ids[row * width + k], weights[row * width + k]) = (id, p * target.weight);
+        }
+    }
+    let device = logits.device();
+    let (ids, weights) = (Tensor::from_vec(ids, (rows, width), device)?, Tensor::from_vec(weights, (rows, width), device)?);
+    let likely = candle_nn::ops::log_softmax(&logits.to_dtype(DType::F32)?, 1)?.gather(&ids, 1)?;
+    (likely * weights)?.sum_all()?.neg()
 }
 
 struct CrossEntropy {
@@ -166,8 +185,9 @@ mod tests {
         let dense = Tensor::from_vec(dense, (3, 7), &Device::Cpu).unwrap();
         let expected = candle_nn::ops::log_softmax(&logits, 1).unwrap().mul(&dense).unwrap().sum_all().unwrap();
         let expected = expected.neg().unwrap();
-        let got = cross_entropy(&logits, targets).unwrap();
         let value = |t: &Tensor| t.to_scalar::<f32>().unwrap();
+        assert!((value(&composite(&logits, &targets).unwrap()) - value(&expected)).abs() < 1e-5);
+        let got = cross_entropy(&logits, targets).unwrap();
         assert!((value(&got) - value(&expected)).abs() < 1e-5);
         let (a, b) = ((got * 3.0).unwrap().backward().unwrap(), (expected * 3.0).unwrap().backward().unwrap());
         let difference = (a.get(&logits).unwrap() - b.get(&logits).unwrap()).unwrap();

@@ -5,31 +5,56 @@
 //! how the surface under it moved. Both can be switched off in the config.
 
 mod config;
+mod data;
 pub mod example;
 pub mod loss;
 
 use std::path::Path;
-use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
-use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::{Init, VarBuilder};
-use model::Qwen3Vl;
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+use candle_nn::Init;
 use model::checkpoint::Checkpoints;
-use model::lora::{LoraConfig, Targets};
-use model::nn::Dropout;
 use model::prompt::Mode;
 use model::text::{DecoderInput, Tapped};
-use serde_json::json;
+use model::{AnswerOptions, FrameEmbedding};
+use serde_json::{Value, json};
 
-use crate::nano::{Fresh, named, read_json, write_json};
-use crate::optimizer::AdamW;
-pub use config::{Adapter, Config, read_config};
+use crate::batch::{self, Batch, Sequence, predictions, scalar, select};
+use crate::student::{HEAD_PREFIX, Student};
+use crate::trainer::{self, Finished, Job, Objective, Settings, Share};
+pub use config::{Config, DataConfig, EvalConfig, SftConfig, read_config};
+use data::Data;
 use example::{Builder, Example, FLOW_TARGETS};
-use loss::cross_entropy;
+use loss::{Target, cross_entropy};
 
-/// AdamW's second decay: shorter than usual, since runs are.
-const BETA_2: f32 = 0.99;
+/// What turns the seed of a run into that of its synthetic hold-out.
+const HOLD_OUT: u64 = 0x686f_6c64;
+
+/// Trains a model.
+///
+/// # Errors
+/// A config out of bounds, data or a checkpoint that can't be read, a folder that can't be written, a loss or gradient
+/// that is not a number.
+pub fn run(config: &Config, init: Option<&Path>, out: &Path, job: &Job) -> Result<Finished> {
+    config.check()?;
+    let device = crate::parallel::device(&config.run.device, job.collective.as_ref())?;
+    let student = Student::open(init, config.shape.as_ref(), config.lora.as_ref(), config.run.seed, &device)?;
+    config.fits(student.model.decoder().depth())?;
+    let objective = Sft::new(config, &student)?;
+    if let Some(dir) = init {
+        student.load_heads(dir)?;
+    }
+    let settings = Settings {
+        stage: "sft",
+        run: &config.run,
+        optimizer: &config.optimizer,
+        config: json!({"settings": config, "inputs": objective.inputs()}),
+        init,
+        job,
+    };
+    trainer::run(&objective, &student, &settings, out)
+}
 
 /// A linear head on hidden states; kept beside the model for the next stage, no part of it.
 struct Head {
@@ -37,350 +62,283 @@ struct Head {
     bias: Tensor,
 }
 
-/// Sums over one micro-batch.
-#[derive(Debug, Clone, Copy, Default)]
-struct Losses {
-    text: f64,
-    flow: f64,
-    /// What `flow` is for a head that says that nothing moves.
-    still: f64,
-    /// Mean absolute error of the pose head, radians and scene units alike.
-    pose: f64,
-    tokens: usize,
-}
-
-/// Trains a model.
-///
-/// # Errors
-/// A config out of bounds, a folder that can't be written, a loss or gradient that is not a number.
-pub fn run(config: &Config, init: Option<&Path>, out: &Path) -> Result<()> {
-    config.check()?;
-    let fresh = match (init, &config.lora) {
-        (Some(dir), Some(lora)) => {
-            let targets = Targets::Names(lora.targets.clone());
-            let lora = LoraConfig { lora_dropout: lora.dropout, ..LoraConfig::new(lora.r, lora.alpha, targets) };
-            Fresh::adapted(dir, lora, config.seed)?
-        }
-        (None, Some(_)) => bail!("lora: expected --init, the checkpoint that the adapter is for"),
-        (Some(dir), None) => Fresh::load(dir)?,
-        (None, None) => {
-            let shape = config.shape.as_ref().context("shape: expected a model's sizes, or --init with a model")?;
-            Fresh::new(shape, config.seed)?
-        }
-    };
-    config.fits(fresh.model.decoder().depth())?;
-    let hidden = fresh.model.config().text_config.hidden_size;
-    let vocabulary = fresh.model.config().text_config.vocab_size;
-    let aux = VarBuilder::from_varmap(&fresh.variables, DType::F32, &Device::Cpu).pp("aux");
-    let head = |name: &str, outputs: usize, weight: f64| -> Result<Option<Head>> {
+impl Head {
+    fn new(student: &Student, name: &str, outputs: usize, weight: f64) -> Result<Option<Self>> {
         if weight <= 0.0 {
             return Ok(None);
         }
-        let vb = aux.pp(name);
-        Ok(Some(Head {
+        let (vb, hidden) = (student.heads().pp(name), student.model.config().text_config.hidden_size);
+        Ok(Some(Self {
             weight: vb.get_with_hints((outputs, hidden), "weight", Init::Const(0.0))?,
             bias: vb.get_with_hints(outputs, "bias", Init::Const(0.0))?,
         }))
-    };
-    let flow_head = head("flow", FLOW_TARGETS, config.flow_weight)?;
-    let pose_head = head("pose", 6, config.pose_weight)?;
-    if let Some(dir) = init {
-        fresh.load_heads(dir)?;
     }
-    let variables = named(&fresh.variables);
-    let parameters: usize = variables.iter().filter(|(n, _)| !n.starts_with("aux.")).map(|(_, v)| v.elem_count()).sum();
-    tracing::info!(parameters, tensors = variables.len(), "model");
-    let targets = loss::Targets::new(&fresh.tokenizer, vocabulary, config.number_sigma, config.tail_weight);
-    let mut optimizer = AdamW::new(&variables, BETA_2, config.weight_decay as f32);
-    let pools = (0..config.workers)
-        .map(|_| Ok(rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(64 << 20).build()?))
-        .collect::<Result<Vec<_>>>()?;
-    let trainer = Trainer {
-        config,
-        fresh: &fresh,
-        targets: &targets,
-        flow_head: flow_head.as_ref(),
-        pose_head: pose_head.as_ref(),
-        pools: &pools,
-    };
-    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let earlier = init.map(stages).transpose()?.unwrap_or_default();
-    let (mut seen, start) = (Losses::default(), Instant::now());
-    let mut curve = Vec::new();
-    for step in 0..config.steps {
-        let (grads, losses) = trainer.step(step, &variables)?;
-        let norm = grads.iter().flatten().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-        ensure!(norm.is_finite(), "step {step}: the gradient is not a number");
-        let scale = (config.max_grad_norm / norm).min(1.0);
-        optimizer.step(&variables, &grads, scale as f32, config.learning_rate_at(step) as f32)?;
-        seen.text += losses.text / config.log_every as f64;
-        seen.flow += losses.flow / config.log_every as f64;
-        seen.still += losses.still / config.log_every as f64;
-        seen.pose += losses.pose / config.log_every as f64;
-        seen.tokens += losses.tokens;
-        if (step + 1) % config.log_every == 0 {
-            ensure!(seen.text.is_finite(), "step {step}: the loss is not a number");
-            let seconds = start.elapsed().as_secs_f64();
-            tracing::info!(
-                step = step + 1,
-                loss = format!("{:.4}", seen.text),
-                flow = format!("{:.4}", seen.flow),
-                still = format!("{:.4}", seen.still),
-                pose = format!("{:.4}", seen.pose),
-                lr = format!("{:.2e}", config.learning_rate_at(step)),
-                tokens_per_s = (seen.tokens as f64 / seconds) as u64,
-                eta_s = (seconds / (step + 1) as f64 * (config.steps - step - 1) as f64) as u64,
-            );
-            curve.push(json!({"step": step + 1, "loss": seen.text, "flow": seen.flow, "still": seen.still}));
-            seen = Losses { tokens: seen.tokens, ..Losses::default() };
-        }
-        if (step + 1) % config.save_every == 0 || step + 1 == config.steps {
-            fresh.save(out)?;
-            let stage = json!({
-                "stage": "sft", "config": config, "steps_done": step + 1,
-                "windows_seen": (step + 1) * config.micro_batch * config.workers,
-                "seconds": start.elapsed().as_secs(), "curve": curve,
-            });
-            let stages: Vec<_> = earlier.iter().chain([&stage]).collect();
-            write_json(&out.join("manifest.json"), &json!({ "parameters": parameters, "stages": stages }))?;
-        }
+
+    /// `[n, d] -> [n, outputs]`
+    fn read(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
+        hidden.to_dtype(self.weight.dtype())?.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
     }
-    Ok(())
 }
 
-/// What a checkpoint's manifest says of how it was made.
-fn stages(dir: &Path) -> Result<Vec<serde_json::Value>> {
-    let path = dir.join("manifest.json");
-    if !path.is_file() {
-        return Ok(Vec::new());
-    }
-    let manifest = read_json(&path)?;
-    Ok(manifest["stages"].as_array().cloned().unwrap_or_default())
-}
-
-struct Trainer<'a> {
+/// The objective of SFT.
+pub struct Sft<'a> {
     config: &'a Config,
-    fresh: &'a Fresh,
-    targets: &'a loss::Targets,
-    flow_head: Option<&'a Head>,
-    pose_head: Option<&'a Head>,
-    /// One thread each: candle's own parallel loops would else meet in one shared pool.
-    pools: &'a [rayon::ThreadPool],
+    student: &'a Student,
+    data: Data,
+    targets: loss::Targets,
+    flow_head: Option<Head>,
+    pose_head: Option<Head>,
+    hold_out: Vec<Example>,
+    hold_out_inputs: Value,
 }
 
-impl Trainer<'_> {
-    /// Mean gradients of one step, one flat vector a variable: every worker draws its own windows and takes its own
-    /// share of the batch.
-    fn step(&self, step: usize, variables: &[(String, Var)]) -> Result<(Vec<Vec<f32>>, Losses)> {
-        let results: Vec<Result<(Vec<Vec<f32>>, Losses)>> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (self.pools.iter().enumerate())
-                .map(|(worker, pool)| scope.spawn(move || pool.install(|| self.micro_batch(step, worker, variables))))
-                .collect();
-            let lost = || bail!("a worker panicked");
-            workers.into_iter().map(|w| w.join().unwrap_or_else(|_| lost())).collect()
-        });
-        let share = 1.0 / self.config.workers as f32;
-        let mut sums: Vec<Vec<f32>> = vec![Vec::new(); variables.len()];
-        let mut losses = Losses::default();
-        for result in results {
-            let (grads, l) = result?;
-            for (sum, grad) in sums.iter_mut().zip(&grads) {
-                // Empty where a variable stays as it is.
-                sum.resize(grad.len(), 0.0);
-                sum.iter_mut().zip(grad).for_each(|(s, g)| *s += g * share);
+impl<'a> Sft<'a> {
+    /// Opens the data, reads the hold-out, and adds the heads to the student.
+    ///
+    /// # Errors
+    /// Data that can't be read.
+    pub fn new(config: &'a Config, student: &'a Student) -> Result<Self> {
+        let (c, seed) = (&config.sft, config.run.seed);
+        let vocabulary = student.model.config().text_config.vocab_size;
+        let mut objective = Self {
+            config,
+            student,
+            data: Data::open(&config.data, seed)?,
+            targets: loss::Targets::new(&student.tokenizer, vocabulary, c.number_sigma, c.tail_weight),
+            flow_head: Head::new(student, "flow", FLOW_TARGETS, c.flow_weight)?,
+            pose_head: Head::new(student, "pose", 6, c.pose_weight)?,
+            hold_out: Vec::new(),
+            hold_out_inputs: Value::Null,
+        };
+        if let Some(eval) = &config.eval {
+            let data = match &eval.shards {
+                Some(dir) => Data::shards(dir, seed)?,
+                None => Data::open(&config.data, seed ^ HOLD_OUT)?,
+            };
+            let mode = if c.full_chain_every == 1 { Mode::FullChain } else { Mode::AnswerOnly };
+            let all = data.epoch().unwrap_or(u64::MAX);
+            for k in 0..all.min(4 * eval.examples as u64) {
+                if objective.hold_out.len() < eval.examples {
+                    objective.hold_out.extend(data.example(&Builder::of(student), k, mode)?);
+                }
             }
-            losses.text += l.text * f64::from(share);
-            losses.flow += l.flow * f64::from(share);
-            losses.still += l.still * f64::from(share);
-            losses.pose += l.pose * f64::from(share);
-            losses.tokens += l.tokens;
+            objective.hold_out_inputs = data.describe();
         }
-        Ok((sums, losses))
+        Ok(objective)
     }
 
-    fn micro_batch(&self, step: usize, worker: usize, variables: &[(String, Var)]) -> Result<(Vec<Vec<f32>>, Losses)> {
-        let c = self.config;
-        let flow_only = step < c.flow_only_steps;
-        let full = !flow_only && c.full_chain_every > 0 && step % c.full_chain_every == c.full_chain_every - 1;
-        let (mode, size) =
-            if full { (Mode::FullChain, c.full_chain_micro_batch) } else { (Mode::AnswerOnly, c.micro_batch) };
-        let builder = Builder {
-            tokenizer: &self.fresh.tokenizer,
-            processor: &self.fresh.processor,
-            config: self.fresh.model.config(),
-            synth: &c.synth,
-        };
-        // Windows are counted through: no two steps or workers see the same one.
-        let first = ((step * c.workers + worker) * c.micro_batch.max(c.full_chain_micro_batch)) as u64;
-        let mut examples = Vec::with_capacity(size);
-        for index in first..first + size as u64 {
-            examples.extend(builder.synthetic(c.seed, index, mode)?);
-        }
-        if flow_only {
-            examples.iter_mut().for_each(Example::drop_response);
-        }
-        ensure!(!examples.is_empty(), "step {step}: no window of the batch gives a chain");
-        let _dropout = Dropout::with_seed(c.seed.rotate_left(32) ^ first);
-        let checkpoints = Checkpoints::new(variables.iter().map(|(_, var)| var.as_tensor()));
-        let (loss, losses) = self.loss(&examples, c.checkpointing.then_some(&checkpoints))?;
-        let store = loss.backward()?;
-        let flat = |(name, var): &(String, Var)| match checkpoints.gradient(&store, var)? {
-            // Four windows have four motions: whatever tells them apart would learn those by heart.
-            _ if flow_only && !self.reads_motion(name) => Ok(Vec::new()),
-            _ if !flow_only && self.is_frozen(name) => Ok(Vec::new()),
-            Some(grad) => Ok(grad.flatten_all()?.to_vec1::<f32>()?),
-            // A kernel without a backward cuts the graph in silence; this is where it would show.
-            None => bail!("{name} has no gradient: an operation above it cut the graph"),
-        };
-        Ok((variables.iter().map(flat).collect::<Result<_>>()?, losses))
+    fn inputs(&self) -> Value {
+        json!({"data": self.data.describe(), "hold_out": self.hold_out_inputs})
     }
 
-    /// Whether a variable belongs to the layers that stay as they are.
-    fn is_frozen(&self, name: &str) -> bool {
-        let frozen = self.config.frozen_layers;
-        frozen > 0 && (name.contains("visual.") || (0..frozen).any(|i| name.contains(&format!("layers.{i}."))))
+    fn mode(&self, step: usize) -> Mode {
+        let every = self.config.sft.full_chain_every;
+        if every > 0 && step % every == every - 1 { Mode::FullChain } else { Mode::AnswerOnly }
     }
 
-    /// Whether a variable is trained while the displacement head is alone: the MLPs between it and the tokens.
-    fn reads_motion(&self, name: &str) -> bool {
-        name.starts_with("aux.")
-            || (0..=self.config.flow_layer).any(|i| {
-                let layer = format!("layers.{i}.");
-                name.contains(&format!("{layer}mlp")) || name.contains(&format!("{layer}post_attention"))
-            })
+    /// Rows of the flattened hidden states that predict a token of a response, and those tokens.
+    fn responses(&self, batch: &Batch, examples: &[Example]) -> (Vec<u32>, Vec<Target>) {
+        let sequences: Vec<&Sequence> = examples.iter().map(|e| &e.sequence).collect();
+        predictions(batch, sequences).map(|(row, token)| (row, self.targets.of(token))).unzip()
     }
 
-    /// Mean loss of a batch whose frames have one size.
-    fn loss(&self, examples: &[Example], checkpoints: Option<&Checkpoints>) -> Result<(Tensor, Losses)> {
-        let batch = Batch::new(examples, self.fresh.tokenizer.pad);
-        let (model, device) = (&self.fresh.model, &Device::Cpu);
-        let mut vision = model.visual().forward(&batch.patches(examples)?, examples[0].grid)?; // [5b, n, d]
-        if self.config.frozen_layers > 0 || examples.iter().all(|e| e.ids.len() == e.response) {
-            vision.tokens = vision.tokens.detach();
-            vision.deepstack.iter_mut().for_each(|d| *d = d.detach());
-        }
-        let images = vision.tokens.flatten_to(1)?;
-        let deepstack = vision.deepstack.iter().map(|d| d.flatten_to(1)).collect::<candle_core::Result<Vec<_>>>()?;
-        let embedded = model.embed_batch(&batch.ids, examples.len(), &images, &deepstack)?;
+    /// Hidden states, and those of the layer that the displacement head reads.
+    fn forward(
+        &self,
+        batch: &Batch,
+        examples: &[Example],
+        checkpoints: Option<&Checkpoints>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let (model, frozen) = (&self.student.model, self.config.sft.frozen_layers);
+        let flow_only = is_flow_only(examples);
+        let embeddings = batch::embed(model, batch, examples.iter().map(|e| &e.sequence), frozen > 0 || flow_only)?;
         let mut tapped = None;
         let mut tap = |layer: usize, seen: Tapped<'_>| {
-            if let (true, Tapped::Hidden(x)) = (layer == self.config.flow_layer, seen) {
+            if let (true, Tapped::Hidden(x)) = (layer == self.config.sft.flow_layer, seen) {
                 tapped = Some(x.clone());
             }
         };
         let mut input = DecoderInput {
-            embeddings: embedded.embeddings,
+            embeddings: embeddings.tokens,
             positions: &batch.positions,
-            deepstack: &embedded.deepstack,
+            deepstack: &embeddings.deepstack,
             cache: None,
             checkpoints,
         };
-        let (frozen, depth) = (self.config.frozen_layers, model.decoder().depth());
-        let flow_only = examples.iter().all(|e| e.ids.len() == e.response);
-        if !flow_only && frozen > 0 {
-            input.embeddings = model.decoder().layers(&mut input, 0..frozen, &mut tap)?.detach();
-            input.embeddings = model.decoder().layers(&mut input, frozen..depth, &mut tap)?;
-        } else {
-            input.embeddings = model.decoder().layers(&mut input, 0..depth, &mut tap)?;
+        let (decoder, first) = (model.decoder(), if flow_only { 0 } else { frozen });
+        if first > 0 {
+            input.embeddings = decoder.layers(&mut input, 0..first, &mut tap)?.detach();
         }
-        let hidden = model.decoder().normalise(&input.embeddings)?;
-        let mut losses = Losses { tokens: batch.ids.len(), ..Losses::default() };
-        let flow = match (self.flow_head, tapped) {
-            (Some(head), Some(tapped)) => {
-                let (flow, still) = batch.flow_loss(examples, head, &tapped, model)?;
-                losses.flow = f64::from(flow.to_scalar::<f32>()?);
-                losses.still = still;
-                Some((flow * self.config.flow_weight)?)
-            }
-            _ => None,
-        };
-        let (rows, targets) = batch.targets(examples, self.targets);
-        if rows.is_empty() {
-            return Ok((flow.context("flow_only_steps without flow_weight")?, losses));
-        }
-        let pose = match self.pose_head {
-            Some(head) => Some(batch.pose_loss(examples, head, &hidden)?),
-            None => None,
-        };
-        let weight: f32 = targets.iter().map(|t| t.weight).sum();
-        let hidden = hidden.flatten_to(1)?.index_select(&Tensor::new(rows.as_slice(), device)?, 0)?;
-        let text = (cross_entropy(&model.logits(&hidden)?, targets)? / f64::from(weight))?;
-        losses.text = f64::from(text.to_scalar::<f32>()?);
-        let mut total = text;
-        if let Some(flow) = flow {
-            total = (total + flow)?;
-        }
-        if let Some(pose) = pose {
-            losses.pose = f64::from(pose.to_scalar::<f32>()?);
-            total = (total + (pose * self.config.pose_weight)?)?;
-        }
-        Ok((total, losses))
-    }
-}
-
-/// Examples side by side, padded on the right: a causal decoder never looks there.
-struct Batch {
-    ids: Vec<u32>,
-    positions: Vec<[u32; 3]>,
-    width: usize,
-}
-
-impl Batch {
-    fn new(examples: &[Example], pad: u32) -> Self {
-        let width = examples.iter().map(|e| e.ids.len()).max().unwrap_or(0);
-        let (mut ids, mut positions) = (Vec::new(), Vec::new());
-        for example in examples {
-            ids.extend(&example.ids);
-            positions.extend(&example.positions);
-            let padding = width - example.ids.len();
-            ids.extend(std::iter::repeat_n(pad, padding));
-            positions.extend(std::iter::repeat_n([0; 3], padding));
-        }
-        Self { ids, positions, width }
+        let hidden = decoder.layers(&mut input, first..decoder.depth(), &mut tap)?;
+        Ok((decoder.normalise(&hidden)?, tapped))
     }
 
-    /// `[5b, n, patch_dim]`
-    fn patches(&self, examples: &[Example]) -> Result<Tensor> {
-        Ok(Tensor::cat(&examples.iter().map(|e| &e.patches).collect::<Vec<_>>(), 0)?)
-    }
-
-    /// Rows of the flattened hidden states that predict a token of a response, and those tokens.
-    fn targets(&self, examples: &[Example], targets: &loss::Targets) -> (Vec<u32>, Vec<loss::Target>) {
-        let places = examples.iter().enumerate().flat_map(|(b, e)| (e.response..e.ids.len()).map(move |i| (b, e, i)));
-        places.map(|(b, e, i)| ((b * self.width + i - 1) as u32, targets.of(e.ids[i]))).unzip()
-    }
-
-    /// Mean absolute error of the poses that the head reads.
-    fn pose_loss(&self, examples: &[Example], head: &Head, hidden: &Tensor) -> Result<Tensor> {
-        let device = &Device::Cpu;
+    /// Sum of the absolute errors of the poses that the head reads.
+    fn pose_loss(&self, batch: &Batch, examples: &[Example], head: &Head, hidden: &Tensor) -> Result<Tensor> {
         let places = examples.iter().enumerate().flat_map(|(b, e)| e.poses.iter().map(move |p| (b, p)));
-        let (rows, poses): (Vec<u32>, Vec<[f32; 6]>) =
-            places.map(|(b, (i, pose))| ((b * self.width + i) as u32, *pose)).unzip();
+        let (rows, poses): (Vec<u32>, Vec<[f32; 6]>) = places.map(|(b, (i, pose))| (batch.row(b, *i), *pose)).unzip();
         ensure!(!rows.is_empty(), "no response of the batch has poses");
-        let poses = Tensor::from_vec(poses.concat(), (rows.len(), 6), device)?;
-        let hidden = hidden.flatten_to(1)?.index_select(&Tensor::new(rows, device)?, 0)?;
-        let read = hidden.matmul(&head.weight.t()?)?.broadcast_add(&head.bias)?;
-        Ok((read - poses)?.abs()?.mean_all()?)
+        let poses = Tensor::from_vec(poses.concat(), (rows.len(), 6), hidden.device())?;
+        Ok((head.read(&select(hidden, &rows)?)? - poses)?.abs()?.sum_all()?)
     }
 
-    /// Mean Charbonnier distance of the displacements that the head reads from those that are.
-    fn flow_loss(&self, examples: &[Example], head: &Head, hidden: &Tensor, model: &Qwen3Vl) -> Result<(Tensor, f64)> {
-        let device = &Device::Cpu;
-        let image_token = model.config().image_token_id;
-        let rows: Vec<u32> =
-            self.ids.iter().enumerate().filter(|(_, id)| **id == image_token).map(|(i, _)| i as u32).collect();
+    /// Sum of the Charbonnier distances of the displacements that the head reads from those that are; the same for a head
+    /// that says that nothing moves.
+    fn flow_loss(&self, batch: &Batch, examples: &[Example], head: &Head, hidden: &Tensor) -> Result<(Tensor, f64)> {
+        let rows = batch.rows_of(self.student.model.config().image_token_id);
         let values: Vec<f32> = examples.iter().flat_map(|e| e.flow.iter().copied()).collect();
         ensure!(values.len() == rows.len() * FLOW_TARGETS, "displacements of another grid");
         let mask: Vec<f32> = values.iter().map(|v| if v.is_nan() { 0.0 } else { 1.0 }).collect();
-        let known = mask.iter().sum::<f32>().max(1.0);
         let still: f32 = values.iter().filter(|v| !v.is_nan()).map(|v| (v * v + 1e-4).sqrt()).sum();
-        let shape = (rows.len(), FLOW_TARGETS);
+        let (shape, device) = ((rows.len(), FLOW_TARGETS), hidden.device());
         let values: Vec<f32> = values.iter().map(|v| if v.is_nan() { 0.0 } else { *v }).collect();
         let (values, mask) = (Tensor::from_vec(values, shape, device)?, Tensor::from_vec(mask, shape, device)?);
-        let hidden = hidden.flatten_to(1)?.index_select(&Tensor::new(rows, device)?, 0)?;
-        let read = hidden.matmul(&head.weight.t()?)?.broadcast_add(&head.bias)?;
-        let distance = (((read - values)?.sqr()? + 1e-4)?.sqrt()? * mask)?;
-        Ok(((distance.sum_all()? / f64::from(known))?, f64::from(still / known)))
+        let distance = (((head.read(&select(hidden, &rows)?)? - values)?.sqr()? + 1e-4)?.sqrt()? * mask)?;
+        Ok((distance.sum_all()?, f64::from(still)))
+    }
+
+    /// Share of the hold-out's windows whose answer parses, as the model stands.
+    fn parse_rate(&self, windows: &[Example], max_tokens: usize) -> Result<f64> {
+        let policy = self.student.policy()?;
+        let mode = if self.config.sft.full_chain_every == 1 { Mode::FullChain } else { Mode::AnswerOnly };
+        let options = AnswerOptions { mode, max_tokens, ..AnswerOptions::default() };
+        let mut parsed = 0;
+        for window in windows {
+            let frames: Vec<FrameEmbedding> = window
+                .frames()?
+                .into_iter()
+                .map(|mut frame| {
+                    frame.values = frame.values.to_device(self.student.device())?;
+                    policy.encode(&frame)
+                })
+                .collect::<model::Result<_>>()?;
+            let answer = policy.answer(&frames.iter().collect::<Vec<_>>(), &options)?;
+            parsed += usize::from(answer.trajectory.is_ok());
+        }
+        Ok(parsed as f64 / windows.len() as f64)
+    }
+}
+
+/// Whether the examples are prompts without response.
+fn is_flow_only(examples: &[Example]) -> bool {
+    examples.iter().all(|e| e.sequence.ids.len() == e.sequence.response)
+}
+
+impl Objective for Sft<'_> {
+    type Batch = Vec<Example>;
+
+    fn terms(&self) -> &'static [&'static str] {
+        &["loss", "flow", "still", "pose"]
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.data.epoch()
+    }
+
+    fn length(&self, example: u64) -> usize {
+        self.data.length(example, self.mode((example / self.config.run.batch as u64) as usize))
+    }
+
+    fn batch(&self, step: usize, examples: &[u64]) -> Result<Vec<Example>> {
+        let (builder, mut batch) = (Builder::of(self.student), Vec::with_capacity(examples.len()));
+        for &k in examples {
+            batch.extend(self.data.example(&builder, k, self.mode(step))?);
+        }
+        if step < self.config.sft.flow_only_steps {
+            batch.iter_mut().for_each(Example::drop_response);
+        }
+        Ok(batch)
+    }
+
+    fn counts(&self, examples: &Vec<Example>) -> Vec<f64> {
+        let weight = |e: &Example| {
+            let response = &e.sequence.ids[e.sequence.response..];
+            response.iter().map(|&id| f64::from(self.targets.of(id).weight)).sum::<f64>()
+        };
+        let known = |e: &Example| e.flow.iter().filter(|v| !v.is_nan()).count() as f64;
+        let known: f64 = examples.iter().map(known).sum();
+        let poses = examples.iter().map(|e| 6.0 * e.poses.len() as f64).sum();
+        vec![examples.iter().map(weight).sum(), known, known, poses]
+    }
+
+    fn loss(&self, examples: &Vec<Example>, totals: &[f64], checkpoints: Option<&Checkpoints>) -> Result<Share> {
+        let (mut terms, c) = (vec![0.0; 4], &self.config.sft);
+        if examples.is_empty() {
+            return Ok(Share { loss: None, terms });
+        }
+        let batch = Batch::new(examples.iter().map(|e| &e.sequence), self.student.tokenizer.pad);
+        let (hidden, tapped) = self.forward(&batch, examples, checkpoints)?;
+        let mut losses = Vec::new();
+        if let (Some(head), Some(tapped)) = (&self.flow_head, tapped) {
+            let (flow, still) = self.flow_loss(&batch, examples, head, &tapped)?;
+            let flow = (flow / totals[1])?;
+            (terms[1], terms[2]) = (scalar(&flow)?, still / totals[2]);
+            losses.push((flow * c.flow_weight)?);
+        }
+        let (rows, targets) = self.responses(&batch, examples);
+        if !rows.is_empty() {
+            let text = (cross_entropy(&self.student.model.logits(&select(&hidden, &rows)?)?, targets)? / totals[0])?;
+            terms[0] = scalar(&text)?;
+            losses.push(text);
+            if let Some(head) = &self.pose_head {
+                let pose = (self.pose_loss(&batch, examples, head, &hidden)? / totals[3])?;
+                terms[3] = scalar(&pose)?;
+                losses.push((pose * c.pose_weight)?);
+            }
+        }
+        let loss = losses.into_iter().map(Ok).reduce(|a, b| a? + b?).transpose()?;
+        Ok(Share { loss: Some(loss.context("neither a response nor displacements to learn from")?), terms })
+    }
+
+    fn tokens(&self, examples: &Vec<Example>) -> usize {
+        examples.iter().map(|e| e.sequence.ids.len()).sum()
+    }
+
+    fn describe(&self, examples: &Vec<Example>) -> Value {
+        let text = |e: &Example| self.student.tokenizer.decode(&e.sequence.ids[e.sequence.response..]).unwrap_or_default();
+        examples.iter().map(|e| json!({"id": e.id, "ids": e.sequence.ids, "response": text(e)})).collect()
+    }
+
+    fn trains(&self, step: usize, variable: &str) -> bool {
+        let (c, layer) = (&self.config.sft, |i: usize| format!("layers.{i}."));
+        if step < c.flow_only_steps {
+            // Few windows have few motions: whatever tells them apart would learn those by heart. What is trained is
+            // the MLPs between the tokens and the head.
+            let below = |i: usize| {
+                let layer = layer(i);
+                variable.contains(&format!("{layer}mlp")) || variable.contains(&format!("{layer}post_attention"))
+            };
+            return variable.starts_with("aux.flow.") || (0..=c.flow_layer).any(below);
+        }
+        let frozen = c.frozen_layers > 0
+            && (variable.contains("visual.") || (0..c.frozen_layers).any(|i| variable.contains(&layer(i))));
+        // Heads of earlier stages that this one does not ask.
+        let idle = variable.starts_with(HEAD_PREFIX)
+            && !(variable.starts_with("aux.flow.") && self.flow_head.is_some())
+            && !(variable.starts_with("aux.pose.") && self.pose_head.is_some());
+        !frozen && !idle
+    }
+
+    fn evaluate(&self, _step: usize) -> Result<Vec<(&'static str, f64)>> {
+        let Some(eval) = self.config.eval.as_ref().filter(|_| !self.hold_out.is_empty()) else { return Ok(Vec::new()) };
+        let (mut sum, mut weight) = (0.0, 0.0);
+        for examples in self.hold_out.chunks(self.config.run.micro_batch) {
+            let examples = examples.to_vec();
+            let count = self.counts(&examples)[0];
+            if count > 0.0 {
+                let batch = Batch::new(examples.iter().map(|e| &e.sequence), self.student.tokenizer.pad);
+                let (hidden, _) = self.forward(&batch, &examples, None)?;
+                let (rows, targets) = self.responses(&batch, &examples);
+                sum += scalar(&cross_entropy(&self.student.model.logits(&select(&hidden, &rows)?)?, targets)?)?;
+                weight += count;
+            }
+        }
+        let mut figures = vec![("loss", sum / weight)];
+        if eval.answers > 0 {
+            let windows = &self.hold_out[..eval.answers.min(self.hold_out.len())];
+            figures.push(("parse", self.parse_rate(windows, eval.max_tokens)?));
+        }
+        Ok(figures)
     }
 }
 
@@ -388,6 +346,9 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::nano::Shape;
+    use candle_core::{DType, Device};
+    use candle_nn::VarBuilder;
+    use model::Qwen3Vl;
     use model::nn::Kernels;
 
     /// candle's fused kernels have no backward and say nothing: the trainer must.
@@ -395,8 +356,9 @@ mod tests {
     fn a_kernel_that_cuts_the_graph_is_an_error_and_not_a_variable_that_never_learns() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/nano-3-all.toml");
         let mut config = read_config(&path).unwrap();
-        config.micro_batch = 1;
-        config.shape = Some(Shape {
+        (config.run.steps, config.run.batch, config.run.micro_batch, config.run.workers) = (1, 1, 1, 1);
+        (config.sft.pose_weight, config.eval) = (0.0, None);
+        let shape = Shape {
             hidden_size: 48,
             layers: 2,
             heads: 2,
@@ -409,14 +371,21 @@ mod tests {
             deepstack: vec![0],
             min_pixels: 1024,
             max_pixels: 3 * 1024,
-        });
-        let mut fresh = Fresh::new(config.shape.as_ref().unwrap(), 0).unwrap();
-        let vb = VarBuilder::from_varmap(&fresh.variables, DType::F32, &Device::Cpu);
-        fresh.model = Qwen3Vl::new(&fresh.model.config().clone(), Kernels::Fused, vb).unwrap();
-        let targets = loss::Targets::new(&fresh.tokenizer, fresh.model.config().text_config.vocab_size, 0.0, 1.0);
-        let trainer =
-            Trainer { config: &config, fresh: &fresh, targets: &targets, flow_head: None, pose_head: None, pools: &[] };
-        let error = trainer.micro_batch(0, 0, &named(&fresh.variables)).unwrap_err().to_string();
+        };
+        let mut student = Student::new(&shape, 0).unwrap();
+        let vb = VarBuilder::from_varmap(&student.variables, DType::F32, &Device::Cpu);
+        student.model = Qwen3Vl::new(&student.model.config().clone(), Kernels::Fused, vb).unwrap();
+        let objective = Sft::new(&config, &student).unwrap();
+        let settings = Settings {
+            stage: "sft",
+            run: &config.run,
+            optimizer: &config.optimizer,
+            config: Value::Null,
+            init: None,
+            job: &Job::default(),
+        };
+        let out = tempfile::tempdir().unwrap();
+        let error = trainer::run(&objective, &student, &settings, out.path()).unwrap_err().to_string();
         assert!(error.contains("has no gradient"), "{error}");
     }
 }
