@@ -14,7 +14,7 @@ mod windows;
 
 pub use error::Error;
 pub use formats::{Opened, Skipped};
-pub use sequence::{DepthFile, Frame, Sequence};
+pub use sequence::{DepthFile, Frame, Image, Sequence};
 pub use source::{SYNTH_SIZE, WindowSample, WindowSource};
 pub use spec::parse_source;
 pub use split::{Part, PartSize, SplitConfig, split};
