@@ -74,7 +74,7 @@ impl Builder<'_> {
         let response = match mode {
             Mode::AnswerOnly => chain::write_poses(&trajectory),
             Mode::FullChain => {
-                let depth = window.depth.each_ref().map(|values| DepthMap { values, width: size.0 as usize });
+                let depth = DepthMap::window(&window.depth, size.0, true);
                 let mut rng = ChaCha8Rng::seed_from_u64(seed ^ index.rotate_left(32));
                 match chains::chain(&trajectory, &window.intrinsics, &depth, &mut rng) {
                     Ok(chain) => chain::write(&chain),
