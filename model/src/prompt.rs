@@ -42,29 +42,57 @@ pub struct Prompt {
     pub next: u32,
 }
 
+/// The text of the question, whose images stand behind their labels: camera, label, image, label, image, ..., task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wording {
+    /// The intrinsics, on a line.
+    pub camera: String,
+    /// What stands right before the image of each frame.
+    pub labels: [String; WINDOW],
+    /// What is asked for.
+    pub task: String,
+}
+
+impl Wording {
+    /// `intrinsics` are those of the images as the model gets them, their size among them.
+    pub fn new(mode: Mode, intrinsics: &Intrinsics) -> Self {
+        let Intrinsics { fx, fy, cx, cy, width, height } = intrinsics;
+        let task = match mode {
+            Mode::FullChain => "\nReason in five steps, then give the poses of the five frames.",
+            Mode::AnswerOnly => "\nGive the poses of the five frames.",
+        };
+        Self {
+            camera: format!("fx {fx:.1} fy {fy:.1} cx {cx:.1} cy {cy:.1} size {width} {height}\n"),
+            labels: std::array::from_fn(|frame| format!("Frame {frame}: ")),
+            task: task.to_owned(),
+        }
+    }
+}
+
 /// Ids of the text before, between and behind the five images, as Qwen's chat format has it.
-fn plain(tokenizer: &Tokenizer, camera: &str, question: &str) -> Result<Vec<Vec<u32>>> {
+fn plain(tokenizer: &Tokenizer, wording: &Wording) -> Result<Vec<Vec<u32>>> {
+    let Wording { camera, labels, task } = wording;
     let (opening, closing) = (tokenizer.encode(VISION_START)?, tokenizer.encode(VISION_END)?);
     let mut texts = Vec::with_capacity(WINDOW + 1);
     let mut text = tokenizer.encode(&format!("{IM_START}user\n{camera}"))?;
-    for i in 0..WINDOW {
-        text.extend(tokenizer.encode(&format!("Frame {i}: "))?);
+    for label in labels {
+        text.extend(tokenizer.encode(label)?);
         text.extend(&opening);
         texts.push(std::mem::take(&mut text));
         text.extend(&closing);
     }
-    text.extend(tokenizer.encode(&format!("\n{question}{IM_END}\n{IM_START}assistant\n"))?);
+    text.extend(tokenizer.encode(&format!("{task}{IM_END}\n{IM_START}assistant\n"))?);
     texts.push(text);
     Ok(texts)
 }
 
 /// The same as the checkpoint's own template spells it.
-fn templated(tokenizer: &Tokenizer, template: &Template, camera: &str, question: &str) -> Result<Vec<Vec<u32>>> {
-    let mut parts = vec![Part::Text(camera.to_owned())];
-    for i in 0..WINDOW {
-        parts.extend([Part::Text(format!("Frame {i}: ")), Part::Image]);
+fn templated(tokenizer: &Tokenizer, template: &Template, wording: Wording) -> Result<Vec<Vec<u32>>> {
+    let mut parts = vec![Part::Text(wording.camera)];
+    for label in wording.labels {
+        parts.extend([Part::Text(label), Part::Image]);
     }
-    parts.push(Part::Text(format!("\n{question}")));
+    parts.push(Part::Text(wording.task));
     template.render(&parts, IMAGE_PAD)?.split(IMAGE_PAD).map(|text| tokenizer.encode(text)).collect()
 }
 
@@ -85,15 +113,10 @@ pub fn window(
     if grids.len() != WINDOW {
         return Err(Error::Input { what: "frames", expected: WINDOW.to_string(), got: grids.len().to_string() });
     }
-    let k = intrinsics;
-    let camera = format!("fx {:.1} fy {:.1} cx {:.1} cy {:.1} size {} {}\n", k.fx, k.fy, k.cx, k.cy, k.width, k.height);
-    let question = match mode {
-        Mode::FullChain => "Reason in five steps, then give the poses of the five frames.",
-        Mode::AnswerOnly => "Give the poses of the five frames.",
-    };
+    let wording = Wording::new(mode, intrinsics);
     let texts = match tokenizer.template() {
-        Some(template) => templated(tokenizer, template, &camera, question)?,
-        None => plain(tokenizer, &camera, question)?,
+        Some(template) => templated(tokenizer, template, wording)?,
+        None => plain(tokenizer, &wording)?,
     };
 
     let mut segments = Vec::with_capacity(2 * WINDOW + 1);
@@ -115,6 +138,25 @@ pub fn window(
 mod tests {
     use super::*;
     use std::path::Path;
+
+    /// Weights were trained on these very words.
+    #[test]
+    fn the_wording_is_that_of_the_weights() {
+        let k = Intrinsics::new(150.04, 151.26, 80.0, 47.98, 160, 96).unwrap();
+        let text = |mode| {
+            let Wording { camera, labels, task } = Wording::new(mode, &k);
+            format!("{camera}{}[image]{task}", labels.join("[image]"))
+        };
+        let frames = "fx 150.0 fy 151.3 cx 80.0 cy 48.0 size 160 96\nFrame 0: [image]Frame 1: [image]Frame 2: [image]\
+                      Frame 3: [image]Frame 4: [image]\n";
+        let tasks = [
+            (Mode::FullChain, "Reason in five steps, then give the poses of the five frames."),
+            (Mode::AnswerOnly, "Give the poses of the five frames."),
+        ];
+        for (mode, task) in tasks {
+            assert_eq!(text(mode), format!("{frames}{task}"));
+        }
+    }
 
     #[test]
     fn a_template_in_qwens_format_asks_what_is_asked_without_one() {

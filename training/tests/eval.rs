@@ -370,7 +370,7 @@ fn a_chain_read_again_has_the_errors_of_its_steps_where_its_pixels_are_known() {
     let mut chains = 0;
     for (index, sample) in (0..).zip(samples(data)) {
         let depth = sample.depth.as_ref().unwrap();
-        let maps = depth.each_ref().map(|values| training::chains::DepthMap { values, width: 160 });
+        let maps = training::chains::DepthMap::window(depth, 160, sample.metric);
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(index);
         let Ok(chain) = training::chains::chain(&sample.ground_truth, &sample.intrinsics, &maps, &mut rng) else {
             continue;

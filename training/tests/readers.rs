@@ -338,7 +338,7 @@ fn shared_realestate_poses_are_those_of_the_recordings() {
         let recording = recording(clip);
         for index in 0..recording.frames() {
             let frame = recording.frame(index).unwrap();
-            fs::copy(&frame.image, folder.join(format!("{}.jpg", frame.stamp.nanos / 1000))).unwrap();
+            fs::copy(frame.image.file().unwrap(), folder.join(format!("{}.jpg", frame.stamp.nanos / 1000))).unwrap();
         }
     }
     let opened = open_realestate(&poses, &Pictures::Frames(directory.path().to_path_buf())).unwrap();

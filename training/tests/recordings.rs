@@ -12,7 +12,7 @@ use mcap::{Compression, WriteOptions, Writer};
 use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
 use serde::Serialize;
 use training::data::formats::open;
-use training::data::{Error, parse_source};
+use training::data::{Error, WindowSource, parse_source};
 use training::synth::{self, SynthSequence};
 
 const FRAMES: usize = 7;
@@ -131,14 +131,27 @@ impl Bag {
     }
 }
 
+/// Whose poses there are.
+#[derive(Clone, Copy, PartialEq)]
+enum Poses {
+    /// Of the camera, which the messages name.
+    Camera,
+    /// Of the base, which the messages name.
+    Base,
+    /// Of the base, in messages that name the map.
+    BaseInMap,
+}
+
 /// What to write.
 #[derive(Clone)]
 struct Plan {
     compression: Option<Compression>,
     chunks: bool,
-    /// PNG with odometry of the base, in place of pixels with poses of the camera.
+    /// PNG in place of pixels.
     compressed: bool,
-    info: bool,
+    poses: Poses,
+    /// Width that the camera infos say; none where there are none.
+    info_width: Option<u32>,
     d: Vec<f64>,
     pose_topics: Vec<&'static str>,
     /// Whether there are static transforms.
@@ -153,7 +166,8 @@ impl Plan {
             compression: None,
             chunks: true,
             compressed: false,
-            info: true,
+            poses: Poses::Camera,
+            info_width: Some(64),
             d: vec![0.0; 5],
             pose_topics: vec!["/pose"],
             mounted: true,
@@ -169,7 +183,8 @@ impl Plan {
             UnitQuaternion::from_euler_angles(-std::f64::consts::FRAC_PI_2, 0.0, -std::f64::consts::FRAC_PI_2);
         let base_from_link = Isometry3::from_parts(Translation3::new(0.2, -0.1, 0.5), UnitQuaternion::identity());
         let link_from_camera = Isometry3::from_parts(Translation3::new(0.0, 0.01, 0.0), optical);
-        if self.compressed && self.mounted {
+        let on_base = self.poses != Poses::Camera;
+        if on_base && self.mounted {
             let link = |parent: &str, child: &str, isometry| TransformStamped {
                 header: header(START, parent),
                 child_frame_id: child.to_owned(),
@@ -183,14 +198,14 @@ impl Plan {
         }
         for frame in 0..FRAMES {
             let at = START + frame as i64 * STEP;
-            let frame_id = if self.compressed { "eye" } else { "camera_optical_frame" };
+            let frame_id = if on_base { "eye" } else { "camera_optical_frame" };
             self.write_image(film, frame, at, frame_id, &mut bag);
-            if self.info {
+            if let Some(width) = self.info_width {
                 let k = &film.intrinsics;
                 let info = CameraInfo {
                     header: header(at, frame_id),
                     height: 48,
-                    width: 64,
+                    width,
                     distortion_model: "plumb_bob".to_owned(),
                     d: self.d.clone(),
                     k: [k.fx, 0.0, k.cx, 0.0, k.fy, k.cy, 0.0, 0.0, 1.0],
@@ -202,7 +217,7 @@ impl Plan {
                 bag.put("sensor_msgs/msg/CameraInfo", "/camera/camera_info", at, &info);
             }
             let world_from_camera = *film.world_from_camera[frame].isometry();
-            let body = if self.compressed {
+            let body = if on_base {
                 world_from_camera * (base_from_link * link_from_camera).inverse()
             } else {
                 world_from_camera
@@ -250,7 +265,7 @@ impl Plan {
 
     fn write_pose(&self, body: &Isometry3<f64>, at: i64, bag: &mut Bag) {
         for topic in &self.pose_topics {
-            if self.compressed {
+            if self.poses == Poses::Base {
                 let message = Odometry {
                     header: header(at, "odom"),
                     child_frame_id: "base_link".to_owned(),
@@ -261,7 +276,8 @@ impl Plan {
                 };
                 bag.put("nav_msgs/msg/Odometry", topic, at, &message);
             } else {
-                let message = PoseStamped { header: header(at, "camera_optical_frame"), pose: pose(body) };
+                let frame_id = if self.poses == Poses::Camera { "camera_optical_frame" } else { "map" };
+                let message = PoseStamped { header: header(at, frame_id), pose: pose(body) };
                 bag.put("geometry_msgs/msg/PoseStamped", topic, at, &message);
             }
         }
@@ -272,10 +288,11 @@ fn film() -> SynthSequence {
     synth::sequence(3, 5, FRAMES, (64, 48))
 }
 
-fn check(path: &Path, film: &SynthSequence, name: &str) {
-    let opened = open(path).unwrap();
-    assert!(opened.skipped.is_empty() && opened.sequences.len() == 1, "{:?}", opened.skipped);
-    let sequence = &opened.sequences[0];
+fn check(source: &str, film: &SynthSequence, name: &str) {
+    let source = parse_source(source).unwrap();
+    let WindowSource::Recorded { sequences, skipped, .. } = &source else { panic!("not recorded") };
+    assert!(skipped.is_empty() && sequences.len() == 1, "{skipped:?}");
+    let sequence = &sequences[0];
     assert_eq!((sequence.frames(), sequence.name(), sequence.source()), (FRAMES, name, "film"));
     assert!(sequence.metric());
     assert_eq!(sequence.intrinsics(), &film.intrinsics);
@@ -286,7 +303,6 @@ fn check(path: &Path, film: &SynthSequence, name: &str) {
         assert!((got.rotation_matrix() - expected.rotation_matrix()).norm() < 1e-6, "frame {index}");
         assert!(sequence.load_depth(index).unwrap().is_none());
     }
-    let source = parse_source(&path.display().to_string()).unwrap();
     assert_eq!(source.len(), 3);
     for window in [2, 0, 1, 2, 0] {
         let sample = source.sample(window).unwrap();
@@ -301,10 +317,10 @@ fn pixels_with_poses_come_back() {
     let path = directory.path().join("film.mcap");
     for compression in [None, Some(Compression::Zstd), Some(Compression::Lz4)] {
         Plan { compression, ..Plan::new() }.write(&film, &path);
-        check(&path, &film, "film-camera-image");
+        check(&path.display().to_string(), &film, "film-camera-image");
     }
     Plan { chunks: false, ..Plan::new() }.write(&film, &path);
-    check(&path, &film, "film-camera-image");
+    check(&path.display().to_string(), &film, "film-camera-image");
 }
 
 #[test]
@@ -316,9 +332,53 @@ fn compressed_images_with_odometry_come_back_from_a_rosbag() {
     let empty = open(&bag).unwrap_err();
     assert!(matches!(empty, Error::Missing { .. }), "{empty}");
     for compression in [None, Some(Compression::Zstd), Some(Compression::Lz4)] {
-        Plan { compression, compressed: true, ..Plan::new() }.write(&film, &bag.join("film_0.mcap"));
-        check(&bag, &film, "film-camera-image-compressed");
+        let plan = Plan { compression, compressed: true, poses: Poses::Base, ..Plan::new() };
+        plan.write(&film, &bag.join("film_0.mcap"));
+        check(&bag.display().to_string(), &film, "film-camera-image-compressed");
     }
+}
+
+#[test]
+fn the_frame_of_poses_that_do_not_name_it_is_told() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    Plan { poses: Poses::BaseInMap, ..Plan::new() }.write(&film, &path);
+    // Without it, the error says which frames lead to the camera, and what would help.
+    let error = open(&path).unwrap_err().to_string();
+    for part in ["\"eye\"", "(base_link, camera_link)", "pose_frame=NAME", "/pose of frame \"map\""] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    // The folder with the file in it is as good as the file.
+    for place in [path.as_path(), directory.path()] {
+        for frame in ["base_link", "/base_link"] {
+            check(&format!("{},pose_frame={frame}", place.display()), &film, "film-camera-image");
+        }
+    }
+    // Of another frame, the same poses are others of the camera: the mount of the base is missing.
+    let source = parse_source(&format!("{},pose_frame=camera_link", path.display())).unwrap();
+    let WindowSource::Recorded { sequences, .. } = &source else { panic!("not recorded") };
+    let moved = sequences[0].world_from_camera(0).unwrap().translation() - film.world_from_camera[0].translation();
+    assert!((moved.norm() - Vector3::new(0.2, -0.1, 0.5).norm()).abs() < 1e-6, "{moved}");
+    // A frame that was asked for is never taken for the camera by its name.
+    for frame in ["odom", "other_optical_frame"] {
+        let error = parse_source(&format!("{},pose_frame={frame}", path.display())).unwrap_err().to_string();
+        assert!(error.contains(&format!("\"{frame}\" and no static transform")), "{error}");
+    }
+}
+
+#[test]
+fn an_image_that_cannot_be_used_is_named_by_its_place() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    Plan { info_width: Some(80), ..Plan::new() }.write(&film, &path);
+    let opened = open(&path).unwrap();
+    let sequence = &opened.sequences[0];
+    let image = &sequence.frame(1).unwrap().image;
+    assert!(image.file().is_none() && image.to_string().starts_with(&format!("{}: message ", path.display())));
+    let error = sequence.load_image(1).unwrap_err();
+    assert!(matches!(&error, Error::Frame { image: named, index: 1, .. } if named == image), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&image.to_string()) && text.contains("80 x 48") && text.contains("64 x 48"), "{text}");
 }
 
 #[test]
@@ -344,10 +404,13 @@ fn what_cannot_be_used_is_named() {
     let plan = Plan::new();
     let cases = [
         (Plan { d: vec![0.1, 0.0, 0.0, 0.0, 0.0], ..plan.clone() }, vec!["D:", "rectify first", "0.1"]),
-        (Plan { info: false, ..plan.clone() }, vec!["CameraInfo", "/camera/image"]),
+        (Plan { info_width: None, ..plan.clone() }, vec!["CameraInfo", "/camera/image"]),
         (Plan { pose_topics: vec![], ..plan.clone() }, vec!["PoseStamped, Odometry"]),
         (Plan { pose_topics: vec!["/a", "/b"], ..plan.clone() }, vec!["one topic of PoseStamped", "/a, /b"]),
-        (Plan { compressed: true, mounted: false, ..plan }, vec!["\"base_link\"", "no static transform", "\"eye\""]),
+        (
+            Plan { poses: Poses::Base, mounted: false, ..plan },
+            vec!["\"base_link\"", "no static transform", "\"eye\"", "(none)", "pose_frame=NAME"],
+        ),
     ];
     for (plan, parts) in cases {
         let text = error(plan);

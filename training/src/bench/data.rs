@@ -47,7 +47,7 @@ pub fn data(options: &Data) -> Result<Value> {
         let sample = windows.sample(index)?;
         timed(&mut sampling, begin);
         let Some(depth) = &sample.depth else { continue };
-        let maps = depth.each_ref().map(|values| DepthMap { values, width: sample.intrinsics.width as usize });
+        let maps = DepthMap::window(depth, sample.intrinsics.width, sample.metric);
         for repeat in 0..options.chains {
             let mut rng = ChaCha8Rng::seed_from_u64(index.rotate_left(32) ^ repeat);
             let begin = Instant::now();

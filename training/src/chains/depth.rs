@@ -103,7 +103,7 @@ impl DepthSource {
 /// Median over the points of frame 0 that another frame sees of `|d - d'| / d'`: the depth that they have there by the
 /// poses against the depth that the other frame's own map says. Nothing where too few are seen.
 pub fn residual(depth: &[Vec<f32>; WINDOW], intrinsics: &Intrinsics, sample: &WindowSample) -> Option<f64> {
-    let maps = depth.each_ref().map(|values| DepthMap { values, width: intrinsics.width as usize });
+    let maps = DepthMap::window(depth, intrinsics.width, sample.metric);
     let mut errors = Vec::new();
     for i in 1..WINDOW {
         let camera_from_anchor = sample.ground_truth.anchor_from_camera[i].inverse();

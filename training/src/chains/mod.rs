@@ -21,8 +21,10 @@ const MAX_DRAWS: usize = 1000;
 const ENOUGH_CANDIDATES: usize = 40;
 /// A point is hidden where the surface seen at its pixel is elsewhere by more than this share of its depth.
 const OCCLUSION_TOLERANCE: f64 = 0.05;
-/// Nearest depth that counts, scene units.
-const MIN_DEPTH: f64 = 0.1;
+/// Nearest depth that counts where scene units are metres.
+const MIN_DEPTH_METRES: f64 = 0.1;
+/// The same where they are arbitrary, as a share of the median depth of frame 0: 0.1 m in a scene of 5 m.
+const MIN_DEPTH_SHARE: f64 = 0.02;
 /// Share of the depth map beyond which points are too far to trust.
 const FAR_QUANTILE: f64 = 0.99;
 /// Smallest ratio of the second to the first singular value of the chosen points.
@@ -48,9 +50,18 @@ pub struct DepthMap<'a> {
     pub values: &'a [f32],
     /// Pixels a row.
     pub width: usize,
+    /// Nearest depth that counts, scene units.
+    pub nearest: f64,
 }
 
-impl DepthMap<'_> {
+impl<'a> DepthMap<'a> {
+    /// The maps of a window, `width` pixels a row. What is nearer than 0.1 m does not count where scene units are
+    /// metres (`metric`), else what is nearer than 2 % of the median depth of frame 0.
+    pub fn window(depth: &'a [Vec<f32>; WINDOW], width: u32, metric: bool) -> [Self; WINDOW] {
+        let nearest = if metric { MIN_DEPTH_METRES } else { MIN_DEPTH_SHARE * quantile(&depth[0], 0.5) };
+        depth.each_ref().map(|values| Self { values, width: width as usize, nearest })
+    }
+
     /// Depth at the pixel nearest to a place; nothing outside the image or where there is none.
     pub fn at(&self, pixel: &Point2<f64>) -> Option<f64> {
         let (x, y) = (pixel.x.round(), pixel.y.round());
@@ -58,7 +69,7 @@ impl DepthMap<'_> {
             return None;
         }
         let depth = f64::from(*self.values.get(y as usize * self.width + x as usize)?);
-        (depth.is_finite() && depth >= MIN_DEPTH).then_some(depth)
+        (depth.is_finite() && depth > 0.0 && depth >= self.nearest).then_some(depth)
     }
 
     /// Depth at the place, or where the map has a hole there at the nearest place that has one, at most two pixels away
@@ -73,11 +84,16 @@ impl DepthMap<'_> {
     }
 
     fn far(&self) -> f64 {
-        let mut valid: Vec<f32> = self.values.iter().copied().filter(|d| d.is_finite() && *d > 0.0).collect();
-        valid.sort_by(f32::total_cmp);
-        let index = (valid.len() as f64 * FAR_QUANTILE) as usize;
-        valid.get(index.min(valid.len().saturating_sub(1))).map_or(0.0, |d| f64::from(*d))
+        quantile(self.values, FAR_QUANTILE)
     }
+}
+
+/// The depth that a share of the known ones is below; 0 where none is known.
+fn quantile(depth: &[f32], share: f64) -> f64 {
+    let mut known: Vec<f32> = depth.iter().copied().filter(|d| d.is_finite() && *d > 0.0).collect();
+    let Some(last) = known.len().checked_sub(1) else { return 0.0 };
+    let index = (known.len() as f64 * share) as usize;
+    f64::from(*known.select_nth_unstable_by(index.min(last), f32::total_cmp).1)
 }
 
 /// Writes the chain of a window.
@@ -115,7 +131,7 @@ pub fn chain(
     let motion = prose::Motion {
         translation: last.translation().into(),
         rotation: last.rotation().scaled_axis().into(),
-        still: 0.005 * depth[0].far().max(MIN_DEPTH),
+        still: 0.005 * depth[0].far().max(depth[0].nearest),
     };
     let [_, relative @ ..] = camera_from_anchor;
     Ok(Chain { prose: prose::sample(rng, &motion), tracks, camera_from_anchor: relative, trajectory: *trajectory })
@@ -140,7 +156,7 @@ fn follow(
             && projected.y >= BORDER
             && projected.x <= f64::from(intrinsics.width) - 1.0 - BORDER
             && projected.y <= f64::from(intrinsics.height) - 1.0 - BORDER;
-        if !inside || point.z < MIN_DEPTH {
+        if !inside || point.z < depth[i].nearest {
             return None;
         }
         let seen = depth[i].near(&projected)?;
@@ -166,4 +182,59 @@ fn spread(candidates: &[Track]) -> Option<[Track; POINTS]> {
         chosen.push(candidates.iter().max_by(|a, b| gap(a).total_cmp(&gap(b)))?);
     }
     chosen.into_iter().cloned().collect::<Vec<_>>().try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::parse_source;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    #[test]
+    fn the_nearest_depth_is_in_metres_or_a_share_of_what_frame_0_sees() {
+        let known = |depth: &[Vec<f32>; WINDOW], frame: usize, metric| {
+            let map = DepthMap::window(depth, 6, metric)[frame];
+            (0..6_i32).filter(|&x| map.at(&Point2::new(f64::from(x), 0.0)).is_some()).collect::<Vec<_>>()
+        };
+        // The median of what is known is 50, and 2 % of that are 1.
+        let first = vec![0.0, 90.0, 0.5, 50.0, 70.0, 1.5];
+        let mut depth: [Vec<f32>; WINDOW] =
+            std::array::from_fn(|_| vec![0.05, 0.11, f32::NAN, 0.99, 1.01, f32::INFINITY]);
+        depth[0] = first;
+        assert_eq!(known(&depth, 0, true), [1, 2, 3, 4, 5]);
+        assert_eq!(known(&depth, 0, false), [1, 3, 4, 5]);
+        assert_eq!(known(&depth, 3, true), [1, 3, 4]);
+        assert_eq!(known(&depth, 3, false), [4]);
+        // Without a median, all that is a depth counts, and 0 is none.
+        depth[0] = vec![0.0; 6];
+        assert_eq!(known(&depth, 3, false), [0, 1, 3, 4]);
+        assert!(known(&depth, 0, false).is_empty());
+    }
+
+    #[test]
+    fn a_scene_in_arbitrary_units_gives_chains_as_one_in_metres_does() {
+        let source = parse_source("synth:seed=11,windows=6,size=160x96").unwrap();
+        let mut made = 0;
+        for index in 0..source.len() {
+            let sample = source.sample(index).unwrap();
+            let chain_at = |scale: f32, metric: bool| {
+                let depth = sample.depth.clone().unwrap();
+                let depth = depth.map(|map| map.into_iter().map(|d| d * scale).collect::<Vec<f32>>());
+                let maps = DepthMap::window(&depth, sample.intrinsics.width, metric);
+                let trajectory = sample.ground_truth.scaled(f64::from(scale));
+                chain(&trajectory, &sample.intrinsics, &maps, &mut ChaCha8Rng::seed_from_u64(index))
+            };
+            if chain_at(1.0, true).is_err() {
+                continue;
+            }
+            made += 1;
+            // A power of two takes no digit away; metres would all be too near.
+            let small = chain_at(1.0 / 1024.0, false);
+            assert!(small.is_ok_and(|chain| chain.tracks.iter().all(|t| t.depths[0] < 0.1)), "window {index}");
+            assert_eq!(chain_at(1.0 / 1024.0, true), Err(Reject::FewPoints), "window {index}");
+            assert!(chain_at(1024.0, false).is_ok(), "window {index}");
+        }
+        assert!(made >= 3, "{made} of 6 windows");
+    }
 }

@@ -134,7 +134,7 @@ mod tests {
                 .iter()
                 .map(|(i, values)| View {
                     world_from_camera: &film.world_from_camera[*i],
-                    depth: DepthMap { values, width: 160 },
+                    depth: DepthMap { values, width: 160, nearest: 0.1 },
                 })
                 .collect();
             run(&views);

@@ -291,7 +291,7 @@ impl Stage<'_> {
             Known::Inconsistent { .. } => return Ok(Outcome::InconsistentDepth),
             Known::Nothing => return Ok(Outcome::WithoutDepth),
         };
-        let maps = depth.each_ref().map(|values| DepthMap { values, width: grid.width as usize });
+        let maps = DepthMap::window(&depth, grid.width, sample.metric);
         let seed = self.options.seed ^ index.rotate_left(32);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let Ok(mut made) = make(&sample.ground_truth, &grid, &maps, &mut rng) else { return Ok(Outcome::Rejected) };

@@ -1,5 +1,6 @@
 //! The error enum of the loaders.
 
+use super::sequence::Image;
 use std::path::PathBuf;
 
 /// What can be wrong with a data source. Each variant names the file and, where there is one, the frame.
@@ -71,20 +72,20 @@ pub enum Error {
         expected: String,
     },
     /// An image does not decode.
-    #[error("{path}: frame {index}: {source}", path = path.display())]
+    #[error("{image}: frame {index}: {source}")]
     Image {
-        /// The file.
-        path: PathBuf,
+        /// Where it is; a depth image too.
+        image: Image,
         /// The frame.
         index: usize,
         /// Why.
         source: image::ImageError,
     },
     /// An image is there, but not as it should be.
-    #[error("{path}: frame {index}: expected {expected}, got {got}", path = path.display())]
+    #[error("{image}: frame {index}: expected {expected}, got {got}")]
     Frame {
-        /// The file.
-        path: PathBuf,
+        /// Where it is; a depth image too.
+        image: Image,
         /// The frame.
         index: usize,
         /// What it should be.

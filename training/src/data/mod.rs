@@ -16,7 +16,7 @@ mod windows;
 pub use error::Error;
 pub use formats::{Opened, Skipped};
 pub use order::Order;
-pub use sequence::{DepthFile, Frame, Sequence};
+pub use sequence::{DepthFile, Frame, Image, Sequence};
 pub use source::{SYNTH_SIZE, WindowSample, WindowSource};
 pub use spec::parse_source;
 pub use split::{Part, PartSize, SplitConfig, split};

@@ -2,10 +2,11 @@
 
 use super::error::Error;
 use super::formats;
-use super::formats::mcap::{Picture, Place};
+use super::formats::mcap::{Picture, picture, read_message};
 use super::windows::{Spacing, windows};
 use geometry::{Camera, Intrinsics, Stamp, Transform, WINDOW, World};
 use image::RgbImage;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// One frame of a sequence: its pose in memory, its pictures on disk.
@@ -15,18 +16,51 @@ pub struct Frame {
     pub stamp: Stamp,
     /// Camera to world, optical camera axes; scene units.
     pub world_from_camera: Transform<World, Camera>,
-    /// The image, JPEG or PNG; in a recording of ROS 2, the message with it: [`Frame::file`].
-    pub image: PathBuf,
+    /// Where the image is.
+    pub image: Image,
     /// The depth image; [`Sequence::load_depth`] takes one that is not there for none.
     pub depth: Option<DepthFile>,
     /// Whether frames are missing between the one before and this one: no window goes across.
     pub gap_before: bool,
 }
 
-impl Frame {
-    /// The image's own file; `None` where it is a message in a recording, and its path only says which.
+/// Where the image of a frame is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Image {
+    /// In a file of its own, JPEG or PNG.
+    File(PathBuf),
+    /// In a message of a recording of ROS 2.
+    Recorded {
+        /// The MCAP file.
+        file: PathBuf,
+        /// The byte at which the message's record begins, or the chunk around it.
+        offset: u64,
+        /// How many messages there are before it in the chunk.
+        number: usize,
+        /// Whether it is a `CompressedImage`, not an `Image`.
+        compressed: bool,
+    },
+}
+
+impl Image {
+    /// The image's own file.
     pub fn file(&self) -> Option<&Path> {
-        Place::of(&self.image).is_none().then_some(self.image.as_path())
+        match self {
+            Self::File(path) => Some(path),
+            Self::Recorded { .. } => None,
+        }
+    }
+}
+
+/// As errors name it.
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Recorded { file, offset, number, .. } => {
+                write!(f, "{}: message {number} of the record at byte {offset}", file.display())
+            }
+        }
     }
 }
 
@@ -133,33 +167,41 @@ impl Sequence {
     /// [`Error::Index`], [`Error::Io`], [`Error::Recording`], [`Error::Image`]; [`Error::Frame`] where it is cut
     /// short or of another size than the camera matrix is for.
     pub fn load_image(&self, index: usize) -> Result<RgbImage, Error> {
-        let path = &self.frame(index)?.image;
-        let bytes = match Place::of(path) {
-            None => std::fs::read(path).map_err(|source| Error::Io { path: path.clone(), source })?,
-            Some(place) => match place.read(index)? {
-                Picture::Encoded(bytes) => bytes,
-                Picture::Pixels(image) => {
-                    self.check_size(path, index, image.dimensions())?;
-                    return Ok(image);
+        let image = &self.frame(index)?.image;
+        let wrong = |expected: &str, got: String| Error::Frame {
+            image: image.clone(),
+            index,
+            expected: expected.to_owned(),
+            got,
+        };
+        let bytes = match image {
+            Image::File(path) => std::fs::read(path).map_err(|source| Error::Io { path: path.clone(), source })?,
+            Image::Recorded { file, offset, number, compressed } => {
+                let message = read_message(file, *offset, *number)
+                    .map_err(|source| Error::Recording { path: file.clone(), source })?;
+                match picture(&message, *compressed) {
+                    Some(Picture::Encoded(bytes)) => bytes,
+                    Some(Picture::Pixels(pixels)) => {
+                        self.check_size(image, index, pixels.dimensions())?;
+                        return Ok(pixels);
+                    }
+                    None => {
+                        let got = format!("{} bytes that are none", message.len());
+                        return Err(wrong("an image with all its rows", got));
+                    }
                 }
-            },
+            }
         };
         // The decoder fills what is missing of a JPEG with grey, without a word.
         let jpeg = bytes.starts_with(&[0xFF, 0xD8]);
         if jpeg && !bytes.windows(2).rev().take(4096).any(|pair| pair == [0xFF, 0xD9]) {
-            let expected = "a JPEG with an end marker".to_owned();
-            return Err(Error::Frame {
-                path: path.clone(),
-                index,
-                expected,
-                got: format!("{} bytes without one", bytes.len()),
-            });
+            return Err(wrong("a JPEG with an end marker", format!("{} bytes without one", bytes.len())));
         }
-        let image = image::load_from_memory(&bytes)
-            .map_err(|source| Error::Image { path: path.clone(), index, source })?
+        let pixels = image::load_from_memory(&bytes)
+            .map_err(|source| Error::Image { image: image.clone(), index, source })?
             .into_rgb8();
-        self.check_size(path, index, image.dimensions())?;
-        Ok(image)
+        self.check_size(image, index, pixels.dimensions())?;
+        Ok(pixels)
     }
 
     /// Z-depth of frame `index` on the grid of its image, row-major, 0 where there is no value; `None` where the frame
@@ -169,34 +211,34 @@ impl Sequence {
     /// As [`Self::load_image`], and [`Error::Frame`] where the file is not 16-bit grey.
     pub fn load_depth(&self, index: usize) -> Result<Option<Vec<f32>>, Error> {
         let Some(DepthFile { path, units_per_step, resample }) = &self.frame(index)?.depth else { return Ok(None) };
+        let file = || Image::File(path.clone());
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Io { path: path.clone(), source }),
         };
-        let image =
-            image::load_from_memory(&bytes).map_err(|source| Error::Image { path: path.clone(), index, source })?;
+        let image = image::load_from_memory(&bytes).map_err(|source| Error::Image { image: file(), index, source })?;
         let image::DynamicImage::ImageLuma16(steps) = image else {
             let got = format!("{:?}", image.color());
-            return Err(Error::Frame { path: path.clone(), index, expected: "16-bit grey".to_owned(), got });
+            return Err(Error::Frame { image: file(), index, expected: "16-bit grey".to_owned(), got });
         };
         let size = steps.dimensions();
         let mut depth: Vec<f32> = steps.into_raw().into_iter().map(|step| f32::from(step) * units_per_step).collect();
         if *resample {
             depth = nearest(&depth, size, (self.intrinsics.width, self.intrinsics.height));
         } else {
-            self.check_size(path, index, size)?;
+            self.check_size(&file(), index, size)?;
         }
         Ok(Some(depth))
     }
 
-    fn check_size(&self, path: &Path, index: usize, got: (u32, u32)) -> Result<(), Error> {
+    fn check_size(&self, image: &Image, index: usize, got: (u32, u32)) -> Result<(), Error> {
         let expected = (self.intrinsics.width, self.intrinsics.height);
         if got == expected {
             return Ok(());
         }
         let text = |size: (u32, u32)| format!("{} x {} pixels", size.0, size.1);
-        Err(Error::Frame { path: path.to_path_buf(), index, expected: text(expected), got: text(got) })
+        Err(Error::Frame { image: image.clone(), index, expected: text(expected), got: text(got) })
     }
 }
 

@@ -203,7 +203,7 @@ fn read(sequence: &Sequence, spacing: &Spacing, window: [usize; WINDOW]) -> Resu
     for (place, &index) in window.iter().enumerate() {
         let frame = sequence.frame(index)?;
         images[place] = sequence.load_image(index)?;
-        match frame.file() {
+        match frame.image.file() {
             Some(file) => frames[place] = file.to_path_buf(),
             None => files = false,
         }

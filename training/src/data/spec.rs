@@ -1,7 +1,7 @@
 //! One text per source of windows: what `--data` takes.
 
 use super::error::Error;
-use super::formats::{Opened, Pictures, Videos, open_all, open_realestate};
+use super::formats::{Opened, Pictures, Videos, open_all, open_realestate, open_ros2};
 use super::source::{SYNTH_SIZE, WindowSource};
 use super::windows::{Motion, Spacing};
 use crate::synth::SynthConfig;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Frames within which the next frame of a window is looked for where motion spaces them and the source does not say.
 const REACH: usize = 48;
-const KEYS: &str = "stride=N, every=N, motion=DEGREES, move=UNITS, reach=N or part=FILE:NAME";
+const KEYS: &str = "stride=N, every=N, motion=DEGREES, move=UNITS, reach=N, part=FILE:NAME or pose_frame=NAME";
 const RE10K_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH, or a key of every recording";
 
 /// Reads the text of a source:
@@ -23,7 +23,8 @@ const RE10K_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PA
 ///
 /// Recordings take `,stride=1`: frames from one frame of a window to the next; or `,motion=DEGREES` and `,move=UNITS`:
 /// the next frame is the first that has turned or moved by more, at most `,reach=48` frames on; and `,every=1`: windows
-/// start at every n-th frame. No window goes across a hole in a recording.
+/// start at every n-th frame. No window goes across a hole in a recording. Those of ROS 2 take `,pose_frame=NAME`, the
+/// frame that their poses are of ([`open_ros2`]): a `PoseStamped` names only the one that they are in.
 ///
 /// # Errors
 /// [`Error::Spec`], and those of opening.
@@ -42,6 +43,7 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
         let known = match key {
             "stride" | "every" | "motion" | "move" | "reach" | "part" => true,
             "frames" | "videos" | "cache" | "ffmpeg" => poses.is_some(),
+            "pose_frame" => poses.is_none(),
             _ => false,
         };
         if !known || values.insert(key, value).is_some() {
@@ -75,7 +77,12 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
     };
     let Some(poses) = poses else {
         let path = Path::new(first);
-        return of(open_all(path)?, path);
+        let opened = match values.get("pose_frame") {
+            None => open_all(path),
+            Some(&"") => return Err(wrong("the name of a frame for pose_frame", spec)),
+            Some(frame) => open_ros2(path, frame),
+        };
+        return of(opened?, path);
     };
     let folder = |key: &str| values.get(key).map(PathBuf::from);
     let pictures = match (folder("frames"), folder("videos"), folder("cache"), folder("ffmpeg")) {
@@ -148,11 +155,15 @@ mod tests {
             ("every=2,every=3", "once"),
             ("frames=/nowhere", "every=N"),
             ("stride", "every=N"),
+            ("pose_frame=", "name of a frame"),
+            ("pose_frame=base_link", "a recording of ROS 2"),
             ("motion=170,reach=2", "num_frames"),
         ] {
             let text = parse_source(&format!("{},{keys}", path.display())).unwrap_err().to_string();
             assert!(text.contains(part), "{keys}: {text}");
         }
+        let error = parse_source("re10k:/nowhere,pose_frame=base_link").unwrap_err().to_string();
+        assert!(error.contains("frames=DIR") && error.contains("pose_frame=base_link"), "{error}");
         for text in ["re10k:/nowhere", "re10k:/nowhere,frames=a,videos=b", "re10k:/nowhere,frames=a,cache=b"] {
             let error = parse_source(text).unwrap_err().to_string();
             assert!(error.contains("frames=DIR, or videos=DIR"), "{error}");

@@ -83,6 +83,7 @@ pub(super) fn windows(frames: &[Frame], spacing: Spacing, every: usize) -> Vec<[
 
 #[cfg(test)]
 mod tests {
+    use super::super::sequence::Image;
     use super::*;
     use geometry::{Stamp, Transform};
     use nalgebra::{Isometry3, Vector3};
@@ -97,7 +98,7 @@ mod tests {
         let frame = |place| Frame {
             stamp: Stamp::default(),
             world_from_camera: pose(place),
-            image: PathBuf::new(),
+            image: Image::File(PathBuf::new()),
             depth: None,
             gap_before: false,
         };

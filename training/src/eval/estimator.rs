@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use geometry::{Transform, WINDOW, WindowTrajectory};
 use model::chain;
+use model::prompt::Wording;
 use model::{AnswerOptions, Device, EgoModel, Mode};
 
 use super::files::{Answers, TumFolder, TumTrajectory};
@@ -256,24 +257,18 @@ fn ask(endpoint: &Endpoint, question: &Question, sample: &WindowSample) -> Resul
     Ok(estimate)
 }
 
-/// The question in the words of [`model::prompt::window`], of the images as they are stored.
+/// The question of the images as they are stored.
 fn parts(question: &Question, sample: &WindowSample) -> Result<Vec<Part>> {
-    let k = &sample.intrinsics;
-    let camera = format!("fx {:.1} fy {:.1} cx {:.1} cy {:.1} size {} {}\n", k.fx, k.fy, k.cx, k.cy, k.width, k.height);
+    let Wording { camera, labels, mut task } = Wording::new(question.mode, &sample.intrinsics);
     let mut parts = vec![Part::Text(camera)];
-    for (i, image) in sample.images.iter().enumerate() {
-        parts.extend([Part::Text(format!("Frame {i}: ")), Part::image(image)?]);
+    for (label, image) in labels.into_iter().zip(&sample.images) {
+        parts.extend([Part::Text(label), Part::image(image)?]);
     }
-    let mut text = match question.mode {
-        Mode::FullChain => "\nReason in five steps, then give the poses of the five frames.",
-        Mode::AnswerOnly => "\nGive the poses of the five frames.",
-    }
-    .to_owned();
     if question.explain {
-        text.push_str(EXPLANATION);
-        text.push_str(&chain::write_poses(&WindowTrajectory::identity()));
+        task.push_str(EXPLANATION);
+        task.push_str(&chain::write_poses(&WindowTrajectory::identity()));
     }
-    parts.push(Part::Text(text));
+    parts.push(Part::Text(task));
     Ok(parts)
 }
 

@@ -74,13 +74,13 @@ impl StepErrors {
     fn depths(&mut self, parsed: &Parsed, tracks: &[[Point2<f64>; WINDOW]], sample: &WindowSample, grid: &Intrinsics) {
         let Some(depth) = &sample.depth else { return };
         let (from, to) = (grid, &sample.intrinsics);
+        let maps = DepthMap::window(depth, to.width, sample.metric);
         // Pixel centres keep their place in the image when it is resized.
         let scale = |v: f64, from: u32, to: u32| (v + 0.5) * f64::from(to) / f64::from(from) - 0.5;
         for (p, track) in tracks.iter().enumerate() {
             for (frame, pixel) in track.iter().enumerate() {
-                let map = DepthMap { values: &depth[frame], width: to.width as usize };
                 let seen = Point2::new(scale(pixel.x, from.width, to.width), scale(pixel.y, from.height, to.height));
-                let Some(truth) = map.at(&seen) else { continue };
+                let Some(truth) = maps[frame].at(&seen) else { continue };
                 if let Ok(depths) = &parsed.depths {
                     self.depth_abs_rel.push((depths[p][frame] - truth).abs() / truth);
                 }
@@ -125,7 +125,7 @@ mod tests {
         for index in 0..source.len() {
             let sample = source.sample(index).unwrap();
             let depth = sample.depth.as_ref().unwrap();
-            let maps = depth.each_ref().map(|values| DepthMap { values, width: 160 });
+            let maps = DepthMap::window(depth, 160, sample.metric);
             let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(index);
             let Ok(mut chain) = chains::chain(&sample.ground_truth, &sample.intrinsics, &maps, &mut rng) else {
                 continue;

@@ -106,7 +106,7 @@ impl<'a> Builder<'a> {
         let response = match mode {
             Mode::AnswerOnly => chain::write_poses(&ground_truth),
             Mode::FullChain => {
-                let depth = window.depth.each_ref().map(|values| DepthMap { values, width: size.0 as usize });
+                let depth = DepthMap::window(&window.depth, size.0, true);
                 let mut rng = ChaCha8Rng::seed_from_u64(seed ^ index.rotate_left(32));
                 match chains::chain(&ground_truth, &window.intrinsics, &depth, &mut rng) {
                     Ok(chain) => chain::write(&chain),

@@ -9,7 +9,7 @@
 
 use super::{Films, Opened, line_error, natural, numbers, read_text};
 use crate::data::error::Error;
-use crate::data::sequence::Frame;
+use crate::data::sequence::{Frame, Image};
 use geometry::{Camera, Intrinsics, Stamp, Transform, World};
 use nalgebra::Vector3;
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
         if !image.is_file() {
             return Err(Error::MissingFrame { path: folder, index, expected: name });
         }
-        let stamp = Stamp::default();
+        let (stamp, image) = (Stamp::default(), Image::File(image));
         films.add(intrinsics, Frame { stamp, world_from_camera, image, depth: None, gap_before: false });
     }
     let sequences = films.into_sequences(directory, false);

@@ -24,7 +24,7 @@ mod tum;
 mod video;
 
 use super::error::Error;
-use super::sequence::{Frame, Sequence};
+use super::sequence::{Frame, Image, Sequence};
 use geometry::{Intrinsics, Stamp};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ static LAYOUTS: [Layout; 6] = [
     Layout { mark: "rgb.txt (TUM RGB-D)", fits: tum::fits, open: tum::open },
     Layout { mark: "color and pose (ScanNet)", fits: scannet::fits, open: scannet::open },
     Layout { mark: "cameras.txt (COLMAP)", fits: colmap::fits, open: colmap::open },
-    Layout { mark: "metadata.yaml (rosbag2; or an .mcap file)", fits: mcap::fits, open: mcap::open },
+    Layout { mark: "metadata.yaml (rosbag2; or an .mcap file)", fits: mcap::fits, open: |path| mcap::open(path, None) },
 ];
 
 fn layout(path: &Path) -> Option<&'static Layout> {
@@ -97,15 +97,38 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
 /// # Errors
 /// Those of [`open`]; of a folder of recordings, the first where not one can be read.
 pub fn open_all(path: &Path) -> Result<Opened, Error> {
-    if layout(path).is_some() || !path.is_dir() {
+    open_each(path, |path| layout(path).is_some(), open)
+}
+
+/// Opens one recording of ROS 2, or every one in a folder of them, as [`open_all`] does. Their poses are of the frame
+/// `pose_frame`, whatever their messages say, and static transforms lead from there to the camera.
+///
+/// # Errors
+/// As [`open_all`]; [`Error::Missing`] where there is no such recording.
+pub fn open_ros2(path: &Path, pose_frame: &str) -> Result<Opened, Error> {
+    open_each(path, mcap::fits, |path| {
+        if !mcap::fits(path) {
+            let expected = "a recording of ROS 2 (.mcap or metadata.yaml), as pose_frame is for".to_owned();
+            return Err(Error::Missing { path: path.to_path_buf(), expected });
+        }
+        mcap::open(path, Some(pose_frame))
+    })
+}
+
+fn open_each(
+    path: &Path,
+    fits: impl Fn(&Path) -> bool,
+    open: impl Fn(&Path) -> Result<Opened, Error>,
+) -> Result<Opened, Error> {
+    if fits(path) || !path.is_dir() {
         return open(path);
     }
     let entries = entries(path)?;
-    if !entries.iter().any(|entry| layout(entry).is_some()) {
+    if !entries.iter().any(|entry| fits(entry)) {
         // The error says what was looked for.
         return open(path);
     }
-    gather(path, entries.into_iter().filter(|entry| entry.is_dir() || layout(entry).is_some()), open)
+    gather(path, entries.into_iter().filter(|entry| entry.is_dir() || fits(entry)), open)
 }
 
 /// Opens one item after the other; an error ends that only where nothing is left, or nothing could be.
@@ -153,7 +176,7 @@ struct Films(Vec<(Intrinsics, PathBuf, Vec<Frame>)>);
 impl Films {
     /// Puts a frame behind those of the same camera matrix and folder.
     fn add(&mut self, intrinsics: Intrinsics, frame: Frame) {
-        let folder = frame.image.parent().unwrap_or(Path::new(""));
+        let folder = frame.image.file().and_then(Path::parent).unwrap_or(Path::new(""));
         match self.0.iter_mut().find(|film| film.0 == intrinsics && film.1 == folder) {
             Some(film) => film.2.push(frame),
             None => self.0.push((intrinsics, folder.to_path_buf(), vec![frame])),
@@ -265,7 +288,7 @@ fn image_size(path: &Path, index: usize) -> Result<(u32, u32), Error> {
     let reader = image::ImageReader::open(path)
         .and_then(image::ImageReader::with_guessed_format)
         .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
-    reader.into_dimensions().map_err(|source| Error::Image { path: path.to_path_buf(), index, source })
+    reader.into_dimensions().map_err(|source| Error::Image { image: Image::File(path.to_path_buf()), index, source })
 }
 
 /// For layouts whose camera matrix does not say which size it is for: one of another size has its principal point far

@@ -13,7 +13,7 @@
 
 use super::{Films, Opened, image_size, natural, read_json};
 use crate::data::error::Error;
-use crate::data::sequence::{DepthFile, Frame};
+use crate::data::sequence::{DepthFile, Frame, Image};
 use geometry::{Intrinsics, Stamp, Transform};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -70,7 +70,8 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
         });
         let world_from_camera = Transform::from_matrix_row_major(&optical(path, index, &frame.transform_matrix)?)
             .map_err(|source| Error::Pose { path: path.clone(), index, source })?;
-        films.add(intrinsics, Frame { stamp: Stamp::default(), world_from_camera, image, depth, gap_before: false });
+        let (stamp, image) = (Stamp::default(), Image::File(image));
+        films.add(intrinsics, Frame { stamp, world_from_camera, image, depth, gap_before: false });
     }
     let sequences = films.into_sequences(directory, false);
     if sequences.is_empty() {

@@ -13,7 +13,7 @@
 
 use super::{Opened, Skipped, Videos, entries, gather, image_size, line_error, numbered, numbers, read_text};
 use crate::data::error::Error;
-use crate::data::sequence::{Frame, Sequence};
+use crate::data::sequence::{Frame, Image, Sequence};
 use geometry::{Camera, Intrinsics, Stamp, Transform, World};
 use nalgebra::{Matrix3, Vector3};
 use std::path::{Path, PathBuf};
@@ -71,15 +71,15 @@ fn film(path: &Path, pictures: &Pictures) -> Result<Opened, Error> {
             gap_before = true;
             continue;
         };
-        let stamp = Stamp::from_nanos(micros * 1000);
+        let (stamp, image) = (Stamp::from_nanos(micros * 1000), Image::File(image));
         frames.push(Frame { stamp, world_from_camera, image, depth: None, gap_before });
         gap_before = false;
     }
-    let Some(first) = frames.first() else {
+    let Some(first) = frames.first().and_then(|frame| frame.image.file()) else {
         let expected = format!("{}.jpg, .jpeg or .png, or one of another listed time", micros[0]);
         return Err(Error::Missing { path: path.to_path_buf(), expected });
     };
-    let (width, height) = image_size(&first.image, 0)?;
+    let (width, height) = image_size(first, 0)?;
     let (w, h) = (f64::from(width), f64::from(height));
     let [fx, fy, cx, cy] = clip.camera;
     let intrinsics = Intrinsics::new(fx * w, fy * h, cx * w - 0.5, cy * h - 0.5, width, height)

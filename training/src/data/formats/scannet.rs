@@ -7,7 +7,7 @@
 
 use super::{Opened, Skipped, check_middle, image_size, line_error, name_of, numbered, numbers, read_text};
 use crate::data::error::Error;
-use crate::data::sequence::{DepthFile, Frame, Sequence};
+use crate::data::sequence::{DepthFile, Frame, Image, Sequence};
 use geometry::{Intrinsics, Stamp, Transform};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,7 +45,7 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
         frames.push(Frame {
             stamp: Stamp::from_nanos(number * 1_000_000_000 / FRAMES_PER_SECOND),
             world_from_camera,
-            image,
+            image: Image::File(image),
             depth: depth.remove(&number).map(|path| DepthFile {
                 path,
                 units_per_step: METRES_PER_STEP,
@@ -55,11 +55,11 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
         });
         before = Some(number);
     }
-    let Some(first) = frames.first() else {
+    let Some(first) = frames.first().and_then(|frame| frame.image.file()) else {
         let expected = "an image in color with a finite pose in pose".to_owned();
         return Err(Error::Missing { path: directory.to_path_buf(), expected });
     };
-    let intrinsics = intrinsics(&directory.join("intrinsic/intrinsic_color.txt"), image_size(&first.image, 0)?)?;
+    let intrinsics = intrinsics(&directory.join("intrinsic/intrinsic_color.txt"), image_size(first, 0)?)?;
     let lost = total - frames.len();
     let skipped = (lost > 0).then(|| Skipped {
         what: format!("{name}: {lost} of {total} frames"),

@@ -10,7 +10,7 @@
 
 use super::{Opened, made_up_stamp, read_json, realestate};
 use crate::data::error::Error;
-use crate::data::sequence::{DepthFile, Frame, Sequence};
+use crate::data::sequence::{DepthFile, Frame, Image, Sequence};
 use geometry::{Intrinsics, Stamp, Transform};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -112,7 +112,7 @@ pub(in crate::data) fn read(directory: &Path) -> Result<Sequence, Error> {
             Ok(Frame {
                 stamp,
                 world_from_camera,
-                image: image_path(directory, index)?,
+                image: Image::File(image_path(directory, index)?),
                 depth: Some(DepthFile { path: depth, units_per_step: METRES_PER_STEP, resample: false }),
                 gap_before: false,
             })

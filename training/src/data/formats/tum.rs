@@ -8,7 +8,7 @@
 
 use super::{Opened, Skipped, check_middle, image_size, line_error, name_of, numbers, read_text};
 use crate::data::error::Error;
-use crate::data::sequence::{DepthFile, Frame, Sequence};
+use crate::data::sequence::{DepthFile, Frame, Image, Sequence};
 use geometry::{Camera, Intrinsics, Stamp, Stamped, Transform, World};
 use std::path::Path;
 
@@ -54,14 +54,15 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
             units_per_step: METRES_PER_STEP,
             resample: false,
         });
+        let image = Image::File(image);
         frames.push(Frame { stamp, world_from_camera: poses[pose].value, image, depth, gap_before });
         gap_before = false;
     }
-    let Some(first) = frames.first() else {
+    let Some(first) = frames.first().and_then(|frame| frame.image.file()) else {
         let expected = "an image in rgb.txt with a pose in groundtruth.txt within 20 ms".to_owned();
         return Err(Error::Missing { path: directory.to_path_buf(), expected });
     };
-    let (intrinsics, distorted) = intrinsics(directory, &name, image_size(&first.image, 0)?)?;
+    let (intrinsics, distorted) = intrinsics(directory, &name, image_size(first, 0)?)?;
 
     let mut skipped = Vec::new();
     let mut tell = |what: String, why: &str| skipped.push(Skipped { what, why: why.to_owned() });
