@@ -65,7 +65,9 @@ pub fn predictions<'a>(
     batch: &'a Batch,
     sequences: impl IntoIterator<Item = &'a Sequence> + 'a,
 ) -> impl Iterator<Item = (u32, u32)> + 'a {
-    let of = |(b, s): (usize, &'a Sequence)| (s.response.max(1)..s.ids.len()).map(move |i| (batch.row(b, i - 1), s.ids[i]));
+    let of = move |(b, s): (usize, &'a Sequence)| {
+        (s.response.max(1)..s.ids.len()).map(move |i| (batch.row(b, i - 1), s.ids[i]))
+    };
     sequences.into_iter().enumerate().flat_map(of)
 }
 

@@ -1,7 +1,9 @@
 //! `cargo run --release -p training -- <verb>`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use candle_core::{DType, Device};
@@ -11,6 +13,7 @@ use model::weights;
 use model::weights::gguf::Recipe;
 use training::chains::write;
 use training::eval;
+use training::trainer::{Finished, Job};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,9 +35,12 @@ enum Verb {
         /// Checkpoint to start from; a new model of the config's shape without it.
         #[arg(long)]
         init: Option<PathBuf>,
-        /// Folder of the checkpoint and its manifest.
+        /// Folder of the run: the model, its manifest, checkpoints, curves.
         #[arg(long)]
         out: PathBuf,
+        /// Go on from the newest checkpoint in OUT.
+        #[arg(long)]
+        resume: bool,
     },
     /// Five-step chains from windows with poses and depth, as shards in the WebDataset layout.
     Chains(write::Chains),
@@ -133,6 +139,28 @@ fn print_result(text: &str) {
     print!("{text}");
 }
 
+/// Set by SIGINT and SIGTERM; a second one ends the process.
+fn stop() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
+}
+
+/// Leaves the job; a run that was stopped has a status of its own.
+fn finish(finished: &Finished, job: &Job, out: &Path) -> Result<ExitCode> {
+    job.collective.finish()?;
+    Ok(match finished {
+        Finished::Done => ExitCode::SUCCESS,
+        Finished::Stopped { steps } => {
+            tracing::warn!(steps, "stopped; go on with --resume --out {}", out.display());
+            ExitCode::from(130)
+        }
+    })
+}
+
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     // candle's matrix products would start as many threads again in each of our workers.
@@ -151,9 +179,10 @@ fn main() -> Result<ExitCode> {
     let filter = filter.add_directive("ureq_proto=debug".parse()?);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done: Result<()> = match arguments.verb {
-        Verb::Sft { config, init, out } => {
+        Verb::Sft { config, init, out, resume } => {
             let config = training::sft::read_config(&config)?;
-            training::sft::run(&config, init.as_deref(), &out)
+            let job = Job::start(&config.run.device, resume, stop()?)?;
+            return finish(&training::sft::run(&config, init.as_deref(), &out, &job)?, &job, &out);
         }
         Verb::Chains(options) => {
             let report = write::run(&options)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Var};
 use candle_nn::{VarBuilder, VarMap};
 use model::lora::{Lora, LoraConfig, Targets};
 use model::nn::Kernels;
@@ -197,7 +197,8 @@ impl Student {
         if !path.is_file() {
             return Ok(());
         }
-        let stored = candle_core::safetensors::load(&path, self.device()).with_context(|| path.display().to_string())?;
+        let stored =
+            candle_core::safetensors::load(&path, self.device()).with_context(|| path.display().to_string())?;
         for (name, var) in named(&self.variables) {
             if let Some(tensor) = stored.get(&name) {
                 var.set(tensor).with_context(|| format!("{}: {name}", path.display()))?;

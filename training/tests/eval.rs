@@ -412,7 +412,7 @@ fn weights_answer_backwards_too_and_their_answers_are_read_again() {
         max_pixels: 3 * 1024,
         ..training::sft::read_config(&config).unwrap().shape.unwrap()
     };
-    training::nano::Fresh::new(&shape, 0).unwrap().save(&at("weights")).unwrap();
+    training::student::Student::new(&shape, 0).unwrap().save(&at("weights")).unwrap();
     let data = "synth:seed=5,windows=2,size=64x48";
     let args = Args {
         weights: Some(at("weights")),

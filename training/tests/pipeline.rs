@@ -7,6 +7,8 @@ use model::{AnswerOptions, Device, EgoModel};
 use training::eval::{self, Estimator};
 use training::nano::Shape;
 use training::sft::{self, Config};
+use training::student::{Adapter, Student};
+use training::trainer::{Finished, Job};
 
 fn configs() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training")
@@ -29,19 +31,21 @@ fn shape() -> Shape {
 
 fn tiny(steps: usize) -> Config {
     let mut config = sft::read_config(&configs().join("nano-2-poses.toml")).unwrap();
-    config.steps = steps;
-    config.micro_batch = 1;
-    config.full_chain_micro_batch = 1;
-    config.full_chain_every = 2;
-    config.log_every = 1;
-    config.save_every = steps;
-    config.flow_layer = 0;
-    config.frozen_layers = 0;
-    config.flow_only_steps = 0;
-    config.flow_weight = 0.5;
-    config.pose_weight = 1.0;
+    config.run.steps = steps;
+    (config.run.batch, config.run.micro_batch) = (2, 1);
+    (config.run.log_every, config.run.save_every) = (1, steps);
+    config.sft.full_chain_every = 2;
+    config.sft.flow_layer = 0;
+    config.sft.frozen_layers = 0;
+    config.sft.flow_weight = 0.5;
+    config.sft.pose_weight = 1.0;
+    config.eval = Some(sft::EvalConfig { shards: None, examples: 2, answers: 1, max_tokens: 8 });
     config.shape = Some(shape());
     config
+}
+
+fn train(config: &Config, init: Option<&Path>, out: &Path) {
+    assert_eq!(sft::run(config, init, out, &Job::default()).unwrap(), Finished::Done);
 }
 
 #[test]
@@ -49,9 +53,11 @@ fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
     let dir = tempfile::tempdir().unwrap();
     let (first, second, report) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("eval"));
     // The trainer fails where any variable is left without a gradient.
-    sft::run(&tiny(2), None, &first).unwrap();
+    train(&tiny(2), None, &first);
     // The second run leaves the lower layers and the vision tower alone.
-    sft::run(&Config { frozen_layers: 1, flow_weight: 0.0, ..tiny(1) }, Some(&first), &second).unwrap();
+    let mut upper = tiny(1);
+    (upper.sft.frozen_layers, upper.sft.flow_weight) = (1, 0.0);
+    train(&upper, Some(&first), &second);
     let weights = |dir: &Path| candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
     let (before, after) = (weights(&first), weights(&second));
     for (name, moves) in [("visual.pos_embed", false), ("layers.0.mlp.up_proj", false), ("layers.1.mlp.up_proj", true)]
@@ -67,9 +73,10 @@ fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
     assert!(manifest["stages"][1]["curve"][0]["loss"].as_f64().unwrap() > 0.0);
     // The next stage goes on with the heads of the one before, where it has them too.
     let heads = |dir: &Path| candle_core::safetensors::load(dir.join("aux_heads.safetensors"), &Device::Cpu).unwrap();
-    let still = Config { learning_rate: 1e-12, ..tiny(1) };
+    let mut still = tiny(1);
+    still.optimizer.learning_rate = 1e-12;
     let third = dir.path().join("c");
-    sft::run(&still, Some(&first), &third).unwrap();
+    train(&still, Some(&first), &third);
     let difference = (&heads(&first)["aux.pose.weight"] - &heads(&third)["aux.pose.weight"]).unwrap();
     assert!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
     EgoModel::load(&second, &Device::Cpu).unwrap();
@@ -87,17 +94,12 @@ fn the_displacement_stage_trains_the_mlps_below_its_head_alone() {
     let weights = |dir: &Path| candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
     // A rate and a decay at which everything that moves at all moves beyond the rounding to f16; two steps, since the
     // head begins with zeros and lets no gradient through in the first.
-    let config = Config {
-        flow_only_steps: 2,
-        pose_weight: 0.0,
-        learning_rate: 0.05,
-        warmup_steps: 1,
-        weight_decay: 0.5,
-        ..tiny(2)
-    };
+    let mut config = tiny(2);
+    (config.sft.flow_only_steps, config.sft.pose_weight, config.eval) = (2, 0.0, None);
+    (config.optimizer.learning_rate, config.optimizer.warmup_share, config.optimizer.weight_decay) = (0.05, 0.0, 0.5);
     let (start, end) = (dir.path().join("start"), dir.path().join("end"));
-    training::nano::Fresh::new(&shape(), config.seed).unwrap().save(&start).unwrap();
-    sft::run(&config, Some(&start), &end).unwrap();
+    Student::new(&shape(), config.run.seed).unwrap().save(&start).unwrap();
+    train(&config, Some(&start), &end);
     let (before, after) = (weights(&start), weights(&end));
     let bits = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<half::f16>().unwrap();
     for (name, tensor) in &before {
@@ -111,18 +113,14 @@ fn an_adapter_is_trained_beside_plain_and_quantized_weights_and_read_by_the_mode
     use model::weights::gguf::{Recipe, export};
     let dir = tempfile::tempdir().unwrap();
     let (base, quantized) = (dir.path().join("base"), dir.path().join("gguf"));
-    training::nano::Fresh::new(&shape(), 0).unwrap().save(&base).unwrap();
+    Student::new(&shape(), 0).unwrap().save(&base).unwrap();
     export(&base, None, Recipe::Q8_0, &quantized).unwrap();
-    let config = Config {
-        full_chain_every: 0,
-        flow_weight: 0.0,
-        checkpointing: true,
-        lora: Some(sft::Adapter { r: 4, alpha: 8.0, dropout: 0.1, targets: vec!["q_proj".into(), "down_proj".into()] }),
-        ..tiny(3)
-    };
+    let mut config = tiny(3);
+    (config.sft.full_chain_every, config.sft.flow_weight, config.run.checkpointing) = (0, 0.0, true);
+    config.lora = Some(Adapter { r: 4, alpha: 8.0, dropout: 0.1, targets: vec!["q_proj".into(), "down_proj".into()] });
     for (name, weights) in [("plain", &base), ("quantized", &quantized)] {
         let out = dir.path().join(name);
-        sft::run(&config, Some(weights), &out).unwrap();
+        train(&config, Some(weights), &out);
         let adapter = model::lora::Lora::load(&out, candle_core::DType::F32, &Device::Cpu).unwrap();
         assert_eq!(adapter.names().count(), 4, "two modules in two layers");
         let moved = adapter.change("model.language_model.layers.1.mlp.down_proj", &[48, 64]).unwrap().unwrap();
@@ -130,7 +128,7 @@ fn an_adapter_is_trained_beside_plain_and_quantized_weights_and_read_by_the_mode
         assert!(!out.join("model.safetensors").exists(), "{name}: the base is not written again");
         EgoModel::load_adapted(weights, Some(&out), &Device::Cpu).unwrap();
     }
-    let error = format!("{:#}", sft::run(&config, None, dir.path()).unwrap_err());
+    let error = format!("{:#}", sft::run(&config, None, dir.path(), &Job::default()).unwrap_err());
     assert!(error.contains("--init"), "{error}");
 }
 
@@ -139,7 +137,7 @@ fn the_same_seed_gives_the_same_weights() {
     let dir = tempfile::tempdir().unwrap();
     let weights = |name: &str| {
         let out = dir.path().join(name);
-        sft::run(&tiny(1), None, &out).unwrap();
+        train(&tiny(1), None, &out);
         candle_core::safetensors::load(out.join("model.safetensors"), &Device::Cpu).unwrap()
     };
     let (a, b) = (weights("a"), weights("b"));
@@ -178,7 +176,7 @@ fn every_shipped_config_is_one() {
 fn an_unknown_key_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sft.toml");
-    std::fs::write(&path, "seed = 1\nlearning_rat = 0.1\n").unwrap();
+    std::fs::write(&path, "[run]\nseed = 1\nbatches = 3\n").unwrap();
     let error = format!("{:#}", sft::read_config(&path).unwrap_err());
-    assert!(error.contains("sft.toml") && error.contains("learning_rat"), "{error}");
+    assert!(error.contains("sft.toml") && error.contains("batches"), "{error}");
 }

@@ -14,8 +14,9 @@ use model::text::DecoderInput;
 use serde_json::{Value, json};
 
 use super::{peak_mib, rounded};
-use crate::optimizer::AdamW;
 use crate::sft::loss::{Target, cross_entropy};
+use crate::trainer::config::OptimizerConfig;
+use crate::trainer::optimizer::AdamW;
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
@@ -82,7 +83,17 @@ pub fn train(t: &Train) -> Result<Value> {
         };
         Ok((var("lora_A", (site.rank, site.input))?, var("lora_B", (site.output, site.rank))?))
     })?;
-    let mut optimizer = AdamW::new(&variables, 0.999, 0.0);
+    let config = OptimizerConfig {
+        learning_rate: 1e-4,
+        warmup_share: 0.0,
+        final_share: 1.0,
+        heads_rate: 1.0,
+        beta_1: 0.9,
+        beta_2: 0.999,
+        weight_decay: 0.0,
+        max_grad_norm: 1.0,
+    };
+    let mut optimizer = AdamW::new(&variables, &config)?;
     let ids: Vec<u32> = (0..t.tokens as u32).map(|i| 5 + i * 7919 % 50_000).collect();
     let positions: Vec<[u32; 3]> = (0..t.tokens as u32).map(|i| [i; 3]).collect();
     let rows: Vec<u32> = (t.tokens as u32 / 2..t.tokens as u32 - 1).collect();
@@ -109,9 +120,9 @@ pub fn train(t: &Train) -> Result<Value> {
         for (name, var) in &variables {
             let grad = checkpoints.gradient(&store, var)?;
             let grad = grad.ok_or_else(|| anyhow::anyhow!("{name} has no gradient"))?;
-            grads.push(grad.flatten_all()?.to_vec1::<f32>()?);
+            grads.push(Some(grad));
         }
-        optimizer.step(&variables, &grads, 1.0, 1e-4)?;
+        optimizer.step(&variables, &grads, 1.0, config.learning_rate)?;
         if step > 0 {
             seconds.push(begin.elapsed().as_secs_f64());
         }

@@ -167,7 +167,8 @@ impl Index {
         let path = dir.join("manifest.json");
         let manifest = read_json(&path).context("expected the folder of a finished `training chains`")?;
         let listed = manifest["shards"].as_array().with_context(|| format!("{}: shards", path.display()))?;
-        let (mut index, mut hash) = (Self { shards: Vec::new(), samples: Vec::new(), sha256: String::new() }, Sha256::new());
+        let (mut index, mut hash) =
+            (Self { shards: Vec::new(), samples: Vec::new(), sha256: String::new() }, Sha256::new());
         for shard in listed {
             let text = |key: &str| shard[key].as_str().with_context(|| format!("{}: shards: {key}", path.display()));
             hash.update(text("sha256")?);

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
-use model::chain;
 use image::RgbImage;
+use model::chain;
 use model::processor::Patches;
 use model::prompt::{self, Mode};
 use model::tokenizer::Tokenizer;

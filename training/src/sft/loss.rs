@@ -92,7 +92,8 @@ fn composite(logits: &Tensor, targets: &[Target]) -> Result<Tensor> {
         }
     }
     let device = logits.device();
-    let (ids, weights) = (Tensor::from_vec(ids, (rows, width), device)?, Tensor::from_vec(weights, (rows, width), device)?);
+    let (ids, weights) =
+        (Tensor::from_vec(ids, (rows, width), device)?, Tensor::from_vec(weights, (rows, width), device)?);
     let likely = candle_nn::ops::log_softmax(&logits.to_dtype(DType::F32)?, 1)?.gather(&ids, 1)?;
     (likely * weights)?.sum_all()?.neg()
 }

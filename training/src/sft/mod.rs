@@ -38,8 +38,7 @@ const HOLD_OUT: u64 = 0x686f_6c64;
 /// that is not a number.
 pub fn run(config: &Config, init: Option<&Path>, out: &Path, job: &Job) -> Result<Finished> {
     config.check()?;
-    let device = crate::parallel::device(&config.run.device, job.collective.as_ref())?;
-    let student = Student::open(init, config.shape.as_ref(), config.lora.as_ref(), config.run.seed, &device)?;
+    let student = Student::open(init, config.shape.as_ref(), config.lora.as_ref(), config.run.seed, &job.device)?;
     config.fits(student.model.decoder().depth())?;
     let objective = Sft::new(config, &student)?;
     if let Some(dir) = init {
@@ -295,7 +294,8 @@ impl Objective for Sft<'_> {
     }
 
     fn describe(&self, examples: &Vec<Example>) -> Value {
-        let text = |e: &Example| self.student.tokenizer.decode(&e.sequence.ids[e.sequence.response..]).unwrap_or_default();
+        let text =
+            |e: &Example| self.student.tokenizer.decode(&e.sequence.ids[e.sequence.response..]).unwrap_or_default();
         examples.iter().map(|e| json!({"id": e.id, "ids": e.sequence.ids, "response": text(e)})).collect()
     }
 

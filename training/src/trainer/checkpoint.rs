@@ -115,7 +115,8 @@ pub(super) fn prune(run: &Path, keep: usize) -> Result<()> {
 pub(super) fn load(dir: &Path, config: &Value, variables: &[(String, Var)], optimizer: &mut AdamW) -> Result<State> {
     let stored = read_json(&dir.join(STATE))?;
     same(&stored["config"], config, "").with_context(|| format!("--resume: {}", dir.display()))?;
-    let state: State = serde_json::from_value(stored["state"].clone()).with_context(|| dir.join(STATE).display().to_string())?;
+    let state: State =
+        serde_json::from_value(stored["state"].clone()).with_context(|| dir.join(STATE).display().to_string())?;
     let read = |file: &str| {
         let path = dir.join(file);
         candle_core::safetensors::load(&path, &Device::Cpu).with_context(|| path.display().to_string())
@@ -133,7 +134,8 @@ pub(super) fn load(dir: &Path, config: &Value, variables: &[(String, Var)], opti
         var.set(&value.to_device(var.device())?).with_context(|| name.clone())?;
         let mut moment = |which: &str| {
             let key = format!("{name}.{which}");
-            let tensor = moments.remove(&key).with_context(|| format!("{}: {key} is missing", dir.join(MOMENTS).display()))?;
+            let tensor =
+                moments.remove(&key).with_context(|| format!("{}: {key} is missing", dir.join(MOMENTS).display()))?;
             ensure!(tensor.dims() == var.dims(), "{key}: expected {:?}, got {:?}", var.dims(), tensor.dims());
             Ok(tensor.to_device(var.device())?)
         };

@@ -18,14 +18,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use model::checkpoint::Checkpoints;
 use model::nn::Dropout;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;
 use crate::nano::{read_json, write_json};
-use crate::parallel::{Alone, Collective};
+use crate::parallel::{self, Alone, Collective};
 use crate::student::{Student, named, parameters};
 use checkpoint::{Best, State};
 use config::{OptimizerConfig, RunConfig};
@@ -57,14 +57,32 @@ pub struct Job {
     pub resume: bool,
     /// Set from outside to stop behind the step at hand, with a checkpoint.
     pub stop: Arc<AtomicBool>,
+    /// Where this rank computes.
+    pub device: Device,
     /// The ranks of the job.
     pub collective: Arc<dyn Collective>,
 }
 
 impl Default for Job {
-    /// A run of its own, from its first step.
+    /// One process on the CPU, from its first step.
     fn default() -> Self {
-        Self { resume: false, stop: Arc::default(), collective: Arc::new(Alone) }
+        Self { resume: false, stop: Arc::default(), device: Device::Cpu, collective: Arc::new(Alone) }
+    }
+}
+
+impl Job {
+    /// Joins the ranks that the launcher started. `cuda` is the GPU of the rank's place on its machine.
+    ///
+    /// # Errors
+    /// A device that is not there, ranks that can't be joined.
+    pub fn start(device: &str, resume: bool, stop: Arc<AtomicBool>) -> Result<Self> {
+        let device = match device {
+            "cuda" => model::device(&format!("cuda:{}", parallel::local_rank()?)),
+            other => model::device(other),
+        }
+        .context("run.device")?;
+        let collective = parallel::start(&device)?;
+        Ok(Self { resume, stop, device, collective })
     }
 }
 
@@ -102,15 +120,11 @@ pub fn run<O: Objective>(objective: &O, student: &Student, settings: &Settings<'
         .collect::<Result<Vec<_>>>()?;
     let optimizer = AdamW::new(&variables, settings.optimizer)?;
     let seen = vec![false; variables.len()];
-    let mut run = Run { objective, student, settings, out, steps, variables, pools, optimizer, seen, state: State::default() };
+    let mut run =
+        Run { objective, student, settings, out, steps, variables, pools, optimizer, seen, state: State::default() };
     run.start()?;
-    let finished = run.train();
-    if let Err(error) = &finished
-        && ranks > 1
-    {
-        settings.job.collective.abort(&format!("{error:#}"));
-    }
-    finished
+    // Ranks wait for each other: one that fails ends them all.
+    run.train().map_err(|error| settings.job.collective.abort(error))
 }
 
 struct Run<'a, O: Objective> {
@@ -191,7 +205,9 @@ impl<O: Objective> Run<'_, O> {
             self.state.tokens += done.tokens as u64;
             self.state.seconds = begun.1 + begun.0.elapsed().as_secs_f64();
             let rate = self.settings.optimizer.rate_at(step, self.steps);
-            if let Some(point) = progress.step(step + 1, names, &done.terms, done.norm, rate, done.tokens, run.log_every)? {
+            if let Some(point) =
+                progress.step(step + 1, names, &done.terms, done.norm, rate, done.tokens, run.log_every)?
+            {
                 self.state.curve.push(point);
             }
             if step + 1 == run.log_every.min(self.steps) {
@@ -315,8 +331,7 @@ impl<O: Objective> Run<'_, O> {
         let store = loss.backward()?;
         let mut gradients = Vec::with_capacity(self.variables.len());
         for (name, var) in &self.variables {
-            let gradient =
-                if self.objective.trains(step, name) { checkpoints.gradient(&store, var)? } else { None };
+            let gradient = if self.objective.trains(step, name) { checkpoints.gradient(&store, var)? } else { None };
             gradients.push(gradient.map(|g| g.to_dtype(DType::F32)).transpose()?);
         }
         merge(&mut sums.0, gradients)

@@ -53,7 +53,11 @@ impl AdamW {
             let rate = if name.starts_with(HEAD_PREFIX) { rate * self.heads_rate } else { rate };
             let decay = if var.rank() > 1 { 1.0 - rate * self.weight_decay } else { 1.0 };
             let update = Update { beta_1: self.beta_1, beta_2: self.beta_2, correct, scale, rate, decay };
-            if var.device().is_cpu() { update.on_cpu(var, grad, moments) } else { update.on_device(var, grad, moments) }?;
+            if var.device().is_cpu() {
+                update.on_cpu(var, grad, moments)
+            } else {
+                update.on_device(var, grad, moments)
+            }?;
         }
         Ok(())
     }
@@ -132,7 +136,8 @@ mod tests {
     #[test]
     fn agrees_with_candle_on_a_matrix_and_so_does_the_way_of_gpus() {
         let start = Tensor::randn(0f32, 1.0, (3, 4), &Device::Cpu).unwrap();
-        let (ours, theirs, other) = (one("w", &start), Var::from_tensor(&start).unwrap(), Var::from_tensor(&start).unwrap());
+        let (ours, theirs, other) =
+            (one("w", &start), Var::from_tensor(&start).unwrap(), Var::from_tensor(&start).unwrap());
         let mut optimizer = AdamW::new(&ours, &config(0.98, 0.1)).unwrap();
         let params = ParamsAdamW { lr: 0.05, beta2: 0.98, weight_decay: 0.1, ..Default::default() };
         let mut reference = candle_nn::AdamW::new(vec![theirs.clone()], params).unwrap();

@@ -65,7 +65,8 @@ impl Progress {
         let tokens_per_s = self.tokens / seconds.max(1e-9);
         let mib = resident_mib().unwrap_or(f64::NAN);
         let mut point = json!({"step": step});
-        let mut scalars = vec![("rate", rate), ("grad_norm", self.norm / count), ("tokens_per_s", tokens_per_s), ("mib", mib)];
+        let mut scalars =
+            vec![("rate", rate), ("grad_norm", self.norm / count), ("tokens_per_s", tokens_per_s), ("mib", mib)];
         for (name, sum) in names.iter().zip(&self.sums) {
             point[*name] = json!(sum / count);
             scalars.push((name, sum / count));
@@ -83,7 +84,16 @@ impl Progress {
             self.bar.set_message(format!("{terms}, {tokens_per_s:.0} tokens/s, {mib:.0} MiB"));
             self.bar.suspend(|| {
                 let (rate, norm) = (format!("{rate:.2e}"), format!("{:.3}", self.norm / count));
-                tracing::info!(step, of = self.steps, rate, norm, tokens_per_s = tokens_per_s as u64, mib = mib as u64, eta_s, "{terms}");
+                tracing::info!(
+                    step,
+                    of = self.steps,
+                    rate,
+                    norm,
+                    tokens_per_s = tokens_per_s as u64,
+                    mib = mib as u64,
+                    eta_s,
+                    "{terms}"
+                );
             });
         }
         (self.norm, self.tokens, self.count, self.since) = (0.0, 0.0, 0, Instant::now());
