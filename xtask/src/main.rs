@@ -6,6 +6,7 @@ mod cuda;
 mod demo;
 mod install;
 mod ros2;
+mod system;
 mod test;
 mod workspace;
 
@@ -26,7 +27,7 @@ struct Cli {
 enum Verb {
     /// Play the bundled sequence to a separately started node over the real wire, and compare with the ground truth.
     Demo(demo::Args),
-    /// Format, lints, tests, and the round trips over ROS 2 with both transports.
+    /// Format, lints, tests, training by several ranks, and the round trips over ROS 2 with both transports.
     Test(test::Args),
     /// Run a command in the sourced ROS 2, or else in a jazzy made of Python wheels under target/.
     Ros2(ros2::Args),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result};
 
 use crate::ros2::{self, Env};
-use crate::workspace;
+use crate::{system, workspace};
 
 /// Options of the tests.
 #[derive(clap::Args)]
@@ -41,6 +41,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     steps.cargo("tests", &["test", "--workspace", "--no-fail-fast"]);
     steps.licences();
+    steps.mpi();
     if args.no_ros {
         for name in ["node with r2r", "lints of r2r", "round trip ros2-client", "round trip r2r"] {
             steps.skip(name, "--no-ros");
@@ -84,6 +85,24 @@ impl Steps {
             self.cargo(NAME, &["deny", "check", "bans", "licenses", "sources"]);
         } else {
             self.skip(NAME, "cargo-deny is not installed");
+        }
+    }
+
+    /// Training by several ranks. Selected from the whole workspace, so that the dependencies of the tests serve again.
+    fn mpi(&mut self) {
+        const LINTS: &str = "lints of mpi";
+        const RANKS: &str = "ranks over MPI";
+        match system::require_open_mpi() {
+            Ok(()) => {
+                let feature = ["--workspace", "--features", "training/mpi"];
+                self.cargo(LINTS, &[&["clippy"][..], &feature, &["--lib", "--bins", "--", "-D", "warnings"]].concat());
+                self.cargo(RANKS, &[&["test"][..], &feature, &["--test", "mpi"]].concat());
+            }
+            Err(error) => {
+                for name in [LINTS, RANKS] {
+                    self.skip(name, &format!("{error:#}"));
+                }
+            }
         }
     }
 

@@ -178,8 +178,7 @@ fn launch(lookup: impl Fn(&str) -> Option<String>) -> Result<Option<Launch>> {
         let Some((name, value)) = names.into_iter().find_map(|name| Some((name, lookup(name)?))) else {
             return Ok(None);
         };
-        let number =
-            value.parse::<usize>().with_context(|| format!("{name}: expected a number of ranks, got {value:?}"))?;
+        let number = value.parse::<usize>().with_context(|| format!("{name}: expected a number, got {value:?}"))?;
         Ok(Some((name, number)))
     };
     let Some((said_by, size)) = first(SIZES)? else { return Ok(None) };

@@ -15,7 +15,7 @@ use anyhow::{Context, Error, Result, ensure};
 
 use super::Collective;
 
-/// Values in one call: MPI counts in i32, and [`add`] holds a copy of this many.
+/// Values in one call: MPI counts in i32, and [`Mpi::add`] holds a copy of this many.
 pub(super) const CHUNK: usize = 1 << 24;
 
 /// One rank of an MPI job.
@@ -69,8 +69,8 @@ impl Mpi {
         Ok(())
     }
 
-    /// The sum over ranks. The same bits on each: whichever algorithm MPI takes, an element is either summed on one rank
-    /// and handed to the others, or in the same tree on all, where only the two sides of an addition are swapped.
+    /// The sum over ranks. The same bits on each: whichever algorithm MPI takes, an element is either summed on one
+    /// rank and handed to the others, or in the same tree on all, where only the sides of an addition are swapped.
     fn add<T: Equivalence + Copy>(&self, values: &mut [T]) -> Result<()> {
         let world = self.world()?;
         let mut own = Vec::with_capacity(values.len().min(CHUNK));

@@ -1,7 +1,6 @@
 //! `cargo xtask ros2` and the ROS 2 that the other verbs use: the sourced one where there is one, else a jazzy made of
 //! Python wheels, so that a machine with nothing but cargo and Python can test against the real thing.
 
-mod system;
 mod wheels;
 
 use std::ffi::{OsStr, OsString};
@@ -10,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace;
+use crate::{system, workspace};
 
 /// Message packages that r2r makes bindings for: ours, and what they and rcl contain. Others only cost build time.
 const MESSAGE_PACKAGES: &str = "std_msgs;builtin_interfaces;geometry_msgs;sensor_msgs;nav_msgs;diagnostic_msgs;\

@@ -12,8 +12,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{MESSAGE_PACKAGES, system};
-use crate::workspace;
+use super::MESSAGE_PACKAGES;
+use crate::{system, workspace};
 
 pub const DISTRO: &str = "jazzy";
 

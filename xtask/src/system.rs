@@ -1,5 +1,5 @@
-//! The few system packages that building against ROS 2 needs. They are installed only where we are root on a system
-//! with apt; everywhere else the user is told which.
+//! The few system packages that building against ROS 2 or MPI needs. They are installed only where we are root on a
+//! system with apt; everywhere else the user is told which.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,19 +8,49 @@ use anyhow::{Result, bail};
 
 use crate::workspace;
 
-/// Makes sure of libclang, with which r2r's build script reads the C headers of ROS 2.
+/// Debian's names of libclang, with which build scripts read C headers, and of clang's own headers.
+const LIBCLANG: [&str; 2] = ["libclang-dev", "clang"];
+
+/// Makes sure of libclang for r2r's build script.
 ///
 /// # Errors
 ///
 /// Where it is absent and cannot be installed.
 pub fn require_libclang() -> Result<()> {
-    if std::env::var_os("LIBCLANG_PATH").is_some() || has_libclang() {
+    if has_libclang() {
         return Ok(());
     }
-    install(&["libclang-dev", "clang"], "building the r2r transport needs libclang and clang's headers")
+    install(&LIBCLANG, "building the r2r transport needs libclang and clang's headers")
+}
+
+/// Makes sure of Open MPI, and of libclang for the build script of its bindings.
+///
+/// # Errors
+///
+/// Where something is absent and cannot be installed.
+pub fn require_open_mpi() -> Result<()> {
+    const HEADER: [&str; 5] = ["-fsyntax-only", "-include", "mpi.h", "-xc", "/dev/null"];
+    let mut missing = Vec::new();
+    if workspace::output(Command::new("mpicc").args(HEADER)).is_err() {
+        missing.push("libopenmpi-dev");
+    }
+    // Others' take other options.
+    if !workspace::output(Command::new("mpirun").arg("--version")).is_ok_and(|version| version.contains("Open MPI")) {
+        missing.push("openmpi-bin");
+    }
+    if !has_libclang() {
+        missing.extend(LIBCLANG);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing, "training by several ranks needs Open MPI, and libclang and clang's headers to build against it")
 }
 
 fn has_libclang() -> bool {
+    if std::env::var_os("LIBCLANG_PATH").is_some() {
+        return true;
+    }
     let is_libclang = |name: &str| {
         name.starts_with("libclang.so")
             || (name.starts_with("libclang-") && name.contains(".so") && !name.starts_with("libclang-cpp"))
