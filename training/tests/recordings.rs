@@ -358,7 +358,7 @@ fn the_frame_of_poses_that_do_not_name_it_is_told() {
     let source = parse_source(&format!("{},pose_frame=camera_link", path.display())).unwrap();
     let WindowSource::Recorded { sequences, .. } = &source else { panic!("not recorded") };
     let moved = sequences[0].world_from_camera(0).unwrap().translation() - film.world_from_camera[0].translation();
-    assert!((moved.norm() - Vector3::new(0.2, -0.1, 0.5).norm()).abs() < 1e-6, "{moved}");
+    assert!((moved.norm() - Vector3::<f64>::new(0.2, -0.1, 0.5).norm()).abs() < 1e-6, "{moved}");
     // A frame that was asked for is never taken for the camera by its name.
     for frame in ["odom", "other_optical_frame"] {
         let error = parse_source(&format!("{},pose_frame={frame}", path.display())).unwrap_err().to_string();

@@ -1,0 +1,319 @@
+//! What must hold of a run however it is cut: micro-batches, threads, stops; and that it learns at all.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::Tensor;
+use model::Device;
+use model::checkpoint::Checkpoints;
+use serde_json::Value;
+use training::nano::Shape;
+use training::sft::{self, Config, EvalConfig, Sft};
+use training::student::{Adapter, Student};
+use training::trainer::{self, Finished, Job, Objective, Settings, Share};
+
+fn shipped(name: &str) -> Config {
+    sft::read_config(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training").join(name)).unwrap()
+}
+
+fn config(steps: usize) -> Config {
+    let mut config = shipped("nano-3-all.toml");
+    config.shape = Some(Shape {
+        hidden_size: 48,
+        layers: 2,
+        intermediate_size: 64,
+        vision_hidden_size: 32,
+        vision_depth: 2,
+        vision_intermediate_size: 32,
+        min_pixels: 1024,
+        max_pixels: 3 * 1024,
+        ..config.shape.unwrap()
+    });
+    (config.run.steps, config.run.batch, config.run.micro_batch, config.run.workers) = (steps, 4, 1, 1);
+    (config.run.log_every, config.run.save_every) = (1, 100);
+    config.sft.flow_layer = 0;
+    config.eval = None;
+    config
+}
+
+fn variables(run: &Path, steps: usize) -> HashMap<String, Tensor> {
+    let path = run.join(format!("checkpoints/step-{steps:06}/variables.safetensors"));
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+/// Largest difference relative to the largest value, over all variables.
+fn difference(a: &HashMap<String, Tensor>, b: &HashMap<String, Tensor>) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let largest = |t: &Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    let of = |(name, t): (&String, &Tensor)| largest(&(t - &b[name]).unwrap()) / largest(t).max(1e-6);
+    a.iter().map(of).fold(0.0, f32::max)
+}
+
+fn curve(run: &Path) -> Value {
+    let manifest: Value = serde_json::from_slice(&std::fs::read(run.join("manifest.json")).unwrap()).unwrap();
+    manifest["stages"][0]["curve"].clone()
+}
+
+#[test]
+fn a_step_is_the_same_however_it_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut steps = config(2);
+    steps.sft.full_chain_every = 2; // Responses of many lengths.
+    let run = |name: &str, micro_batch: usize, workers: usize| {
+        let mut config = steps.clone();
+        (config.run.batch, config.run.micro_batch, config.run.workers) = (8, micro_batch, workers);
+        let out = dir.path().join(name);
+        sft::run(&config, None, &out, &Job::default()).unwrap();
+        variables(&out, 2)
+    };
+    let whole = run("1x8", 8, 1);
+    // AdamW's first steps are as long for a small gradient as for a large one: what rounding leaves shows there.
+    for (name, micro_batch, workers) in [("8x1", 1, 1), ("4x2 on two threads", 2, 2)] {
+        let far = difference(&whole, &run(name, micro_batch, workers));
+        assert!(far < 2e-3, "{name}: {far}");
+    }
+}
+
+#[test]
+fn gradients_of_one_batch_are_those_of_its_parts() {
+    let mut config = config(1);
+    config.sft.full_chain_every = 1;
+    let student = Student::new(config.shape.as_ref().unwrap(), 1).unwrap();
+    let objective = Sft::new(&config, &student).unwrap();
+    let whole = objective.batch(0, &[0, 1, 2, 3]).unwrap();
+    let totals = objective.counts(&whole);
+    let gradients = |batch: &<Sft<'_> as Objective>::Batch| {
+        let share = objective.loss(batch, &totals, None).unwrap();
+        let store = share.loss.unwrap().backward().unwrap();
+        let named = training::student::named(&student.variables);
+        named.into_iter().filter_map(|(n, v)| Some((n, store.get(&v)?.clone()))).collect::<HashMap<_, _>>()
+    };
+    let expected = gradients(&whole);
+    let mut sums: HashMap<String, Tensor> = HashMap::new();
+    for example in &whole {
+        for (name, gradient) in gradients(&vec![example.clone()]) {
+            let sum = match sums.remove(&name) {
+                Some(sum) => (sum + gradient).unwrap(),
+                None => gradient,
+            };
+            sums.insert(name, sum);
+        }
+    }
+    let far = difference(&expected, &sums);
+    assert!(far < 1e-4, "{far}");
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_as_if_it_never_had_been() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, whole, parts) = (dir.path().join("base"), dir.path().join("whole"), dir.path().join("parts"));
+    let mut config = config(4);
+    Student::new(config.shape.as_ref().unwrap(), 0).unwrap().save(&base).unwrap();
+    config.eval = Some(EvalConfig { shards: None, examples: 2, answers: 0, max_tokens: 8 });
+    config.run.eval_every = 1;
+    // With dropout, which has to go on where it was.
+    config.lora = Some(Adapter { r: 4, alpha: 8.0, dropout: 0.3, targets: vec!["q_proj".into(), "up_proj".into()] });
+    let run = |out: &PathBuf, job: &Job| sft::run(&config, Some(&base), out, job).unwrap();
+    assert_eq!(run(&whole, &Job::default()), Finished::Done);
+    let stopped = Job::default();
+    stopped.stop.store(true, Ordering::Relaxed);
+    assert_eq!(run(&parts, &stopped), Finished::Stopped { steps: 1 });
+    assert!(!parts.join("adapter_model.safetensors").exists(), "a run that is not done has no result");
+    stopped.stop.store(true, Ordering::Relaxed);
+    let again = Job { resume: true, ..stopped };
+    assert_eq!(run(&parts, &again), Finished::Stopped { steps: 2 });
+    assert_eq!(run(&parts, &Job { resume: true, ..Job::default() }), Finished::Done);
+    let (a, b) = (variables(&whole, 4), variables(&parts, 4));
+    for (name, tensor) in &a {
+        let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        assert_eq!(bits(tensor), bits(&b[name]), "{name}");
+    }
+    assert_eq!(curve(&whole), curve(&parts), "losses and all");
+    for out in [&whole, &parts] {
+        model::EgoModel::load_adapted(&base, Some(&out.join("best")), &Device::Cpu).unwrap();
+        assert_eq!(std::fs::read_dir(out.join("checkpoints")).unwrap().count(), if out == &whole { 1 } else { 2 });
+    }
+    // A checkpoint is what would be deployed, and curves are there for TensorBoard.
+    model::EgoModel::load_adapted(&base, Some(&parts.join("checkpoints/step-000002")), &Device::Cpu).unwrap();
+    assert!(std::fs::read_dir(parts.join("events")).unwrap().count() >= 3);
+
+    let error = |config: &Config, out: &Path, resume: bool| {
+        let job = Job { resume, ..Job::default() };
+        format!("{:#}", sft::run(config, Some(&base), out, &job).unwrap_err())
+    };
+    assert!(error(&config, &parts, false).contains("--resume"), "a run is not overwritten");
+    assert!(error(&config, &dir.path().join("none"), true).contains("expected checkpoints"));
+    let mut other = config.clone();
+    other.optimizer.learning_rate = 1.0;
+    let message = error(&other, &parts, true);
+    assert!(message.contains("optimizer.learning_rate"), "{message}");
+}
+
+#[test]
+fn one_batch_is_learned_by_heart() {
+    /// The same examples in every step.
+    struct Same<'a>(Sft<'a>);
+    impl Objective for Same<'_> {
+        type Batch = <Sft<'static> as Objective>::Batch;
+        fn terms(&self) -> &'static [&'static str] {
+            self.0.terms()
+        }
+        fn batch(&self, _: usize, examples: &[u64]) -> anyhow::Result<Self::Batch> {
+            self.0.batch(0, &examples.iter().map(|k| k % 2).collect::<Vec<_>>())
+        }
+        fn counts(&self, batch: &Self::Batch) -> Vec<f64> {
+            self.0.counts(batch)
+        }
+        fn loss(&self, batch: &Self::Batch, totals: &[f64], c: Option<&Checkpoints>) -> anyhow::Result<Share> {
+            self.0.loss(batch, totals, c)
+        }
+        fn tokens(&self, batch: &Self::Batch) -> usize {
+            self.0.tokens(batch)
+        }
+        fn describe(&self, batch: &Self::Batch) -> Value {
+            self.0.describe(batch)
+        }
+        fn trains(&self, step: usize, variable: &str) -> bool {
+            self.0.trains(step, variable)
+        }
+    }
+    let mut config = config(300);
+    (config.run.batch, config.run.micro_batch, config.run.workers) = (2, 1, 2);
+    (config.sft.number_sigma, config.sft.tail_weight, config.sft.pose_weight) = (0.0, 1.0, 0.0);
+    (config.optimizer.learning_rate, config.optimizer.warmup_share, config.run.log_every) = (4e-3, 0.05, 10);
+    let student = Student::new(config.shape.as_ref().unwrap(), 2).unwrap();
+    let objective = Same(Sft::new(&config, &student).unwrap());
+    let settings = Settings {
+        stage: "sft",
+        run: &config.run,
+        optimizer: &config.optimizer,
+        config: Value::Null,
+        init: None,
+        job: &Job::default(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    trainer::run(&objective, &student, &settings, dir.path()).unwrap();
+    let curve = curve(dir.path());
+    let loss = |at: usize| curve[at]["loss"].as_f64().unwrap();
+    assert!(loss(0) > 2.0 && loss(29) < 0.05, "{} -> {}", loss(0), loss(29));
+}
+
+#[test]
+fn shards_are_gone_through_once_an_epoch_and_learned_from() {
+    use training::chains::write;
+    let dir = tempfile::tempdir().unwrap();
+    let chains = |name: &str, seed: u64| {
+        let out = dir.path().join(name);
+        let data = format!("synth:seed={seed},windows=6,size=64x48");
+        let arguments = ["chains", "--data", &data, "--out", out.to_str().unwrap(), "--max-pixels", "3072", "--per-shard", "4"];
+        let options = <Arguments as clap::Parser>::parse_from(arguments).options;
+        assert!(write::run(&options).unwrap().counts.written > 3);
+        out
+    };
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        options: write::Chains,
+    }
+    let (train, hold_out) = (chains("train", 1), chains("hold-out", 2));
+    let mut config = config(0);
+    (config.run.epochs, config.run.batch, config.run.workers) = (2.0, 2, 2);
+    config.data = sft::DataConfig { shards: Some(train.clone()), synth: None };
+    config.eval = Some(EvalConfig { shards: Some(hold_out), examples: 3, answers: 1, max_tokens: 8 });
+    config.sft.full_chain_every = 1;
+    config.sft.pose_weight = 0.0;
+    let student = Student::new(config.shape.as_ref().unwrap(), 3).unwrap();
+    let objective = Sft::new(&config, &student).unwrap();
+    let samples = objective.epoch().unwrap();
+    let ids: Vec<String> = (0..2 * samples).map(|k| objective.batch(0, &[k]).unwrap()[0].id.clone()).collect();
+    let unique = |ids: &[String]| ids.iter().collect::<std::collections::BTreeSet<_>>().len() as u64;
+    let (first, second) = ids.split_at(samples as usize);
+    assert_eq!((unique(first), unique(second), unique(&ids)), (samples, samples, samples));
+    assert!((0..samples).all(|k| objective.length(k) > 500), "the longer the later in a step");
+    drop(objective);
+
+    let out = dir.path().join("run");
+    sft::run(&config, None, &out, &Job::default()).unwrap();
+    let manifest: Value = serde_json::from_slice(&std::fs::read(out.join("manifest.json")).unwrap()).unwrap();
+    let stage = &manifest["stages"][0];
+    assert_eq!(stage["steps_done"], samples, "two epochs, two a step");
+    assert_eq!(stage["config"]["inputs"]["data"]["samples"], samples);
+    assert_eq!(stage["config"]["inputs"]["data"]["sha256"].as_str().unwrap().len(), 64);
+    assert!(stage["evaluations"][0]["loss"].as_f64().unwrap() > 0.0 && stage["evaluations"][0]["parse"] == 0.0);
+
+    // Chains of another grid are none of this model's.
+    let shape = config.shape.as_mut().unwrap();
+    (shape.min_pixels, shape.max_pixels) = (8 * 1024, 9 * 1024);
+    let error = format!("{:#}", sft::run(&config, None, &dir.path().join("b"), &Job::default()).unwrap_err());
+    assert!(error.contains("64x32") || error.contains("the model would see"), "{error}");
+    std::fs::remove_file(train.join("manifest.json")).unwrap();
+    let error = format!("{:#}", sft::run(&config, None, &dir.path().join("c"), &Job::default()).unwrap_err());
+    assert!(error.contains("manifest.json"), "{error}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_its_batch_is_kept() {
+    struct Bad<'a>(Sft<'a>, AtomicBool);
+    impl Objective for Bad<'_> {
+        type Batch = <Sft<'static> as Objective>::Batch;
+        fn terms(&self) -> &'static [&'static str] {
+            self.0.terms()
+        }
+        fn batch(&self, step: usize, examples: &[u64]) -> anyhow::Result<Self::Batch> {
+            self.1.store(step == 1, Ordering::Relaxed);
+            self.0.batch(step, examples)
+        }
+        fn counts(&self, batch: &Self::Batch) -> Vec<f64> {
+            self.0.counts(batch)
+        }
+        fn loss(&self, batch: &Self::Batch, totals: &[f64], c: Option<&Checkpoints>) -> anyhow::Result<Share> {
+            let mut share = self.0.loss(batch, totals, c)?;
+            if self.1.load(Ordering::Relaxed) {
+                share.loss = share.loss.map(|loss| (loss * f64::NAN).unwrap());
+            }
+            Ok(share)
+        }
+        fn tokens(&self, batch: &Self::Batch) -> usize {
+            self.0.tokens(batch)
+        }
+        fn describe(&self, batch: &Self::Batch) -> Value {
+            self.0.describe(batch)
+        }
+    }
+    let config = config(3);
+    let student = Student::new(config.shape.as_ref().unwrap(), 0).unwrap();
+    let objective = Bad(Sft::new(&config, &student).unwrap(), AtomicBool::new(false));
+    let (run, optimizer, job) = (&config.run, &config.optimizer, &Job::default());
+    let settings = Settings { stage: "sft", run, optimizer, config: Value::Null, init: None, job };
+    let dir = tempfile::tempdir().unwrap();
+    let error = format!("{:#}", trainer::run(&objective, &student, &settings, dir.path()).unwrap_err());
+    assert!(error.contains("step 1") && error.contains("NaN"), "{error}");
+    let kept: Value = serde_json::from_slice(&std::fs::read(dir.path().join("nan-step-1.json")).unwrap()).unwrap();
+    assert!(kept["batches"][0][0]["response"].as_str().unwrap().contains("<poses>"), "{kept}");
+    assert!(!dir.path().join("model.safetensors").exists());
+}
+
+#[test]
+fn bad_settings_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |change: fn(&mut Config)| {
+        let mut config = config(1);
+        change(&mut config);
+        format!("{:#}", sft::run(&config, None, dir.path(), &Job::default()).unwrap_err())
+    };
+    for (change, part) in [
+        ((|c| c.run.micro_batch = 3) as fn(&mut Config), "run.batch: expected a multiple of run.micro_batch = 3, got 4"),
+        (|c| c.run.epochs = 1.0, "run.steps, run.epochs"),
+        (|c| (c.run.steps, c.run.epochs) = (0, 1.0), "the data has no end"),
+        (|c| c.run.save_every = 0, "run.save_every"),
+        (|c| c.optimizer.beta_2 = 1.0, "optimizer.beta_2: expected 0 to below 1, got 1"),
+        (|c| c.sft.flow_layer = 7, "sft.flow_layer: expected less than the decoder's 2 layers, got 7"),
+        (|c| c.data.synth = None, "data: expected one of shards and synth, got none"),
+        (|c| c.sft.flow_only_steps = 1, "sft.flow_only_steps"),
+    ] {
+        let got = error(change);
+        assert!(got.contains(part), "{got}");
+    }
+}
