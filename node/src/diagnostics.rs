@@ -79,11 +79,9 @@ impl Reporter {
             .filter(|fate| since(*fate) > 0)
             .map(|fate| format!("{} +{}", fate.counter(), since(fate)))
             .collect();
-        for (name, new) in [
-            ("answers_unparsed", unparsed),
-            ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped),
-            ("camera_infos_distorted", snapshot.camera_infos_distorted - before.camera_infos_distorted),
-        ] {
+        for (name, new) in
+            [("answers_unparsed", unparsed), ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped)]
+        {
             if new > 0 {
                 found.push(format!("{name} +{new}"));
             }

@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::decode::decode;
 use crate::estimator::{Error, Estimator};
 use crate::message::ImagePayload;
+use crate::rectify::Rectifier;
 use crate::stats::{Fate, Ticket};
 use crate::window::View;
 
-/// A frame that windows share. It is decoded and encoded when the first window that the model reads needs it, and then
-/// keeps the embedding in place of the pixels: frames of windows that gave way to newer ones cost nothing.
+/// A frame that windows share. It is decoded, rectified and encoded when the first window that the model reads needs it,
+/// and then keeps the embedding in place of the pixels: frames of windows that gave way to newer ones cost nothing.
 #[derive(Debug)]
 pub struct Frame<F> {
     ticket: Ticket,
+    rectifier: Option<Arc<Rectifier>>,
     content: Mutex<Content<F>>,
 }
 
@@ -35,9 +37,9 @@ pub enum Embedding<F> {
 }
 
 impl<F> Frame<F> {
-    /// A frame as it came.
-    pub fn new(payload: ImagePayload, ticket: Ticket) -> Self {
-        Self { ticket, content: Mutex::new(Content::Message(payload)) }
+    /// A frame as it came, and what makes it a pinhole's.
+    pub fn new(payload: ImagePayload, rectifier: Option<Arc<Rectifier>>, ticket: Ticket) -> Self {
+        Self { ticket, rectifier, content: Mutex::new(Content::Message(payload)) }
     }
 
     /// Notes what became of it.
@@ -56,7 +58,11 @@ impl<F> Frame<F> {
             Content::Broken(reason) => return Ok(Embedding::Broken(reason.clone())),
             Content::Message(payload) => payload,
         };
-        let reason = match decode(payload) {
+        let rectified = decode(payload).map(|image| match &self.rectifier {
+            Some(rectifier) => rectifier.apply(&image),
+            None => image,
+        });
+        let reason = match rectified {
             Ok(image) => match estimator.encode(&image, &view.intrinsics) {
                 Ok(embedding) => {
                     let embedding = Arc::new(embedding);

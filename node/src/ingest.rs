@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::camera::{CameraState, Refusal};
+use crate::camera::{CameraState, Optics, Refusal};
 use crate::config::{FixedCamera, WindowRules};
 use crate::decode::inspect;
 use crate::frame::Frame;
 use crate::message::{CameraInfoMessage, ImageMessage};
+use crate::rectify::Rectifier;
 use crate::stats::{Fate, Stats, Ticket};
 use crate::window::{Cause, Restart, View, Window, WindowBuffer};
+
+/// Why an image is dropped, as it is counted and in words.
+type Refused = (Fate, String);
 
 /// From messages to windows.
 #[derive(Debug)]
@@ -29,21 +33,21 @@ impl<F> Ingest<F> {
     /// Takes the camera's word about itself.
     pub fn camera_info(&mut self, info: &CameraInfoMessage) {
         let is_new = self.camera.update(info);
-        let is_distorted = self.camera.is_distorted();
-        self.stats.update(|s| {
-            s.camera_infos_received += 1;
-            s.camera_infos_distorted += u64::from(is_distorted);
-        });
-        if is_new && is_distorted {
-            tracing::warn!(
-                model = info.distortion_model,
-                d = ?info.d,
-                "the camera has lens distortion, which is not corrected here: feed rectified images (image_proc)"
-            );
-        }
+        self.stats.update(|s| s.camera_infos_received += 1);
         if is_new {
-            match self.camera.intrinsics(info.width, info.height) {
-                Ok(k) => tracing::info!(fx = k.fx, fy = k.fy, cx = k.cx, cy = k.cy, "intrinsics"),
+            match self.camera.latest() {
+                Ok(Optics { intrinsics: k, rectifier: None }) => {
+                    tracing::info!(fx = k.fx, fy = k.fy, cx = k.cx, cy = k.cy, "intrinsics");
+                }
+                Ok(Optics { intrinsics: k, rectifier: Some(_) }) => tracing::info!(
+                    model = info.distortion_model,
+                    d = ?info.d,
+                    fx = k.fx,
+                    fy = k.fy,
+                    cx = k.cx,
+                    cy = k.cy,
+                    "images are rectified to these intrinsics; if the topic is rectified already, set camera.fixed"
+                ),
                 Err(e) => tracing::warn!("images will be dropped: {e}"),
             }
         }
@@ -51,14 +55,15 @@ impl<F> Ingest<F> {
 
     /// Takes an image; returns the window that it completes.
     pub fn image(&mut self, image: ImageMessage, ticket: Ticket) -> Option<Window<Arc<Frame<F>>>> {
-        let view = match self.view(&image) {
-            Ok(view) => view,
+        let (view, rectifier) = match self.view(&image) {
+            Ok(found) => found,
             Err((fate, problem)) => {
                 self.drop_frame(ticket, fate, problem);
                 return None;
             }
         };
-        let push = self.buffer.push(image.stamp, &view, Arc::new(Frame::new(image.payload, ticket)));
+        let frame = Arc::new(Frame::new(image.payload, rectifier, ticket));
+        let push = self.buffer.push(image.stamp, &view, frame);
         if let Some(restart) = push.restart {
             tracing::info!(?restart, stamp = image.stamp.nanos, "the stream of frames starts afresh");
         }
@@ -80,9 +85,9 @@ impl<F> Ingest<F> {
         push.window
     }
 
-    fn view(&mut self, image: &ImageMessage) -> Result<View, (Fate, String)> {
+    fn view(&mut self, image: &ImageMessage) -> Result<(View, Option<Arc<Rectifier>>), Refused> {
         let (width, height) = inspect(&image.payload).map_err(|e| (Fate::Decode, e.to_string()))?;
-        let intrinsics = self.camera.intrinsics(width, height).map_err(|e| {
+        let optics = self.camera.optics(width, height).map_err(|e| {
             let fate = match e {
                 Refusal::NoCameraInfo => Fate::NoCameraInfo,
                 Refusal::Invalid { .. } => Fate::CameraInfoInvalid,
@@ -93,7 +98,8 @@ impl<F> Ingest<F> {
         if *self.frame_id != *image.frame_id {
             self.frame_id = Arc::from(image.frame_id.as_str());
         }
-        Ok(View { frame_id: Arc::clone(&self.frame_id), intrinsics })
+        let view = View { frame_id: Arc::clone(&self.frame_id), intrinsics: optics.intrinsics };
+        Ok((view, optics.rectifier.clone()))
     }
 
     /// Logs the first, second, fourth, eighth, ... of a kind: a camera that is set up wrongly sends thirty a second.

@@ -18,6 +18,7 @@ pub mod message;
 pub mod pipeline;
 mod plot;
 pub mod publish;
+pub mod rectify;
 pub mod replay;
 pub mod report;
 pub mod sequence;

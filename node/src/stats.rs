@@ -112,8 +112,6 @@ pub struct Snapshot {
     pub camera_infos_received: u64,
     /// CameraInfo messages that found the queue full.
     pub camera_infos_dropped: u64,
-    /// CameraInfo messages with lens distortion, which is not applied.
-    pub camera_infos_distorted: u64,
     /// Windows that the buffer completed.
     pub windows_complete: u64,
     /// Windows that gave way to a newer one before the model saw them.
@@ -215,7 +213,6 @@ impl Snapshot {
         all.extend([
             ("camera_infos_received", self.camera_infos_received),
             ("camera_infos_dropped", self.camera_infos_dropped),
-            ("camera_infos_distorted", self.camera_infos_distorted),
             ("windows_complete", self.windows_complete),
             ("windows_superseded", self.windows_superseded),
             ("windows_broken", self.windows_broken),

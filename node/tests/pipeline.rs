@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use geometry::Stamp;
 use image::RgbImage;
 use node::estimator::{Error, Estimate};
-use node::message::{DiagnosticLevel, ImageMessage, ImagePayload, Input};
+use node::message::{CameraInfoMessage, DiagnosticLevel, ImageMessage, ImagePayload, Input};
 use node::stats::Fate;
 
 mod rig;
@@ -149,7 +149,7 @@ fn images_that_cannot_be_decoded_are_dropped_and_the_node_goes_on() {
     let mut truncated = jpeg();
     truncated.truncate(truncated.len() - 20);
     let compressed = |data| ImagePayload::Compressed { format: "jpeg".to_owned(), data };
-    (rig.input)(bad(raw("bayer_grbg8", 8, 48)));
+    (rig.input)(bad(raw("32FC1", 32, 192)));
     (rig.input)(bad(raw("mono8", 8, 47)));
     (rig.input)(bad(raw("mono8", 7, 42)));
     (rig.input)(bad(compressed(truncated)));
@@ -172,6 +172,28 @@ fn images_that_cannot_be_decoded_are_dropped_and_the_node_goes_on() {
     let s = finished.unwrap();
     assert_eq!(s.fate(Fate::Decode), 5);
     assert!(!outputs.trajectories.is_empty());
+}
+
+/// The model refuses images whose first pixel is white. P moves that pixel to where the lens shows nothing, so that a
+/// rectified image is black there.
+#[test]
+fn images_of_a_lens_with_distortion_reach_the_model_rectified() {
+    let rig = rig(settings(1, 1), None, Box::new(|_| parsed()));
+    (rig.input)(Input::CameraInfo(CameraInfoMessage {
+        width: 8,
+        height: 6,
+        distortion_model: "plumb_bob".to_owned(),
+        d: vec![1e-3, 0.0, 0.0, 0.0],
+        k: K,
+        p: [9.0, 0.0, 5.0, 0.0, 0.0, 9.0, 3.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        ..CameraInfoMessage::default()
+    }));
+    for i in 0..5 {
+        (rig.input)(grey(i * PERIOD, 255));
+    }
+    rig.wait("answer", |s| s.windows_answered == 1);
+    let (finished, _) = rig.finish();
+    assert_eq!(finished.unwrap().frames_used(), 5);
 }
 
 #[test]

@@ -1,12 +1,21 @@
 use std::io::Cursor;
 
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 
 use super::{DecodeError, decode, inspect};
 use crate::message::ImagePayload;
 
 fn raw(width: u32, height: u32, encoding: &str, step: u32, data: Vec<u8>) -> ImagePayload {
     ImagePayload::Raw { width, height, encoding: encoding.to_owned(), is_bigendian: false, step, data }
+}
+
+fn big_endian(payload: ImagePayload) -> ImagePayload {
+    match payload {
+        ImagePayload::Raw { width, height, encoding, step, data, .. } => {
+            ImagePayload::Raw { width, height, encoding, is_bigendian: true, step, data }
+        }
+        other @ ImagePayload::Compressed { .. } => other,
+    }
 }
 
 fn compressed(format: &str, data: Vec<u8>) -> ImagePayload {
@@ -24,23 +33,153 @@ fn file(format: ImageFormat) -> Vec<u8> {
 }
 
 #[test]
-fn raw_encodings_become_rgb_and_padding_goes() {
-    let rows: [(&str, u32, Vec<u8>, [u8; 6]); 3] = [
+fn interleaved_encodings_become_rgb_and_padding_goes() {
+    let rows: [(&str, u32, Vec<u8>, [u8; 6]); 5] = [
         ("rgb8", 8, vec![1, 2, 3, 4, 5, 6, 99, 99], [1, 2, 3, 4, 5, 6]),
         ("bgr8", 6, vec![1, 2, 3, 4, 5, 6], [3, 2, 1, 6, 5, 4]),
+        ("rgba8", 9, vec![1, 2, 3, 77, 4, 5, 6, 77, 99], [1, 2, 3, 4, 5, 6]),
+        ("bgra8", 8, vec![1, 2, 3, 77, 4, 5, 6, 77], [3, 2, 1, 6, 5, 4]),
         ("mono8", 5, vec![1, 2, 99, 99, 99], [1, 1, 1, 2, 2, 2]),
     ];
     for (encoding, step, row, rgb) in rows {
         let data = [row.clone(), row].concat();
-        let image = decode(&raw(2, 2, encoding, step, data)).unwrap();
+        let payload = raw(2, 2, encoding, step, data);
+        let image = decode(&payload).unwrap();
+        assert_eq!(inspect(&payload), Ok((2, 2)));
         assert_eq!(image.dimensions(), (2, 2));
         assert_eq!(image.into_raw(), [rgb, rgb].concat(), "{encoding}");
+        assert_eq!(decode(&big_endian(payload)).unwrap().into_raw(), [rgb, rgb].concat(), "bytes have no order");
     }
 }
 
 #[test]
+fn of_16_bit_samples_the_high_byte_stays_in_either_order() {
+    // Samples 0x0102, 0x0304, ... as a little-endian camera sends them.
+    let samples = |count: u8| (0..count).flat_map(|i| [2 * i + 2, 2 * i + 1]).collect::<Vec<u8>>();
+    let rows: [(&str, u8, Vec<u8>); 5] = [
+        ("mono16", 1, vec![1, 1, 1, 3, 3, 3]),
+        ("rgb16", 3, vec![1, 3, 5, 7, 9, 11]),
+        ("bgr16", 3, vec![5, 3, 1, 11, 9, 7]),
+        ("rgba16", 4, vec![1, 3, 5, 9, 11, 13]),
+        ("bgra16", 4, vec![5, 3, 1, 13, 11, 9]),
+    ];
+    for (encoding, channels, rgb) in rows {
+        let little = [samples(2 * channels), vec![99; 3]].concat();
+        let step = little.len() as u32;
+        assert_eq!(decode(&raw(2, 1, encoding, step, little.clone())).unwrap().into_raw(), rgb, "{encoding}");
+        let swapped = little[..little.len() - 3].chunks_exact(2).flat_map(|p| [p[1], p[0]]).chain([99; 3]).collect();
+        assert_eq!(decode(&big_endian(raw(2, 1, encoding, step, swapped))).unwrap().into_raw(), rgb, "{encoding}");
+    }
+}
+
+/// The same two rows of two pixels in both orders, with a byte or more of padding; from OpenCV 5.0:
+/// ```python
+/// cv2.cvtColor(np.array([[[110, 60], [140, 90]], [[120, 120], [150, 200]]], np.uint8), cv2.COLOR_YUV2RGB_UYVY)
+/// ```
+#[test]
+fn yuv_422_is_read_as_opencv_reads_it() {
+    let rgb: [u8; 12] = [70, 48, 15, 105, 83, 50, 156, 106, 105, 249, 199, 198];
+    let uyvy = vec![110, 60, 140, 90, 7, 7, 120, 120, 150, 200, 7, 7];
+    let yuyv = vec![60, 110, 90, 140, 7, 120, 120, 200, 150, 7];
+    for (encoding, step, data) in
+        [("uyvy", 6, &uyvy), ("yuv422", 6, &uyvy), ("yuyv", 5, &yuyv), ("yuv422_yuy2", 5, &yuyv)]
+    {
+        assert_eq!(decode(&raw(2, 2, encoding, step, data.clone())).unwrap().into_raw(), rgb, "{encoding}");
+    }
+}
+
+/// As OpenCV 5.0 has it, clipped values included:
+/// ```python
+/// nv12 = np.array([[60, 90, 120, 200], [16, 235, 0, 255], [110, 140, 120, 150]], np.uint8)
+/// cv2.cvtColor(nv12, cv2.COLOR_YUV2RGB_NV12)
+/// ```
+#[test]
+fn yuv_420_is_read_as_opencv_reads_it() {
+    let rgb: [u8; 24] = [
+        70, 48, 15, 105, 83, 50, 156, 106, 105, 249, 199, 198, //
+        19, 0, 0, 255, 252, 219, 35, 0, 0, 255, 255, 255,
+    ];
+    let lumas = [60, 90, 120, 200, 7, 16, 235, 0, 255, 7];
+    for (encoding, chroma) in [("nv12", [110, 140, 120, 150, 7]), ("nv21", [140, 110, 150, 120, 7])] {
+        let data = [&lumas[..], &chroma].concat();
+        let payload = raw(4, 2, encoding, 5, data);
+        assert_eq!(inspect(&payload), Ok((4, 2)), "chroma is no part of the height");
+        assert_eq!(decode(&payload).unwrap().into_raw(), rgb, "{encoding}");
+    }
+}
+
+#[test]
+fn each_chroma_of_420_counts_for_two_rows() {
+    let data = [vec![100; 16], vec![90, 240, 90, 240], vec![128; 4]].concat();
+    let image = decode(&raw(4, 4, "nv12", 4, data)).unwrap();
+    let red_rows: Vec<bool> = image.rows().map(|mut row| row.all(|p| p.0[0] > p.0[1])).collect();
+    assert_eq!(red_rows, [true, true, false, false]);
+}
+
+/// By hand: each colour of a 2x2 tile is either measured or the mean of what the mirrored tile has around.
+#[test]
+fn the_smallest_bayer_mosaic_has_the_colours_of_its_tile() {
+    let rows: [(&str, [[u8; 3]; 4]); 4] = [
+        ("bayer_rggb", [[10, 25, 40], [10, 20, 40], [10, 30, 40], [10, 25, 40]]),
+        ("bayer_bggr", [[40, 25, 10], [40, 20, 10], [40, 30, 10], [40, 25, 10]]),
+        ("bayer_gbrg", [[30, 10, 20], [30, 25, 20], [30, 25, 20], [30, 40, 20]]),
+        ("bayer_grbg", [[20, 10, 30], [20, 25, 30], [20, 25, 30], [20, 40, 30]]),
+    ];
+    for (pattern, rgb) in rows {
+        let eight = raw(2, 2, &format!("{pattern}8"), 3, vec![10, 20, 7, 30, 40, 7]);
+        assert_eq!(decode(&eight).unwrap().into_raw(), rgb.concat(), "{pattern}8");
+        let little = vec![255, 10, 0, 20, 7, 255, 30, 0, 40, 7];
+        let sixteen = raw(2, 2, &format!("{pattern}16"), 5, little);
+        assert_eq!(decode(&sixteen).unwrap().into_raw(), rgb.concat(), "{pattern}16");
+        let big = vec![10, 255, 20, 0, 7, 30, 255, 40, 0, 7];
+        let sixteen = big_endian(raw(2, 2, &format!("{pattern}16"), 5, big));
+        assert_eq!(decode(&sixteen).unwrap().into_raw(), rgb.concat(), "{pattern}16, big-endian");
+    }
+}
+
+const MOSAIC: [u8; 16] = [45, 83, 63, 34, 118, 132, 222, 165, 146, 245, 141, 220, 145, 139, 105, 220];
+
+/// The four pixels inside a 4x4 mosaic are OpenCV's: `cv2.cvtColor(mosaic, cv2.COLOR_BayerRGGB2RGB)[1:3, 1:3]` (5.0).
+#[test]
+fn the_inside_of_a_bayer_mosaic_is_what_opencv_makes_of_it() {
+    let rows: [(&str, [[u8; 3]; 4]); 4] = [
+        ("bayer_rggb8", [[99, 167, 132], [102, 222, 149], [144, 245, 136], [141, 198, 164]]),
+        ("bayer_bggr8", [[132, 167, 99], [149, 222, 102], [136, 245, 144], [164, 198, 141]]),
+        ("bayer_gbrg8", [[170, 132, 164], [222, 125, 146], [148, 140, 245], [164, 141, 233]]),
+        ("bayer_grbg8", [[164, 132, 170], [146, 125, 222], [245, 140, 148], [233, 141, 164]]),
+    ];
+    for (encoding, rgb) in rows {
+        let image = decode(&raw(4, 4, encoding, 4, MOSAIC.to_vec())).unwrap();
+        let inside = [(1, 1), (2, 1), (1, 2), (2, 2)].map(|(x, y)| image.get_pixel(x, y).0);
+        assert_eq!(inside, rgb, "{encoding}");
+    }
+}
+
+#[test]
+fn the_border_of_a_bayer_mosaic_is_mirrored() {
+    let image = decode(&raw(4, 4, "bayer_rggb8", 4, MOSAIC.to_vec())).unwrap();
+    assert_eq!(image.get_pixel(0, 0).0, [45, 101, 132], "green: (83 + 83 + 118 + 118) / 4");
+    assert_eq!(image.get_pixel(3, 0).0, [63, 34, 165]);
+    assert_eq!(image.get_pixel(3, 3).0, [141, 163, 220]);
+}
+
+#[test]
+fn a_compressed_bayer_mosaic_gets_its_colours() {
+    let mosaic = GrayImage::from_fn(8, 6, |x, y| Luma([[[200, 100], [100, 10]][y as usize % 2][x as usize % 2]]));
+    let mut png = Cursor::new(Vec::new());
+    mosaic.write_to(&mut png, ImageFormat::Png).unwrap();
+    let png = png.into_inner();
+    let colours = decode(&compressed("bayer_rggb8; png compressed ", png.clone())).unwrap();
+    assert!(colours.pixels().all(|p| p.0 == [200, 100, 10]), "{colours:?}");
+    let grey = decode(&compressed("mono8; png compressed ", png)).unwrap();
+    assert_eq!(grey.get_pixel(1, 1).0, [10; 3]);
+    // Where the pixels have colours, the mosaic was resolved before.
+    assert_eq!(decode(&compressed("bayer_rggb8; jpeg compressed bgr8", file(ImageFormat::Png))).unwrap(), picture());
+}
+
+#[test]
 fn jpeg_and_png_are_read_whatever_the_format_field_says() {
-    for format in ["jpeg", "rgb8; jpeg compressed bgr8", "png", ""] {
+    for format in ["jpeg", "rgb8; jpeg compressed bgr8", "bgr8; png compressed bgr8", "png", "nonsense; ;\n", ""] {
         let jpeg = decode(&compressed(format, file(ImageFormat::Jpeg))).unwrap();
         assert_eq!(jpeg.dimensions(), (64, 48));
         let worst = jpeg.iter().zip(picture().iter()).map(|(a, b)| a.abs_diff(*b)).max();
@@ -94,8 +233,8 @@ fn no_noise_in_a_file_makes_the_decoder_panic() {
 #[test]
 fn bad_raw_images_are_refused_with_what_was_expected() {
     let rows = [
-        (raw(2, 2, "bayer_rggb8", 2, vec![0; 4]), vec!["rgb8, bgr8 or mono8", "bayer_rggb8"]),
-        (raw(2, 2, "16UC1", 4, vec![0; 8]), vec!["16UC1"]),
+        (raw(2, 2, "16UC1", 4, vec![0; 8]), vec!["encoding", "rgb8, bgr8", "nv12", "bayer_grbg16", "`16UC1`"]),
+        (raw(2, 2, "RGB8\n", 6, vec![0; 12]), vec!["`RGB8?`"]),
         (raw(2, 2, "", 4, vec![0; 8]), vec!["encoding"]),
         (raw(2, 2, "rgb8", 6, vec![0; 11]), vec!["12 bytes", "got 11"]),
         (raw(2, 2, "rgb8", 6, vec![0; 13]), vec!["12 bytes", "got 13"]),
@@ -106,6 +245,18 @@ fn bad_raw_images_are_refused_with_what_was_expected() {
         (raw(2, 0, "rgb8", 6, vec![]), vec!["2x0"]),
         (raw(u32::MAX, u32::MAX, "mono8", u32::MAX, vec![0; 4]), vec!["pixels"]),
         (raw(u32::MAX, 1, "rgb8", u32::MAX, vec![0; 4]), vec!["pixels"]),
+        (raw(u32::MAX, u32::MAX, "nv12", u32::MAX, vec![0; 4]), vec!["pixels"]),
+        (raw(8192, 8192, "rgba16", u32::MAX, vec![0; 4]), vec!["data", "got 4"]),
+        (raw(2, 2, "bgra8", 7, vec![0; 14]), vec!["step", "at least 8", "got 7"]),
+        (raw(2, 2, "mono16", 3, vec![0; 6]), vec!["step", "at least 4", "got 3"]),
+        (raw(2, 2, "bayer_rggb16", 3, vec![0; 6]), vec!["step", "at least 4", "got 3"]),
+        (raw(3, 2, "yuyv", 8, vec![0; 16]), vec!["image size", "an even width for yuyv", "got 3x2"]),
+        (raw(2, 2, "uyvy", 3, vec![0; 6]), vec!["step", "at least 4", "got 3"]),
+        (raw(3, 2, "nv12", 4, vec![0; 12]), vec!["an even width and height for nv12", "got 3x2"]),
+        (raw(2, 3, "nv21", 2, vec![0; 6]), vec!["an even width and height for nv21", "got 2x3"]),
+        (raw(2, 2, "nv12", 2, vec![0; 4]), vec!["3 rows * step 2 = 6 bytes", "got 4"]),
+        (raw(4, 2, "nv12", 3, vec![0; 9]), vec!["step", "at least 4", "got 3"]),
+        (raw(1, 2, "bayer_rggb8", 1, vec![0; 2]), vec!["a tile of 2x2 for bayer_rggb8", "got 1x2"]),
     ];
     for (payload, wanted) in rows {
         let message = decode(&payload).unwrap_err().to_string();

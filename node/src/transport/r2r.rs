@@ -21,8 +21,8 @@ use super::{
     Ends, Error, KEEP_LAST, Kind, TWIST_VARIANCE, Topics, diagnostic_name, environment_domain, publish_until_stopped,
 };
 use crate::message::{
-    CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output, StampedPose,
-    TrajectoryMessage,
+    CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output,
+    RegionOfInterest, StampedPose, TrajectoryMessage,
 };
 
 /// How long one wait for messages lasts at most; the time that stopping takes.
@@ -142,8 +142,6 @@ fn image_from_compressed(image: CompressedImage) -> ImageMessage {
 }
 
 fn camera_info_from(info: CameraInfo) -> CameraInfoMessage {
-    let mut k = [0.0; 9]; // r2r has a Vec here, of nine values since the type says so
-    k.iter_mut().zip(&info.k).for_each(|(to, from)| *to = *from);
     CameraInfoMessage {
         stamp: stamp_from(&info.header.stamp),
         frame_id: info.header.frame_id,
@@ -151,8 +149,24 @@ fn camera_info_from(info: CameraInfo) -> CameraInfoMessage {
         height: info.height,
         distortion_model: info.distortion_model,
         d: info.d,
-        k,
+        k: array(&info.k),
+        r: array(&info.r),
+        p: array(&info.p),
+        binning: [info.binning_x, info.binning_y],
+        roi: RegionOfInterest {
+            x_offset: info.roi.x_offset,
+            y_offset: info.roi.y_offset,
+            width: info.roi.width,
+            height: info.roi.height,
+        },
     }
+}
+
+/// A matrix, for which r2r has a Vec, of as many values as the type says.
+fn array<const N: usize>(values: &[f64]) -> [f64; N] {
+    let mut array = [0.0; N];
+    array.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+    array
 }
 
 fn pose_from(pose: &StampedPose) -> Pose {

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::message::{
-    CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, OdometryMessage, StampedPose, TrajectoryMessage,
+    self, CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, OdometryMessage, StampedPose,
+    TrajectoryMessage,
 };
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -81,10 +82,10 @@ impl From<CompressedImage> for ImageMessage {
 
 #[derive(Debug, Deserialize)]
 struct RegionOfInterest {
-    _x_offset: u32,
-    _y_offset: u32,
-    _height: u32,
-    _width: u32,
+    x_offset: u32,
+    y_offset: u32,
+    height: u32,
+    width: u32,
     _do_rectify: bool,
 }
 
@@ -96,11 +97,11 @@ pub(super) struct CameraInfo {
     distortion_model: String,
     d: Vec<f64>,
     k: [f64; 9],
-    _r: [f64; 9],
-    _p: [f64; 12],
-    _binning_x: u32,
-    _binning_y: u32,
-    _roi: RegionOfInterest,
+    r: [f64; 9],
+    p: [f64; 12],
+    binning_x: u32,
+    binning_y: u32,
+    roi: RegionOfInterest,
 }
 
 impl From<CameraInfo> for CameraInfoMessage {
@@ -113,6 +114,15 @@ impl From<CameraInfo> for CameraInfoMessage {
             distortion_model: info.distortion_model,
             d: info.d,
             k: info.k,
+            r: info.r,
+            p: info.p,
+            binning: [info.binning_x, info.binning_y],
+            roi: message::RegionOfInterest {
+                x_offset: info.roi.x_offset,
+                y_offset: info.roi.y_offset,
+                width: info.roi.width,
+                height: info.roi.height,
+            },
         }
     }
 }

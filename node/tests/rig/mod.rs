@@ -85,13 +85,12 @@ pub fn settings(stride: u32, hop: u32) -> Settings {
 
 pub fn camera_info(k: [f64; 9], width: u32) -> Input {
     Input::CameraInfo(CameraInfoMessage {
-        stamp: Stamp::default(),
         frame_id: "optical".to_owned(),
         width,
         height: 6,
         distortion_model: "plumb_bob".to_owned(),
-        d: vec![],
         k,
+        ..CameraInfoMessage::default()
     })
 }
 

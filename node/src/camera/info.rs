@@ -1,0 +1,96 @@
+//! What a CameraInfo says, checked, on the pixel grid of the images that it comes with.
+
+use std::fmt::Display;
+
+use geometry::Intrinsics;
+
+use crate::message::{CameraInfoMessage, RegionOfInterest};
+use crate::rectify::{CameraModel, Lens};
+
+/// How far a number that must be zero or one may be off: drivers keep matrices in `f32`.
+const TOLERANCE: f64 = 1e-6;
+
+/// What is wrong with a field of a CameraInfo.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: expected {expected}, got {got}")]
+pub struct InfoError {
+    field: String,
+    expected: String,
+    got: String,
+}
+
+impl InfoError {
+    pub(crate) fn new(field: impl Into<String>, expected: impl Into<String>, got: impl Display) -> Self {
+        Self { field: field.into(), expected: expected.into(), got: got.to_string() }
+    }
+}
+
+impl TryFrom<&CameraInfoMessage> for CameraModel {
+    type Error = InfoError;
+
+    /// R and P are looked at only where the lens distorts: without, the raw image is a pinhole's, whose matrix is K.
+    fn try_from(info: &CameraInfoMessage) -> Result<Self, InfoError> {
+        let grid = Grid::of(info)?;
+        if info.k.iter().all(|v| *v == 0.0) {
+            return Err(InfoError::new("K", "a calibration", "zeros: the camera is not calibrated"));
+        }
+        let raw = grid.pinhole("K", info.k)?;
+        let Some(lens) = Lens::new(&info.distortion_model, &info.d)? else {
+            return Ok(Self { raw, lens: None, rectified: None });
+        };
+        let identity = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
+        let is_near = |wanted: [f64; 9]| info.r.iter().zip(wanted).all(|(r, wanted)| (r - wanted).abs() < TOLERANCE);
+        if !is_near(identity) && !is_near([0.0; 9]) {
+            let expected = "the identity: of a stereo pair, feed the rectified image";
+            return Err(InfoError::new("R", expected, format_args!("{:?}", info.r)));
+        }
+        let left: [f64; 9] = std::array::from_fn(|i| info.p[i / 3 * 4 + i % 3]);
+        let is_said = left.iter().any(|v| *v != 0.0);
+        let rectified = if is_said { Some(grid.pinhole("P", left)?) } else { None };
+        Ok(Self { raw, lens: Some(lens), rectified })
+    }
+}
+
+/// Where the images' pixels are on the full grid, which a CameraInfo's matrices are for.
+struct Grid {
+    full: (u32, u32),
+    roi: RegionOfInterest,
+    binning: [u32; 2],
+}
+
+impl Grid {
+    fn of(info: &CameraInfoMessage) -> Result<Self, InfoError> {
+        let (width, height) = (info.width, info.height);
+        let all = RegionOfInterest { x_offset: 0, y_offset: 0, width, height };
+        let roi = if info.roi == RegionOfInterest::default() { all } else { info.roi };
+        let is_inside = |offset: u32, size: u32, full: u32| offset.checked_add(size).is_some_and(|end| end <= full);
+        if is_inside(roi.x_offset, roi.width, width) && is_inside(roi.y_offset, roi.height, height) {
+            Ok(Self { full: (width, height), roi, binning: info.binning.map(|b| b.max(1)) })
+        } else {
+            Err(InfoError::new("roi", format!("a part of {width} x {height} pixels"), format_args!("{roi:?}")))
+        }
+    }
+
+    /// The pinhole of a row-major 3x3 matrix on the images' grid. A binned pixel lies in the middle of those that it
+    /// sums up, half a pixel from where image_geometry has it.
+    fn pinhole(&self, field: &str, matrix: [f64; 9]) -> Result<Intrinsics, InfoError> {
+        let [fx, skew, cx, zero_a, fy, cy, zero_b, zero_c, one] = matrix;
+        let shape = [skew, zero_a, zero_b, zero_c, one - 1.0];
+        if !shape.iter().all(|v| v.abs() < TOLERANCE) {
+            return Err(InfoError::new(field, "[fx 0 cx; 0 fy cy; 0 0 1]", format_args!("{matrix:?}")));
+        }
+        let [across, along] = self.binning;
+        let (width, height) = (self.roi.width / across, self.roi.height / along);
+        let full = Intrinsics::new(fx, fy, cx, cy, self.full.0, self.full.1);
+        let shown = full
+            .and_then(|k| k.crop(self.roi.x_offset.into(), self.roi.y_offset.into(), width * across, height * along));
+        match shown {
+            Ok(k) if self.binning == [1, 1] => Ok(k),
+            Ok(k) => Ok(k.rescale(width, height)),
+            Err(geometry::Error::Intrinsics { field: part, expected, got }) => {
+                Err(InfoError::new(format!("{field} {part}"), expected, got))
+            }
+            Err(other) => Err(InfoError::new(field, "a pinhole camera", other)),
+        }
+    }
+}
