@@ -8,7 +8,8 @@
 //! pose by the new window's opinion of the past. What the windows disagree on at the other common stamps is reported
 //! ([`Disagreement`]) instead of hidden in an average.
 //!
-//! Published poses are never changed. A window without a common stamp starts a new segment and says so.
+//! Published poses are never changed. A window without a common stamp starts a new segment and says so; so does one whose
+//! predecessors are not to be believed ([`Odometry::start_segment`]).
 
 use std::collections::VecDeque;
 
@@ -26,6 +27,8 @@ pub struct Odometry {
     /// The last poses that were published, oldest first, stamps strictly increasing.
     history: VecDeque<Stamped<Transform<Odom, Camera>>>,
     reset_counter: u32,
+    /// The next window starts a new segment, whatever it shares.
+    is_cut: bool,
 }
 
 /// What one window added.
@@ -53,8 +56,9 @@ pub enum Outcome {
         /// What the windows disagree on at the other common stamps; `None` where there are no others.
         disagreement: Option<Disagreement>,
     },
-    /// No common stamp. The motion in between is unknown and taken as none: the latest frame of the window that is not
-    /// after the last published pose, or else its first, is put at that pose.
+    /// No common stamp, or a segment that [`Odometry::start_segment`] asked for. The motion in between is unknown and taken
+    /// as none: the latest frame of the window that is not after the last published pose, or else its first, is put at
+    /// that pose.
     NewSegment {
         /// From the last published pose to the window's first frame, nanoseconds; negative where they interleave.
         gap_nanos: i64,
@@ -85,6 +89,9 @@ pub struct Disagreement {
     pub rotation: Radians,
     /// Distance between the camera centres, in scene units.
     pub translation: f64,
+    /// What that distance is to be measured by: the longest way, in the opinion of either, between the camera at the
+    /// latest common stamp and at another, in scene units.
+    pub span: f64,
 }
 
 impl Odometry {
@@ -118,7 +125,14 @@ impl Odometry {
     /// Forgets all poses: the next window starts at the origin again. Counts as a break.
     pub fn reset(&mut self) {
         self.history.clear();
+        self.is_cut = false;
         self.reset_counter = self.reset_counter.wrapping_add(1);
+    }
+
+    /// Joins the next window to nothing: it starts a new segment ([`Outcome::NewSegment`]) even where it shares frames
+    /// with published poses. An odometry without poses has nothing to break off from.
+    pub fn start_segment(&mut self) {
+        self.is_cut = true;
     }
 
     /// The last published pose.
@@ -150,6 +164,7 @@ impl Odometry {
     }
 
     fn attach(&mut self, stamps: &[Stamp; WINDOW], window: &WindowTrajectory) -> (Transform<Odom, Anchor>, Outcome) {
+        let is_cut = std::mem::take(&mut self.is_cut);
         let Some(last) = self.last().copied() else {
             return (Transform::identity(), Outcome::Started);
         };
@@ -161,16 +176,18 @@ impl Odometry {
                 Some((*known, window.anchor_from_camera[frame]))
             })
             .collect();
-        if let Some((known, anchor_from_camera)) = common.last() {
+        if let Some(((known, anchor_from_camera), others)) = common.split_last().filter(|_| !is_cut) {
             let odom_from_anchor = known.value * anchor_from_camera.inverse();
             let outcome = Outcome::Continued {
                 common: known.stamp,
                 overlap: common.len(),
-                disagreement: disagreement(&odom_from_anchor, &common[..common.len() - 1]),
+                disagreement: disagreement(&odom_from_anchor, known, others),
             };
             return (odom_from_anchor, outcome);
         }
         self.reset_counter = self.reset_counter.wrapping_add(1);
+        // Poses of another segment are no opinion on this one.
+        self.history.drain(..self.history.len() - 1);
         let frame = stamps.iter().rposition(|stamp| *stamp <= last.stamp).unwrap_or(0);
         (
             last.value * window.anchor_from_camera[frame].inverse(),
@@ -182,11 +199,24 @@ impl Odometry {
 /// A published pose and the new window's pose at the same stamp.
 type Common = (Stamped<Transform<Odom, Camera>>, Transform<Anchor, Camera>);
 
-fn disagreement(odom_from_anchor: &Transform<Odom, Anchor>, common: &[Common]) -> Option<Disagreement> {
-    let differences = common.iter().map(|(known, anchor_from_camera)| {
-        let difference = known.value.inverse() * (*odom_from_anchor * *anchor_from_camera);
-        (difference.rotation().angle(), difference.translation().norm())
+fn disagreement(
+    odom_from_anchor: &Transform<Odom, Anchor>,
+    latest: &Stamped<Transform<Odom, Camera>>,
+    others: &[Common],
+) -> Option<Disagreement> {
+    let way = |pose: &Transform<Odom, Camera>| (pose.translation() - latest.value.translation()).norm();
+    let differences = others.iter().map(|(known, anchor_from_camera)| {
+        let odom_from_camera = *odom_from_anchor * *anchor_from_camera;
+        let difference = known.value.inverse() * odom_from_camera;
+        Disagreement {
+            rotation: Radians(difference.rotation().angle()),
+            translation: difference.translation().norm(),
+            span: way(&known.value).max(way(&odom_from_camera)),
+        }
     });
-    let (rotation, translation) = differences.reduce(|left, right| (left.0.max(right.0), left.1.max(right.1)))?;
-    Some(Disagreement { rotation: Radians(rotation), translation })
+    differences.reduce(|a, b| Disagreement {
+        rotation: Radians(a.rotation.0.max(b.rotation.0)),
+        translation: a.translation.max(b.translation),
+        span: a.span.max(b.span),
+    })
 }

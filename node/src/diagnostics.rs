@@ -7,6 +7,7 @@ use geometry::Stamp;
 
 use crate::message::{DiagnosticLevel, DiagnosticsMessage};
 use crate::stats::{Fate, Snapshot, resident_mib};
+use crate::trust::state::Status;
 
 /// Reports that a verdict looks back over: a model that takes seconds answers nothing in most of them.
 const LOOK_BACK: usize = 10;
@@ -69,16 +70,20 @@ impl Reporter {
         if refused > 0 && refused >= snapshot.frames_received - before.frames_received {
             return (DiagnosticLevel::Error, format!("every image is refused: {}", problem()));
         }
+        if snapshot.status == Status::Lost {
+            return (DiagnosticLevel::Error, format!("LOST, nothing comes out: {}", snapshot.status_reason));
+        }
         let answered = snapshot.windows_answered - before.windows_answered;
         let unparsed = snapshot.answers_unparsed - before.answers_unparsed;
         if answered > 0 && unparsed == answered {
             return (DiagnosticLevel::Error, format!("no answer can be used: {}", problem()));
         }
-        let mut found: Vec<String> = ABNORMAL
-            .into_iter()
-            .filter(|fate| since(*fate) > 0)
-            .map(|fate| format!("{} +{}", fate.counter(), since(fate)))
-            .collect();
+        let mut found = Vec::new();
+        if snapshot.status == Status::Degraded {
+            found.push(format!("DEGRADED: {}", snapshot.status_reason));
+        }
+        let abnormal = ABNORMAL.into_iter().filter(|fate| since(*fate) > 0);
+        found.extend(abnormal.map(|fate| format!("{} +{}", fate.counter(), since(fate))));
         for (name, new) in
             [("answers_unparsed", unparsed), ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped)]
         {
@@ -113,6 +118,15 @@ pub fn failure(stamp: Stamp, reason: &str, snapshot: &Snapshot) -> DiagnosticsMe
 fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &Snapshot) -> DiagnosticsMessage {
     let mut values: Vec<(String, String)> =
         snapshot.counters().into_iter().map(|(name, n)| (name.to_owned(), n.to_string())).collect();
+    values.push(("status".to_owned(), snapshot.status.to_string()));
+    if !snapshot.status_reason.is_empty() {
+        values.push(("status_reason".to_owned(), snapshot.status_reason.clone()));
+    }
+    if let Some(evidence) = &snapshot.evidence {
+        values.push(("checks".to_owned(), evidence.checks().join(", ")));
+        let residuals = evidence.residuals.iter();
+        values.extend(residuals.map(|r| (format!("residual_{}", r.check.name()), format!("{:.3}", r.value))));
+    }
     if let Some((median, max)) = snapshot.latency() {
         values.push(("latency_ms_median".to_owned(), format!("{:.1}", median.as_secs_f64() * 1e3)));
         values.push(("latency_ms_max".to_owned(), format!("{:.1}", max.as_secs_f64() * 1e3)));
@@ -134,9 +148,11 @@ mod tests {
 
     use geometry::Stamp;
 
-    use super::Reporter;
+    use super::{Reporter, failure};
     use crate::message::DiagnosticLevel;
     use crate::stats::{Fate, Stats};
+    use crate::trust::checks::{Check, Evidence, Residual};
+    use crate::trust::state::Status;
 
     /// Runs `act` before each report; the last report's level and sentence.
     fn last_of(reports: usize, act: impl Fn(usize, &Arc<Stats>, Instant)) -> (DiagnosticLevel, String) {
@@ -195,6 +211,49 @@ mod tests {
         assert_eq!(once.0, DiagnosticLevel::Warn);
         let long_ago = last_of(20, |i, stats, now| answer(stats, now, i != 0));
         assert_eq!(long_ago, (DiagnosticLevel::Ok, "20 windows answered, 20 ms each".to_owned()));
+    }
+
+    #[test]
+    fn a_node_that_is_lost_says_why_until_it_is_not() {
+        let seen = |reports| {
+            last_of(reports, |i, stats, now| {
+                end(stats, now, Fate::Used);
+                stats.update(|s| {
+                    s.windows_answered += 1;
+                    s.add_latency(Duration::from_millis(20));
+                    (s.status, s.status_reason) = match i {
+                        0..3 => (Status::Ok, String::new()),
+                        3..6 => (Status::Degraded, "2 bad windows".to_owned()),
+                        6..9 => (Status::Lost, "3 bad windows".to_owned()),
+                        _ => (Status::Ok, String::new()),
+                    };
+                });
+            })
+        };
+        assert_eq!(seen(3).0, DiagnosticLevel::Ok);
+        assert_eq!(seen(6), (DiagnosticLevel::Warn, "DEGRADED: 2 bad windows".to_owned()));
+        assert_eq!(seen(9), (DiagnosticLevel::Error, "LOST, nothing comes out: 3 bad windows".to_owned()));
+        assert_eq!(seen(10).0, DiagnosticLevel::Ok, "what is over is over");
+    }
+
+    #[test]
+    fn values_name_the_checks_that_ran_and_what_they_measured() {
+        let residual = Residual { check: Check::Epipolar, value: 1.25, ratio: 0.6 };
+        let stats = Stats::new();
+        stats.update(|s| {
+            s.status = Status::Degraded;
+            s.status_reason = "2 bad windows".to_owned();
+            s.evidence = Some(Evidence { residuals: vec![residual], faults: vec![] });
+        });
+        let report = failure(Stamp::default(), "a test", &stats.snapshot());
+        for (key, expected) in [
+            ("status", "DEGRADED"),
+            ("status_reason", "2 bad windows"),
+            ("checks", "parse, rotation, sanity, epipolar"),
+            ("residual_epipolar_px", "1.250"),
+        ] {
+            assert!(report.values.contains(&(key.to_owned(), expected.to_owned())), "{key}: {:?}", report.values);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
-use model::{AnswerOptions, EgoModel, FrameEmbedding};
+use model::{AnswerOptions, EgoModel, FrameEmbedding, Mode};
 
 use crate::config::ModelConfig;
 
@@ -36,6 +36,8 @@ pub struct Estimate {
     pub tokens: usize,
     /// The poses, or why the text holds none.
     pub trajectory: Result<WindowTrajectory, String>,
+    /// Intrinsics of the pixel grid that the text's reasoning speaks of; `None` where it was not asked to reason.
+    pub grid: Option<Intrinsics>,
 }
 
 /// Reads frames one by one and windows of five.
@@ -73,24 +75,33 @@ impl EgoEstimator {
     }
 }
 
-impl Estimator for EgoEstimator {
-    type Frame = FrameEmbedding;
+/// What the vision-language model keeps of a frame.
+#[derive(Debug)]
+pub struct EgoFrame {
+    embedding: FrameEmbedding,
+    /// Intrinsics of the pixel grid that the model saw.
+    grid: Intrinsics,
+}
 
-    fn encode(&mut self, image: &RgbImage, intrinsics: &Intrinsics) -> Result<FrameEmbedding, Error> {
+impl Estimator for EgoEstimator {
+    type Frame = EgoFrame;
+
+    fn encode(&mut self, image: &RgbImage, intrinsics: &Intrinsics) -> Result<EgoFrame, Error> {
         let patches = self.model.preprocess(image, intrinsics).map_err(|e| match e {
             // A strip of pixels, for example, that has no size on the model's grid.
             model::Error::Input { .. } | model::Error::Geometry(_) => Error::Image(e.to_string()),
             other => Error::Model(other),
         })?;
-        Ok(self.model.encode(&patches)?)
+        Ok(EgoFrame { embedding: self.model.encode(&patches)?, grid: patches.intrinsics })
     }
 
-    fn estimate(&mut self, frames: [&FrameEmbedding; WINDOW]) -> Result<Estimate, Error> {
-        let answer = self.model.answer(&frames, &self.options)?;
+    fn estimate(&mut self, frames: [&EgoFrame; WINDOW]) -> Result<Estimate, Error> {
+        let answer = self.model.answer(&frames.map(|frame| &frame.embedding), &self.options)?;
         Ok(Estimate {
             text: answer.text,
             tokens: answer.ids.len(),
             trajectory: answer.trajectory.map_err(|e| e.to_string()),
+            grid: (self.options.mode == Mode::FullChain).then_some(frames[0].grid),
         })
     }
 }

@@ -1,7 +1,8 @@
 //! The ROS 2 node: a camera topic in, poses on `/ego/trajectory` out.
 //!
 //! The way of a frame: [`transport`] in, [`ingest`] (cheap checks, intrinsics, [`window`]s), [`solver`] (decode, encode,
-//! answer, stitch), [`publish`], transport out. [`pipeline`] puts threads between; [`replay`] puts none.
+//! answer), [`trust`] (check, stitch, believe or not), [`publish`], transport out. [`pipeline`] puts threads between;
+//! [`replay`] puts none.
 //!
 //! Architecture Invariant: only [`pipeline`] has threads and clocks, and only [`transport`] knows of ROS. All else is a
 //! value or a struct with `push`, and is tested as such.
@@ -25,4 +26,5 @@ pub mod sequence;
 pub mod solver;
 pub mod stats;
 pub mod transport;
+pub mod trust;
 pub mod window;

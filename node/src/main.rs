@@ -207,7 +207,7 @@ fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<
         bail!("{}: expected at least {least} frames for a window, got {}", dir.display(), sequence.frames.len());
     }
     let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
-    let rules = Rules { window: config.window, sanity: config.sanity };
+    let rules = Rules { window: config.window, trust: config.trust };
     let evidence = replay(&sequence, estimator, rules, &stop, |answered| {
         tracing::info!(window_id = answered.window_id, latency_millis = answered.latency.as_millis(), "answered");
         if texts {

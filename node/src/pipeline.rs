@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select, tick};
 use geometry::Stamp;
 
-use crate::config::{Config, Covariance, DiagnosticsConfig, FixedCamera, Sanity, WindowRules};
+use crate::config::{Config, DiagnosticsConfig, FixedCamera, TrustRules, WindowRules};
 use crate::diagnostics::{Reporter, failure};
 use crate::estimator::Estimator;
 use crate::ingest::Ingest;
@@ -53,10 +53,8 @@ pub struct Settings {
     pub window: WindowRules,
     /// Intrinsics without CameraInfo.
     pub camera: FixedCamera,
-    /// What answers are refused.
-    pub sanity: Sanity,
-    /// What the odometry claims about itself.
-    pub covariance: Covariance,
+    /// What is made of answers.
+    pub trust: TrustRules,
     /// The reports.
     pub diagnostics: DiagnosticsConfig,
 }
@@ -69,8 +67,7 @@ impl From<&Config> for Settings {
             odom_frame: config.odom_frame.clone(),
             window: config.window,
             camera: config.camera,
-            sanity: config.sanity,
-            covariance: config.covariance,
+            trust: config.trust,
             diagnostics: config.diagnostics,
         }
     }
@@ -146,10 +143,9 @@ impl Pipeline {
             shared: shared.clone(),
         };
         let inference = InferenceThread {
-            solver: Solver::new(estimator, settings.sanity, Arc::clone(&stats)),
+            solver: Solver::new(estimator, &settings.trust, Arc::clone(&stats)),
             newest,
             odom_frame: settings.odom_frame,
-            covariance: settings.covariance,
             shared: shared.clone(),
         };
         let failure = Arc::clone(&shared.failure);
@@ -316,7 +312,6 @@ struct InferenceThread<E: Estimator> {
     solver: Solver<E>,
     newest: Receiver<Window<SharedFrame<E>>>,
     odom_frame: String,
-    covariance: Covariance,
     shared: Shared,
 }
 
@@ -336,26 +331,25 @@ impl<E: Estimator> InferenceThread<E> {
             match solved {
                 Solved::Stopped => return Ok(()),
                 Solved::Broken(reason) => tracing::warn!(window_id = id, "window dropped: {reason}"),
-                Solved::Answered(answered) => match &answered.poses {
-                    Err(reason) => {
+                Solved::Answered(answered) => {
+                    if let Err(reason) = &answered.judged.poses {
                         tracing::debug!(window_id = id, text = answered.text, "answer dropped");
                         // The first, second, fourth, eighth, ...: weights that do not fit the camera never stop.
-                        let count = self.shared.stats.snapshot().answers_unparsed;
+                        let counts = self.shared.stats.snapshot();
+                        let count = counts.answers_unparsed + counts.windows_withheld;
                         if count.is_power_of_two() {
                             tracing::warn!(window_id = id, count, "answer dropped: {reason}");
                         }
+                        continue;
                     }
-                    Ok((_, push)) => {
-                        tracing::debug!(window_id = id, latency_millis = answered.latency.as_millis(), "answer");
-                        if let Some(trajectory) = publish::trajectory(&answered) {
-                            self.shared.publish(Output::Trajectory(trajectory));
-                        }
-                        let camera_frame = &answered.view.frame_id;
-                        for odometry in publish::odometry(push, &self.odom_frame, camera_frame, &self.covariance) {
-                            self.shared.publish(Output::Odometry(odometry));
-                        }
+                    tracing::debug!(window_id = id, latency_millis = answered.latency.as_millis(), "answer");
+                    if let Some(trajectory) = publish::trajectory(&answered) {
+                        self.shared.publish(Output::Trajectory(trajectory));
                     }
-                },
+                    for odometry in publish::odometry(&answered, &self.odom_frame) {
+                        self.shared.publish(Output::Odometry(odometry));
+                    }
+                }
             }
         }
     }

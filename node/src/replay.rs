@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use geometry::{Stamp, WINDOW};
 
-use crate::config::{FixedCamera, Sanity, UseFixed, WindowRules};
+use crate::config::{FixedCamera, TrustRules, UseFixed, WindowRules};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
 use crate::message::{ImageMessage, ImagePayload};
@@ -41,8 +41,8 @@ pub enum Error {
 pub struct Rules {
     /// The window buffer's rules.
     pub window: WindowRules,
-    /// What answers are refused.
-    pub sanity: Sanity,
+    /// What is made of answers.
+    pub trust: TrustRules,
 }
 
 /// Plays `sequence` and tells `each` of every answer as it comes.
@@ -56,7 +56,7 @@ pub fn replay<E: Estimator>(
     let stats = Stats::new();
     let camera = FixedCamera { use_fixed: UseFixed::Always, intrinsics: sequence.intrinsics };
     let mut ingest = Ingest::new(&camera, rules.window, Arc::clone(&stats));
-    let mut solver = Solver::new(estimator, rules.sanity, Arc::clone(&stats));
+    let mut solver = Solver::new(estimator, &rules.trust, Arc::clone(&stats));
     let mut windows = Vec::new();
     for (path, stamp) in sequence.frames.iter().zip(&sequence.stamps) {
         let image = image(path, *stamp)?;
@@ -85,9 +85,9 @@ pub fn replay<E: Estimator>(
 fn result(sequence: &Sequence, answered: Answered) -> WindowResult {
     // Every stamp came from this list.
     let frames = answered.stamps.map(|s| sequence.stamps.partition_point(|t| *t < s));
-    let (trajectory, problem) = match answered.poses {
-        Ok((trajectory, _)) => (Some(trajectory), None),
-        Err(reason) => (None, Some(reason)),
+    let (trajectory, problem) = match answered.judged.poses {
+        Ok(poses) => (Some(poses.trajectory), None),
+        Err(reason) => (None, Some(reason.to_string())),
     };
     WindowResult { frames, stamps: answered.stamps, trajectory, problem, latency: Some(answered.latency) }
 }

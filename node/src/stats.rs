@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::trust::checks::Evidence;
+use crate::trust::state::Status;
+
 /// Answered windows whose latency is kept.
 const LATENCIES: usize = 200;
 
@@ -122,7 +125,15 @@ pub struct Snapshot {
     pub windows_answered: u64,
     /// Answers that did not parse or were absurd; nothing is published for them.
     pub answers_unparsed: u64,
-    /// Times that the odometry could not be continued, so that the motion in between is missing from it.
+    /// Windows whose poses came out while the node was DEGRADED.
+    pub windows_degraded: u64,
+    /// Windows whose poses did not come out since the node was LOST.
+    pub windows_withheld: u64,
+    /// Times that the node became LOST.
+    pub losses: u64,
+    /// Times that it was LOST and no longer is.
+    pub recoveries: u64,
+    /// Times that the odometry could not be continued, so that the motion in between is missing from it: its reset counter.
     pub odometry_breaks: u64,
     /// Frames of windows that had been encoded for an earlier window.
     pub encode_cache_hits: u64,
@@ -136,6 +147,12 @@ pub struct Snapshot {
     pub last_image: Option<Instant>,
     /// The last thing that went wrong with an input or an answer, in words.
     pub last_problem: Option<String>,
+    /// How far the node trusts its poses.
+    pub status: Status,
+    /// Why that is not OK; empty where it is.
+    pub status_reason: String,
+    /// What the checks found in the last answer; `None` where it had no poses.
+    pub evidence: Option<Evidence>,
     latencies: VecDeque<Duration>,
 }
 
@@ -218,6 +235,10 @@ impl Snapshot {
             ("windows_broken", self.windows_broken),
             ("windows_answered", self.windows_answered),
             ("answers_unparsed", self.answers_unparsed),
+            ("windows_degraded", self.windows_degraded),
+            ("windows_withheld", self.windows_withheld),
+            ("losses", self.losses),
+            ("recoveries", self.recoveries),
             ("odometry_breaks", self.odometry_breaks),
             ("encode_cache_hits", self.encode_cache_hits),
             ("encode_cache_misses", self.encode_cache_misses),

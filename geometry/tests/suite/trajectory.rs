@@ -203,7 +203,30 @@ fn disagreement_is_measured() {
     };
     // Frame 1 is three steps before the common frame 4: 3.0 in one window, 4.5 in the other.
     assert!((disagreement.translation - 1.5).abs() < 1e-12);
+    assert!((disagreement.span - 4.5).abs() < 1e-12);
     assert!((push.poses[0].value.translation().z - 5.5).abs() < 1e-12);
+}
+
+#[test]
+fn a_segment_that_is_asked_for_starts_at_the_last_pose_although_frames_are_shared() {
+    let mut odometry = Odometry::new();
+    odometry.start_segment();
+    let push = odometry.push(&[0, 1, 2, 3, 4].map(stamp), &straight(1.0));
+    assert_eq!((push.outcome, push.reset_counter), (Outcome::Started, 0), "nothing to break off from");
+    odometry.start_segment();
+    // A window that is refused starts nothing.
+    assert_eq!(odometry.push(&[0, 1, 2, 3, 4].map(stamp), &straight(1.0)).reset_counter, 0);
+    let push = odometry.push(&[2, 3, 4, 5, 6].map(stamp), &straight(2.0));
+    assert_eq!((push.outcome, push.reset_counter), (Outcome::NewSegment { gap_nanos: -2 * STEP_NANOS }, 1));
+    let z: Vec<f64> = push.poses.iter().map(|pose| pose.value.translation().z).collect();
+    assert_eq!(z, [6.0, 8.0], "frame 4 is put at the last pose");
+    // Frame 3 of the segment before, one unit behind frame 4, is no opinion any more.
+    let push = odometry.push(&[3, 4, 5, 6, 7].map(stamp), &straight(2.0));
+    let Outcome::Continued { disagreement: Some(disagreement), overlap: 3, .. } = push.outcome else {
+        panic!("{:?}", push.outcome);
+    };
+    assert_eq!(push.reset_counter, 1);
+    assert!(disagreement.translation < 1e-12, "{disagreement:?}");
 }
 
 #[test]

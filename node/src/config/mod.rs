@@ -125,13 +125,71 @@ pub struct Sanity {
     pub max_step_radians: f64,
 }
 
-/// Standard deviations of the odometry; constants, not calibrated.
+/// What the checks of an answer measure in one that can be believed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CheckRules {
+    /// Between a printed rotation and Procrustes on the chain's own points.
+    pub procrustes_rotation_deg: f64,
+    /// Between a printed translation and the same, over the motion.
+    pub procrustes_translation: f64,
+    /// From the chain's pixels to the epipolar lines of the poses, pixels of the model's grid.
+    pub epipolar_px: f64,
+    /// Between the orientations that neighbouring windows give a frame.
+    pub overlap_rotation_deg: f64,
+    /// Between the positions that they give it, over the motion.
+    pub overlap_translation: f64,
+    /// A shorter motion counts as this long where something is measured over it.
+    pub least_motion_metres: f64,
+}
+
+/// What follows from the checks. A ratio is what a check measured over what it measures in an answer that can be
+/// believed; the largest of a window counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StatusRules {
+    /// Up to this ratio a window speaks for the node.
+    pub consistent_ratio: f64,
+    /// Above this one it speaks against it.
+    pub bad_ratio: f64,
+    /// Above this one it alone says that the node is lost.
+    pub gross_ratio: f64,
+    /// As many bad windows among the last `degraded_span` are DEGRADED.
+    pub degraded_windows: usize,
+    /// Windows that are looked back over.
+    pub degraded_span: usize,
+    /// By which standard deviations are widened at least while DEGRADED.
+    pub degraded_widening: f64,
+    /// As many bad windows in a row are LOST.
+    pub lost_windows: usize,
+    /// A bad window so long behind the last good one is LOST.
+    pub lost_after: Duration,
+    /// As many consistent windows in a row are OK again.
+    pub recover_windows: usize,
+}
+
+/// Standard deviations of poses, of each axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Covariance {
-    /// Of x, y and z each.
-    pub position_stddev_metres: f64,
-    /// About x, y and z each.
-    pub rotation_stddev_radians: f64,
+    /// One to four frames from the frame at which a window joins the odometry.
+    pub position_stddev_metres: [f64; WINDOW - 1],
+    /// The same, about x, y and z.
+    pub rotation_stddev_radians: [f64; WINDOW - 1],
+    /// What a break of the odometry adds.
+    pub break_position_stddev_metres: f64,
+    /// The same, about x, y and z.
+    pub break_rotation_stddev_radians: f64,
+}
+
+/// When an answer is believed, and how far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrustRules {
+    /// What is absurd.
+    pub sanity: Sanity,
+    /// What is inconsistent.
+    pub checks: CheckRules,
+    /// What follows from it.
+    pub status: StatusRules,
+    /// What poses claim about themselves.
+    pub covariance: Covariance,
 }
 
 /// Rhythm of the diagnostics.
@@ -158,10 +216,8 @@ pub struct Config {
     pub model: ModelConfig,
     /// Intrinsics without CameraInfo.
     pub camera: FixedCamera,
-    /// What answers are refused.
-    pub sanity: Sanity,
-    /// What the odometry claims about itself.
-    pub covariance: Covariance,
+    /// What is made of answers.
+    pub trust: TrustRules,
     /// The reports.
     pub diagnostics: DiagnosticsConfig,
 }

@@ -13,6 +13,7 @@ pub(super) struct Raw {
     pub model: Model,
     pub camera: Camera,
     pub sanity: Sanity,
+    pub trust: Trust,
     pub covariance: Covariance,
     pub diagnostics: Diagnostics,
 }
@@ -85,9 +86,31 @@ pub(super) struct Sanity {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Trust {
+    pub procrustes_rotation_degrees: f64,
+    pub procrustes_translation: f64,
+    pub epipolar_pixels: f64,
+    pub overlap_rotation_degrees: f64,
+    pub overlap_translation: f64,
+    pub least_motion_metres: f64,
+    pub consistent_ratio: f64,
+    pub bad_ratio: f64,
+    pub gross_ratio: f64,
+    pub degraded_windows: i64,
+    pub degraded_span: i64,
+    pub degraded_widening: f64,
+    pub lost_windows: i64,
+    pub lost_after_millis: i64,
+    pub recover_windows: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Covariance {
-    pub position_stddev_metres: f64,
-    pub rotation_stddev_degrees: f64,
+    pub position_stddev_metres: Vec<f64>,
+    pub rotation_stddev_degrees: Vec<f64>,
+    pub break_position_stddev_metres: f64,
+    pub break_rotation_stddev_degrees: f64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -59,6 +59,8 @@ fn overrides_replace_values_and_keep_their_type() {
     assert_eq!(with("camera.fx", "600").unwrap().camera.intrinsics.fx.to_bits(), 600.0f64.to_bits());
     assert_eq!(with("node.domain_id", "-1").unwrap().topics.domain_id, None);
     assert_eq!(with("node.domain_id", "7").unwrap().topics.domain_id, Some(7));
+    let sigmas = with("covariance.position_stddev_metres", "[1, 2, 3, 4.5]").unwrap().trust.covariance;
+    assert_eq!(sigmas.position_stddev_metres.map(f64::to_bits), [1.0f64, 2.0, 3.0, 4.5].map(f64::to_bits));
 }
 
 #[test]
@@ -87,7 +89,38 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("camera.fx", "0.0"), &["`camera.fx`", "positive", "got 0"]),
         (with("camera.cx", "nan"), &["`camera.cx`", "NaN"]),
         (with("sanity.max_step_metres", "inf"), &["`sanity.max_step_metres`", "inf"]),
-        (with("covariance.position_stddev_metres", "-1.0"), &["`covariance.position_stddev_metres`", "-1"]),
+        (with("covariance.break_position_stddev_metres", "-1.0"), &["`covariance.break_position_stddev_metres`", "-1"]),
+        (
+            with("covariance.position_stddev_metres", "[0.1, 0.2, 0.3]"),
+            &["`covariance.position_stddev_metres`", "4 finite numbers", "got [0.1, 0.2, 0.3]"],
+        ),
+        (
+            edited("[2.0, 4.0, 6.0, 8.0]", "[2.0, 4.0, 6.0, 8.0, 9.0]"),
+            &["`covariance.rotation_stddev_degrees`", "4 finite numbers"],
+        ),
+        (
+            with("covariance.position_stddev_metres", "[0.2, 0.1, 0.3, 0.4]"),
+            &["`covariance.position_stddev_metres`", "none less", "got [0.2, 0.1, 0.3, 0.4]"],
+        ),
+        (
+            with("covariance.rotation_stddev_degrees", "[0, 1, 2, 3]"),
+            &["`covariance.rotation_stddev_degrees`", "above 0"],
+        ),
+        (
+            with("covariance.rotation_stddev_degrees", "[1, 2, 3, inf]"),
+            &["`covariance.rotation_stddev_degrees`", "inf"],
+        ),
+        (
+            with("covariance.rotation_stddev_degrees", "[1, nan, 3, 4]"),
+            &["`covariance.rotation_stddev_degrees`", "NaN"],
+        ),
+        (with("trust.epipolar_pixels", "0.0"), &["`trust.epipolar_pixels`", "above 0", "got 0"]),
+        (with("trust.consistent_ratio", "0.5"), &["`trust.consistent_ratio`", "1 or more", "got 0.5"]),
+        (with("trust.bad_ratio", "1.5"), &["`trust.bad_ratio`", "trust.consistent_ratio or more", "got 1.5"]),
+        (with("trust.gross_ratio", "3.0"), &["`trust.gross_ratio`", "trust.bad_ratio or more", "got 3"]),
+        (with("trust.degraded_span", "1"), &["`trust.degraded_span`", "trust.degraded_windows or more", "got 1"]),
+        (with("trust.lost_windows", "0"), &["`trust.lost_windows`", "from 1", "got 0"]),
+        (with("trust.lost_after_millis", "0"), &["`trust.lost_after_millis`", "got 0"]),
         (with("frames.odom", "/odom"), &["`frames.odom`", "got \"/odom\""]),
     ];
     for (result, wanted) in rows {

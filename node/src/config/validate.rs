@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Config, Covariance, DiagnosticsConfig, Error, FixedCamera, ModelConfig, Sanity, UseFixed, WindowRules, raw,
+    CheckRules, Config, Covariance, DiagnosticsConfig, Error, FixedCamera, ModelConfig, Sanity, StatusRules,
+    TrustRules, UseFixed, WindowRules, raw,
 };
-use geometry::Intrinsics;
+use geometry::{Intrinsics, WINDOW};
 use model::Mode;
 
 use crate::transport::{Kind, Topics};
 
 /// Frames that a window may span at most: what the buffer holds follows from it.
 const MAX_STRIDE: i64 = 1000;
+/// Windows that the state of trust may count to.
+const MAX_WINDOWS: i64 = 1000;
 
 struct Check<'a> {
     path: &'a Path,
@@ -42,6 +45,25 @@ impl Check<'_> {
         } else {
             Err(self.error(key, "a finite number above 0", &value))
         }
+    }
+
+    fn at_least(&self, key: &'static str, value: f64, least: f64, name: &str) -> Result<f64, Error> {
+        if value.is_finite() && value >= least {
+            Ok(value)
+        } else {
+            Err(self.error(key, format!("a finite number, {name} or more"), &value))
+        }
+    }
+
+    /// One for each frame behind the first: none less than the one before it.
+    fn growing(&self, key: &'static str, values: &[f64]) -> Result<[f64; WINDOW - 1], Error> {
+        <[f64; WINDOW - 1]>::try_from(values)
+            .ok()
+            .filter(|all| all.is_sorted() && all[0] > 0.0 && all[WINDOW - 2].is_finite())
+            .ok_or_else(|| {
+                let expected = format!("{} finite numbers above 0, none less than the one before it", WINDOW - 1);
+                self.error(key, expected, &format!("{values:?}"))
+            })
     }
 
     fn intrinsics(&self, error: &geometry::Error) -> Error {
@@ -113,21 +135,67 @@ pub(super) fn config(raw: raw::Raw, path: &Path) -> Result<Config, Error> {
         },
         model: model(&check, raw.model)?,
         camera: camera(&check, &raw.camera)?,
-        sanity: Sanity {
-            max_step_metres: check.positive("sanity.max_step_metres", raw.sanity.max_step_metres)?,
-            max_step_radians: check.positive("sanity.max_step_degrees", raw.sanity.max_step_degrees)?.to_radians(),
-        },
-        covariance: Covariance {
-            position_stddev_metres: check
-                .positive("covariance.position_stddev_metres", raw.covariance.position_stddev_metres)?,
-            rotation_stddev_radians: check
-                .positive("covariance.rotation_stddev_degrees", raw.covariance.rotation_stddev_degrees)?
-                .to_radians(),
+        trust: TrustRules {
+            sanity: Sanity {
+                max_step_metres: check.positive("sanity.max_step_metres", raw.sanity.max_step_metres)?,
+                max_step_radians: check.positive("sanity.max_step_degrees", raw.sanity.max_step_degrees)?.to_radians(),
+            },
+            checks: checks(&check, &raw.trust)?,
+            status: status(&check, &raw.trust)?,
+            covariance: covariance(&check, &raw.covariance)?,
         },
         diagnostics: DiagnosticsConfig {
             period: check.millis("diagnostics.period_millis", raw.diagnostics.period_millis)?,
             silent_after: check.millis("diagnostics.silent_after_millis", raw.diagnostics.silent_after_millis)?,
         },
+    })
+}
+
+fn checks(check: &Check<'_>, trust: &raw::Trust) -> Result<CheckRules, Error> {
+    Ok(CheckRules {
+        procrustes_rotation_deg: check
+            .positive("trust.procrustes_rotation_degrees", trust.procrustes_rotation_degrees)?,
+        procrustes_translation: check.positive("trust.procrustes_translation", trust.procrustes_translation)?,
+        epipolar_px: check.positive("trust.epipolar_pixels", trust.epipolar_pixels)?,
+        overlap_rotation_deg: check.positive("trust.overlap_rotation_degrees", trust.overlap_rotation_degrees)?,
+        overlap_translation: check.positive("trust.overlap_translation", trust.overlap_translation)?,
+        least_motion_metres: check.positive("trust.least_motion_metres", trust.least_motion_metres)?,
+    })
+}
+
+fn status(check: &Check<'_>, trust: &raw::Trust) -> Result<StatusRules, Error> {
+    let consistent_ratio = check.at_least("trust.consistent_ratio", trust.consistent_ratio, 1.0, "1")?;
+    let bad_ratio = check.at_least("trust.bad_ratio", trust.bad_ratio, consistent_ratio, "trust.consistent_ratio")?;
+    let windows = |key: &'static str, value: i64| -> Result<usize, Error> { check.integer(key, value, 1, MAX_WINDOWS) };
+    let degraded_windows = windows("trust.degraded_windows", trust.degraded_windows)?;
+    let degraded_span = windows("trust.degraded_span", trust.degraded_span)?;
+    if degraded_span < degraded_windows {
+        return Err(check.error("trust.degraded_span", "trust.degraded_windows or more", &degraded_span));
+    }
+    Ok(StatusRules {
+        consistent_ratio,
+        bad_ratio,
+        gross_ratio: check.at_least("trust.gross_ratio", trust.gross_ratio, bad_ratio, "trust.bad_ratio")?,
+        degraded_windows,
+        degraded_span,
+        degraded_widening: check.at_least("trust.degraded_widening", trust.degraded_widening, 1.0, "1")?,
+        lost_windows: windows("trust.lost_windows", trust.lost_windows)?,
+        lost_after: check.millis("trust.lost_after_millis", trust.lost_after_millis)?,
+        recover_windows: windows("trust.recover_windows", trust.recover_windows)?,
+    })
+}
+
+fn covariance(check: &Check<'_>, covariance: &raw::Covariance) -> Result<Covariance, Error> {
+    let rotation = check.growing("covariance.rotation_stddev_degrees", &covariance.rotation_stddev_degrees)?;
+    Ok(Covariance {
+        position_stddev_metres: check
+            .growing("covariance.position_stddev_metres", &covariance.position_stddev_metres)?,
+        rotation_stddev_radians: rotation.map(f64::to_radians),
+        break_position_stddev_metres: check
+            .positive("covariance.break_position_stddev_metres", covariance.break_position_stddev_metres)?,
+        break_rotation_stddev_radians: check
+            .positive("covariance.break_rotation_stddev_degrees", covariance.break_rotation_stddev_degrees)?
+            .to_radians(),
     })
 }
 

@@ -9,7 +9,9 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use geometry::{Intrinsics, Stamp, Transform, WindowTrajectory};
 use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
-use node::config::{Covariance, DiagnosticsConfig, FixedCamera, Sanity, UseFixed, WindowRules};
+use node::config::{
+    CheckRules, Covariance, DiagnosticsConfig, FixedCamera, Sanity, StatusRules, TrustRules, UseFixed, WindowRules,
+};
 use node::estimator::{Error, Estimate, Estimator};
 use node::message::{
     CameraInfoMessage, DiagnosticLevel, ImageMessage, ImagePayload, Input, OdometryMessage, Output, TrajectoryMessage,
@@ -64,7 +66,7 @@ impl Estimator for Fake {
 }
 
 pub fn parsed() -> Result<Estimate, Error> {
-    Ok(Estimate { text: "poses".to_owned(), tokens: 7, trajectory: Ok(walk()) })
+    Ok(Estimate { text: "poses".to_owned(), tokens: 7, trajectory: Ok(walk()), grid: None })
 }
 
 pub fn settings(stride: u32, hop: u32) -> Settings {
@@ -77,9 +79,40 @@ pub fn settings(stride: u32, hop: u32) -> Settings {
             use_fixed: UseFixed::Never,
             intrinsics: Intrinsics::new(9.0, 9.0, 4.0, 3.0, 8, 6).unwrap(),
         },
-        sanity: Sanity { max_step_metres: 1.0, max_step_radians: 1.0 },
-        covariance: Covariance { position_stddev_metres: 0.5, rotation_stddev_radians: 0.2 },
+        trust: trust(),
         diagnostics: DiagnosticsConfig { period: Duration::from_millis(50), silent_after: Duration::from_secs(60) },
+    }
+}
+
+fn trust() -> TrustRules {
+    TrustRules {
+        sanity: Sanity { max_step_metres: 1.0, max_step_radians: 1.0 },
+        checks: CheckRules {
+            procrustes_rotation_deg: 1.0,
+            procrustes_translation: 0.1,
+            epipolar_px: 1.0,
+            overlap_rotation_deg: 1.0,
+            overlap_translation: 0.1,
+            least_motion_metres: 0.05,
+        },
+        status: StatusRules {
+            consistent_ratio: 2.0,
+            bad_ratio: 4.0,
+            gross_ratio: 20.0,
+            degraded_windows: 2,
+            degraded_span: 10,
+            degraded_widening: 3.0,
+            // More than the tests of what is not published let fail in a row.
+            lost_windows: 4,
+            lost_after: Duration::from_secs(60),
+            recover_windows: 2,
+        },
+        covariance: Covariance {
+            position_stddev_metres: [0.5; 4],
+            rotation_stddev_radians: [0.2; 4],
+            break_position_stddev_metres: 2.0,
+            break_rotation_stddev_radians: 1.0,
+        },
     }
 }
 

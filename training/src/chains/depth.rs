@@ -12,7 +12,8 @@ use super::DepthMap;
 use crate::data::WindowSample;
 use crate::depth::{DepthAnything, Given};
 
-/// Windows are left out where half of the points that two frames share differ in depth by more than this share.
+/// Windows are left out where half of the points that two frames share differ in depth by more than this share, unless
+/// another is asked for.
 pub const MAX_RESIDUAL: f64 = 0.1;
 /// Pixels from one compared point to the next.
 const STEP: usize = 8;
@@ -24,7 +25,14 @@ pub enum DepthSource {
     /// The recording, and nothing where it has none.
     Recorded,
     /// Depth Anything 3 where the recording has none.
-    Network(Box<DepthAnything>, String),
+    Network {
+        /// The network.
+        network: Box<DepthAnything>,
+        /// What manifests call it.
+        name: String,
+        /// Windows whose residual is larger are left out.
+        max_residual: f64,
+    },
 }
 
 /// Depth of a window.
@@ -54,23 +62,20 @@ impl DepthSource {
     ///
     /// # Errors
     /// A file that is missing or broken.
-    pub fn new(weights: Option<&Path>, side: usize) -> Result<Self> {
+    pub fn new(weights: Option<&Path>, side: usize, max_residual: f64) -> Result<Self> {
         let Some(path) = weights else { return Ok(Self::Recorded) };
         let mut network = DepthAnything::load(path, &Device::Cpu)?;
         network.longest_side = side;
-        Ok(Self::with(network, path.display().to_string()))
-    }
-
-    /// With a network at hand, called `name` in manifests.
-    pub fn with(network: DepthAnything, name: String) -> Self {
-        Self::Network(Box::new(network), name)
+        Ok(Self::Network { network: Box::new(network), name: path.display().to_string(), max_residual })
     }
 
     /// For a manifest.
     pub fn describe(&self) -> Value {
         match self {
             Self::Recorded => json!("recorded"),
-            Self::Network(network, name) => json!({"weights": name, "longest_side": network.longest_side}),
+            Self::Network { network, name, max_residual } => {
+                json!({"weights": name, "longest_side": network.longest_side, "max_residual": max_residual})
+            }
         }
     }
 
@@ -79,10 +84,10 @@ impl DepthSource {
     /// # Errors
     /// A network that fails on the window's frames.
     pub fn of<'a>(&self, sample: &'a WindowSample) -> Result<Known<'a>> {
-        let network = match (self, &sample.depth) {
+        let (network, max_residual) = match (self, &sample.depth) {
             (_, Some(depth)) => return Ok(Known::Recorded(depth)),
             (Self::Recorded, None) => return Ok(Known::Nothing),
-            (Self::Network(network, _), None) => network,
+            (Self::Network { network, max_residual, .. }, None) => (network, *max_residual),
         };
         let given = sample
             .ground_truth
@@ -94,7 +99,7 @@ impl DepthSource {
         let mut views = prediction.views.into_iter();
         let depth: [Vec<f32>; WINDOW] = std::array::from_fn(|_| views.next().map(|v| v.depth).unwrap_or_default());
         Ok(match residual(&depth, &intrinsics, sample) {
-            Some(residual) if residual <= MAX_RESIDUAL => Known::Estimated { depth, intrinsics, residual },
+            Some(residual) if residual <= max_residual => Known::Estimated { depth, intrinsics, residual },
             residual => Known::Inconsistent { residual: residual.unwrap_or(f64::INFINITY) },
         })
     }
@@ -148,7 +153,7 @@ mod tests {
         assert!(matches!(DepthSource::Recorded.of(&sample).unwrap(), Known::Recorded(_)));
         sample.depth = None;
         assert!(matches!(DepthSource::Recorded.of(&sample).unwrap(), Known::Nothing));
-        let missing = DepthSource::new(Some(Path::new("/nonexistent.safetensors")), 252).err().unwrap();
+        let missing = DepthSource::new(Some(Path::new("/nonexistent.safetensors")), 252, MAX_RESIDUAL).err().unwrap();
         assert!(format!("{missing:#}").contains("nonexistent.safetensors"));
     }
 }

@@ -59,6 +59,10 @@ pub struct Chains {
     /// Longest side that the depth network sees.
     #[arg(long, default_value_t = crate::depth::LONGEST_SIDE)]
     pub depth_side: usize,
+    /// Windows are left out where the network's depth of one frame is off what the poses make of another's by more than
+    /// this share, at half of the points.
+    #[arg(long, default_value_t = super::depth::MAX_RESIDUAL)]
+    pub max_residual: f64,
     /// Have a vision-language model write the prose: URL[#MODEL] of an OpenAI-compatible endpoint, as
     /// http://127.0.0.1:8000/v1#qwen; its key is read from OPENAI_API_KEY.
     #[arg(long)]
@@ -146,7 +150,7 @@ pub fn run(options: &Chains) -> Result<Report> {
         options.prose_url.as_deref().map(|url| Rewriter::new(url, cache()).context("--prose-url")).transpose()?;
     let stage = Stage {
         processor: Processor::with_pixel_limits(options.max_pixels.min(4096), options.max_pixels),
-        depth: DepthSource::new(options.depth_weights.as_deref(), options.depth_side)?,
+        depth: DepthSource::new(options.depth_weights.as_deref(), options.depth_side, options.max_residual)?,
         windows,
         prose,
         options,
@@ -233,7 +237,7 @@ impl Stage<'_> {
         json!({
             "version": env!("CARGO_PKG_VERSION"), "data": self.options.data, "windows": self.windows.len(),
             "seed": self.options.seed, "per_shard": self.options.per_shard, "processor": self.processor,
-            "depth": self.depth.describe(),
+            "depth": self.depth.describe(), "nearest_depth": {"metres": super::MIN_DEPTH_METRES, "else_of_median": super::MIN_DEPTH_SHARE},
             "prose": self.prose.as_ref().map_or_else(|| json!(TEMPLATES), Rewriter::describe),
         })
     }

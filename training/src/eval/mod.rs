@@ -5,6 +5,7 @@
 //! Metrics are those of [`geometry::metrics`]; none is computed anew here.
 
 mod align;
+mod calibration;
 mod compare;
 mod estimator;
 mod files;

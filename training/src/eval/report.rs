@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
+use super::calibration::{Calibration, pose_errors};
 use super::{BOOTSTRAP_SEED, Estimator, Outcome, Settings, StepErrors, Unreadable, steps, strata};
 use crate::data::Skipped;
 
@@ -29,6 +30,8 @@ pub(super) fn new(
     let mut seconds: Vec<f64> = outcomes.iter().filter_map(|o| o.estimate.seconds).collect();
     seconds.sort_by(f64::total_cmp);
     let unreadable: Vec<Value> = unreadable.iter().map(|w| json!({"index": w.index, "error": w.error})).collect();
+    let errors_of = |o: &Outcome| Some(pose_errors(&o.truth, o.estimate.trajectory.as_ref()?));
+    let pose_errors: Vec<_> = outcomes.iter().filter_map(errors_of).collect();
     json!({
         "estimator": settings.label,
         "data": settings.source,
@@ -51,6 +54,7 @@ pub(super) fn new(
         "identity": Summary::new(&still, BOOTSTRAP_SEED),
         "identity_tde_within_15": found_share(outcomes, true),
         "step_errors": steps::summary(&step_errors, BOOTSTRAP_SEED),
+        "calibration": Calibration::new(&pose_errors, None, settings.source, BOOTSTRAP_SEED),
         "strata": of_strata(outcomes),
         "reversed": settings.reversed.then(|| reversed(outcomes)),
     })

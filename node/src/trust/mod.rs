@@ -1,0 +1,151 @@
+//! Whether an answer is to be believed, and how far.
+//!
+//! An answer is held against itself and against the windows before ([`checks`]); what that says of the node's state, and
+//! whether poses come out, is [`state`]'s to decide; how sure they are is [`covariance`]'s. Only [`Judge`] sees all three.
+//!
+//! Architecture Invariants:
+//! - No clock is read here and no thread is here; time is the stamps.
+//! - What is LOST has no poses: [`Judged`] does not hold them, so nobody can publish them.
+//! - Behind LOST the reset counter has grown: the jump is never taken for motion.
+
+use geometry::{Odometry, Outcome, Push, Stamp, WINDOW, WindowTrajectory};
+
+use crate::config::TrustRules;
+use crate::estimator::Estimate;
+
+pub mod checks;
+pub mod covariance;
+pub mod state;
+#[cfg(test)]
+pub(crate) mod synthetic;
+#[cfg(test)]
+mod tests;
+
+use checks::Evidence;
+use covariance::Drift;
+use state::{Event, State, Status, Verdict};
+
+/// Judges the windows of one camera in the order in which they come.
+#[derive(Debug)]
+pub struct Judge {
+    rules: TrustRules,
+    state: State,
+    /// What is published.
+    odometry: Odometry,
+    /// The last window that had poses, published or not: what the next one is held against. Were it held against what is
+    /// published, one wrong window would speak against each one that shares a frame with it.
+    previous: Option<([Stamp; WINDOW], WindowTrajectory)>,
+    drift: Drift,
+    epoch: u32,
+}
+
+/// What is made of one answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// The state before and after it.
+    pub verdict: Verdict,
+    /// Why the state is not OK; empty where it is.
+    pub reason: String,
+    /// What the checks found; `None` where there are no poses to check.
+    pub evidence: Option<Evidence>,
+    /// What may be published, or why nothing may.
+    pub poses: Result<Poses, NoPoses>,
+}
+
+/// Poses that may be published.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Poses {
+    /// Those of the window.
+    pub trajectory: WindowTrajectory,
+    /// What they add to the odometry.
+    pub push: Push,
+    /// One for each pose of `push`: see [`Drift::extend`].
+    pub covariances: Vec<[f64; 36]>,
+}
+
+/// Why nothing may be published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoPoses {
+    /// The answer does not parse or is absurd.
+    #[error("{0}")]
+    Unusable(String),
+    /// The answer has poses, but the node does not know that they are right.
+    #[error("withheld, since the node is LOST: {0}")]
+    Withheld(String),
+}
+
+impl Judge {
+    /// Before the first window.
+    pub fn new(rules: &TrustRules) -> Self {
+        Self {
+            rules: *rules,
+            state: State::new(rules.status),
+            odometry: Odometry::new(),
+            previous: None,
+            drift: Drift::new(rules.covariance),
+            epoch: 0,
+        }
+    }
+
+    /// Takes an answer for the window of these stamps; stamps of different epochs cannot be compared.
+    pub fn answer(&mut self, epoch: u32, stamps: &[Stamp; WINDOW], estimate: &Estimate) -> Judged {
+        let newest = stamps[WINDOW - 1];
+        let sane = match &estimate.trajectory {
+            Ok(trajectory) => checks::sane(trajectory, &self.rules.sanity).map(|()| trajectory),
+            Err(reason) => Err(reason.clone()),
+        };
+        let trajectory = match sane {
+            Ok(trajectory) => trajectory,
+            Err(problem) => {
+                let verdict = self.state.push(newest, Event::Failed(&problem));
+                return self.judged(verdict, None, Err(NoPoses::Unusable(problem)));
+            }
+        };
+        if epoch != self.epoch {
+            // Stamps of the old epoch would make every new window look late.
+            self.epoch = epoch;
+            self.odometry.reset();
+            self.previous = None;
+        }
+        let mut evidence = checks::of_answer(trajectory, &estimate.text, estimate.grid.as_ref(), &self.rules.checks);
+        if let Some((earlier, previous)) = self.previous.replace((*stamps, *trajectory)) {
+            let mut pair = Odometry::new();
+            pair.push(&earlier, &previous);
+            evidence.add_overlap(&pair.push(stamps, trajectory).outcome, &self.rules.checks);
+        }
+        let verdict = self.state.push(newest, Event::Answer(&evidence));
+        if verdict.status == Status::Lost {
+            let withheld = NoPoses::Withheld(self.state.reason().to_owned());
+            return self.judged(verdict, Some(evidence), Err(withheld));
+        }
+        if verdict.is_recovery() {
+            self.odometry.start_segment();
+        }
+        let push = self.odometry.push(stamps, trajectory);
+        match push.outcome {
+            Outcome::Started | Outcome::Continued { .. } => {}
+            other => tracing::debug!(outcome = ?other, "the odometry could not be continued"),
+        }
+        let covariances = self.drift.extend(stamps, &push, verdict.widening);
+        self.judged(verdict, Some(evidence), Ok(Poses { trajectory: *trajectory, push, covariances }))
+    }
+
+    /// Takes note of a window without an answer, whose newest frame has this stamp.
+    pub fn gap(&mut self, newest: Stamp, problem: &str) -> Verdict {
+        self.state.push(newest, Event::Gap(problem))
+    }
+
+    /// Why the state is not OK; empty where it is.
+    pub fn reason(&self) -> &str {
+        self.state.reason()
+    }
+
+    /// How many breaks the published odometry has had.
+    pub fn reset_counter(&self) -> u32 {
+        self.odometry.reset_counter()
+    }
+
+    fn judged(&self, verdict: Verdict, evidence: Option<Evidence>, poses: Result<Poses, NoPoses>) -> Judged {
+        Judged { verdict, reason: self.state.reason().to_owned(), evidence, poses }
+    }
+}

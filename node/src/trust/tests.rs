@@ -1,0 +1,126 @@
+use geometry::{Outcome, Stamp, WindowTrajectory};
+
+use super::state::Status;
+use super::synthetic::{motion, poses_alone, rules};
+use super::{Judge, Judged, NoPoses};
+use crate::estimator::Estimate;
+
+const PERIOD: i64 = 100_000_000;
+
+/// Frames `first` to `first + 4` of a camera that goes 0.1 m forward a frame, answered with these poses.
+fn push_in(judge: &mut Judge, epoch: u32, first: i64, trajectory: &WindowTrajectory) -> Judged {
+    let stamps = std::array::from_fn(|i| Stamp::from_nanos((first + i as i64) * PERIOD));
+    judge.answer(epoch, &stamps, &poses_alone(trajectory))
+}
+
+fn push(judge: &mut Judge, first: i64, trajectory: &WindowTrajectory) -> Judged {
+    push_in(judge, 0, first, trajectory)
+}
+
+fn walk() -> WindowTrajectory {
+    motion(0.1, 0.0)
+}
+
+/// Frames and z of the poses that go out, in centimetres.
+fn published(judged: &Judged) -> Vec<(i64, i64)> {
+    let poses = judged.poses.iter().flat_map(|poses| &poses.push.poses);
+    poses.map(|p| (p.stamp.nanos / PERIOD, (p.value.translation().z * 100.0).round() as i64)).collect()
+}
+
+#[test]
+fn windows_that_contradict_each_other_grossly_are_withheld_until_two_agree() {
+    let mut judge = Judge::new(&rules());
+    assert_eq!(published(&push(&mut judge, 0, &walk())), [(0, 0), (1, 10), (2, 20), (3, 30), (4, 40)]);
+    let second = push(&mut judge, 1, &walk());
+    assert_eq!(published(&second), [(5, 50)]);
+    assert_eq!(second.evidence.unwrap().checks(), ["parse", "rotation", "sanity", "overlap"]);
+
+    // Backwards: 0.6 m of difference over a motion of 0.3.
+    let lost = push(&mut judge, 2, &motion(-0.1, 0.0));
+    assert!(lost.verdict.is_loss() && lost.reason.contains("overlap_translation 2.000"), "{lost:?}");
+    assert_eq!(lost.poses, Err(NoPoses::Withheld(lost.reason.clone())));
+    // The next contradicts that one, though not what was published: which of the two is right is not known.
+    assert!(push(&mut judge, 3, &walk()).poses.is_err());
+    assert!(push(&mut judge, 4, &walk()).poses.is_err(), "one that agrees is not enough");
+    assert_eq!(judge.reset_counter(), 0);
+
+    let found = push(&mut judge, 5, &walk());
+    assert!(found.verdict.is_recovery() && found.reason.is_empty());
+    // Frame 5 is the last that was published: the segment starts there, although it is shared.
+    assert_eq!(published(&found), [(6, 60), (7, 70), (8, 80), (9, 90)]);
+    let push_of_found = found.poses.unwrap().push;
+    assert!(matches!(push_of_found.outcome, Outcome::NewSegment { .. }));
+    assert_eq!(push_of_found.reset_counter, 1, "a jump is never taken for motion");
+    let next = push(&mut judge, 6, &walk());
+    assert_eq!((published(&next), judge.reset_counter()), (vec![(10, 100)], 1));
+}
+
+#[test]
+fn a_small_contradiction_widens_and_goes_out() {
+    let mut judge = Judge::new(&rules());
+    push(&mut judge, 0, &walk());
+    // A third longer: 0.09 m over 0.39 at frame 1, 4.6 times what is typical.
+    let judged = push(&mut judge, 1, &motion(0.13, 0.0));
+    assert_eq!(judged.verdict.status, Status::Ok);
+    let expected = 0.09 / 0.39 / 0.05;
+    assert!((judged.verdict.widening - expected).abs() < 1e-6, "{judged:?}");
+    let poses = judged.poses.unwrap();
+    assert_eq!(poses.covariances.len(), 1);
+    let rotation = 0.04_f64.powi(2) + (expected * 0.01).powi(2);
+    assert!((poses.covariances[0][35] - rotation).abs() < 1e-9);
+}
+
+#[test]
+fn one_wrong_window_speaks_against_itself_and_the_next_and_no_more() {
+    let mut judge = Judge::new(&rules());
+    push(&mut judge, 0, &walk());
+    let ratio = |judged: Judged| judged.evidence.unwrap().worst().unwrap().ratio;
+    assert!(ratio(push(&mut judge, 1, &motion(0.13, 0.0))) > 4.0);
+    assert!(ratio(push(&mut judge, 2, &walk())) > 4.0);
+    for first in 3..6 {
+        assert!(ratio(push(&mut judge, first, &walk())) < 1e-6, "window {first}");
+    }
+    // Nor is a window forgotten behind one that does not parse.
+    let stamps = std::array::from_fn(|i| Stamp::from_nanos((6 + i as i64) * PERIOD));
+    judge.answer(0, &stamps, &Estimate { trajectory: Err("cut off".to_owned()), ..poses_alone(&walk()) });
+    assert!(ratio(push(&mut judge, 7, &motion(0.13, 0.0))) > 4.0);
+}
+
+#[test]
+fn a_clock_that_jumps_back_while_lost_is_one_break() {
+    let mut judge = Judge::new(&rules());
+    push(&mut judge, 100, &walk());
+    assert!(push(&mut judge, 101, &motion(-0.1, 0.0)).verdict.is_loss());
+    assert!(push_in(&mut judge, 1, 0, &walk()).poses.is_err());
+    let found = push_in(&mut judge, 1, 1, &walk());
+    assert!(found.verdict.is_recovery());
+    assert_eq!(published(&found), [(1, 0), (2, 10), (3, 20), (4, 30), (5, 40)]);
+    assert_eq!(judge.reset_counter(), 1);
+}
+
+#[test]
+fn windows_without_poses_are_named_and_lead_to_lost() {
+    let mut judge = Judge::new(&rules());
+    let stamps = std::array::from_fn(|i| Stamp::from_nanos(i as i64 * PERIOD));
+    let silent = Estimate { trajectory: Err("no complete <poses> block".to_owned()), ..poses_alone(&walk()) };
+    let absurd = poses_alone(&motion(3.0, 0.0));
+    for (estimate, problem, status) in [
+        (&silent, "no complete <poses> block", Status::Ok),
+        (&absurd, "expected a step of at most 1 m, got 3.000", Status::Degraded),
+        (&silent, "no complete <poses> block", Status::Lost),
+        (&silent, "no complete <poses> block", Status::Lost),
+    ] {
+        let judged = judge.answer(0, &stamps, estimate);
+        assert_eq!(judged.evidence, None);
+        assert_eq!(judged.verdict.status, status);
+        let Err(NoPoses::Unusable(reason)) = &judged.poses else { panic!("{judged:?}") };
+        assert!(reason.contains(problem), "{reason}");
+    }
+    assert!(judge.reason().contains("3 bad windows in a row"), "{}", judge.reason());
+    assert_eq!(judge.gap(stamps[4], "cannot be decoded").status, Status::Lost);
+    // Two windows that agree; nothing had been published that it could jump from.
+    assert!(push(&mut judge, 10, &walk()).poses.is_err());
+    let found = push(&mut judge, 11, &walk());
+    assert_eq!(published(&found).len(), 5);
+    assert_eq!((found.poses.unwrap().push.outcome, judge.reset_counter()), (Outcome::Started, 0));
+}
