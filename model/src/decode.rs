@@ -94,6 +94,8 @@ pub struct Written {
     pub ids: Vec<u32>,
     /// Why there are no more.
     pub ended: Ended,
+    /// The one that ended the turn, where one did.
+    pub end: Option<u32>,
 }
 
 /// What a decoding run needs beside the network.
@@ -139,7 +141,7 @@ pub fn decode(model: &Qwen3Vl, prompt: Prefilled, n: usize, decoding: &Decoding<
     decoding.sampling.check()?;
     let mut lines: Vec<Line<'_>> = (0..n as u64)
         .map(|k| Line {
-            written: Written { ids: Vec::new(), ended: Ended::Length },
+            written: Written { ids: Vec::new(), ended: Ended::Length, end: None },
             done: decoding.max_tokens == 0,
             place: decoding.grammar.map(|g| (g, g.start())),
             rng: ChaCha8Rng::seed_from_u64(decoding.sampling.seed.wrapping_add(k)),
@@ -198,7 +200,7 @@ impl Line<'_> {
             Some(_) => None,
         };
         if let Some(ended) = ended {
-            self.written.ended = ended;
+            (self.written.ended, self.written.end) = (ended, chosen);
             self.done = true;
             return None;
         }

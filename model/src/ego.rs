@@ -77,6 +77,8 @@ pub struct Answer {
     pub ids: Vec<u32>,
     /// Why there are no more.
     pub ended: Ended,
+    /// The token that ended it, where one did.
+    pub end: Option<u32>,
 }
 
 impl EgoModel {
@@ -149,7 +151,7 @@ impl EgoModel {
     /// # Errors
     /// Patches of another shape than the tower's.
     pub fn encode(&self, patches: &Patches) -> Result<FrameEmbedding> {
-        let dtype = self.dtype();
+        let dtype = self.model.dtype();
         let output = self.model.visual().forward(&patches.values.to_dtype(dtype)?.unsqueeze(0)?, patches.grid)?;
         Ok(FrameEmbedding {
             tokens: output.tokens.squeeze(0)?,
@@ -157,10 +159,6 @@ impl EgoModel {
             grid: patches.grid,
             intrinsics: patches.intrinsics,
         })
-    }
-
-    fn dtype(&self) -> DType {
-        if self.device.is_cpu() { DType::F32 } else { DType::BF16 }
     }
 
     /// The grammar of a mode's answers for this tokenizer; compiled when first asked for.
@@ -230,7 +228,7 @@ impl EgoModel {
             .map(|written| {
                 let text = self.tokenizer.decode(&written.ids)?;
                 let trajectory = chain::parse_poses(&text);
-                Ok(Answer { text, trajectory, ids: written.ids, ended: written.ended })
+                Ok(Answer { text, trajectory, ids: written.ids, ended: written.ended, end: written.end })
             })
             .collect()
     }
@@ -238,6 +236,11 @@ impl EgoModel {
     /// The network.
     pub fn network(&self) -> &Qwen3Vl {
         &self.model
+    }
+
+    /// Ids that are never written: tokens that only a prompt may hold, and rows of the embedding that stand for none.
+    pub fn banned(&self) -> &[u32] {
+        &self.banned
     }
 
     /// The tokenizer.

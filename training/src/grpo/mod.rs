@@ -1,0 +1,284 @@
+//! GRPO (Shao et al. 2024, "DeepSeekMath"): the policy answers each window several times, each answer is rewarded for
+//! the poses that it states, and answers that earn more than their group's mean become likelier.
+//!
+//! The reward is [`geometry::reward::Reward`], on the errors that an evaluation prints. An example of the loop is a
+//! prompt; its group is sampled when a step asks for its batch. What that costs beside sampling, a rollout: one pass
+//! forward and one backward of the policy; one forward of the reference where `kl_weight` is not 0; one more forward of
+//! the policy where `updates` is over 1. Groups whose rewards are all alike cost their sampling alone.
+
+mod config;
+mod loss;
+mod rollout;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+use geometry::WindowErrors;
+use geometry::metrics::Statistic;
+use model::Qwen3Vl;
+use model::checkpoint::Checkpoints;
+use model::decode::{Ended, Sampling};
+use serde_json::{Value, json};
+
+use crate::batch::scalar;
+use crate::data::{Order, WindowSource, parse_source};
+use crate::student::{Student, named};
+use crate::trainer::{self, Finished, Job, Objective, Settings, Share};
+pub use config::{Config, DataConfig, EvalConfig, GrpoConfig, Normalisation, read_config};
+use loss::{Part, Scorer, of_group};
+pub use rollout::Group;
+use rollout::{FIGURES, Sampler, reward, scale};
+
+/// What is logged: of the loss and its tokens, of groups, and of rollouts as [`rollout::Rollout::figures`] has it.
+const TERMS: [&str; 5 + FIGURES] = [
+    "loss",
+    "kl",
+    "clip_fraction",
+    "entropy",
+    "skipped",
+    "reward",
+    "format",
+    "valid",
+    "rotation",
+    "direction",
+    "magnitude",
+    "length",
+    "parse",
+    "truncated",
+];
+
+/// Trains the checkpoint `init`, or an adapter beside it.
+///
+/// # Errors
+/// A config out of bounds, data or a checkpoint that can't be read, a folder that can't be written, logits, a loss or a
+/// gradient that are not numbers.
+pub fn run(config: &Config, init: &Path, out: &Path, job: &Job) -> Result<Finished> {
+    config.check()?;
+    let student = Student::open(Some(init), None, config.lora.as_ref(), config.run.seed, &job.device)?;
+    let objective = Grpo::new(config, &student)?;
+    let settings = Settings {
+        stage: "grpo",
+        run: &config.run,
+        optimizer: &config.optimizer,
+        config: json!({"settings": config, "inputs": objective.inputs()}),
+        init: Some(init),
+        job,
+    };
+    trainer::run(&objective, &student, &settings, out)
+}
+
+/// The objective of GRPO.
+pub struct Grpo<'a> {
+    config: &'a Config,
+    student: &'a Student,
+    windows: WindowSource,
+    order: Order,
+    hold_out: Option<(&'a EvalConfig, WindowSource)>,
+    sampler: Sampler<'a>,
+    scorer: Scorer,
+    reference: Option<Qwen3Vl>,
+    /// Whether nothing of the vision tower is trained.
+    frozen: bool,
+    /// Groups by the number of their prompt, where more than one update is made on them.
+    held: Mutex<BTreeMap<u64, Arc<Group>>>,
+}
+
+impl<'a> Grpo<'a> {
+    /// Opens the windows. The reference is the student as it is now, so this comes before the loop goes on from a
+    /// checkpoint.
+    ///
+    /// # Errors
+    /// Windows that can't be read.
+    pub fn new(config: &'a Config, student: &'a Student) -> Result<Self> {
+        let windows = parse_source(&config.data.windows).context("data.windows")?;
+        let hold_out = match &config.eval {
+            Some(eval) => Some((eval, parse_source(&eval.windows).context("eval.windows")?)),
+            None => None,
+        };
+        let (grpo, seed) = (&config.grpo, config.run.seed);
+        // Its weights are those of the student also when these change.
+        let policy = student.policy()?;
+        Ok(Self {
+            order: Order::new(windows.len(), seed),
+            windows,
+            hold_out,
+            scorer: Scorer::new(&policy, grpo)?,
+            sampler: Sampler { policy, config: grpo, seed },
+            reference: if grpo.kl_weight > 0.0 { Some(student.reference()?) } else { None },
+            frozen: named(&student.variables).iter().all(|(name, _)| !name.contains("visual.")),
+            held: Mutex::default(),
+            config,
+            student,
+        })
+    }
+
+    fn inputs(&self) -> Value {
+        let hold_out = self.hold_out.as_ref().map(|(_, windows)| windows.len());
+        json!({"windows": self.windows.len(), "hold_out": hold_out})
+    }
+
+    /// Samples the group of prompt `number` of the stream, and what its loss needs that later updates do not change.
+    fn draw(&self, number: u64) -> Result<Group> {
+        let sample = self.windows.sample(self.order.at(number))?;
+        let mut group = self.sampler.draw(number, &sample).with_context(|| sample.id.clone())?;
+        if group.advantages.is_none() {
+            return Ok(group);
+        }
+        if let Some(reference) = &self.reference {
+            group.reference = Some(self.scorer.log_probs(reference, &group, true, None)?.to_vec1()?);
+        }
+        if self.config.grpo.updates > 1 {
+            // By the kernels of the updates, so that the first ratio is 1; nothing is kept for a way back.
+            let forward = Checkpoints::new(std::iter::empty());
+            group.old = Some(self.scorer.log_probs(&self.student.model, &group, true, Some(&forward))?.to_vec1()?);
+        }
+        Ok(group)
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Group>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sums of what there is of each figure of the rollouts, and how many there are.
+fn figures(groups: &[Arc<Group>]) -> [(f64, f64); FIGURES] {
+    let mut sums = [(0.0, 0.0); FIGURES];
+    for rollout in groups.iter().flat_map(|group| &group.rollouts) {
+        for (sum, figure) in sums.iter_mut().zip(rollout.figures()) {
+            if let Some(figure) = figure {
+                *sum = (sum.0 + figure, sum.1 + 1.0);
+            }
+        }
+    }
+    sums
+}
+
+impl Objective for Grpo<'_> {
+    type Batch = Vec<Arc<Group>>;
+
+    fn terms(&self) -> &'static [&'static str] {
+        &TERMS
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        Some(self.order.len() * self.config.grpo.updates as u64)
+    }
+
+    /// Samples groups, or takes those of the first of `updates` steps. Where a run was stopped between two of them, the
+    /// next step samples its own.
+    fn batch(&self, step: usize, examples: &[u64]) -> Result<Vec<Arc<Group>>> {
+        let (size, updates) = (self.config.run.batch as u64, self.config.grpo.updates);
+        let first = (step / updates) as u64 * size;
+        let group = |example: &u64| -> Result<Arc<Group>> {
+            let number = first + example % size;
+            if updates == 1 {
+                return Ok(Arc::new(self.draw(number)?));
+            }
+            let known = self.held().get(&number).cloned();
+            if let Some(group) = known {
+                return Ok(group);
+            }
+            let group = Arc::new(self.draw(number)?);
+            let mut held = self.held();
+            *held = held.split_off(&first);
+            held.insert(number, group.clone());
+            Ok(group)
+        };
+        examples.iter().map(group).collect()
+    }
+
+    /// Groups that are skipped are no part of any mean over the loss or its tokens.
+    fn counts(&self, groups: &Vec<Arc<Group>>) -> Vec<f64> {
+        let learned: Vec<usize> = groups
+            .iter()
+            .filter(|group| group.advantages.is_some())
+            .flat_map(|group| group.rollouts.iter().map(rollout::Rollout::length))
+            .collect();
+        let tokens = learned.iter().sum::<usize>() as f64;
+        let loss = match self.config.grpo.normalisation {
+            Normalisation::Sequence => learned.len() as f64,
+            Normalisation::Token => tokens,
+        };
+        let counts = [loss, tokens, tokens, tokens, groups.len() as f64];
+        counts.into_iter().chain(figures(groups).map(|(_, count)| count)).collect()
+    }
+
+    fn loss(&self, groups: &Vec<Arc<Group>>, totals: &[f64], checkpoints: Option<&Checkpoints>) -> Result<Share> {
+        let (mut loss, mut sums): (Option<Tensor>, _) = (None, [0.0; 5]);
+        for group in groups {
+            let Some(advantages) = &group.advantages else {
+                sums[4] += 1.0;
+                continue;
+            };
+            let now = self.scorer.log_probs(&self.student.model, group, self.frozen, checkpoints)?;
+            let Part { loss: part, kl, clipped, entropy } =
+                of_group(&now, group, advantages, &self.config.grpo, totals[0])?;
+            for (sum, value) in sums.iter_mut().zip([scalar(&part)? * totals[0], kl, clipped, entropy]) {
+                *sum += value;
+            }
+            loss = Some(match loss {
+                Some(loss) => (loss + part)?,
+                None => part,
+            });
+        }
+        let sums = sums.into_iter().chain(figures(groups).map(|(sum, _)| sum));
+        Ok(Share { loss, terms: sums.zip(totals).map(|(sum, total)| sum / total).collect() })
+    }
+
+    fn tokens(&self, groups: &Vec<Arc<Group>>) -> usize {
+        groups.iter().map(|group| group.tokens()).sum()
+    }
+
+    fn describe(&self, groups: &Vec<Arc<Group>>) -> Value {
+        groups.iter().flat_map(|group| group.lines()).collect()
+    }
+
+    /// One answer a window of the hold-out. The loss is the mean reward with its sign turned; medians are of answers
+    /// that parse.
+    fn evaluate(&self, _step: usize) -> Result<Vec<(&'static str, f64)>> {
+        let Some((config, windows)) = &self.hold_out else { return Ok(Vec::new()) };
+        let (mut rewards, mut parsed, mut tokens) = (0.0, 0.0, 0.0);
+        let (mut rotations, mut directions) = (Vec::new(), Vec::new());
+        for index in 0..windows.len() {
+            let sample = windows.sample(index)?;
+            let sampling = Sampling { temperature: config.temperature, top_p: 1.0, seed: index };
+            let (_, answers) = self.sampler.ask(&sample, sampling, 1).with_context(|| sample.id.clone())?;
+            for answer in answers {
+                rewards += reward(&answer, &sample).total;
+                tokens += answer.ids.len() as f64;
+                let Some(trajectory) = answer.trajectory.ok().filter(|_| answer.ended == Ended::Stop) else { continue };
+                parsed += 1.0;
+                let errors = WindowErrors::new(&sample.ground_truth, &trajectory, scale(&sample));
+                rotations.push(errors.rre_deg);
+                directions.extend(errors.tde_deg);
+            }
+        }
+        let n = windows.len() as f64;
+        let mut figures =
+            vec![("loss", -rewards / n), ("reward", rewards / n), ("parse", parsed / n), ("length", tokens / n)];
+        for (name, values) in [("rre_deg", rotations), ("tde_deg", directions)] {
+            figures.extend(Statistic::new(&values, 0).median.map(|median| (name, median.value)));
+        }
+        Ok(figures)
+    }
+
+    /// `rollouts/step-000123.jsonl`, a line a rollout.
+    fn keep(&self, step: usize, batches: &[Vec<Arc<Group>>], run: &Path) -> Result<()> {
+        let every = self.config.grpo.rollouts_every * self.config.grpo.updates;
+        if every == 0 || !step.is_multiple_of(every) {
+            return Ok(());
+        }
+        let mut groups: Vec<_> = batches.iter().flatten().collect();
+        groups.sort_by_key(|group| group.number);
+        let lines = groups.iter().flat_map(|group| group.lines()).map(|line| format!("{line}\n"));
+        let folder = run.join("rollouts");
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let path = folder.join(format!("step-{:06}.jsonl", step + 1));
+        std::fs::write(&path, lines.collect::<String>()).with_context(|| path.display().to_string())
+    }
+}

@@ -1,0 +1,236 @@
+//! Rollouts: what the policy answers to a window, sampled several times, and what each answer is worth.
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use geometry::SceneScale;
+use geometry::reward::{RawPose, Reward};
+use model::decode::{Ended, Sampling};
+use model::{AnswerOptions, EgoModel, Patches, chain, prompt};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+use super::config::GrpoConfig;
+use crate::batch::Sequence;
+use crate::data::WindowSample;
+
+/// Added to the standard deviation of a group's rewards.
+const EPSILON: f64 = 1e-4;
+/// Standard deviation up to which rewards are alike: that of equal numbers is their rounding.
+const ALIKE: f64 = 1e-9;
+/// How many figures there are of a rollout.
+pub(super) const FIGURES: usize = 9;
+
+/// The answers to one prompt.
+#[derive(Debug)]
+pub struct Group {
+    /// Number of the prompt in the stream.
+    pub(super) number: u64,
+    /// Name of the window.
+    pub(super) window: String,
+    /// The prompt with its images.
+    pub(super) prompt: Sequence,
+    pub(super) rollouts: Vec<Rollout>,
+    /// One a rollout; nothing where rewards are all alike: there is nothing to learn from.
+    pub(super) advantages: Option<Vec<f64>>,
+    /// Log-probabilities of all tokens, rollout after rollout, under the policy that wrote them; where that is another
+    /// one than the one that learns from them.
+    pub(super) old: Option<Vec<f32>>,
+    /// The same under the reference, where there is one.
+    pub(super) reference: Option<Vec<f32>>,
+}
+
+/// One sampled answer.
+#[derive(Debug)]
+pub(super) struct Rollout {
+    /// The prompt's tokens and what was written behind them, with the token that ended it. The images are the group's.
+    pub sequence: Sequence,
+    pub text: String,
+    pub reward: Reward,
+    /// Whether it ended by itself.
+    pub ended: bool,
+    /// Whether it ended by itself with five poses that the node would take.
+    pub parses: bool,
+}
+
+impl Rollout {
+    fn new(prompt: &Sequence, answer: model::Answer, sample: &WindowSample) -> Result<Self> {
+        let fine = matches!(answer.ended, Ended::Stop | Ended::Length);
+        ensure!(fine, "an answer of {} tokens: the policy's logits are not numbers", answer.ids.len());
+        let (reward, ended) = (reward(&answer, sample), answer.ended == Ended::Stop);
+        // Behind the prompt's last token, which is text: its three places are one.
+        let next = prompt.positions.last().map_or(0, |place| place[0] + 1);
+        let written: Vec<u32> = answer.ids.into_iter().chain(answer.end).collect();
+        let places = (0..written.len() as u32).map(|i| [next + i; 3]);
+        let sequence = Sequence {
+            images: Vec::new(),
+            positions: prompt.positions.iter().copied().chain(places).collect(),
+            ids: prompt.ids.iter().copied().chain(written).collect(),
+            response: prompt.ids.len(),
+        };
+        Ok(Self { sequence, text: answer.text, reward, ended, parses: ended && answer.trajectory.is_ok() })
+    }
+
+    /// Tokens that were written.
+    pub fn length(&self) -> usize {
+        self.sequence.ids.len() - self.sequence.response
+    }
+
+    /// What is logged of it: reward, format, valid, rotation, direction, magnitude, length, parse, truncated. The parts
+    /// of the reward that judge poses are there where there are poses, direction where there is one.
+    pub fn figures(&self) -> [Option<f64>; FIGURES] {
+        let reward = &self.reward;
+        let of_poses = |part: f64| (reward.format > 0.0).then_some(part);
+        let share = |is: bool| Some(f64::from(u8::from(is)));
+        [
+            Some(reward.total),
+            Some(reward.format),
+            of_poses(reward.valid),
+            of_poses(reward.rotation),
+            reward.direction,
+            of_poses(reward.magnitude),
+            Some(self.length() as f64),
+            share(self.parses),
+            share(!self.ended),
+        ]
+    }
+}
+
+impl Group {
+    /// Tokens that were read and written.
+    pub(super) fn tokens(&self) -> usize {
+        self.prompt.ids.len() + self.rollouts.iter().map(Rollout::length).sum::<usize>()
+    }
+
+    /// What is written down of it, an object a rollout.
+    pub(super) fn lines(&self) -> Vec<Value> {
+        let line = |(i, rollout): (usize, &Rollout)| {
+            json!({
+                "prompt": self.number, "window": self.window, "rollout": i, "text": rollout.text,
+                "reward": rollout.reward, "advantage": self.advantages.as_ref().map(|a| a[i]),
+                "tokens": rollout.length(), "ended": rollout.ended, "parses": rollout.parses,
+            })
+        };
+        self.rollouts.iter().enumerate().map(line).collect()
+    }
+}
+
+/// The model that answers: the one under training, as it is at the time.
+pub(super) struct Sampler<'a> {
+    pub policy: EgoModel,
+    pub config: &'a GrpoConfig,
+    /// Of the run.
+    pub seed: u64,
+}
+
+impl Sampler<'_> {
+    /// Samples a group. What is drawn depends on the policy, the seed of the run and the number of the prompt alone.
+    ///
+    /// # Errors
+    /// A window that the model can't read, a policy whose logits are not numbers.
+    pub fn draw(&self, number: u64, sample: &WindowSample) -> Result<Group> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(number);
+        let sampling = Sampling { temperature: self.config.temperature, top_p: 1.0, seed: rng.random() };
+        let (patches, answers) = self.ask(sample, sampling, self.config.group_size)?;
+        let prompt = self.prompt(&patches)?;
+        let rollouts =
+            answers.into_iter().map(|answer| Rollout::new(&prompt, answer, sample)).collect::<Result<Vec<_>>>()?;
+        let rewards: Vec<f64> = rollouts.iter().map(|rollout| rollout.reward.total).collect();
+        let advantages = advantages(&rewards);
+        Ok(Group { number, window: sample.id.clone(), prompt, rollouts, advantages, old: None, reference: None })
+    }
+
+    /// The frames as the model sees them, and `n` answers, which share the cache of the prompt.
+    ///
+    /// # Errors
+    /// A window that the model can't read.
+    pub fn ask(
+        &self,
+        sample: &WindowSample,
+        sampling: Sampling,
+        n: usize,
+    ) -> Result<(Vec<Patches>, Vec<model::Answer>)> {
+        let frame = |image| self.policy.preprocess(image, &sample.intrinsics);
+        let patches = sample.images.iter().map(frame).collect::<model::Result<Vec<_>>>()?;
+        let frames = patches.iter().map(|p| self.policy.encode(p)).collect::<model::Result<Vec<_>>>()?;
+        let (mode, max_tokens) = (self.config.mode, self.config.max_tokens);
+        let options = AnswerOptions { mode, max_tokens, sampling, ..AnswerOptions::default() };
+        let answers = self.policy.answers(&frames.iter().collect::<Vec<_>>(), &options, n)?;
+        Ok((patches, answers))
+    }
+
+    /// What the policy was asked, for replay.
+    fn prompt(&self, patches: &[Patches]) -> Result<Sequence> {
+        let config = self.policy.network().config();
+        let first = patches.first().context("a window without frames")?;
+        let grids: Vec<_> = patches.iter().map(|p| p.grid).collect();
+        let prompt = prompt::window(
+            self.policy.tokenizer(),
+            config.image_token_id,
+            config.vision_config.spatial_merge_size,
+            self.config.mode,
+            &first.intrinsics,
+            &grids,
+        )?;
+        let images =
+            Tensor::stack(&patches.iter().map(|p| &p.values).collect::<Vec<_>>(), 0)?.to_device(&Device::Cpu)?;
+        let response = prompt.ids.len();
+        Ok(Sequence { images: vec![(images, first.grid)], ids: prompt.ids, positions: prompt.positions, response })
+    }
+}
+
+/// What is known of the unit of a window.
+pub(super) fn scale(sample: &WindowSample) -> SceneScale {
+    SceneScale { metric: sample.metric, median_depth: sample.median_depth }
+}
+
+/// The reward of an answer. One that was cut off is a parse failure, though its poses be there already.
+pub(super) fn reward(answer: &model::Answer, sample: &WindowSample) -> Reward {
+    let poses = chain::raw_poses(&answer.text).ok().filter(|_| answer.ended == Ended::Stop);
+    let poses = poses.map(|poses| poses.map(|p| RawPose { rotation: p.rotation, translation: p.translation }));
+    Reward::new(poses.as_ref(), &sample.ground_truth, scale(sample))
+}
+
+/// `(r - mean) / (std + 1e-4)` over a group (Shao et al. 2024, section 4.1.2), with the standard deviation of a sample
+/// (n - 1); nothing where rewards are all alike.
+fn advantages(rewards: &[f64]) -> Option<Vec<f64>> {
+    let n = rewards.len() as f64;
+    let mean = rewards.iter().sum::<f64>() / n;
+    let std = (rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+    (std > ALIKE).then(|| rewards.iter().map(|r| (r - mean) / (std + EPSILON)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::parse_source;
+
+    #[test]
+    fn advantages_are_rewards_in_units_of_their_spread() {
+        let got = advantages(&[1.0, 0.0, 0.5, 0.5]).unwrap();
+        let std = (0.5f64 / 3.0).sqrt();
+        for (got, centred) in got.iter().zip([0.5, -0.5, 0.0, 0.0]) {
+            assert!((got - centred / (std + 1e-4)).abs() < 1e-12, "{got}");
+        }
+        // A tiny spread is not blown up to a whole one.
+        let small = advantages(&[0.5, 0.5 + 1e-6]).unwrap();
+        assert!(small[1] > 0.0 && small[1] < 0.01, "{small:?}");
+        assert!(advantages(&[-1.0; 4]).is_none());
+        assert!(advantages(&[0.1 + 0.2, 0.3, 0.1 + 0.2]).is_none(), "no spread but rounding");
+    }
+
+    #[test]
+    fn a_true_answer_earns_all_and_one_that_was_cut_off_or_does_not_parse_minus_one() {
+        let sample = parse_source("synth:seed=11,windows=1,size=64x48").unwrap().sample(0).unwrap();
+        let truth = chain::write_poses(&sample.ground_truth);
+        let judge = |text: &str, ended| {
+            let trajectory = chain::parse_poses(text);
+            reward(&model::Answer { text: text.to_owned(), trajectory, ids: Vec::new(), ended, end: None }, &sample)
+                .total
+        };
+        assert!(judge(&truth, Ended::Stop) > 0.99);
+        assert!((judge(&truth, Ended::Length) + 1.0).abs() < 1e-12);
+        assert!((judge("<poses>\n", Ended::Stop) + 1.0).abs() < 1e-12);
+    }
+}
