@@ -42,6 +42,21 @@ enum Verb {
         #[arg(long)]
         resume: bool,
     },
+    /// Reinforcement learning on the geometry of the answers (GRPO).
+    Grpo {
+        /// Settings of the run.
+        #[arg(long)]
+        config: PathBuf,
+        /// Checkpoint to start from.
+        #[arg(long)]
+        init: PathBuf,
+        /// Folder of the run: the model, its manifest, checkpoints, curves, rollouts.
+        #[arg(long)]
+        out: PathBuf,
+        /// Go on from the newest checkpoint in OUT.
+        #[arg(long)]
+        resume: bool,
+    },
     /// Five-step chains from windows with poses and depth, as shards in the WebDataset layout.
     Chains(write::Chains),
     /// Lists windows for estimators that are programs of their own.
@@ -183,6 +198,11 @@ fn main() -> Result<ExitCode> {
             let config = training::sft::read_config(&config)?;
             let job = Job::start(&config.run.device, resume, stop()?)?;
             return finish(&training::sft::run(&config, init.as_deref(), &out, &job)?, &job, &out);
+        }
+        Verb::Grpo { config, init, out, resume } => {
+            let config = training::grpo::read_config(&config)?;
+            let job = Job::start(&config.run.device, resume, stop()?)?;
+            return finish(&training::grpo::run(&config, &init, &out, &job)?, &job, &out);
         }
         Verb::Chains(options) => {
             let report = write::run(&options)?;

@@ -164,6 +164,8 @@ fn every_shipped_config_is_one() {
         let path = entry.unwrap().path();
         if path.ends_with("split.toml") {
             training::split::read_config(&path).unwrap();
+        } else if path.to_string_lossy().ends_with("grpo.toml") {
+            training::grpo::read_config(&path).unwrap();
         } else {
             sft::read_config(&path).unwrap();
         }

@@ -156,7 +156,8 @@ mod tests {
             change(&mut config);
             config.check().unwrap_err().to_string()
         };
-        let cases: [(fn(&mut Config), &str); 7] = [
+        type Change = fn(&mut Config);
+        let cases: [(Change, &str); 7] = [
             (|c| c.grpo.group_size = 1, "grpo.group_size: expected at least 2, got 1"),
             (|c| c.grpo.temperature = 0.0, "grpo.temperature"),
             (|c| c.grpo.kl_weight = f64::NAN, "grpo.kl_weight"),

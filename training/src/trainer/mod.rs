@@ -120,8 +120,19 @@ pub fn run<O: Objective>(objective: &O, student: &Student, settings: &Settings<'
         .collect::<Result<Vec<_>>>()?;
     let optimizer = AdamW::new(&variables, settings.optimizer)?;
     let seen = vec![false; variables.len()];
-    let mut run =
-        Run { objective, student, settings, out, steps, variables, pools, optimizer, seen, state: State::default() };
+    let mut run = Run {
+        objective,
+        student,
+        settings,
+        out,
+        steps,
+        variables,
+        pools,
+        optimizer,
+        seen,
+        taught: 0,
+        state: State::default(),
+    };
     run.start()?;
     // Ranks wait for each other: one that fails ends them all.
     run.train().map_err(|error| settings.job.collective.abort(error))
@@ -137,8 +148,9 @@ struct Run<'a, O: Objective> {
     /// One thread each: candle's own parallel loops would else meet in one shared pool.
     pools: Vec<rayon::ThreadPool>,
     optimizer: AdamW,
-    /// Variables that ever had a gradient.
+    /// Variables that ever had a gradient, and steps in which some had.
     seen: Vec<bool>,
+    taught: usize,
     state: State,
 }
 
@@ -210,10 +222,10 @@ impl<O: Objective> Run<'_, O> {
             {
                 self.state.curve.push(point);
             }
-            if step + 1 == run.log_every.min(self.steps) {
+            let last = step + 1 == self.steps;
+            if self.taught == run.log_every || (last && (1..run.log_every).contains(&self.taught)) {
                 self.all_have_gradients()?;
             }
-            let last = step + 1 == self.steps;
             let due = |every: usize| every > 0 && (step + 1).is_multiple_of(every);
             if due(run.eval_every) || last {
                 self.evaluate(&mut progress)?;
@@ -300,6 +312,7 @@ impl<O: Objective> Run<'_, O> {
         }
         let scale = if norm > 0.0 { (self.settings.optimizer.max_grad_norm / norm).min(1.0) } else { 1.0 };
         self.seen.iter_mut().zip(&gradients).for_each(|(seen, gradient)| *seen |= gradient.is_some());
+        self.taught += usize::from(gradients.iter().any(Option::is_some));
         let rate = self.settings.optimizer.rate_at(step, self.steps);
         self.optimizer.step(&self.variables, &gradients, scale, rate)?;
         if self.lead() {
