@@ -10,6 +10,7 @@ pub mod eval;
 pub mod nano;
 pub mod optimizer;
 pub mod prose;
+pub mod serve;
 pub mod sft;
 pub mod split;
 pub mod synth;
