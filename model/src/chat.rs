@@ -7,7 +7,61 @@ use minijinja::{Environment, Value, context};
 use crate::weights::read_json;
 use crate::{Error, Result};
 
-/// One part of a user's turn.
+/// Who has a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The one who sets the rules.
+    System,
+    /// The one who asks, and shows images.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// As templates have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Whose it is.
+    pub role: Role,
+    /// What it says, in order.
+    pub parts: Vec<Part>,
+}
+
+impl Message {
+    /// A user's turn.
+    pub fn user(parts: Vec<Part>) -> Self {
+        Self { role: Role::User, parts }
+    }
+
+    /// As templates have it: words alone are a string, which templates without images understand too.
+    fn value(&self) -> Value {
+        let content = match self.parts.as_slice() {
+            [Part::Text(text)] => Value::from(text.as_str()),
+            parts => parts
+                .iter()
+                .map(|part| match part {
+                    Part::Text(text) => context! { type => "text", text => text },
+                    Part::Image => context! { type => "image" },
+                })
+                .collect::<Vec<Value>>()
+                .into(),
+        };
+        context! { role => self.role.name(), content => content }
+    }
+}
+
+/// One part of a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     /// Words.
@@ -47,24 +101,16 @@ impl Template {
         Ok(Self { environment, path: path.to_owned() })
     }
 
-    /// One user's turn, up to where the model's answer begins.
+    /// A conversation, up to where the model's answer begins.
     ///
     /// # Errors
     /// A template that fails, or spells another number of images.
-    pub fn render(&self, parts: &[Part], image_placeholder: &str) -> Result<String> {
-        let content: Vec<Value> = parts
-            .iter()
-            .map(|part| match part {
-                Part::Text(text) => context! { type => "text", text => text },
-                Part::Image => context! { type => "image" },
-            })
-            .collect();
-        let messages = vec![context! { role => "user", content => content }];
-        let given = context! { messages => messages, add_generation_prompt => true };
+    pub fn render(&self, messages: &[Message], image_placeholder: &str) -> Result<String> {
+        let turns: Vec<Value> = messages.iter().map(Message::value).collect();
+        let given = context! { messages => turns, add_generation_prompt => true };
         let rendered = self.environment.get_template(NAME).and_then(|t| t.render(given));
         let text = rendered.map_err(|e| wrong(&self.path, &e))?;
-        let (expected, got) =
-            (parts.iter().filter(|p| **p == Part::Image).count(), text.matches(image_placeholder).count());
+        let (expected, got) = (images(messages), text.matches(image_placeholder).count());
         if expected != got {
             return Err(Error::Tokenizer {
                 path: self.path.clone(),
@@ -73,6 +119,11 @@ impl Template {
         }
         Ok(text)
     }
+}
+
+/// Images of a conversation.
+pub(crate) fn images(messages: &[Message]) -> usize {
+    messages.iter().flat_map(|message| &message.parts).filter(|part| **part == Part::Image).count()
 }
 
 /// A checkpoint's template and where it stands: `chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`,
@@ -139,12 +190,21 @@ mod tests {
     #[test]
     fn a_turn_is_spelled_as_the_template_says() {
         let template = Template::new(TEMPLATE.to_owned(), Path::new("test")).unwrap();
-        let parts = [Part::Text("Frame 0: ".into()), Part::Image, Part::Text("\nWhere?".into())];
-        let text = template.render(&parts, "<|image_pad|>").unwrap();
+        let parts = vec![Part::Text("Frame 0: ".into()), Part::Image, Part::Text("\nWhere?".into())];
+        let says = |role, text: &str| Message { role, parts: vec![Part::Text(text.to_owned())] };
+        let turns = [says(Role::System, "Be brief."), Message::user(parts), says(Role::Assistant, "Here.")];
+        let text = template.render(&turns[1..2], "<|image_pad|>").unwrap();
         assert_eq!(
             text,
             "<|im_start|>user\nFrame 0: <|vision_start|><|image_pad|><|vision_end|>\nWhere?<|im_end|>\n\
              <|im_start|>assistant\n"
+        );
+        let text = template.render(&turns, "<|image_pad|>").unwrap();
+        assert_eq!(
+            text,
+            "<|im_start|>system\nBe brief.<|im_end|>\n\
+             <|im_start|>user\nFrame 0: <|vision_start|><|image_pad|><|vision_end|>\nWhere?<|im_end|>\n\
+             <|im_start|>assistant\nHere.<|im_end|>\n<|im_start|>assistant\n"
         );
     }
 
@@ -166,6 +226,6 @@ mod tests {
         assert!(error.contains("chat_template.jinja"), "{error}");
         // A template that leaves images out would shift every placeholder.
         let silent = Template::new("no images".to_owned(), Path::new("t")).unwrap();
-        assert!(silent.render(&[Part::Image], "<|image_pad|>").is_err());
+        assert!(silent.render(&[Message::user(vec![Part::Image])], "<|image_pad|>").is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! Writing an answer token by token: greedy or sampled, free or under a grammar, one or several at once.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -138,6 +139,21 @@ pub struct Prefilled {
 /// # Errors
 /// Settings out of bounds, a cache that is full.
 pub fn decode(model: &Qwen3Vl, prompt: Prefilled, n: usize, decoding: &Decoding<'_>) -> Result<Vec<Written>> {
+    decode_with(model, prompt, n, decoding, &mut |_, _| ControlFlow::Continue(()))
+}
+
+/// [`decode`] that shows every token as it is written: `seen` gets the number of its answer and its id, and may end that
+/// answer behind it ([`Ended::Cancelled`]).
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_with(
+    model: &Qwen3Vl,
+    prompt: Prefilled,
+    n: usize,
+    decoding: &Decoding<'_>,
+    seen: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
+) -> Result<Vec<Written>> {
     decoding.sampling.check()?;
     let mut lines: Vec<Line<'_>> = (0..n as u64)
         .map(|k| Line {
@@ -157,8 +173,13 @@ pub fn decode(model: &Qwen3Vl, prompt: Prefilled, n: usize, decoding: &Decoding<
         }
         let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let mut tokens = Vec::with_capacity(n);
-        for (line, mut row) in lines.iter_mut().zip(rows) {
-            tokens.push(line.write(&mut row, decoding).unwrap_or(0));
+        for (k, (line, mut row)) in lines.iter_mut().zip(rows).enumerate() {
+            let id = line.write(&mut row, decoding);
+            if id.is_some_and(|id| seen(k, id).is_break()) {
+                line.written.ended = Ended::Cancelled;
+                line.done = true;
+            }
+            tokens.push(id.unwrap_or(0));
         }
         if lines.iter().all(|line| line.done) {
             break;
@@ -217,6 +238,44 @@ impl Line<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::Kernels;
+    use candle_core::Device;
+    use std::path::Path;
+
+    /// Two answers of eight tokens.
+    fn write(model: &Qwen3Vl, seen: &mut dyn FnMut(usize, u32) -> ControlFlow<()>) -> Vec<Written> {
+        let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 5 };
+        let decoding = Decoding { max_tokens: 8, sampling, grammar: None, banned: &[], ends: &[], stop: None };
+        let ids = Tensor::new(&[1u32, 300, 301, 302], &Device::Cpu).unwrap();
+        let embeddings = model.embed(&ids).unwrap().unsqueeze(0).unwrap();
+        let mut cache = model.cache(64);
+        let places = [[0; 3], [1; 3], [2; 3], [3; 3]];
+        let embedded = Embedded { embeddings, deepstack: Vec::new() };
+        let hidden = model.decode(&embedded, &places, Some(&mut cache)).unwrap();
+        decode_with(model, Prefilled { hidden, cache, next: 4 }, 2, &decoding, seen).unwrap()
+    }
+
+    #[test]
+    fn tokens_are_shown_as_they_are_written_and_one_of_several_answers_can_be_ended() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano");
+        let model = Qwen3Vl::load(&dir, Kernels::Fused, DType::F32, &Device::Cpu).unwrap();
+        let mut shown = [Vec::new(), Vec::new()];
+        let whole = write(&model, &mut |k, id| {
+            shown[k].push(id);
+            ControlFlow::Continue(())
+        });
+        for (written, shown) in whole.iter().zip(shown) {
+            assert_eq!((&written.ids, written.ended), (&shown, Ended::Length));
+            assert_eq!(shown.len(), 8);
+        }
+        let mut first = 0;
+        let cut = write(&model, &mut |k, _| {
+            first += usize::from(k == 0);
+            if k == 0 && first == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!((&cut[0].ids[..], cut[0].ended), (&whole[0].ids[..3], Ended::Cancelled));
+        assert_eq!(cut[1], whole[1], "the other one goes on as it would have");
+    }
 
     fn shares(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
         let mut counts = vec![0.0; logits.len()];

@@ -10,14 +10,14 @@ use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
 
 use crate::chain::{self, ParseError};
-use crate::chat::Template;
+use crate::chat::{Message, Template};
 use crate::decode::{Decoding, Ended, Prefilled, Sampling, decode};
 use crate::grammar::Grammar;
 use crate::lora::Lora;
 use crate::nn::Kernels;
 use crate::processor::{Patches, Processor};
-use crate::prompt::{self, Mode};
-use crate::qwen3_vl::Qwen3Vl;
+use crate::prompt::{self, Mode, Prompt};
+use crate::qwen3_vl::{Embedded, Qwen3Vl};
 use crate::tokenizer::{IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use crate::vision::Grid;
 use crate::weights::gguf::Pair;
@@ -32,16 +32,24 @@ pub struct EgoModel {
     device: Device,
     /// Tokens that only a prompt may hold.
     banned: Vec<u32>,
+    /// Tokens that end an answer.
+    ends: [u32; 2],
     /// Of the full chain and of the answer alone, once asked for.
     grammars: [OnceLock<Arc<Grammar>>; 2],
+}
+
+/// One image as the decoder reads it.
+#[derive(Debug, Clone)]
+pub struct ImageEmbedding {
+    tokens: Tensor,         // [n, d]
+    deepstack: Vec<Tensor>, // [n, d] each
+    grid: Grid,
 }
 
 /// One frame as the decoder reads it. Frames do not depend on their neighbours: overlapping windows share them.
 #[derive(Debug, Clone)]
 pub struct FrameEmbedding {
-    tokens: Tensor,         // [n, d]
-    deepstack: Vec<Tensor>, // [n, d] each
-    grid: Grid,
+    image: ImageEmbedding,
     intrinsics: Intrinsics,
 }
 
@@ -135,7 +143,8 @@ impl EgoModel {
         let unused = (0..model.config().text_config.vocab_size as u32).filter(|id| tokenizer.token(*id).is_none());
         let banned = banned.iter().filter_map(|token| tokenizer.id(token)).chain(unused).collect();
         let grammars = [OnceLock::new(), OnceLock::new()];
-        Ok(Self { model, tokenizer, processor, device: device.clone(), banned, grammars })
+        let ends = [tokenizer.end, tokenizer.pad];
+        Ok(Self { model, tokenizer, processor, device: device.clone(), banned, ends, grammars })
     }
 
     /// Resizes and cuts a frame.
@@ -151,13 +160,25 @@ impl EgoModel {
     /// # Errors
     /// Patches of another shape than the tower's.
     pub fn encode(&self, patches: &Patches) -> Result<FrameEmbedding> {
-        let dtype = self.model.dtype();
-        let output = self.model.visual().forward(&patches.values.to_dtype(dtype)?.unsqueeze(0)?, patches.grid)?;
-        Ok(FrameEmbedding {
+        let image = self.see(&patches.values, patches.grid)?;
+        Ok(FrameEmbedding { image, intrinsics: patches.intrinsics })
+    }
+
+    /// Resizes and cuts an image whose camera nobody knows, and runs the vision tower on it.
+    ///
+    /// # Errors
+    /// An image that can't be resized.
+    pub fn encode_image(&self, image: &RgbImage) -> Result<ImageEmbedding> {
+        let (values, grid) = self.processor.image_patches(image, &self.device)?;
+        self.see(&values, grid)
+    }
+
+    fn see(&self, patches: &Tensor, grid: Grid) -> Result<ImageEmbedding> {
+        let output = self.model.visual().forward(&patches.to_dtype(self.model.dtype())?.unsqueeze(0)?, grid)?;
+        Ok(ImageEmbedding {
             tokens: output.tokens.squeeze(0)?,
             deepstack: output.deepstack.iter().map(|d| d.squeeze(0)).collect::<candle_core::Result<_>>()?,
-            grid: patches.grid,
-            intrinsics: patches.intrinsics,
+            grid,
         })
     }
 
@@ -201,28 +222,18 @@ impl EgoModel {
             });
         }
         let config = self.model.config();
-        let grids: Vec<Grid> = frames.iter().map(|f| f.grid).collect();
+        let images: Vec<&ImageEmbedding> = frames.iter().map(|f| &f.image).collect();
+        let grids: Vec<Grid> = images.iter().map(|image| image.grid).collect();
         let merge = config.vision_config.spatial_merge_size;
         let prompt =
             prompt::window(&self.tokenizer, config.image_token_id, merge, options.mode, &first.intrinsics, &grids)?;
-        let images = Tensor::cat(&frames.iter().map(|f| &f.tokens).collect::<Vec<_>>(), 0)?;
-        let deepstack = (0..first.deepstack.len())
-            .map(|k| Tensor::cat(&frames.iter().map(|f| &f.deepstack[k]).collect::<Vec<_>>(), 0))
-            .collect::<candle_core::Result<Vec<_>>>()?;
-        let embedded = self.model.embed_batch(&prompt.ids, 1, &images, &deepstack)?;
-
         let grammar = if options.constrained { Some(self.grammar(options.mode)?) } else { None };
-        let mut cache = self.model.cache(prompt.ids.len() + options.max_tokens);
-        let hidden = self.model.decode(&embedded, &prompt.positions, Some(&mut cache))?;
         let decoding = Decoding {
-            max_tokens: options.max_tokens,
-            sampling: options.sampling,
             grammar: grammar.as_deref(),
-            banned: &self.banned,
-            ends: &[self.tokenizer.end, self.tokenizer.pad],
             stop: options.stop.as_ref(),
+            ..self.decoding(options.max_tokens, options.sampling)
         };
-        let written = decode(&self.model, Prefilled { hidden, cache, next: prompt.next }, n, &decoding)?;
+        let written = decode(&self.model, self.prefill(&prompt, &images, options.max_tokens)?, n, &decoding)?;
         written
             .into_iter()
             .map(|written| {
@@ -231,6 +242,46 @@ impl EgoModel {
                 Ok(Answer { text, trajectory, ids: written.ids, ended: written.ended, end: written.end })
             })
             .collect()
+    }
+
+    /// The tokens of a conversation; `sizes` (width, height) in pixels are those of its images, in order.
+    ///
+    /// # Errors
+    /// A size that can't be resized, and as [`prompt::chat`].
+    pub fn prompt(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Prompt> {
+        let grids =
+            sizes.iter().map(|(width, height)| self.processor.grid(*width, *height)).collect::<Result<Vec<_>>>()?;
+        let config = self.model.config();
+        let merge = config.vision_config.spatial_merge_size;
+        prompt::chat(&self.tokenizer, config.image_token_id, merge, messages, &grids)
+    }
+
+    /// Reads a prompt with its images; `max_tokens` may follow.
+    ///
+    /// # Errors
+    /// Other images than the prompt's, or a prompt longer than the model's context.
+    pub fn prefill(&self, prompt: &Prompt, images: &[&ImageEmbedding], max_tokens: usize) -> Result<Prefilled> {
+        let embedded = match images.first() {
+            Some(first) => {
+                let tokens = Tensor::cat(&images.iter().map(|image| &image.tokens).collect::<Vec<_>>(), 0)?;
+                let deepstack = (0..first.deepstack.len())
+                    .map(|k| Tensor::cat(&images.iter().map(|image| &image.deepstack[k]).collect::<Vec<_>>(), 0))
+                    .collect::<candle_core::Result<Vec<_>>>()?;
+                self.model.embed_batch(&prompt.ids, 1, &tokens, &deepstack)?
+            }
+            None => {
+                let ids = Tensor::new(prompt.ids.as_slice(), &self.device)?;
+                Embedded { embeddings: self.model.embed(&ids)?.unsqueeze(0)?, deepstack: Vec::new() }
+            }
+        };
+        let mut cache = self.model.cache(prompt.ids.len() + max_tokens);
+        let hidden = self.model.decode(&embedded, &prompt.positions, Some(&mut cache))?;
+        Ok(Prefilled { hidden, cache, next: prompt.next })
+    }
+
+    /// How to go on behind a prompt: no token that only a prompt may hold, up to the end of the turn.
+    pub fn decoding(&self, max_tokens: usize, sampling: Sampling) -> Decoding<'_> {
+        Decoding { max_tokens, sampling, grammar: None, banned: &self.banned, ends: &self.ends, stop: None }
     }
 
     /// The network.

@@ -26,7 +26,7 @@ pub mod weights;
 
 pub use candle_core::Device;
 pub use config::Config;
-pub use ego::{Answer, AnswerOptions, EgoModel, FrameEmbedding, device};
+pub use ego::{Answer, AnswerOptions, EgoModel, FrameEmbedding, ImageEmbedding, device};
 pub use error::{Error, Result};
 pub use processor::{Patches, Processor};
 pub use prompt::Mode;

@@ -167,17 +167,46 @@ impl Processor {
         Ok((to_w as u32, to_h as u32))
     }
 
+    /// Grid of an image whose camera nobody knows: [`Self::target_size`], in patches.
+    ///
+    /// # Errors
+    /// As [`Self::target_size`].
+    pub fn grid(&self, width: u32, height: u32) -> Result<Grid> {
+        let (width, height) = self.target_size(width, height)?;
+        Ok(self.in_patches(width, height))
+    }
+
+    fn in_patches(&self, width: u32, height: u32) -> Grid {
+        Grid { height: height as usize / self.patch_size, width: width as usize / self.patch_size }
+    }
+
+    /// [`Self::patches`] of an image whose camera nobody knows; a unified focal length says nothing about it.
+    ///
+    /// # Shapes
+    /// `[grid.patches(), patch_dim]`
+    ///
+    /// # Errors
+    /// As [`Self::target_size`].
+    pub fn image_patches(&self, image: &RgbImage, device: &Device) -> Result<(Tensor, Grid)> {
+        let (width, height) = self.target_size(image.width(), image.height())?;
+        self.cut(&resize(image, width, height)?, device)
+    }
+
     /// Resizes (bicubic, antialiased), normalises and cuts one image.
     ///
     /// # Errors
     /// A size that can't be resized, or intrinsics of another size than the image's.
     pub fn patches(&self, image: &RgbImage, intrinsics: &Intrinsics, device: &Device) -> Result<Patches> {
         let (resized, intrinsics) = self.resized(image, intrinsics)?;
-        let (width, height) = resized.dimensions();
-        let grid = Grid { height: height as usize / self.patch_size, width: width as usize / self.patch_size };
-        let values = self.flatten(&resized, grid);
+        let (values, grid) = self.cut(&resized, device)?;
+        Ok(Patches { values, grid, intrinsics })
+    }
+
+    fn cut(&self, resized: &RgbImage, device: &Device) -> Result<(Tensor, Grid)> {
+        let grid = self.in_patches(resized.width(), resized.height());
+        let values = self.flatten(resized, grid);
         let shape = (grid.patches(), values.len() / grid.patches());
-        Ok(Patches { values: Tensor::from_vec(values, shape, device)?, grid, intrinsics })
+        Ok((Tensor::from_vec(values, shape, device)?, grid))
     }
 
     /// The pixel grid that the model sees, and the intrinsics of it. A grid goes through unchanged.
@@ -285,6 +314,21 @@ mod tests {
         let k = Intrinsics::new(500.0, 500.0, 319.5, 239.5, 640, 480).unwrap();
         let (width, height) = small.camera_size(&k).unwrap();
         assert!(width * height <= 1 << 16);
+    }
+
+    #[test]
+    fn an_image_without_a_camera_is_cut_as_one_with_any() {
+        let plain = Processor::with_pixel_limits(4096, 24_576);
+        let unified = Processor { unify_focal_px: Some(40.0), ..plain.clone() };
+        let image = RgbImage::from_fn(300, 200, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]));
+        let k = Intrinsics::new(250.0, 250.0, 149.5, 99.5, 300, 200).unwrap();
+        let expected = plain.patches(&image, &k, &Device::Cpu).unwrap();
+        let flat = |values: &Tensor| values.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for processor in [plain, unified] {
+            let (values, grid) = processor.image_patches(&image, &Device::Cpu).unwrap();
+            assert_eq!((grid, flat(&values)), (expected.grid, flat(&expected.values)));
+            assert_eq!(processor.grid(300, 200).unwrap(), grid);
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! The question that every stage asks in the same words: training, evaluation and the node.
+//! Conversations as tokens, and the question that every stage asks in the same words: training, evaluation and the node.
 
 use geometry::{Intrinsics, WINDOW};
 
-use crate::chat::{Part, Template};
+use crate::chat::{Message, Part, images};
 use crate::qwen3_vl::{Segment, positions};
 use crate::text::Position;
-use crate::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VISION_END, VISION_START};
+use crate::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use crate::vision::Grid;
 use crate::{Error, Result};
 
@@ -69,31 +69,24 @@ impl Wording {
     }
 }
 
-/// Ids of the text before, between and behind the five images, as Qwen's chat format has it.
-fn plain(tokenizer: &Tokenizer, wording: &Wording) -> Result<Vec<Vec<u32>>> {
-    let Wording { camera, labels, task } = wording;
-    let (opening, closing) = (tokenizer.encode(VISION_START)?, tokenizer.encode(VISION_END)?);
-    let mut texts = Vec::with_capacity(WINDOW + 1);
-    let mut text = tokenizer.encode(&format!("{IM_START}user\n{camera}"))?;
-    for label in labels {
-        text.extend(tokenizer.encode(label)?);
-        text.extend(&opening);
-        texts.push(std::mem::take(&mut text));
-        text.extend(&closing);
-    }
-    text.extend(tokenizer.encode(&format!("{task}{IM_END}\n{IM_START}assistant\n"))?);
-    texts.push(text);
-    Ok(texts)
-}
+/// Tokens that the chat format is made of: in a text they would be another turn, or an image that is not there.
+const RESERVED: [&str; 6] = [IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD];
 
-/// The same as the checkpoint's own template spells it.
-fn templated(tokenizer: &Tokenizer, template: &Template, wording: Wording) -> Result<Vec<Vec<u32>>> {
-    let mut parts = vec![Part::Text(wording.camera)];
-    for label in wording.labels {
-        parts.extend([Part::Text(label), Part::Image]);
+/// Qwen's chat format.
+fn plain(messages: &[Message]) -> String {
+    let mut spelled = String::new();
+    for message in messages {
+        spelled.extend([IM_START, message.role.name(), "\n"]);
+        for part in &message.parts {
+            match part {
+                Part::Text(text) => spelled.push_str(text),
+                Part::Image => spelled.extend([VISION_START, IMAGE_PAD, VISION_END]),
+            }
+        }
+        spelled.extend([IM_END, "\n"]);
     }
-    parts.push(Part::Text(wording.task));
-    template.render(&parts, IMAGE_PAD)?.split(IMAGE_PAD).map(|text| tokenizer.encode(text)).collect()
+    spelled.extend([IM_START, "assistant\n"]);
+    spelled
 }
 
 /// Asks for the poses of five frames.
@@ -113,13 +106,50 @@ pub fn window(
     if grids.len() != WINDOW {
         return Err(Error::Input { what: "frames", expected: WINDOW.to_string(), got: grids.len().to_string() });
     }
-    let wording = Wording::new(mode, intrinsics);
-    let texts = match tokenizer.template() {
-        Some(template) => templated(tokenizer, template, wording)?,
-        None => plain(tokenizer, &wording)?,
-    };
+    let Wording { camera, labels, task } = Wording::new(mode, intrinsics);
+    let mut parts = vec![Part::Text(camera)];
+    for label in labels {
+        parts.extend([Part::Text(label), Part::Image]);
+    }
+    parts.push(Part::Text(task));
+    chat(tokenizer, image_token, merge, &[Message::user(parts)], grids)
+}
 
-    let mut segments = Vec::with_capacity(2 * WINDOW + 1);
+/// A conversation up to where the model's answer begins, as the checkpoint's own template spells it; without one, in
+/// Qwen's chat format. `grids` are those of its images, in order, of any sizes.
+///
+/// # Errors
+/// Another number of images than grids, a text that holds a token which only the format may write, a template that
+/// fails.
+pub fn chat(
+    tokenizer: &Tokenizer,
+    image_token: u32,
+    merge: usize,
+    messages: &[Message],
+    grids: &[Grid],
+) -> Result<Prompt> {
+    let images = images(messages);
+    if images != grids.len() {
+        return Err(Error::Input { what: "images", expected: grids.len().to_string(), got: images.to_string() });
+    }
+    for part in messages.iter().flat_map(|message| &message.parts) {
+        if let Part::Text(text) = part
+            && let Some(token) = RESERVED.iter().find(|token| text.contains(**token))
+        {
+            return Err(Error::Input {
+                what: "text",
+                expected: "words without tokens of the chat format".to_owned(),
+                got: (*token).to_owned(),
+            });
+        }
+    }
+    let spelled = match tokenizer.template() {
+        Some(template) => template.render(messages, IMAGE_PAD)?,
+        None => plain(messages),
+    };
+    let texts = spelled.split(IMAGE_PAD).map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
+
+    let mut segments = Vec::with_capacity(2 * grids.len() + 1);
     let mut ids = Vec::new();
     for (i, text) in texts.iter().enumerate() {
         segments.push(Segment::Text(text));
@@ -137,6 +167,7 @@ pub fn window(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::Role;
     use std::path::Path;
 
     /// Weights were trained on these very words.
@@ -155,6 +186,42 @@ mod tests {
         ];
         for (mode, task) in tasks {
             assert_eq!(text(mode), format!("{frames}{task}"));
+        }
+    }
+
+    #[test]
+    fn a_conversation_holds_images_of_several_sizes_where_they_were_said() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano");
+        let config = crate::Config::from_dir(&dir).unwrap();
+        let tokenizer = Tokenizer::from_dir(&dir, &config).unwrap();
+        let text = |words: &str| Part::Text(words.to_owned());
+        let system = Message { role: Role::System, parts: vec![text("Be brief.")] };
+        let user = Message::user(vec![text("a"), Part::Image, text("b"), Part::Image]);
+        let (small, wide) = (Grid { height: 2, width: 4 }, Grid { height: 4, width: 6 });
+        let ask = |messages: &[Message], grids: &[Grid]| chat(&tokenizer, config.image_token_id, 2, messages, grids);
+
+        let prompt = ask(&[system.clone(), user.clone()], &[small, wide]).unwrap();
+        let spelled = tokenizer.decode(&prompt.ids).unwrap();
+        assert_eq!(
+            spelled,
+            format!(
+                "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n\
+                 a<|vision_start|>{}<|vision_end|>b<|vision_start|>{}<|vision_end|><|im_end|>\n<|im_start|>assistant\n",
+                IMAGE_PAD.repeat(2),
+                IMAGE_PAD.repeat(6)
+            )
+        );
+        // An image of h by w tokens takes max(h, w) places: 2 and 3 in place of 2 and 6.
+        assert_eq!(prompt.positions.len(), prompt.ids.len());
+        assert_eq!(prompt.next as usize, prompt.ids.len() - 3);
+        let swapped = ask(&[system.clone(), user.clone()], &[wide, small]).unwrap();
+        assert!(swapped.ids != prompt.ids && swapped.ids.len() == prompt.ids.len());
+
+        let error = ask(&[user], &[small]).unwrap_err().to_string();
+        assert!(error.contains("images: expected 1, got 2"), "{error}");
+        for token in RESERVED {
+            let error = ask(&[Message::user(vec![text(&format!("x{token}y"))])], &[]).unwrap_err().to_string();
+            assert!(error.contains(token), "{error}");
         }
     }
 

@@ -12,6 +12,7 @@ pub mod grpo;
 pub mod nano;
 pub mod parallel;
 pub mod prose;
+pub mod serve;
 pub mod sft;
 pub mod split;
 pub mod student;

@@ -105,6 +105,8 @@ enum Verb {
     },
     /// Judges weights, or an estimator that needs none.
     Eval(eval::Args),
+    /// Answers OpenAI's chat completions over HTTP, for the harnesses of public benchmarks.
+    Serve(training::serve::Args),
     /// Paired differences of two runs of eval on the same windows, A minus B.
     Compare(eval::CompareArgs),
 }
@@ -182,6 +184,8 @@ fn main() -> Result<ExitCode> {
     let threads = match &arguments.verb {
         Verb::Bench { what: Bench::Model { threads, .. } } => *threads,
         Verb::Bench { what: Bench::Train(train) } => train.threads,
+        // One request at a time has them all.
+        Verb::Serve(_) => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         _ => 1,
     };
     // SAFETY: nothing else runs yet.
@@ -273,6 +277,7 @@ fn main() -> Result<ExitCode> {
             print_result(&done.text);
             return Ok(done.status());
         }
+        Verb::Serve(args) => training::serve::main(&args, |url| print_result(&format!("{url}\n"))),
         Verb::Compare(args) => {
             print_result(&eval::compare(&args)?.to_string());
             Ok(())

@@ -102,7 +102,7 @@ fn their_chat_template_is_used() {
             None => model::chat::Part::Image,
         })
         .collect();
-    let rendered = template.render(&parts, "<|image_pad|>").unwrap();
+    let rendered = template.render(&[model::chat::Message::user(parts)], "<|image_pad|>").unwrap();
     assert_eq!(rendered, expected["chat"]["text"].as_str().unwrap());
 }
 
