@@ -1,0 +1,398 @@
+//! Layout and situation (Loc3R-VLM, arXiv 2603.18002): the decoder learns where on the ground plane the surface of each
+//! vision token lies, and two learned tokens a frame, `<Pos>` and `<Ori>`, learn to say where the frame was taken. The
+//! second is the one-prefill pose head of the node's fast mode; the first is there to teach and is dropped.
+//!
+//! Where the eight tokens stand: behind the prompt of `answer_only`, up to the assistant's turn, where a response would
+//! begin. All of them then see all five frames and the camera, their places count on as those of text do, and the keys
+//! and values of the prompt serve an answer as well; which frame a pair is for, it learns from a vector of its own.
+//! Beside a response they can't stand in one sequence: in front of it they would change the prompt that the deployed
+//! model is asked with, and behind it they would read the poses off it. So a window is two sequences while the text has
+//! a weight: prompt and response, and prompt and tokens. The vision tower runs once for both.
+
+mod config;
+mod data;
+mod heads;
+mod loss;
+mod metrics;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Tensor;
+use candle_nn::ops::softmax;
+use model::Qwen3Vl;
+use model::checkpoint::Checkpoints;
+use nalgebra::Vector3;
+use serde_json::{Value, json};
+
+use crate::batch::{self, Batch, Embeddings, Sequence, predictions, scalar, select};
+use crate::data::{WindowSample, WindowSource, parse_source};
+use crate::sft::example::Builder;
+use crate::sft::loss::{Target, Targets, cross_entropy};
+use crate::student::{HEAD_PREFIX, Student};
+use crate::trainer::{self, Finished, Job, Objective, Settings, Share};
+pub use config::{Config, DataConfig, EvalConfig, LayoutConfig, SituationConfig, TextConfig, read_config};
+use data::{Data, FramePose, GROUND_PLANE, Window};
+use heads::{ASKED, Heads, TOKENS, question};
+use loss::{Bins, Gaussian};
+use metrics::{Estimate, MeanPose};
+
+/// The weighted sum first; each of the others is a mean.
+const TERMS: [&str; 6] = ["loss", "ce", "layout", "position", "orientation", "tilt"];
+const LOSS: usize = 0;
+const CE: usize = 1;
+const LAYOUT: usize = 2;
+const POSITION: usize = 3;
+const ORIENTATION: usize = 4;
+const TILT: usize = 5;
+
+/// Trains a model, or an adapter beside one, with the heads.
+///
+/// # Errors
+/// A config out of bounds, data or a checkpoint that can't be read, a folder that can't be written, a loss or gradient
+/// that is not a number.
+pub fn run(config: &Config, init: Option<&Path>, out: &Path, job: &Job) -> Result<Finished> {
+    config.check()?;
+    let student = Student::open(init, config.shape.as_ref(), config.lora.as_ref(), config.run.seed, &job.device)?;
+    let objective = Situation::new(config, &student)?;
+    if let Some(dir) = init {
+        student.load_heads(dir)?;
+    }
+    let settings = Settings {
+        stage: "situation",
+        run: &config.run,
+        optimizer: &config.optimizer,
+        config: json!({"settings": config, "inputs": objective.inputs()}),
+        init,
+        job,
+    };
+    trainer::run(&objective, &student, &settings, out)
+}
+
+/// The objective: CE + 0.05 layout + 0.075 (position + 3.5 orientation), each weight a key of the config, and pitch and
+/// roll beside the orientation where the full pose is asked for.
+pub struct Situation<'a> {
+    config: &'a Config,
+    student: &'a Student,
+    heads: Heads,
+    bins: Bins,
+    targets: Targets,
+    data: Data,
+    mean_pose: MeanPose,
+    hold_out: Vec<Window>,
+    hold_out_inputs: Value,
+}
+
+/// What the heads and the decoder say of some windows; row `ASKED * w + i` is of frame i + 1 of window w.
+struct Reading {
+    /// Logits of the responses' tokens `[m, vocab]`, where the text has a weight.
+    text: Option<(Tensor, Vec<Target>)>,
+    /// Of the vision tokens with a known place, and these places.
+    layout: Option<(Gaussian, Tensor)>,
+    position: Gaussian,
+    /// `[n, bins]`
+    yaw: Tensor,
+    tilt: Option<Gaussian>,
+}
+
+impl<'a> Situation<'a> {
+    /// Opens the data, reads the hold-out, and adds the heads to the student.
+    ///
+    /// # Errors
+    /// Data that can't be read, a hold-out of videos that are trained on, a layout without any depth.
+    pub fn new(config: &'a Config, student: &'a Student) -> Result<Self> {
+        let (text, s) = (&config.text, &config.situation);
+        let data = Data::open(&config.data.source, config.run.seed).context("data.source")?;
+        let (mut poses, mut depth) = (Vec::new(), false);
+        for sample in data::spread(&data.source, config.data.sample) {
+            let sample = sample.context("data.source")?;
+            poses.push(FramePose::of_window(&sample.ground_truth));
+            depth |= sample.depth.is_some();
+        }
+        ensure!(
+            depth || config.layout.weight <= 0.0,
+            "layout.weight: expected 0, since none of {} windows of data.source has depth",
+            poses.len()
+        );
+        let vocabulary = student.model.config().text_config.vocab_size;
+        let mut objective = Self {
+            config,
+            student,
+            heads: Heads::new(config, student)?,
+            bins: Bins::new(s.bins, s.bin_sigma),
+            targets: Targets::new(&student.tokenizer, vocabulary, text.number_sigma, text.tail_weight),
+            data,
+            mean_pose: MeanPose::of(&poses),
+            hold_out: Vec::new(),
+            hold_out_inputs: Value::Null,
+        };
+        if let Some(eval) = &config.eval {
+            let source = parse_source(&eval.source).context("eval.source")?;
+            apart(&objective.data.source, &source)?;
+            for sample in data::spread(&source, eval.windows) {
+                let window = objective.window(&sample.context("eval.source")?)?;
+                objective.hold_out.push(window);
+            }
+            objective.hold_out_inputs = data::describe(&source);
+        }
+        Ok(objective)
+    }
+
+    fn inputs(&self) -> Value {
+        json!({
+            "data": data::describe(&self.data.source), "hold_out": self.hold_out_inputs, "ground_plane": GROUND_PLANE,
+        })
+    }
+
+    /// A window; without its response where the text has no weight.
+    fn window(&self, sample: &WindowSample) -> Result<Window> {
+        let builder = Builder::of(self.student);
+        let mut window = Window::new(&builder, sample, self.config.layout.unit).with_context(|| sample.id.clone())?;
+        if !self.speaks() {
+            window.example.drop_response();
+        }
+        Ok(window)
+    }
+
+    /// Whether the text has a weight.
+    fn speaks(&self) -> bool {
+        self.config.text.weight > 0.0
+    }
+
+    /// One pass over the answers, where the text has a weight, and one over the questions, both on the same frames.
+    fn read(&self, model: &Qwen3Vl, windows: &[Window], checkpoints: Option<&Checkpoints>) -> Result<Reading> {
+        let pad = self.student.tokenizer.pad;
+        let answers: Vec<&Sequence> = windows.iter().map(|window| &window.example.sequence).collect();
+        let questions: Vec<Sequence> = answers.iter().map(|answer| question(answer, pad)).collect();
+        let (answered, asked) = (Batch::new(answers.iter().copied(), pad), Batch::new(&questions, pad));
+        let frozen = self.config.situation.freeze_vision;
+        let embedded = batch::embed(model, &answered, answers.iter().copied(), frozen)?;
+        let text = if self.speaks() {
+            let hidden = batch::decode(model, &answered, &embedded, checkpoints, &mut |_, _| {})?;
+            let predictions = predictions(&answered, answers.iter().copied());
+            let (rows, targets): (Vec<u32>, Vec<Target>) =
+                predictions.map(|(row, token)| (row, self.targets.of(token))).unzip();
+            Some((model.logits(&select(&hidden, &rows)?)?, targets))
+        } else {
+            None
+        };
+
+        let beyond = (answered.size * answered.width) as u32;
+        let mut places = Vec::with_capacity(asked.ids.len());
+        for (w, question) in questions.iter().enumerate() {
+            let prompt = question.ids.len() - TOKENS;
+            places.extend((0..asked.width).map(|token| match token {
+                token if token < prompt => answered.row(w, token),
+                token if token < question.ids.len() => beyond + (token - prompt) as u32,
+                _ => beyond, // padding, which nothing looks at
+            }));
+        }
+        let embeddings = rearranged(&embedded, &self.heads.tokens()?, &places, asked.size)?;
+        let hidden = batch::decode(model, &asked, &embeddings, checkpoints, &mut |_, _| {})?;
+        // `<Pos>` at offset 0 behind a prompt, `<Ori>` at 1.
+        let learned = |offset: usize| -> Result<Tensor> {
+            let rows = questions.iter().enumerate().flat_map(|(w, question)| {
+                let begin = asked.row(w, question.ids.len() - TOKENS + offset);
+                (begin..).step_by(TOKENS / ASKED).take(ASKED)
+            });
+            select(&hidden, &rows.collect::<Vec<u32>>())
+        };
+        let orientation = self.heads.orientation(&learned(1)?)?;
+        Ok(Reading {
+            text,
+            layout: self.read_layout(&hidden, &asked, windows)?,
+            position: self.heads.position(&learned(0)?)?,
+            yaw: orientation.yaw,
+            tilt: orientation.tilt,
+        })
+    }
+
+    fn read_layout(&self, hidden: &Tensor, asked: &Batch, windows: &[Window]) -> Result<Option<(Gaussian, Tensor)>> {
+        let rows = asked.rows_of(self.student.model.config().image_token_id);
+        let places: Vec<Option<[f32; 2]>> = windows.iter().flat_map(|window| window.layout.iter().copied()).collect();
+        ensure!(rows.len() == places.len(), "{} vision tokens, {} places", rows.len(), places.len());
+        let known = rows.into_iter().zip(places).filter_map(|(row, place)| place.map(|place| (row, place)));
+        let (rows, places): (Vec<u32>, Vec<[f32; 2]>) = known.unzip();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let places = Tensor::from_vec(places.concat(), (rows.len(), 2), hidden.device())?;
+        Ok(self.heads.layout(&select(hidden, &rows)?)?.map(|said| (said, places)))
+    }
+
+    /// What windows add to a step whose counts are `totals`.
+    fn share(&self, reading: Reading, windows: &[Window], totals: &[f64]) -> Result<Share> {
+        let (c, s) = (self.config, &self.config.situation);
+        let poses: Vec<FramePose> = windows.iter().flat_map(|window| window.poses).collect();
+        let table = |columns: usize, values: Vec<f64>| {
+            let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+            Tensor::from_vec(values, (poses.len(), columns), self.student.device())
+        };
+        let axes = if s.full_pose { 3 } else { 2 };
+        let positions = poses.iter().flat_map(|pose| {
+            let p = pose.position / s.unit;
+            [p.x, p.z, p.y].into_iter().take(axes)
+        });
+        let yaws: Vec<f64> = poses.iter().map(|pose| pose.yaw).collect();
+        let mut sums = vec![
+            (POSITION, s.weight, reading.position.nll(&table(axes, positions.collect())?)?),
+            (ORIENTATION, s.weight * s.orientation_weight, self.bins.kl(&reading.yaw, &yaws)?),
+        ];
+        if let Some(tilt) = &reading.tilt {
+            let unit = s.tilt_unit_deg.to_radians();
+            let tilts = poses.iter().flat_map(|pose| [pose.pitch / unit, pose.roll / unit]).collect();
+            sums.push((TILT, s.weight * s.tilt_weight, tilt.nll(&table(2, tilts)?)?));
+        }
+        if let Some((said, places)) = &reading.layout {
+            sums.push((LAYOUT, c.layout.weight, said.nll(places)?));
+        }
+        if let Some((logits, targets)) = reading.text {
+            sums.push((CE, c.text.weight, cross_entropy(&logits, targets)?));
+        }
+        let (mut terms, mut loss) = (vec![0.0; TERMS.len()], None);
+        for (term, weight, sum) in sums {
+            let mean = (sum / totals[term])?;
+            terms[term] = scalar(&mean)?;
+            terms[LOSS] += weight * terms[term];
+            let weighted = (mean * weight)?;
+            loss = Some(match loss {
+                Some(loss) => (weighted + loss)?,
+                None => weighted,
+            });
+        }
+        Ok(Share { loss, terms })
+    }
+
+    /// What a reading says in scene units and radians.
+    fn estimates(&self, reading: &Reading) -> Result<Vec<Estimate>> {
+        let s = &self.config.situation;
+        let mean = reading.position.mean.to_vec2::<f32>()?;
+        let variance = reading.position.log_variance.exp()?.to_vec2::<f32>()?;
+        let shares = softmax(&reading.yaw, 1)?.to_vec2::<f32>()?;
+        let tilts = reading.tilt.as_ref().map(|tilt| tilt.mean.to_vec2::<f32>()).transpose()?;
+        let estimate = |i: usize| {
+            let place = |axis: usize| mean[i].get(axis).map_or(0.0, |v| f64::from(*v) * s.unit);
+            let tilt = |axis: usize| {
+                tilts.as_ref().map_or(0.0, |tilts| f64::from(tilts[i][axis]) * s.tilt_unit_deg.to_radians())
+            };
+            let shares: Vec<f64> = shares[i].iter().map(|share| f64::from(*share)).collect();
+            Estimate {
+                pose: FramePose {
+                    position: Vector3::new(place(0), place(2), place(1)),
+                    yaw: self.bins.angle(&shares),
+                    pitch: tilt(0),
+                    roll: tilt(1),
+                },
+                sigma: f64::from(variance[i][0] + variance[i][1]).sqrt() * s.unit,
+            }
+        };
+        Ok((0..mean.len()).map(estimate).collect())
+    }
+}
+
+/// Rows of `embedded` and of `learned` behind them in another order, as a batch of `size` sequences: one gather, which
+/// has a gradient. What is not of `embedded` takes nothing from the vision tower.
+fn rearranged(embedded: &Embeddings, learned: &Tensor, places: &[u32], size: usize) -> Result<Embeddings> {
+    let (rows, width, d) = embedded.tokens.dims3()?;
+    let (beyond, device) = ((rows * width) as u32, embedded.tokens.device());
+    let gather = |from: &Tensor, behind: &Tensor, places: &[u32]| -> Result<Tensor> {
+        let table = Tensor::cat(&[&from.flatten_to(1)?, &behind.to_dtype(from.dtype())?], 0)?;
+        let index = Tensor::new(places, device)?;
+        Ok(table.index_select(&index, 0)?.reshape((size, places.len() / size, d))?)
+    };
+    let tokens = gather(&embedded.tokens, learned, places)?;
+    let zero = Tensor::zeros((1, d), tokens.dtype(), device)?;
+    let places: Vec<u32> = places.iter().map(|place| (*place).min(beyond)).collect();
+    let deepstack = embedded.deepstack.iter().map(|features| gather(features, &zero, &places));
+    Ok(Embeddings { tokens, deepstack: deepstack.collect::<Result<_>>()? })
+}
+
+/// Makes sure that no video is in both sources.
+fn apart(data: &WindowSource, hold_out: &WindowSource) -> Result<()> {
+    let trained = data.sources();
+    match hold_out.sources().iter().find(|source| trained.contains(source)) {
+        Some(source) => bail!("eval.source: expected videos that data.source has not, got {source}"),
+        None => Ok(()),
+    }
+}
+
+impl Objective for Situation<'_> {
+    type Batch = Vec<Window>;
+
+    fn terms(&self) -> &'static [&'static str] {
+        &TERMS
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        Some(self.data.epoch())
+    }
+
+    fn batch(&self, _step: usize, examples: &[u64]) -> Result<Vec<Window>> {
+        let window = |k: &u64| self.window(&self.data.sample(*k).context("data.source")?);
+        examples.iter().map(window).collect()
+    }
+
+    fn counts(&self, windows: &Vec<Window>) -> Vec<f64> {
+        let weight = |window: &Window| {
+            let sequence = &window.example.sequence;
+            sequence.ids[sequence.response..].iter().map(|&id| f64::from(self.targets.of(id).weight)).sum::<f64>()
+        };
+        let mut counts = vec![(windows.len() * ASKED) as f64; TERMS.len()];
+        counts[LOSS] = windows.len() as f64;
+        counts[CE] = windows.iter().map(weight).sum();
+        counts[LAYOUT] = windows.iter().flat_map(|window| &window.layout).flatten().count() as f64;
+        counts
+    }
+
+    fn loss(&self, windows: &Vec<Window>, totals: &[f64], checkpoints: Option<&Checkpoints>) -> Result<Share> {
+        self.share(self.read(&self.student.model, windows, checkpoints)?, windows, totals)
+    }
+
+    fn tokens(&self, windows: &Vec<Window>) -> usize {
+        let of = |sequence: &Sequence| {
+            let answer = if self.speaks() { sequence.ids.len() } else { 0 };
+            answer + sequence.response + TOKENS
+        };
+        windows.iter().map(|window| of(&window.example.sequence)).sum()
+    }
+
+    fn describe(&self, windows: &Vec<Window>) -> Value {
+        let poses = |window: &Window| window.poses.map(|p| [p.position.x, p.position.y, p.position.z, p.yaw]);
+        let of = |w: &Window| json!({"id": w.example.id, "ids": w.example.sequence.ids, "xyz_yaw": poses(w)});
+        windows.iter().map(of).collect()
+    }
+
+    fn trains(&self, _step: usize, variable: &str) -> bool {
+        if variable.starts_with(HEAD_PREFIX) {
+            return heads::NAMES.iter().any(|own| variable.starts_with(own));
+        }
+        let frozen = self.config.situation.freeze_vision && variable.contains("visual.");
+        // A head that is not the embedding has nothing to say without the text.
+        let idle = !self.speaks() && variable.starts_with("lm_head.");
+        !frozen && !idle
+    }
+
+    fn evaluate(&self, _step: usize) -> Result<Vec<(&'static str, f64)>> {
+        if self.hold_out.is_empty() {
+            return Ok(Vec::new());
+        }
+        let model = self.student.model.for_inference();
+        // A mean over nothing is nothing.
+        let totals: Vec<f64> =
+            self.counts(&self.hold_out).into_iter().map(|count| if count > 0.0 { count } else { 1.0 }).collect();
+        let (mut terms, mut estimates) = ([0.0; TERMS.len()], Vec::new());
+        for windows in self.hold_out.chunks(self.config.run.micro_batch) {
+            let reading = self.read(&model, windows, None)?;
+            estimates.extend(self.estimates(&reading)?);
+            let share = self.share(reading, windows, &totals)?;
+            terms.iter_mut().zip(share.terms).for_each(|(sum, term)| *sum += term);
+        }
+        let truth: Vec<FramePose> = self.hold_out.iter().flat_map(|window| window.poses).collect();
+        let mut figures: Vec<_> = TERMS.into_iter().zip(terms).collect();
+        figures.extend(metrics::figures(&truth, &estimates, &self.mean_pose, self.config.situation.full_pose));
+        Ok(figures)
+    }
+}
+
+#[cfg(test)]
+mod tests;
