@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn an_image_without_a_camera_is_cut_as_one_with_any() {
         let plain = Processor::with_pixel_limits(4096, 24_576);
-        let unified = Processor { unify_focal_px: Some(40.0), ..plain.clone() };
+        let unified = Processor { unify_focal_px: Some(40.0), ..plain };
         let image = RgbImage::from_fn(300, 200, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]));
         let k = Intrinsics::new(250.0, 250.0, 149.5, 99.5, 300, 200).unwrap();
         let expected = plain.patches(&image, &k, &Device::Cpu).unwrap();

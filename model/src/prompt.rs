@@ -214,7 +214,7 @@ mod tests {
         // An image of h by w tokens takes max(h, w) places: 2 and 3 in place of 2 and 6.
         assert_eq!(prompt.positions.len(), prompt.ids.len());
         assert_eq!(prompt.next as usize, prompt.ids.len() - 3);
-        let swapped = ask(&[system.clone(), user.clone()], &[wide, small]).unwrap();
+        let swapped = ask(&[system, user.clone()], &[wide, small]).unwrap();
         assert!(swapped.ids != prompt.ids && swapped.ids.len() == prompt.ids.len());
 
         let error = ask(&[user], &[small]).unwrap_err().to_string();

@@ -14,6 +14,7 @@ pub mod parallel;
 pub mod prose;
 pub mod serve;
 pub mod sft;
+pub mod situation;
 pub mod split;
 pub mod student;
 pub mod synth;

@@ -57,6 +57,21 @@ enum Verb {
         #[arg(long)]
         resume: bool,
     },
+    /// Layout of the scene and situation of the camera (Loc3R-VLM), and the pose head of the fast mode.
+    Situation {
+        /// Settings of the run.
+        #[arg(long)]
+        config: PathBuf,
+        /// Checkpoint to start from.
+        #[arg(long)]
+        init: Option<PathBuf>,
+        /// Folder of the run: the model, its heads, its manifest, checkpoints, curves.
+        #[arg(long)]
+        out: PathBuf,
+        /// Go on from the newest checkpoint in OUT.
+        #[arg(long)]
+        resume: bool,
+    },
     /// Five-step chains from windows with poses and depth, as shards in the WebDataset layout.
     Chains(write::Chains),
     /// Lists windows for estimators that are programs of their own.
@@ -207,6 +222,11 @@ fn main() -> Result<ExitCode> {
             let config = training::grpo::read_config(&config)?;
             let job = Job::start(&config.run.device, resume, stop()?)?;
             return finish(&training::grpo::run(&config, &init, &out, &job)?, &job, &out);
+        }
+        Verb::Situation { config, init, out, resume } => {
+            let config = training::situation::read_config(&config)?;
+            let job = Job::start(&config.run.device, resume, stop()?)?;
+            return finish(&training::situation::run(&config, init.as_deref(), &out, &job)?, &job, &out);
         }
         Verb::Chains(options) => {
             let report = write::run(&options)?;

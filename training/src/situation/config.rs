@@ -191,7 +191,8 @@ mod tests {
 
     #[test]
     fn keys_out_of_bounds_are_named() {
-        let edits: [(&str, fn(&mut Config)); 6] = [
+        type Edit = fn(&mut Config);
+        let edits: [(&str, Edit); 6] = [
             ("situation.unit", |c| c.situation.unit = 0.0),
             ("situation.bin_sigma", |c| c.situation.bin_sigma = 10.0),
             ("situation.log_variance", |c| c.situation.log_variance = [5.0, -7.0]),
