@@ -181,7 +181,7 @@ fn a_scale_is_forgiven_where_that_was_asked_for_and_said() {
     let given = run(&name, DATA, &dir.path().join("given"));
     assert!((median(&given, "mag_log") - 3.0f64.ln()).abs() < 1e-9 && (median(&given, "rte_rel") - 2.0).abs() < 1e-9);
     assert_eq!((&given["scale"], &given["scale_not_positive"]), (&json!("as given"), &Value::Null));
-    let settings = Settings { label: &name, source: DATA, up_to_scale: true, reversed: false };
+    let settings = Settings { up_to_scale: true, ..Settings::new(&name, DATA) };
     let out = dir.path().join("aligned");
     let aligned = eval::run_with(&Estimator::named(&name).unwrap(), &settings, &out).unwrap();
     assert_eq!((&aligned["scale"], &aligned["scale_not_positive"]), (&json!("aligned"), &json!(0)));
@@ -435,7 +435,7 @@ fn weights_answer_backwards_too_and_their_answers_are_read_again() {
     assert!(second["reversed"].is_null(), "answers backwards are not written down");
     second["reversed"] = first["reversed"].clone();
     assert_eq!(nameless(first), nameless(second));
-    let settings = Settings { label: "identity", source: data, up_to_scale: false, reversed: true };
+    let settings = Settings { reversed: true, ..Settings::new("identity", data) };
     assert!(eval::run_with(&Estimator::Identity, &settings, &at("third")).is_err());
 }
 

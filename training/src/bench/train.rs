@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use model::Qwen3Vl;
 use model::checkpoint::Checkpoints;
 use model::lora::{Lora, LoraConfig, Targets};
@@ -44,6 +44,9 @@ pub struct Train {
     pub checkpointing: bool,
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
+    /// cpu (f32) or cuda (bf16, the adapter in f32).
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
 }
 
 /// The random checkpoint, made by another process: making it is no part of the memory that is measured.
@@ -69,8 +72,9 @@ fn weights(t: &Train) -> Result<PathBuf> {
 pub fn train(t: &Train) -> Result<Value> {
     ensure!(t.tokens >= 4 && t.steps > 0, "--tokens: at least 4, --steps: at least 1");
     let dir = weights(t)?;
-    let device = Device::Cpu;
-    let mut model = Qwen3Vl::load(&dir, Kernels::Differentiable, DType::F32, &device)?;
+    let device = model::device(&t.device)?;
+    let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
+    let mut model = Qwen3Vl::load(&dir, Kernels::Differentiable, dtype, &device)?;
     let names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
     let lora = LoraConfig::new(t.rank, 2.0 * t.rank as f64, Targets::Names(names.map(str::to_owned).to_vec()));
     let mut variables: Vec<(String, Var)> = Vec::new();
@@ -132,7 +136,7 @@ pub fn train(t: &Train) -> Result<Value> {
     Ok(json!({
         "shape": t.shape, "layers": model.config().text_config.num_hidden_layers, "quant": t.quant, "rank": t.rank,
         "trained_parameters": variables.iter().map(|(_, v)| v.elem_count()).sum::<usize>(),
-        "tokens": t.tokens, "checkpointing": t.checkpointing, "threads": t.threads, "device": "cpu",
+        "tokens": t.tokens, "checkpointing": t.checkpointing, "threads": t.threads, "device": t.device,
         "step_s": (median * 1e3).round() / 1e3, "tokens_per_s": rounded(t.tokens as f64 / median),
         "first_loss": losses[0], "last_loss": losses[losses.len() - 1],
         "peak_mib": rounded(peak_mib()?),

@@ -6,10 +6,13 @@
 //! covariance P is right, more where it is too sure of itself; and 68 and 95 % of the poses must lie within the regions
 //! that P says hold so many. The windows that a sigma comes from flatter it: judge it on others.
 
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
 use geometry::metrics::{Interval, Statistic};
 use geometry::{WINDOW, WindowTrajectory};
 use nalgebra::Vector6;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Frames of a window that have an error: the first is the identity in truth and estimate alike.
 const FRAMES: usize = WINDOW - 1;
@@ -32,12 +35,33 @@ pub fn pose_errors(truth: &WindowTrajectory, estimate: &WindowTrajectory) -> [Po
 }
 
 /// Standard deviations of each axis, of frames 1 to 4: what `[covariance]` of `config/node.toml` holds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sigmas {
     /// Of x, y and z, scene units.
+    #[serde(rename(deserialize = "position_stddev_metres"))]
     pub position: [f64; FRAMES],
     /// About x, y and z, degrees.
+    #[serde(rename(deserialize = "rotation_stddev_degrees"))]
     pub rotation_deg: [f64; FRAMES],
+}
+
+impl Sigmas {
+    /// `[covariance]` of a node's config.
+    ///
+    /// # Errors
+    /// A file that is missing or lacks them, a sigma that is not over 0.
+    pub fn of_node(path: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Node {
+            covariance: Sigmas,
+        }
+        let place = || path.display().to_string();
+        let node: Node = toml::from_str(&std::fs::read_to_string(path).with_context(place)?).with_context(place)?;
+        let sigmas = node.covariance;
+        let bad = sigmas.position.iter().chain(&sigmas.rotation_deg).find(|sigma| !(**sigma > 0.0 && sigma.is_finite()));
+        ensure!(bad.is_none(), "{}: covariance: expected standard deviations over 0, got {bad:?}", place());
+        Ok(sigmas)
+    }
 }
 
 /// The size of the errors of one frame index, as a standard deviation of each axis.
@@ -269,6 +293,15 @@ mod tests {
         // Sigmas are the larger of the two, and no later frame is surer than an earlier one.
         let sigmas = found.supported.position;
         assert!(sigmas[0] > 0.05 && sigmas.is_sorted(), "{sigmas:?}");
+    }
+
+    #[test]
+    fn the_shipped_node_states_standard_deviations() {
+        let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+        let sigmas = Sigmas::of_node(&configs.join("node.toml")).unwrap();
+        assert!(sigmas.position.is_sorted() && sigmas.rotation_deg.is_sorted());
+        let error = Sigmas::of_node(&configs.join("training/split.toml")).unwrap_err();
+        assert!(format!("{error:#}").contains("split.toml") && format!("{error:#}").contains("covariance"), "{error:#}");
     }
 
     #[test]

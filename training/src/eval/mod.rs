@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use crate::data::{WindowSource, parse_source};
 use crate::nano::{read_json, write_json};
+pub use calibration::{Calibration, Coverage, Sigmas};
 pub use compare::{CompareArgs, Comparison, Difference, Side, compare};
 use estimator::Estimate;
 pub use estimator::{Estimator, Question};
@@ -73,6 +74,9 @@ pub struct Args {
     /// Ask for each window backwards too, and report how far the two answers disagree.
     #[arg(long, requires = "weights")]
     pub reversed: bool,
+    /// The node's config whose `[covariance]` is judged against the errors: config/node.toml.
+    #[arg(long)]
+    pub covariance: Option<PathBuf>,
     /// Requests at a time to an endpoint.
     #[arg(long, default_value_t = 4)]
     pub concurrency: usize,
@@ -119,8 +123,9 @@ pub fn main(args: &Args) -> Result<Done> {
         }
         (None, None) => bail!("expected --weights or --estimator"),
     };
+    let sigmas = args.covariance.as_deref().map(Sigmas::of_node).transpose()?;
     let settings =
-        Settings { label: &label, source: &args.data, up_to_scale: args.up_to_scale, reversed: args.reversed };
+        Settings { up_to_scale: args.up_to_scale, reversed: args.reversed, sigmas, ..Settings::new(&label, &args.data) };
     // A thread waits for its request.
     let threads = match &judged {
         Estimator::Endpoint(..) => args.concurrency.max(1),
@@ -149,6 +154,15 @@ pub struct Settings<'a> {
     pub up_to_scale: bool,
     /// Have each window answered backwards too; weights only.
     pub reversed: bool,
+    /// Standard deviations to be judged against the errors.
+    pub sigmas: Option<Sigmas>,
+}
+
+impl<'a> Settings<'a> {
+    /// At the estimate's own scale, forwards.
+    pub fn new(label: &'a str, source: &'a str) -> Self {
+        Self { label, source, up_to_scale: false, reversed: false, sigmas: None }
+    }
 }
 
 /// One window, judged.
@@ -179,7 +193,7 @@ struct Unreadable {
 /// # Errors
 /// Those of [`run_with`].
 pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Result<Value> {
-    run_with(estimator, &Settings { label, source, up_to_scale: false, reversed: false }, out)
+    run_with(estimator, &Settings::new(label, source), out)
 }
 
 /// Evaluates every window of a source and returns the report. Writes to `out`:

@@ -54,7 +54,7 @@ pub(super) fn new(
         "identity": Summary::new(&still, BOOTSTRAP_SEED),
         "identity_tde_within_15": found_share(outcomes, true),
         "step_errors": steps::summary(&step_errors, BOOTSTRAP_SEED),
-        "calibration": Calibration::new(&pose_errors, None, settings.source, BOOTSTRAP_SEED),
+        "calibration": Calibration::new(&pose_errors, settings.sigmas.as_ref(), settings.source, BOOTSTRAP_SEED),
         "strata": of_strata(outcomes),
         "reversed": settings.reversed.then(|| reversed(outcomes)),
     })
@@ -212,6 +212,7 @@ pub fn tables(report: &Value) -> String {
         figure(&report["final_parse_constrained"]),
         if report["constrained_decoding"].as_bool() == Some(true) { "with" } else { "without" },
     );
+    covariance_table(report, &mut text);
     steps_table(report, &mut text);
     strata_table(report, &mut text);
     let backwards = &report["reversed"];
@@ -227,6 +228,24 @@ pub fn tables(report: &Value) -> String {
         );
     }
     text
+}
+
+/// How large the errors are frame by frame, and whether covariances say so.
+fn covariance_table(report: &Value, text: &mut String) {
+    let calibration = &report["calibration"];
+    if calibration.is_null() {
+        return;
+    }
+    text.push_str("\n## Covariance\nNEES of six degrees of freedom is 6 where a covariance is right, more where it is too sure.\n");
+    text.push_str("| | NEES | within 68 % | within 95 % |\n| --- | --- | --- | --- |\n");
+    for (key, heading) in [("given_coverage", "given"), ("supported_coverage", "what these windows support")] {
+        let coverage = &calibration[key];
+        if !coverage.is_null() {
+            let [nees, narrow, wide] = ["nees", "within_68", "within_95"].map(|key| interval(&coverage[key]));
+            let _ = writeln!(text, "| {heading} | {nees} | {narrow} | {wide} |");
+        }
+    }
+    let _ = writeln!(text, "\n```toml\n{}```", calibration["toml"].as_str().unwrap_or_default());
 }
 
 fn steps_table(report: &Value, text: &mut String) {
