@@ -359,6 +359,11 @@ impl Decoder {
     pub fn depth(&self) -> usize {
         self.layers.len()
     }
+
+    /// The query projection of a layer, where there is one of that number.
+    pub fn query(&self, layer: usize) -> Option<&Linear> {
+        self.layers.get(layer).map(|layer| &layer.q)
+    }
 }
 
 /// Token embedding `[vocab, d]`.

@@ -6,7 +6,7 @@ use nalgebra::Point2;
 use rand::Rng;
 use rand::seq::index;
 
-use super::{DepthMap, OCCLUSION_TOLERANCE};
+use super::{DepthMap, MIN_DEPTH_METRES, MIN_DEPTH_SHARE, OCCLUSION_TOLERANCE, quantile};
 
 /// Bounds of a set of frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,52 @@ pub struct Match {
     pub to: (usize, usize),
     /// The point in the other view, pixels.
     pub pixel: Point2<f64>,
+    /// Its depth there, scene units.
+    pub depth: f64,
+}
+
+/// Depth of a patch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pooled {
+    /// Mean over the pixels that have one, scene units; 0 where none has.
+    pub depth: f64,
+    /// Share of the pixels that have one.
+    pub known: f64,
+    /// Standard deviation as a share of the mean: large where the patch lies across an edge.
+    pub spread: f64,
+}
+
+/// The maps of a set, `width` pixels a row, with the bound of [`DepthMap::window`] on what is too near to count; the
+/// median is that of the first frame that has depth.
+pub fn maps(depth: &[Vec<f32>], width: u32, metric: bool) -> Vec<DepthMap<'_>> {
+    let median = || depth.iter().map(|values| quantile(values, 0.5)).find(|&median| median > 0.0).unwrap_or(0.0);
+    let nearest = if metric { MIN_DEPTH_METRES } else { MIN_DEPTH_SHARE * median() };
+    depth.iter().map(|values| DepthMap { values, width: width as usize, nearest }).collect()
+}
+
+/// Depth of every patch of a view, averaged over the pixels that have one, on a grid of `columns` x `rows`.
+pub fn pooled(depth: &DepthMap<'_>, columns: usize, rows: usize) -> Vec<Pooled> {
+    let width = depth.width.max(1);
+    let height = depth.values.len() / width;
+    // Pixels, those with depth, and the sums of it and of its square.
+    let mut sums = vec![(0.0, 0.0, 0.0, 0.0); columns * rows];
+    for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+        // Twice the centre of the pixel, in whole numbers.
+        let patch = (2 * y + 1) * rows / (2 * height) * columns + (2 * x + 1) * columns / (2 * width);
+        let sum = &mut sums[patch];
+        sum.0 += 1.0;
+        if let Some(d) = depth.at(&Point2::new(x as f64, y as f64)) {
+            (sum.1, sum.2, sum.3) = (sum.1 + 1.0, sum.2 + d, sum.3 + d * d);
+        }
+    }
+    let of = |(pixels, known, sum, squares): (f64, f64, f64, f64)| {
+        if known < 1.0 {
+            return Pooled { depth: 0.0, known: 0.0, spread: 0.0 };
+        }
+        let mean = sum / known;
+        Pooled { depth: mean, known: known / pixels, spread: (squares / known - mean * mean).max(0.0).sqrt() / mean }
+    };
+    sums.into_iter().map(of).collect()
 }
 
 /// Matches of the patch centres of every view in every other, on a grid of `columns` x `rows` patches a view (the paper
@@ -89,7 +135,7 @@ pub fn matches(views: &[View<'_>], intrinsics: &Intrinsics, columns: usize, rows
                 let Some(place) = intrinsics.project(&seen).filter(|p| intrinsics.contains(p)) else { continue };
                 let surface = to.depth.near(&place);
                 if surface.is_some_and(|s| (s - seen.z).abs() <= OCCLUSION_TOLERANCE * seen.z) {
-                    found.push(Match { from: (a, patch), to: (b, patch_at(&place)), pixel: place });
+                    found.push(Match { from: (a, patch), to: (b, patch_at(&place)), pixel: place, depth: seen.z });
                 }
             }
         }
@@ -148,6 +194,7 @@ mod tests {
                     // The other view's own depth there leads back to the patch's centre, within the tolerance in depth.
                     let (a, b) = (&views[m.from.0], &views[m.to.0]);
                     let depth = b.depth.near(&m.pixel).unwrap();
+                    assert!((m.depth - depth).abs() <= 0.051 * m.depth, "{m:?}: {depth}");
                     let point = b.world_from_camera.transform_point(&film.intrinsics.back_project(&m.pixel, depth));
                     let back = a.world_from_camera.inverse().transform_point(&point);
                     let pixel = film.intrinsics.project(&back).unwrap();
@@ -169,5 +216,34 @@ mod tests {
             let found = matches(views, &film.intrinsics, 24, 24);
             assert!(found.iter().all(|m| m.from.1 == m.to.1) && found.len() > 24 * 24);
         });
+    }
+
+    #[test]
+    fn depth_is_pooled_over_the_pixels_that_have_one() {
+        // Two patches of 4 x 2 pixels: one flat with a hole, one across an edge.
+        let values = [2.0, 2.0, 0.0, 2.0, 1.0, 1.0, 3.0, 3.0, 2.0, 2.0, f32::NAN, 2.0, 1.0, 1.0, 3.0, 3.0];
+        let map = DepthMap { values: &values, width: 8, nearest: 0.5 };
+        let of = |map: &DepthMap<'_>| pooled(map, 2, 1);
+        let [flat, edge] = of(&map)[..] else { panic!("two patches") };
+        assert!((flat.depth - 2.0).abs() < 1e-12 && (flat.known - 0.75).abs() < 1e-12 && flat.spread < 1e-6);
+        assert!((edge.depth - 2.0).abs() < 1e-12 && (edge.known - 1.0).abs() < 1e-12);
+        assert!((edge.spread - 0.5).abs() < 1e-12, "{}", edge.spread);
+        let none = of(&DepthMap { nearest: 10.0, ..map });
+        assert!(none.iter().all(|patch| *patch == Pooled { depth: 0.0, known: 0.0, spread: 0.0 }));
+        // Every pixel belongs to the patch that its centre is in, also where sizes do not divide.
+        let ramp: Vec<f32> = (0..7).map(|x| 1.0 + x as f32).collect();
+        let thirds = pooled(&DepthMap { values: &ramp, width: 7, nearest: 0.5 }, 3, 1);
+        assert!(thirds.iter().zip([1.5, 4.0, 6.5]).all(|(p, depth)| (p.depth - depth).abs() < 1e-12), "{thirds:?}");
+    }
+
+    #[test]
+    fn what_is_too_near_depends_on_the_unit() {
+        let depth = [vec![0.0; 4], vec![4.0, 0.05, 4.0, 4.0]];
+        let at = |metric: bool| maps(&depth, 2, metric)[1].at(&Point2::new(1.0, 0.0));
+        assert_eq!(at(true), None, "5 cm");
+        let nearest = maps(&depth, 2, false)[1].nearest;
+        assert!((nearest - 0.08).abs() < 1e-12, "2 % of the median of the first frame that has depth: {nearest}");
+        assert_eq!(at(false), None);
+        assert!(maps(&[vec![0.0; 4]], 2, false)[0].at(&Point2::new(0.0, 0.0)).is_none());
     }
 }

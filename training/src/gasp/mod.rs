@@ -1,0 +1,340 @@
+//! GASP (arXiv 2605.30231): correspondence heads on the layers of the decoder teach its vision tokens which of them
+//! show the same point, while language examples keep what the model can say.
+//!
+//! total = language + `correspondence_weight` x correspondence + `depth_weight` x depth, the last two as means over the
+//! layers with a head. The heads are variables named `aux.gasp..`: trained and checkpointed with the model, read again
+//! by the next run and by [`analyse`], and no part of what `export` writes. Departures from the paper:
+//! docs/training.md.
+
+pub mod analyse;
+mod config;
+mod frames;
+mod head;
+mod instruct;
+mod language;
+mod loss;
+mod pck;
+mod pixels;
+mod plot;
+mod probe;
+mod set;
+mod stream;
+pub mod sweep;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+use model::checkpoint::Checkpoints;
+use model::text::Tapped;
+use model::{Processor, Qwen3Vl};
+use serde_json::{Value, json};
+
+use crate::batch::{self, Batch, Sequence, predictions, scalar, select};
+use crate::sft::example::Builder;
+use crate::sft::loss::{self as text_loss, Target, cross_entropy};
+use crate::student::{HEAD_PREFIX, Student};
+use crate::trainer::{self, Finished, Job, Objective, Settings, Share};
+pub use config::{Config, DataConfig, DepthConfig, EvalConfig, GaspConfig, MixConfig, Negatives, read_config};
+use head::Heads;
+use loss::Prepared;
+use probe::{Features, Probe, Tallies};
+use set::{FrameSet, Targets};
+use stream::{Example, Stream};
+
+/// What turns the seed of a run into that of its hold-out.
+const HOLD_OUT: u64 = 0x686f_6c64;
+/// Figures on the hold-out; the best checkpoint is chosen by the first.
+pub const FIGURES: [&str; 7] = ["loss", "lm", "correspondence", "depth", "pck_head", "pck_qk", "chance"];
+/// Terms of the loss, and the head's share of matches found.
+const TERMS: [&str; 4] = ["lm", "correspondence", "depth", "pck"];
+
+/// Trains an adapter, or all weights, with heads beside them, from the checkpoint `init`.
+///
+/// # Errors
+/// A config out of bounds, data or a checkpoint that can't be read, a folder that can't be written, a loss or gradient
+/// that is not a number.
+pub fn run(config: &Config, init: &Path, out: &Path, job: &Job) -> Result<Finished> {
+    config.check()?;
+    let student = Student::open(Some(init), None, config.lora.as_ref(), config.run.seed, &job.device)?;
+    let objective = Gasp::new(config, &student, Some(init))?;
+    let settings = Settings {
+        stage: "gasp",
+        run: &config.run,
+        optimizer: &config.optimizer,
+        config: json!({"settings": config, "inputs": objective.inputs()}),
+        init: Some(init),
+        job,
+    };
+    trainer::run(&objective, &student, &settings, out)
+}
+
+/// The objective of GASP.
+pub struct Gasp<'a> {
+    config: &'a Config,
+    student: &'a Student,
+    heads: Heads,
+    /// Of the frames of sets.
+    processor: Processor,
+    stream: Stream,
+    text: text_loss::Targets,
+    hold_out: Vec<Example>,
+    hold_out_inputs: Value,
+}
+
+/// Sums over a set's matches, as means over the layers with a head.
+struct SetTerms {
+    correspondence: Tensor,
+    depth: Option<Tensor>,
+    hits: f64,
+}
+
+impl<'a> Gasp<'a> {
+    /// Opens the data, reads the hold-out, and adds the heads to the student: those that an earlier stage left in
+    /// `init`, or new ones.
+    ///
+    /// # Errors
+    /// Layers that the model has not, data that can't be read.
+    pub fn new(config: &'a Config, student: &'a Student, init: Option<&Path>) -> Result<Self> {
+        let (c, seed) = (&config.gasp, config.run.seed);
+        let heads = Heads::new(student, &c.layers(student.model.decoder().depth())?, c.width)?;
+        if let Some(dir) = init {
+            student.load_heads(dir)?;
+        }
+        heads.start(student)?;
+        tracing::info!(heads = heads.layers().count(), width = heads.width(), "correspondence heads");
+        let vocabulary = student.model.config().text_config.vocab_size;
+        let mut objective = Self {
+            config,
+            student,
+            heads,
+            processor: pixels::sized(&student.processor, config.data.size()).context("data.size")?,
+            stream: Stream::open(&config.data, &config.mix, seed)?,
+            text: text_loss::Targets::new(&student.tokenizer, vocabulary, c.number_sigma, c.tail_weight),
+            hold_out: Vec::new(),
+            hold_out_inputs: Value::Null,
+        };
+        // In the run, what can't be read is left out; here it is an error.
+        for number in [0, config.mix.every - 1] {
+            objective.example(&objective.stream, number)?;
+        }
+        if let Some(eval) = &config.eval {
+            let data = DataConfig { sets: eval.sets.clone(), ..config.data.clone() };
+            let (instruct, windows) = (eval.instruct.clone(), eval.windows.clone());
+            // Sets and language by turns.
+            let mix = MixConfig { instruct, windows, every: 2, ..config.mix.clone() };
+            let kinds = if mix.instruct.is_some() || mix.windows.is_some() { 2 } else { 1 };
+            let stream = Stream::open(&data, &mix, seed ^ HOLD_OUT)?;
+            for number in 0..kinds * eval.examples as u64 {
+                let example = objective.example(&stream, number)?;
+                objective.hold_out.push(example);
+            }
+            objective.hold_out_inputs = stream.describe();
+        }
+        Ok(objective)
+    }
+
+    fn inputs(&self) -> Value {
+        json!({"data": self.stream.describe(), "hold_out": self.hold_out_inputs})
+    }
+
+    fn example(&self, stream: &Stream, number: u64) -> Result<Example> {
+        let words = Builder::of(self.student);
+        stream.example(&Builder { processor: &self.processor, ..words }, &words, &self.config.gasp, number)
+    }
+
+    /// Terms of a set with matches. With `tallies`, queries and keys are looked at too, which checkpointed layers hide.
+    fn set(
+        &self,
+        model: &Qwen3Vl,
+        (set, targets): &(FrameSet, Targets),
+        checkpoints: Option<&Checkpoints>,
+        tallies: Option<&mut Tallies>,
+    ) -> Result<SetTerms> {
+        let c = &self.config.gasp;
+        let batch = Batch::new([&set.sequence], self.student.tokenizer.pad);
+        let rows = batch.rows_of(model.config().image_token_id);
+        ensure!(
+            rows.len() == targets.depth.len(),
+            "expected {} vision tokens, got {}",
+            targets.depth.len(),
+            rows.len()
+        );
+        let embeddings = batch::embed(model, &batch, [&set.sequence], false)?;
+        let mut probe = tallies.map(|t| Probe::new(set, rows.clone(), c.tau, Some(&self.heads), &|_, _| true, t));
+        let mut hidden = Vec::new();
+        let mut tap = |layer: usize, seen: Tapped<'_>| {
+            if let (true, Tapped::Hidden(x)) = (self.heads.layers().any(|of| of == layer), seen) {
+                hidden.push((layer, x.clone()));
+            }
+            if let Some(probe) = &mut probe {
+                probe.look(layer, seen);
+            }
+        };
+        batch::decode(model, &batch, &embeddings, checkpoints, &mut tap)?;
+        probe.map_or(Ok(()), Probe::done)?;
+        let prepared = Prepared::new(targets, c.negatives, c.tau, model.device())?;
+        let (mut correspondence, mut depth, mut hits) = (Vec::new(), Vec::new(), 0);
+        for (layer, x) in &hidden {
+            let embedded = self.heads.embed(*layer, &select(x, &rows)?)?.context("a layer without a head")?;
+            let terms = prepared.terms(&embedded)?;
+            correspondence.push(terms.correspondence);
+            depth.extend(terms.depth);
+            hits += terms.hits;
+        }
+        let layers = hidden.len() as f64;
+        let mean = |terms: Vec<Tensor>| -> Result<Option<Tensor>> {
+            let sum = terms.into_iter().map(Ok).reduce(|a, b| a? + b?).transpose()?;
+            Ok(sum.map(|sum| sum / layers).transpose()?)
+        };
+        Ok(SetTerms {
+            correspondence: mean(correspondence)?.context("gasp.layers: expected at least one layer")?,
+            depth: mean(depth)?,
+            hits: hits as f64 / layers,
+        })
+    }
+
+    /// Weighted sum of the cross-entropies of a response.
+    fn language(&self, model: &Qwen3Vl, sequence: &Sequence, checkpoints: Option<&Checkpoints>) -> Result<Tensor> {
+        let batch = Batch::new([sequence], self.student.tokenizer.pad);
+        let embeddings = batch::embed(model, &batch, [sequence], false)?;
+        let hidden = batch::decode(model, &batch, &embeddings, checkpoints, &mut |_, _| {})?;
+        let of = |(row, token): (u32, u32)| (row, self.text.of(token));
+        let (rows, targets): (Vec<u32>, Vec<Target>) = predictions(&batch, [sequence]).map(of).unzip();
+        Ok(cross_entropy(&model.logits(&select(&hidden, &rows)?)?, targets)?)
+    }
+
+    /// What an example adds to the counts of [`TERMS`].
+    fn count(&self, example: &Example) -> [f64; 4] {
+        match example {
+            Example::Language(sequence) => {
+                let weight = |id: &u32| f64::from(self.text.of(*id).weight);
+                [sequence.ids[sequence.response..].iter().map(weight).sum(), 0.0, 0.0, 0.0]
+            }
+            Example::Set(set) => {
+                let (matches, depths) = (set.1.positives.len() as f64, set.1.depths() as f64);
+                [0.0, matches, depths, matches]
+            }
+        }
+    }
+}
+
+impl Objective for Gasp<'_> {
+    type Batch = Vec<Example>;
+
+    fn terms(&self) -> &'static [&'static str] {
+        &TERMS
+    }
+
+    fn batch(&self, _step: usize, examples: &[u64]) -> Result<Vec<Example>> {
+        let mut batch = Vec::with_capacity(examples.len());
+        for &number in examples {
+            match self.example(&self.stream, number) {
+                Ok(example) => batch.push(example),
+                Err(error) => tracing::warn!("left out: {error:#}"),
+            }
+        }
+        Ok(batch)
+    }
+
+    fn counts(&self, batch: &Vec<Example>) -> Vec<f64> {
+        let mut counts = vec![0.0; TERMS.len()];
+        for example in batch {
+            counts.iter_mut().zip(self.count(example)).for_each(|(sum, count)| *sum += count);
+        }
+        counts
+    }
+
+    fn loss(&self, batch: &Vec<Example>, totals: &[f64], checkpoints: Option<&Checkpoints>) -> Result<Share> {
+        let (model, c) = (&self.student.model, &self.config.gasp);
+        let (mut terms, mut losses) = (vec![0.0; TERMS.len()], Vec::new());
+        let mut add = |term: usize, sum: Tensor, weight: f64| -> Result<()> {
+            let share = (sum / totals[term])?;
+            terms[term] += scalar(&share)?;
+            losses.push((share * weight)?);
+            Ok(())
+        };
+        let mut hits = 0.0;
+        for example in batch {
+            match example {
+                Example::Language(sequence) => add(0, self.language(model, sequence, checkpoints)?, 1.0)?,
+                // Frames that nobody knows the depth of, or that share nothing.
+                Example::Set(set) if set.1.positives.is_empty() => {}
+                Example::Set(set) => {
+                    let set = self.set(model, set, checkpoints, None)?;
+                    add(1, set.correspondence, c.correspondence_weight)?;
+                    if let Some(depth) = set.depth {
+                        add(2, depth, c.depth_weight)?;
+                    }
+                    hits += set.hits;
+                }
+            }
+        }
+        terms[3] = hits / totals[3];
+        let loss = losses.into_iter().map(Ok).reduce(|a, b| a? + b?).transpose()?;
+        Ok(Share { loss, terms })
+    }
+
+    fn tokens(&self, batch: &Vec<Example>) -> usize {
+        let tokens = |example: &Example| match example {
+            Example::Set(set) => set.0.sequence.ids.len(),
+            Example::Language(sequence) => sequence.ids.len(),
+        };
+        batch.iter().map(tokens).sum()
+    }
+
+    fn describe(&self, batch: &Vec<Example>) -> Value {
+        let text = |ids: &[u32]| self.student.tokenizer.decode(ids).unwrap_or_default();
+        let describe = |example: &Example| match example {
+            Example::Set(set) => json!({
+                "frames": set.0.numbers, "tokens": [set.0.grid.columns, set.0.grid.rows],
+                "matches": set.1.positives.len(), "depths": set.1.depths(),
+            }),
+            Example::Language(s) => json!({"ids": s.ids, "response": text(&s.ids[s.response..])}),
+        };
+        batch.iter().map(describe).collect()
+    }
+
+    fn trains(&self, _step: usize, variable: &str) -> bool {
+        // Heads of other stages are not asked.
+        !variable.starts_with(HEAD_PREFIX) || variable.starts_with(&format!("{HEAD_PREFIX}{}.", head::NAME))
+    }
+
+    fn evaluate(&self, _step: usize) -> Result<Vec<(&'static str, f64)>> {
+        if self.hold_out.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (model, c) = (self.student.model.for_inference(), &self.config.gasp);
+        let (mut sums, mut counts, mut chance, mut looks) = ([0.0; 4], [0.0; 4], 0.0, 0.0);
+        let mut tallies = Tallies::new();
+        for example in &self.hold_out {
+            counts.iter_mut().zip(self.count(example)).for_each(|(sum, count)| *sum += count);
+            match example {
+                Example::Language(sequence) => sums[0] += scalar(&self.language(&model, sequence, None)?)?,
+                Example::Set(set) if set.1.positives.is_empty() => {}
+                Example::Set(set) => {
+                    let terms = self.set(&model, set, None, Some(&mut tallies))?;
+                    sums[1] += scalar(&terms.correspondence)?;
+                    sums[2] += terms.depth.as_ref().map_or(Ok(0.0), scalar)?;
+                    let chances = set.0.grid.chances();
+                    chance += set.0.matches.iter().map(|m| chances[m.to.1]).sum::<f64>();
+                    looks += set.0.matches.len() as f64;
+                }
+            }
+        }
+        let mean = |term: usize| if counts[term] > 0.0 { sums[term] / counts[term] } else { 0.0 };
+        let pck = |features: Features| {
+            let all: Vec<f64> =
+                tallies.iter().filter(|((of, _), _)| *of == features).filter_map(|(_, t)| t.all.pck()).collect();
+            all.iter().sum::<f64>() / all.len().max(1) as f64
+        };
+        let (lm, correspondence, depth) = (mean(0), mean(1), mean(2));
+        let loss = lm + c.correspondence_weight * correspondence + c.depth_weight * depth;
+        let chance = if looks > 0.0 { chance / looks } else { 0.0 };
+        let values = [loss, lm, correspondence, depth, pck(Features::Head), pck(Features::QueryKey), chance];
+        Ok(FIGURES.into_iter().zip(values).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

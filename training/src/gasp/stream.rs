@@ -1,0 +1,107 @@
+//! The stream of examples: sets of frames, and every n-th example language.
+
+use anyhow::{Context, Result};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+use super::config::{DataConfig, GaspConfig, MixConfig};
+use super::frames::FrameSource;
+use super::language::Language;
+use super::set::{FrameSet, Targets};
+use crate::batch::Sequence;
+use crate::sft::example::Builder;
+
+/// One example of the stream.
+#[derive(Debug)]
+pub enum Example {
+    /// A set of frames, and what is learned from it.
+    Set(Box<(FrameSet, Targets)>),
+    /// A prompt with its response.
+    Language(Sequence),
+}
+
+/// Examples by number: the same on each machine and in each run.
+pub struct Stream {
+    sets: FrameSource,
+    language: Option<Language>,
+    every: u64,
+    seed: u64,
+}
+
+impl Stream {
+    /// The films of `data` and the language of `mix`, if it has any.
+    ///
+    /// # Errors
+    /// A source that can't be read.
+    pub fn open(data: &DataConfig, mix: &MixConfig, seed: u64) -> Result<Self> {
+        let sets = FrameSource::open(data)?;
+        Ok(Self { sets, language: Language::open(mix, seed)?, every: mix.every, seed })
+    }
+
+    /// What a manifest says of it.
+    pub fn describe(&self) -> Value {
+        json!({"sets": self.sets.describe(), "language": self.language.as_ref().map(Language::describe)})
+    }
+
+    /// Example `number`; `sets` builds those of frames, `words` the others.
+    ///
+    /// # Errors
+    /// Frames, images or a window that can't be read.
+    pub fn example(
+        &self,
+        sets: &Builder<'_>,
+        words: &Builder<'_>,
+        config: &GaspConfig,
+        number: u64,
+    ) -> Result<Example> {
+        let spoken = number / self.every;
+        let example = match &self.language {
+            Some(language) if number % self.every == self.every - 1 => {
+                language.example(words, spoken).map(Example::Language)
+            }
+            Some(_) => self.set(sets, config, number - spoken),
+            None => self.set(sets, config, number),
+        };
+        example.with_context(|| format!("example {number}"))
+    }
+
+    fn set(&self, builder: &Builder<'_>, config: &GaspConfig, number: u64) -> Result<Example> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(number);
+        let set = FrameSet::new(builder, &self.sets.draw(&mut rng)?)?;
+        let targets = Targets::new(&set, config, &mut rng);
+        Ok(Example::Set(Box::new((set, targets))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gasp::tests::{data, gasp, mix, student};
+
+    #[test]
+    fn the_number_decides_of_the_kind_and_of_all_that_is_drawn() {
+        let student = student();
+        let builder = Builder::of(&student);
+        let stream = |seed| Stream::open(&data(), &mix(), seed).unwrap();
+        let at = |stream: &Stream, number| stream.example(&builder, &builder, &gasp(), number).unwrap();
+        let one = stream(1);
+        let kinds: Vec<bool> = (0..6).map(|number| matches!(at(&one, number), Example::Language(_))).collect();
+        assert_eq!(kinds, [false, false, true, false, false, true], "every third");
+        let ids = |example: &Example| match example {
+            Example::Set(set) => (set.0.sequence.ids.clone(), set.1.anchors.clone()),
+            Example::Language(sequence) => (sequence.ids.clone(), Vec::new()),
+        };
+        let pixels = |example: &Example| match example {
+            Example::Set(set) => set.0.sequence.images[0].0.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+            Example::Language(sequence) => sequence.images[0].0.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+        };
+        for number in [1, 2] {
+            let (a, b) = (at(&one, number), at(&stream(1), number));
+            assert_eq!((ids(&a), pixels(&a)), (ids(&b), pixels(&b)));
+            assert_ne!(pixels(&a), pixels(&at(&stream(2), number)));
+            assert_ne!(pixels(&a), pixels(&at(&one, number + 3)));
+        }
+    }
+}
