@@ -8,6 +8,7 @@ pub mod data;
 pub mod depth;
 pub mod endpoint;
 pub mod eval;
+pub mod gasp;
 pub mod grpo;
 pub mod nano;
 pub mod parallel;

@@ -57,6 +57,26 @@ enum Verb {
         #[arg(long)]
         resume: bool,
     },
+    /// Correspondence heads on the decoder's layers (GASP), dropped at export.
+    Gasp {
+        /// Settings of the run.
+        #[arg(long)]
+        config: PathBuf,
+        /// Checkpoint to start from.
+        #[arg(long)]
+        init: PathBuf,
+        /// Folder of the run: the model, its heads, its manifest, checkpoints, curves.
+        #[arg(long)]
+        out: PathBuf,
+        /// Go on from the newest checkpoint in OUT.
+        #[arg(long)]
+        resume: bool,
+        /// One run for each combination of values, and a table of them: "lora.r=16,64;gasp.layers=all,1-2".
+        #[arg(long)]
+        sweep: Option<String>,
+    },
+    /// What queries and keys of each layer know of correspondence.
+    Analyse(training::gasp::analyse::Args),
     /// Layout of the scene and situation of the camera (Loc3R-VLM), and the pose head of the fast mode.
     Situation {
         /// Settings of the run.
@@ -200,7 +220,7 @@ fn main() -> Result<ExitCode> {
         Verb::Bench { what: Bench::Model { threads, .. } } => *threads,
         Verb::Bench { what: Bench::Train(train) } => train.threads,
         // One request at a time has them all.
-        Verb::Serve(_) => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        Verb::Serve(_) | Verb::Analyse(_) => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         _ => 1,
     };
     // SAFETY: nothing else runs yet.
@@ -222,6 +242,23 @@ fn main() -> Result<ExitCode> {
             let config = training::grpo::read_config(&config)?;
             let job = Job::start(&config.run.device, resume, stop()?)?;
             return finish(&training::grpo::run(&config, &init, &out, &job)?, &job, &out);
+        }
+        Verb::Gasp { config, init, out, resume, sweep } => {
+            let settings = training::gasp::read_config(&config)?;
+            let job = Job::start(&settings.run.device, resume, stop()?)?;
+            let finished = match sweep {
+                Some(sweep) => {
+                    let (finished, table) = training::gasp::sweep::sweep(&config, &sweep, &init, &out, &job)?;
+                    print_result(&table);
+                    finished
+                }
+                None => training::gasp::run(&settings, &init, &out, &job)?,
+            };
+            return finish(&finished, &job, &out);
+        }
+        Verb::Analyse(args) => {
+            print_result(&training::gasp::analyse::run(&args)?);
+            Ok(())
         }
         Verb::Situation { config, init, out, resume } => {
             let config = training::situation::read_config(&config)?;

@@ -51,6 +51,7 @@ fn args(estimator: &str, data: &str, out: &Path) -> Args {
         max_tokens: 8,
         up_to_scale: false,
         reversed: false,
+        covariance: None,
         concurrency: 4,
         explain: false,
         out: out.to_path_buf(),

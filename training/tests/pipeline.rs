@@ -166,6 +166,8 @@ fn every_shipped_config_is_one() {
             training::split::read_config(&path).unwrap();
         } else if path.to_string_lossy().ends_with("grpo.toml") {
             training::grpo::read_config(&path).unwrap();
+        } else if path.to_string_lossy().ends_with("gasp.toml") {
+            training::gasp::read_config(&path).unwrap();
         } else if path.to_string_lossy().ends_with("situation.toml") {
             training::situation::read_config(&path).unwrap();
         } else {

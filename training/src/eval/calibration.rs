@@ -58,7 +58,8 @@ impl Sigmas {
         let place = || path.display().to_string();
         let node: Node = toml::from_str(&std::fs::read_to_string(path).with_context(place)?).with_context(place)?;
         let sigmas = node.covariance;
-        let bad = sigmas.position.iter().chain(&sigmas.rotation_deg).find(|sigma| !(**sigma > 0.0 && sigma.is_finite()));
+        let bad =
+            sigmas.position.iter().chain(&sigmas.rotation_deg).find(|sigma| !(**sigma > 0.0 && sigma.is_finite()));
         ensure!(bad.is_none(), "{}: covariance: expected standard deviations over 0, got {bad:?}", place());
         Ok(sigmas)
     }
@@ -301,7 +302,10 @@ mod tests {
         let sigmas = Sigmas::of_node(&configs.join("node.toml")).unwrap();
         assert!(sigmas.position.is_sorted() && sigmas.rotation_deg.is_sorted());
         let error = Sigmas::of_node(&configs.join("training/split.toml")).unwrap_err();
-        assert!(format!("{error:#}").contains("split.toml") && format!("{error:#}").contains("covariance"), "{error:#}");
+        assert!(
+            format!("{error:#}").contains("split.toml") && format!("{error:#}").contains("covariance"),
+            "{error:#}"
+        );
     }
 
     #[test]

@@ -124,8 +124,12 @@ pub fn main(args: &Args) -> Result<Done> {
         (None, None) => bail!("expected --weights or --estimator"),
     };
     let sigmas = args.covariance.as_deref().map(Sigmas::of_node).transpose()?;
-    let settings =
-        Settings { up_to_scale: args.up_to_scale, reversed: args.reversed, sigmas, ..Settings::new(&label, &args.data) };
+    let settings = Settings {
+        up_to_scale: args.up_to_scale,
+        reversed: args.reversed,
+        sigmas,
+        ..Settings::new(&label, &args.data)
+    };
     // A thread waits for its request.
     let threads = match &judged {
         Estimator::Endpoint(..) => args.concurrency.max(1),

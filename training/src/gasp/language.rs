@@ -9,10 +9,9 @@ use geometry::Intrinsics;
 use image::RgbImage;
 use model::Processor;
 use model::chain;
-use model::chat::Part;
-use model::prompt::{Mode, Prompt};
-use model::qwen3_vl::{Segment, positions};
-use model::tokenizer::{IM_END, IM_START, IMAGE_PAD, VISION_END, VISION_START};
+use model::chat::{Message, Part};
+use model::prompt::{self, Mode, Prompt};
+use model::tokenizer::IMAGE_PAD;
 use model::vision::Grid;
 use serde_json::{Value, json};
 
@@ -25,35 +24,10 @@ use crate::sft::example::{Builder, Source};
 /// One user's turn in the words of the checkpoint's template, or in Qwen's chat format where it has none.
 ///
 /// # Errors
-/// Another number of images among the parts than grids; text that spells an image placeholder.
-pub fn turn(builder: &Builder<'_>, parts: &[Part], grids: &[Grid]) -> Result<Prompt> {
-    let text = match builder.tokenizer.template() {
-        Some(template) => template.render(parts, IMAGE_PAD)?,
-        None => {
-            let spell = |part: &Part| match part {
-                Part::Text(text) => text.clone(),
-                Part::Image => format!("{VISION_START}{IMAGE_PAD}{VISION_END}"),
-            };
-            let content: String = parts.iter().map(spell).collect();
-            format!("{IM_START}user\n{content}{IM_END}\n{IM_START}assistant\n")
-        }
-    };
-    let texts =
-        text.split(IMAGE_PAD).map(|text| builder.tokenizer.encode(text)).collect::<model::Result<Vec<Vec<u32>>>>()?;
-    ensure!(texts.len() == grids.len() + 1, "expected {} image placeholders, got {}", grids.len(), texts.len() - 1);
-    let merge = builder.config.vision_config.spatial_merge_size;
-    let (mut segments, mut ids) = (Vec::new(), Vec::new());
-    for (i, text) in texts.iter().enumerate() {
-        segments.push(Segment::Text(text));
-        ids.extend(text);
-        if let Some(&grid) = grids.get(i) {
-            segments.push(Segment::Image(grid));
-            ids.extend(std::iter::repeat_n(builder.config.image_token_id, grid.patches() / merge.pow(2)));
-        }
-    }
-    let positions = positions(&segments, merge);
-    let next = positions.last().map_or(0, |last| last[0] + 1);
-    Ok(Prompt { ids, positions, next })
+/// Another number of images among the parts than grids; text that holds a token of the chat format.
+pub fn turn(builder: &Builder<'_>, parts: Vec<Part>, grids: &[Grid]) -> Result<Prompt> {
+    let (image, merge) = (builder.config.image_token_id, builder.config.vision_config.spatial_merge_size);
+    Ok(prompt::chat(builder.tokenizer, image, merge, &[Message::user(parts)], grids)?)
 }
 
 /// Where language examples come from.
@@ -133,7 +107,7 @@ impl Language {
             images.push((patches, grid));
             grids.push(grid);
         }
-        let prompt = turn(builder, &round.parts(paths.len()), &grids)?;
+        let prompt = turn(builder, round.parts(paths.len()), &grids)?;
         let (mut ids, mut positions) = (prompt.ids, prompt.positions);
         let response = ids.len();
         ids.extend(builder.tokenizer.encode(round.answer)?);
@@ -208,10 +182,10 @@ mod tests {
         let mut parts = vec![Part::Text(wording.camera)];
         wording.labels.into_iter().for_each(|label| parts.extend([Part::Text(label), Part::Image]));
         parts.push(Part::Text(wording.task));
-        assert_eq!(turn(&builder, &parts, &grids).unwrap(), window);
-        let error = turn(&builder, &parts, &grids[..4]).unwrap_err().to_string();
-        assert!(error.contains("4 image placeholders, got 5"), "{error}");
-        let spoiled = [Part::Text(format!("look: {IMAGE_PAD}"))];
-        assert!(turn(&builder, &spoiled, &[]).is_err());
+        assert_eq!(turn(&builder, parts.clone(), &grids).unwrap(), window);
+        let error = turn(&builder, parts, &grids[..4]).unwrap_err().to_string();
+        assert!(error.contains("images: expected 4, got 5"), "{error}");
+        let spoiled = vec![Part::Text(format!("look: {IMAGE_PAD}"))];
+        assert!(turn(&builder, spoiled, &[]).is_err());
     }
 }

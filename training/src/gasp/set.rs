@@ -48,7 +48,7 @@ impl FrameSet {
         }
         ensure!(grids.windows(2).all(|pair| pair[0] == pair[1]), "frames of one film have grids of different sizes");
         parts.push(Part::Text(QUESTION.to_owned()));
-        let prompt = turn(builder, &parts, &grids)?;
+        let prompt = turn(builder, parts, &grids)?;
         let grid = TokenGrid::new(grids[0], merge);
         let seen = views.views();
         let pooled = seen.iter().flat_map(|view| tracks::pooled(&view.depth, grid.columns, grid.rows)).collect();

@@ -131,7 +131,8 @@ fn step(gasp: &Gasp<'_>, cut: &[&[u64]], checkpointing: bool) -> (Vec<f64>, Grad
 
 /// Largest difference of two sets of gradients, as a share of the largest gradient of the variable.
 fn apart(a: &Gradients, b: &Gradients) -> f32 {
-    let of = |((name, a), (_, b)): (&(String, Option<Vec<f32>>), &(String, Option<Vec<f32>>))| {
+    type Named = (String, Option<Vec<f32>>);
+    let of = |((name, a), (_, b)): (&Named, &Named)| {
         let (Some(a), Some(b)) = (a, b) else { panic!("{name} has no gradient") };
         let largest = a.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
         a.iter().zip(b).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max)
