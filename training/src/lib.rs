@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod bench;
 pub mod chains;
+mod curves;
 pub mod data;
 pub mod depth;
 pub mod endpoint;

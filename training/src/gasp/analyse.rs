@@ -23,10 +23,10 @@ use super::frames::{Film, FrameSource};
 use super::head::Heads;
 use super::pck::Found;
 use super::pixels::sized;
-use super::plot::{Curve, curves};
 use super::probe::{Features, Probe, Tallies};
 use super::set::FrameSet;
 use crate::batch::{Batch, decode, embed};
+use crate::curves::{Curve, curves};
 use crate::nano::write_json;
 use crate::sft::example::Builder;
 

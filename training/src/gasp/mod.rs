@@ -15,7 +15,6 @@ mod language;
 mod loss;
 mod pck;
 mod pixels;
-mod plot;
 mod probe;
 mod set;
 mod stream;

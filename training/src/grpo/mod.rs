@@ -242,14 +242,14 @@ impl Objective for Grpo<'_> {
     /// that parse.
     fn evaluate(&self, _step: usize) -> Result<Vec<(&'static str, f64)>> {
         let Some((config, windows)) = &self.hold_out else { return Ok(Vec::new()) };
-        let (mut rewards, mut parsed, mut tokens) = (0.0, 0.0, 0.0);
+        let (mut rewards, mut parsed, mut tokens) = (Vec::new(), 0.0, 0.0);
         let (mut rotations, mut directions) = (Vec::new(), Vec::new());
         for index in 0..windows.len() {
             let sample = windows.sample(index)?;
             let sampling = Sampling { temperature: config.temperature, top_p: 1.0, seed: index };
             let (_, answers) = self.sampler.ask(&sample, sampling, 1).with_context(|| sample.id.clone())?;
             for answer in answers {
-                rewards += reward(&answer, &sample).total;
+                rewards.push(reward(&answer, &sample).total);
                 tokens += answer.ids.len() as f64;
                 let Some(trajectory) = answer.trajectory.ok().filter(|_| answer.ended == Ended::Stop) else { continue };
                 parsed += 1.0;
@@ -259,8 +259,16 @@ impl Objective for Grpo<'_> {
             }
         }
         let n = windows.len() as f64;
-        let mut figures =
-            vec![("loss", -rewards / n), ("reward", rewards / n), ("parse", parsed / n), ("length", tokens / n)];
+        let Some(mean) = Statistic::new(&rewards, 0).mean else { return Ok(Vec::new()) };
+        let mut figures = vec![
+            ("loss", -mean.value),
+            ("reward", mean.value),
+            // Bootstrap 95 % interval over windows.
+            ("reward_low", mean.low),
+            ("reward_high", mean.high),
+            ("parse", parsed / n),
+            ("length", tokens / n),
+        ];
         for (name, values) in [("rre_deg", rotations), ("tde_deg", directions)] {
             figures.extend(Statistic::new(&values, 0).median.map(|median| (name, median.value)));
         }

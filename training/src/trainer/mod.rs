@@ -24,6 +24,7 @@ use model::nn::Dropout;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;
+use crate::curves::{Curve, curves};
 use crate::nano::{read_json, write_json};
 use crate::parallel::{self, Alone, Collective};
 use crate::student::{Student, named, parameters};
@@ -209,6 +210,9 @@ impl<O: Objective> Run<'_, O> {
         let mut progress = Progress::new(self.out, self.steps, self.state.step, self.settings.job.resume, self.lead())?;
         let begun = (Instant::now(), self.state.seconds);
         let names = self.objective.terms();
+        if self.state.step == 0 && run.eval_every > 0 {
+            self.evaluate(&mut progress)?;
+        }
         while self.state.step < self.steps {
             let step = self.state.step;
             let done = self.step(step)?;
@@ -242,6 +246,7 @@ impl<O: Objective> Run<'_, O> {
         if self.lead() {
             self.student.save(self.out)?;
             self.manifest(self.out)?;
+            self.draw()?;
         }
         self.settings.job.collective.barrier()?;
         Ok(Finished::Done)
@@ -420,6 +425,30 @@ impl<O: Objective> Run<'_, O> {
             checkpoint::prune(self.out, self.settings.run.keep)?;
         }
         self.settings.job.collective.barrier()
+    }
+
+    /// `curves/TERM.png`: each term over the steps, on what is trained on and on the hold-out.
+    fn draw(&self) -> Result<()> {
+        let folder = self.out.join("curves");
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let of = |points: &[Value], term: &str| -> Vec<(f64, f64)> {
+            points.iter().filter_map(|point| Some((point["step"].as_f64()?, point[term].as_f64()?))).collect()
+        };
+        let evaluated = self.state.evaluations.first().and_then(Value::as_object);
+        let mut names: Vec<&str> = self.objective.terms().to_vec();
+        names.extend(evaluated.into_iter().flat_map(|point| point.keys()).map(String::as_str));
+        names.retain(|name| *name != "step");
+        names.sort_unstable();
+        names.dedup();
+        for term in names {
+            let drawn = [("training", &self.state.curve), ("hold-out", &self.state.evaluations)]
+                .map(|(name, points)| Curve { name: name.to_owned(), points: of(points, term) });
+            let drawn: Vec<Curve> = drawn.into_iter().filter(|curve| !curve.points.is_empty()).collect();
+            if !drawn.is_empty() {
+                curves(&folder.join(format!("{term}.png")), self.settings.stage, ("step", term), &drawn)?;
+            }
+        }
+        Ok(())
     }
 
     /// `manifest.json`: how the weights beside it were made, stage after stage.

@@ -1,4 +1,4 @@
-//! Curves over layers and distances, as PNG files.
+//! Curves over steps, layers and distances, as PNG files.
 
 use std::path::Path;
 use std::sync::OnceLock;
