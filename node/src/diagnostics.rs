@@ -101,7 +101,8 @@ impl Reporter {
             return (DiagnosticLevel::Warn, message);
         }
         match snapshot.latency() {
-            None => (DiagnosticLevel::Ok, "waiting for the first answer".to_owned()),
+            None if snapshot.windows_answered == 0 => (DiagnosticLevel::Ok, "waiting for the first answer".to_owned()),
+            None => (DiagnosticLevel::Ok, format!("{} windows answered", snapshot.windows_answered)),
             Some((median, _)) => {
                 let message = format!("{} windows answered, {} ms each", snapshot.windows_answered, median.as_millis());
                 (DiagnosticLevel::Ok, message)

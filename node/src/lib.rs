@@ -2,10 +2,10 @@
 //!
 //! The way of a frame: [`transport`] in, [`ingest`] (cheap checks, intrinsics, [`window`]s), [`solver`] (decode, encode,
 //! answer), [`trust`] (check, stitch, believe or not), [`publish`], transport out. [`pipeline`] puts threads between;
-//! [`replay`] puts none.
+//! [`replay`] puts none. A [`recording`] is what came in and went out, in a file.
 //!
-//! Architecture Invariant: only [`pipeline`] has threads and clocks, and only [`transport`] knows of ROS. All else is a
-//! value or a struct with `push`, and is tested as such.
+//! Architecture Invariant: only [`pipeline`] and what writes a [`recording`] have threads and clocks, and only
+//! [`transport`] and [`recording`] know of ROS. All else is a value or a struct with `push`, and is tested as such.
 
 pub mod camera;
 pub mod config;
@@ -19,6 +19,7 @@ pub mod message;
 pub mod pipeline;
 mod plot;
 pub mod publish;
+pub mod recording;
 pub mod rectify;
 pub mod replay;
 pub mod report;

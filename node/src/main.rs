@@ -1,4 +1,4 @@
-//! `node [run]`, `node replay`, `node report`, `node doctor`.
+//! `node [run]`, `node record`, `node replay`, `node report`, `node doctor`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,9 +12,11 @@ use node::config::Config;
 use node::doctor;
 use node::estimator::EgoEstimator;
 use node::pipeline::{Pipeline, Settings};
-use node::replay::{self, Rules, replay};
+use node::recording::{FileWriter, Recorder, Recording};
+use node::replay::{self, replay};
 use node::report::{self, Evidence};
 use node::sequence::Sequence;
+use node::solver::Answered;
 use node::transport::ros_args::RosArgs;
 use node::transport::{self, Kind};
 
@@ -39,13 +41,21 @@ struct Cli {
 enum Verb {
     /// Run as a ROS 2 node until SIGINT or SIGTERM (default)
     Run,
-    /// Answer every window of a recorded sequence, in process, and compare with its ground truth
-    Replay {
-        /// Folder with sequence.json and frames/
-        dir: PathBuf,
-        /// Where trajectory.tum, trajectory.png and report.json go
-        #[arg(long, value_name = "DIR", default_value = "target/replay")]
+    /// Run, and write what comes in and goes out to an MCAP file
+    Record {
+        /// The file; there must be none yet
+        #[arg(long, value_name = "FILE")]
         out: PathBuf,
+    },
+    /// Answer every window of a recorded sequence, in process, and compare with its ground truth; or of an MCAP file
+    Replay {
+        /// Folder with sequence.json and frames/, or an MCAP file of ROS 2
+        #[arg(value_name = "DIR|FILE")]
+        input: PathBuf,
+        /// Of a folder: where trajectory.tum, trajectory.png and report.json go [default: target/replay]. Of a file:
+        /// an MCAP file for what comes out [default: none]
+        #[arg(long, value_name = "DIR|FILE")]
+        out: Option<PathBuf>,
         /// Print each answer's text
         #[arg(long)]
         texts: bool,
@@ -117,8 +127,14 @@ fn try_main() -> anyhow::Result<ExitCode> {
     let config = Config::load(&path, &overrides);
     match cli.verb {
         Some(Verb::Doctor) => Ok(examine(&path, config)),
-        Some(Verb::Replay { dir, out, texts }) => play(&config?, &dir, &out, texts),
-        _ => run(&path, config?, &ros),
+        Some(Verb::Replay { input, out, texts }) if input.is_file() => {
+            play_recording(&config?, &ros, &input, out.as_deref(), texts)
+        }
+        Some(Verb::Replay { input, out, texts }) => {
+            play(&config?, &input, out.as_deref().unwrap_or(Path::new("target/replay")), texts)
+        }
+        Some(Verb::Record { out }) => run(&path, config?, &ros, Some(&out)),
+        _ => run(&path, config?, &ros, None),
     }
 }
 
@@ -160,9 +176,17 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn run(path: &Path, config: Config, ros: &RosArgs) -> anyhow::Result<ExitCode> {
+fn run(path: &Path, config: Config, ros: &RosArgs, record: Option<&Path>) -> anyhow::Result<ExitCode> {
     let mut config = config;
     let stop = stop_on_signals()?;
+    // Names as others see them, also where rcl renames by itself.
+    let mut names = config.topics.clone();
+    if let Some(file) = record {
+        ros.apply(&mut names)?;
+        if file.exists() {
+            bail!("{}: there is a file already, and a recording replaces none", file.display());
+        }
+    }
     let kind = config.transport;
     if !transport::is_compiled_in(kind) {
         return Err(transport::Error::NotCompiledIn { kind }.into());
@@ -180,11 +204,17 @@ fn run(path: &Path, config: Config, ros: &RosArgs) -> anyhow::Result<ExitCode> {
     }
     tracing::info!(config = %path.display(), transport = %kind, weights = %config.model.weights.display(), "starting");
     let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
+    let mut recorder = record.map(|file| Recorder::create(file, &names)).transpose()?;
     let (pipeline, ends) =
         Pipeline::start(Settings::from(&config), estimator, stop).context("cannot start a thread")?;
+    let ends = match &mut recorder {
+        Some(recorder) => recorder.tap(ends).context("cannot start a thread")?,
+        None => ends,
+    };
     tracing::info!(image = config.topics.image, trajectory = config.topics.trajectory, "ready");
     let carried = transport::run(kind, &config.topics, ends);
     let finished = pipeline.finish(PATIENCE);
+    let recorded = recorder.map(|recorder| recorder.finish(PATIENCE)).transpose();
     carried.context("transport")?;
     let s = finished?;
     tracing::info!(
@@ -195,10 +225,12 @@ fn run(path: &Path, config: Config, ros: &RosArgs) -> anyhow::Result<ExitCode> {
         answers_unparsed = s.answers_unparsed,
         "stopped"
     );
+    if let Some(recorded) = recorded? {
+        tracing::info!(messages = recorded.written, lost = recorded.lost, "recorded");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signals()?;
     let sequence = Sequence::load(dir)?;
@@ -207,15 +239,77 @@ fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<
         bail!("{}: expected at least {least} frames for a window, got {}", dir.display(), sequence.frames.len());
     }
     let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
-    let rules = Rules { window: config.window, trust: config.trust };
-    let evidence = replay(&sequence, estimator, rules, &stop, |answered| {
-        tracing::info!(window_id = answered.window_id, latency_millis = answered.latency.as_millis(), "answered");
-        if texts {
-            println!("--- window {}\n{}", answered.window_id, answered.text);
-        }
-    })?;
+    let evidence = replay(&sequence, estimator, &Settings::from(config), &stop, |answered| tell(answered, texts))?;
     debug_assert!(!stop.load(Ordering::Relaxed), "a stopped replay is an error");
     finish_report(&evidence, &sequence, out)
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn tell(answered: &Answered, texts: bool) {
+    tracing::info!(window_id = answered.window_id, latency_millis = answered.latency.as_millis(), "answered");
+    if texts {
+        println!("--- window {}\n{}", answered.window_id, answered.text);
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn play_recording(
+    config: &Config,
+    ros: &RosArgs,
+    file: &Path,
+    out: Option<&Path>,
+    texts: bool,
+) -> anyhow::Result<ExitCode> {
+    let stop = stop_on_signals()?;
+    let mut topics = config.topics.clone();
+    ros.apply(&mut topics)?;
+    let recording = Recording::open(file)?;
+    let camera = recording.camera(&topics, config.camera.use_fixed)?;
+    if let Some(damage) = recording.damage() {
+        println!("{}: {damage}; the {} images before it are played", file.display(), camera.images());
+    }
+    let least = replay::least_frames(&config.window);
+    if camera.images() < least as u64 {
+        bail!(
+            "{}: {}: expected at least {least} images for a window, got {}",
+            file.display(),
+            camera.topic(),
+            camera.images()
+        );
+    }
+    tracing::info!(
+        image = camera.topic(),
+        camera_info = camera.info_topic(),
+        images = camera.images(),
+        "playing the recording"
+    );
+    if out.is_some_and(|out| is_same_file(out, file)) {
+        bail!("{}: what comes out cannot replace the recording", file.display());
+    }
+    let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
+    let mut writer = out.map(|out| FileWriter::create(out, &topics)).transpose()?;
+    let settings = Settings::from(config);
+    let node = replay::recording::Node { settings: &settings, name: &topics.node_name, stop: &stop };
+    let played = replay::recording::replay(
+        &camera,
+        estimator,
+        node,
+        |entry| match &mut writer {
+            Some(writer) => writer.write(entry),
+            None => Ok(()),
+        },
+        |answered| tell(answered, texts),
+    )?;
+    print!("{}", report::counts(&played.evidence, &file.display().to_string()));
+    played.notes.iter().for_each(|note| println!("{note}"));
+    if let Some(writer) = writer {
+        println!("written: {}", writer.finish()?.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]

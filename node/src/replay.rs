@@ -1,5 +1,5 @@
-//! A recorded sequence through the node without topics, threads or drops: the same ingest, the same solver, every
-//! window answered in order. What comes out depends on the weights and the pixels alone, latencies apart.
+//! Recorded images through the node without topics, threads or drops: the same ingest, the same solver, every window
+//! answered in order. What comes out depends on the weights and the pixels alone, latencies apart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,14 +8,17 @@ use std::time::Instant;
 
 use geometry::{Stamp, WINDOW};
 
-use crate::config::{FixedCamera, TrustRules, UseFixed, WindowRules};
+use crate::config::{FixedCamera, UseFixed, WindowRules};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
 use crate::message::{ImageMessage, ImagePayload};
+use crate::pipeline::Settings;
 use crate::report::{Evidence, WindowResult};
 use crate::sequence::Sequence;
 use crate::solver::{Answered, Solved, Solver};
-use crate::stats::{Stats, resident_mib};
+use crate::stats::{Snapshot, Stats, resident_mib};
+
+pub mod recording;
 
 /// Why a replay did not reach its end.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +31,9 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A recording cannot be read, or what comes out cannot be written.
+    #[error(transparent)]
+    Recording(#[from] crate::recording::Error),
     /// The model is broken.
     #[error(transparent)]
     Model(#[from] estimator::Error),
@@ -36,55 +42,81 @@ pub enum Error {
     Stopped,
 }
 
-/// How to cut and judge.
-#[derive(Debug, Clone, Copy)]
-pub struct Rules {
-    /// The window buffer's rules.
-    pub window: WindowRules,
-    /// What is made of answers.
-    pub trust: TrustRules,
+/// The node without threads: what comes in is answered at once.
+struct Inline<E: Estimator> {
+    ingest: Ingest<E::Frame>,
+    solver: Solver<E>,
+    stats: Arc<Stats>,
+}
+
+impl<E: Estimator> Inline<E> {
+    fn new(estimator: E, camera: &FixedCamera, settings: &Settings) -> Self {
+        let stats = Stats::new();
+        let ingest = Ingest::new(camera, settings.window, Arc::clone(&stats));
+        let solver = Solver::new(estimator, &settings.trust, Arc::clone(&stats));
+        Self { ingest, solver, stats }
+    }
+
+    /// Takes an image that came at `now`; the answer to the window that it completes.
+    fn image(&mut self, image: ImageMessage, now: Instant, stop: &AtomicBool) -> Result<Option<Box<Answered>>, Error> {
+        let Some(window) = self.ingest.image(image, self.stats.receive(now)) else { return Ok(None) };
+        let (id, last) = (window.id, window.stamps[WINDOW - 1]);
+        match self.solver.solve(window, stop)? {
+            Solved::Stopped => Err(Error::Stopped),
+            Solved::Broken(reason) => {
+                tracing::warn!(window_id = id, last_stamp = last.nanos, "window dropped: {reason}");
+                Ok(None)
+            }
+            Solved::Answered(answered) => Ok(Some(answered)),
+        }
+    }
+
+    /// The last counters, with what still waited for a window.
+    fn finish(self) -> Snapshot {
+        let Self { ingest, solver, stats } = self;
+        drop((ingest, solver));
+        stats.snapshot()
+    }
 }
 
 /// Plays `sequence` and tells `each` of every answer as it comes.
+///
+/// # Errors
+///
+/// [`Error`], but none of a recording.
 pub fn replay<E: Estimator>(
     sequence: &Sequence,
     estimator: E,
-    rules: Rules,
+    settings: &Settings,
     stop: &AtomicBool,
     mut each: impl FnMut(&Answered),
 ) -> Result<Evidence, Error> {
-    let stats = Stats::new();
     let camera = FixedCamera { use_fixed: UseFixed::Always, intrinsics: sequence.intrinsics };
-    let mut ingest = Ingest::new(&camera, rules.window, Arc::clone(&stats));
-    let mut solver = Solver::new(estimator, &rules.trust, Arc::clone(&stats));
+    let mut node = Inline::new(estimator, &camera, settings);
     let mut windows = Vec::new();
     for (path, stamp) in sequence.frames.iter().zip(&sequence.stamps) {
         let image = image(path, *stamp)?;
-        let Some(window) = ingest.image(image, stats.receive(Instant::now())) else { continue };
-        match solver.solve(window, stop)? {
-            Solved::Stopped => return Err(Error::Stopped),
-            Solved::Broken(reason) => tracing::warn!(file = %path.display(), "window dropped: {reason}"),
-            Solved::Answered(answered) => {
-                each(&answered);
-                windows.push(result(sequence, *answered));
-            }
-        }
+        let Some(answered) = node.image(image, Instant::now(), stop)? else { continue };
+        each(&answered);
+        // Every stamp came from this list.
+        let frames = answered.stamps.map(|s| sequence.stamps.partition_point(|t| *t < s));
+        windows.push(result(frames, *answered));
     }
-    drop((ingest, solver));
-    let s = stats.snapshot();
-    Ok(Evidence {
-        windows: s.windows_answered,
-        unparsed: Some(s.answers_unparsed),
-        latency_ms_median: s.latency().map(|(median, _)| median.as_secs_f64() * 1e3),
-        node_rss_mib_max: resident_mib().map(|(_, max)| max),
-        counters: s.counters().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
-        results: windows,
-    })
+    Ok(evidence(&node.finish(), windows))
 }
 
-fn result(sequence: &Sequence, answered: Answered) -> WindowResult {
-    // Every stamp came from this list.
-    let frames = answered.stamps.map(|s| sequence.stamps.partition_point(|t| *t < s));
+fn evidence(counts: &Snapshot, results: Vec<WindowResult>) -> Evidence {
+    Evidence {
+        windows: counts.windows_answered,
+        unparsed: Some(counts.answers_unparsed),
+        latency_ms_median: counts.latency().map(|(median, _)| median.as_secs_f64() * 1e3),
+        node_rss_mib_max: resident_mib().map(|(_, max)| max),
+        counters: counts.counters().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+        results,
+    }
+}
+
+fn result(frames: [usize; WINDOW], answered: Answered) -> WindowResult {
     let (trajectory, problem) = match answered.judged.poses {
         Ok(poses) => (Some(poses.trajectory), None),
         Err(reason) => (None, Some(reason.to_string())),

@@ -181,6 +181,27 @@ impl Evidence {
             results,
         })
     }
+
+    /// Share of the answers that could be used.
+    fn final_parse(&self) -> Option<f64> {
+        let windows = self.windows;
+        let unparsed = self.unparsed.filter(|_| windows > 0)?;
+        Some(windows.saturating_sub(unparsed) as f64 / windows as f64)
+    }
+}
+
+/// What a replay without ground truth comes to: no errors, counts only.
+pub fn counts(evidence: &Evidence, name: &str) -> String {
+    let breaks = evidence.counters.iter().find(|(name, _)| name == "odometry_breaks").map_or(0, |(_, n)| *n);
+    let mut text = format!(
+        "{name}: no ground truth; {} windows answered, {breaks} breaks; parse {}; {} ms a window; {} MiB\n",
+        evidence.windows,
+        number(evidence.final_parse(), 3),
+        number(evidence.latency_ms_median, 0),
+        number(evidence.node_rss_mib_max, 0)
+    );
+    append_counters(&mut text, evidence);
+    text
 }
 
 fn window_of_path(path: &ReceivedPath, sent: &HashMap<i64, usize>) -> Result<WindowResult, String> {
@@ -248,10 +269,7 @@ fn report(evidence: &Evidence, sequence: &Sequence, summary: &Summary, stitched:
         windows,
         paths_received: parsed,
         poses_per_path: if parsed > 0 { WINDOW } else { 0 },
-        final_parse: evidence
-            .unparsed
-            .filter(|_| windows > 0)
-            .map(|unparsed| windows.saturating_sub(unparsed) as f64 / windows as f64),
+        final_parse: evidence.final_parse(),
         rre_deg_median: median(&summary.rre_deg),
         tde_deg_median: median(&summary.tde_deg),
         rte_rel_median: median(&summary.rte_rel),
@@ -328,7 +346,6 @@ fn table(
     summary: &Summary,
     report: &Report,
 ) -> String {
-    let number = |value: Option<f64>, digits: usize| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"));
     let mut text = format!("{}: estimate against ground truth, a window a line\n", sequence.name);
     let heads = ["frames", "rre deg", "tde deg", "rte rel", "rte abs", "ms"];
     let mut line = |cells: [String; 6]| {
@@ -377,6 +394,16 @@ fn table(
         number(report.latency_ms_median, 0),
         number(report.node_rss_mib_max, 0)
     );
+    append_counters(&mut text, evidence);
+    text
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"))
+}
+
+/// The counters that say something, and the answers that say nothing.
+fn append_counters(text: &mut String, evidence: &Evidence) {
     let notable = evidence.counters.iter().filter(|(name, n)| {
         *n > 0 && (name.starts_with("frames_") || name.starts_with("windows_") || name == "answers_unparsed")
     });
@@ -389,5 +416,4 @@ fn table(
             let _ = writeln!(text, "frames {:?}: {problem}", result.frames);
         }
     }
-    text
 }

@@ -211,6 +211,11 @@ impl Snapshot {
         self.latencies.push_back(latency);
     }
 
+    /// Forgets how long windows took, which no two replays agree on.
+    pub fn forget_latencies(&mut self) {
+        self.latencies.clear();
+    }
+
     /// Median and largest time of the last windows.
     pub fn latency(&self) -> Option<(Duration, Duration)> {
         let mut sorted: Vec<Duration> = self.latencies.iter().copied().collect();

@@ -17,7 +17,7 @@ use crate::message::{Input, Output};
 pub mod r2r;
 pub mod ros2_client;
 pub mod ros_args;
-mod wire;
+pub(crate) mod wire;
 
 /// How often a transport looks at [`Ends::stop`] while nothing is to be published.
 const STOP_POLL: Duration = Duration::from_millis(50);

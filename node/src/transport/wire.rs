@@ -1,5 +1,5 @@
 //! ROS 2 messages as serde structs: field order is the wire format (CDR), so fields that the node does not use are
-//! here too. Only `ros2_client` needs these; r2r brings its own, generated from the sourced ROS 2.
+//! here too. `ros2_client` and recordings need these; r2r brings its own, generated from the sourced ROS 2.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,13 +28,13 @@ impl From<Time> for geometry::Stamp {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Header {
+pub(crate) struct Header {
     stamp: Time,
     frame_id: String,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Image {
+pub(crate) struct Image {
     header: Header,
     height: u32,
     width: u32,
@@ -63,7 +63,7 @@ impl From<Image> for ImageMessage {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct CompressedImage {
+pub(crate) struct CompressedImage {
     header: Header,
     format: String,
     #[serde(with = "serde_bytes")]
@@ -80,17 +80,59 @@ impl From<CompressedImage> for ImageMessage {
     }
 }
 
-#[derive(Debug, Deserialize)]
+/// An image on its way into a recording: its pixels are not copied twice.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum ImageView<'a> {
+    /// An [`Image`].
+    Raw {
+        header: Header,
+        height: u32,
+        width: u32,
+        encoding: &'a str,
+        is_bigendian: u8,
+        step: u32,
+        #[serde(with = "serde_bytes")]
+        data: &'a [u8],
+    },
+    /// A [`CompressedImage`].
+    Compressed {
+        header: Header,
+        format: &'a str,
+        #[serde(with = "serde_bytes")]
+        data: &'a [u8],
+    },
+}
+
+impl<'a> From<&'a ImageMessage> for ImageView<'a> {
+    fn from(image: &'a ImageMessage) -> Self {
+        let header = Header { stamp: image.stamp.into(), frame_id: image.frame_id.clone() };
+        match &image.payload {
+            ImagePayload::Raw { width, height, encoding, is_bigendian, step, data } => Self::Raw {
+                header,
+                height: *height,
+                width: *width,
+                encoding,
+                is_bigendian: u8::from(*is_bigendian),
+                step: *step,
+                data,
+            },
+            ImagePayload::Compressed { format, data } => Self::Compressed { header, format, data },
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 struct RegionOfInterest {
     x_offset: u32,
     y_offset: u32,
     height: u32,
     width: u32,
-    _do_rectify: bool,
+    do_rectify: bool,
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct CameraInfo {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CameraInfo {
     header: Header,
     height: u32,
     width: u32,
@@ -127,6 +169,27 @@ impl From<CameraInfo> for CameraInfoMessage {
     }
 }
 
+impl From<&CameraInfoMessage> for CameraInfo {
+    /// `do_rectify` is not kept by the node, and comes out false.
+    fn from(info: &CameraInfoMessage) -> Self {
+        let [binning_x, binning_y] = info.binning;
+        let message::RegionOfInterest { x_offset, y_offset, width, height } = info.roi;
+        Self {
+            header: Header { stamp: info.stamp.into(), frame_id: info.frame_id.clone() },
+            height: info.height,
+            width: info.width,
+            distortion_model: info.distortion_model.clone(),
+            d: info.d.clone(),
+            k: info.k,
+            r: info.r,
+            p: info.p,
+            binning_x,
+            binning_y,
+            roi: RegionOfInterest { x_offset, y_offset, height, width, do_rectify: false },
+        }
+    }
+}
+
 /// `geometry_msgs/Pose`: position x y z, then quaternion x y z w.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Pose {
@@ -147,7 +210,7 @@ struct PoseStamped {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Path {
+pub(crate) struct Path {
     header: Header,
     poses: Vec<PoseStamped>,
 }
@@ -184,7 +247,7 @@ struct TwistWithCovariance {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Odometry {
+pub(crate) struct Odometry {
     header: Header,
     child_frame_id: String,
     pose: PoseWithCovariance,
@@ -226,14 +289,14 @@ struct DiagnosticStatus {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct DiagnosticArray {
+pub(crate) struct DiagnosticArray {
     header: Header,
     status: Vec<DiagnosticStatus>,
 }
 
 impl DiagnosticArray {
     /// The one status of the node called `node_name`.
-    pub(super) fn new(diagnostics: DiagnosticsMessage, node_name: &str) -> Self {
+    pub(crate) fn new(diagnostics: DiagnosticsMessage, node_name: &str) -> Self {
         let values = diagnostics.values.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
         Self {
             header: Header { stamp: diagnostics.stamp.into(), frame_id: String::new() },

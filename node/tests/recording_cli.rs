@@ -1,0 +1,136 @@
+//! `node record` and `node replay FILE` as a person meets them.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use geometry::Stamp;
+use node::config::Config;
+use node::message::{CameraInfoMessage, ImageMessage, ImagePayload, Input};
+use node::recording::{Entry, FileWriter, Recording};
+
+mod common;
+use common::{repository, tiny_weights};
+
+const PERIOD: i64 = 100_000_000;
+
+fn node(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
+    command.args(args).current_dir(repository()).env_remove("RUST_LOG").env_remove("ROS_DOMAIN_ID");
+    command
+}
+
+fn output(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = node(args).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (status.code(), stdout, stderr)
+}
+
+/// Frames of a grey camera on the topics of the config that is shipped.
+fn write(file: &Path, frames: i64) {
+    let config = Config::load(&repository().join("config/node.toml"), &[]).unwrap();
+    let mut writer = FileWriter::create(file, &config.topics).unwrap();
+    let info = CameraInfoMessage {
+        frame_id: "eye".to_owned(),
+        width: 64,
+        height: 48,
+        k: [60.0, 0.0, 32.0, 0.0, 60.0, 24.0, 0.0, 0.0, 1.0],
+        ..CameraInfoMessage::default()
+    };
+    writer.write(&Entry::of_input(&Input::CameraInfo(info), Stamp::default())).unwrap();
+    for i in 0..frames {
+        let payload = ImagePayload::Raw {
+            width: 64,
+            height: 48,
+            encoding: "mono8".to_owned(),
+            is_bigendian: false,
+            step: 64,
+            data: vec![20 * i as u8; 64 * 48],
+        };
+        let stamp = Stamp::from_nanos(i * PERIOD);
+        let image = Input::Image(ImageMessage { stamp, frame_id: "eye".to_owned(), payload });
+        writer.write(&Entry::of_input(&image, stamp)).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn two_processes_play_a_recording_to_the_same_bytes_and_say_what_it_comes_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let [weights, file, a, b] = ["w", "in.mcap", "a.mcap", "b.mcap"].map(|name| dir.path().join(name));
+    tiny_weights(&weights);
+    write(&file, 8);
+    let key = format!("model.weights={}", weights.display());
+    let rest = ["--set", &key, "--set", "model.max_tokens=4", "--set", "window.hop=1"];
+    let [file_arg, a_arg, b_arg] = [&file, &a, &b].map(|path| path.to_str().unwrap());
+    for out in [a_arg, b_arg] {
+        let args = [&["replay", file_arg, "--out", out][..], &rest].concat();
+        let (code, stdout, stderr) = output(&args);
+        assert_eq!(code, Some(0), "{stderr}");
+        for part in ["no ground truth; 4 windows answered", "parse 0.000", "frames_used 8", "written: "] {
+            assert!(stdout.contains(part), "`{part}` is not in: {stdout}");
+        }
+    }
+    assert!(std::fs::read(&a).unwrap() == std::fs::read(&b).unwrap(), "two replays differ");
+
+    // Without --out, of a file that is cut, and of one that is too short.
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&a, &bytes[..bytes.len() - 100]).unwrap();
+    let (code, _, stderr) = output(&[&["replay", a_arg][..], &rest].concat());
+    assert_eq!(code, Some(0), "the index alone is gone: {stderr}");
+    std::fs::write(&a, &bytes[..200]).unwrap();
+    let (code, stdout, stderr) = output(&[&["replay", a_arg][..], &rest].concat());
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stderr.contains("a.mcap") && stderr.contains("cannot be read from byte"), "{stderr}");
+    write(&b, 3);
+    let (code, _, stderr) = output(&[&["replay", b_arg][..], &rest].concat());
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("/camera/image_raw: expected at least 5 images for a window, got 3"), "{stderr}");
+
+    let (code, _, stderr) = output(&[&["replay", file_arg, "--out", file_arg][..], &rest].concat());
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("cannot replace the recording"), "{stderr}");
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
+}
+
+#[test]
+fn a_recording_replaces_no_file_and_ends_as_one_on_a_signal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (weights, file) = (dir.path().join("w"), dir.path().join("out.mcap"));
+    tiny_weights(&weights);
+    let key = format!("model.weights={}", weights.display());
+    let file_arg = file.to_str().unwrap();
+    let args = ["record", "--out", file_arg, "--set", &key, "--set", "node.domain_id=78"];
+    std::fs::write(&file, "precious").unwrap();
+    let (code, _, stderr) = output(&args);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("out.mcap") && stderr.contains("replaces none"), "{stderr}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    std::fs::remove_file(&file).unwrap();
+
+    let mut child =
+        node(&args).args(["--set", "diagnostics.period_millis=100"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready"));
+    assert!(ready, "{:?}", child.wait());
+    // Until a chunk is on the disk: a beginning is shorter.
+    let begun = Instant::now();
+    while std::fs::metadata(&file).unwrap().len() < 200 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nothing is recorded");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+    assert!(sent.success());
+    let status = child.wait().unwrap();
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert_eq!(status.code(), Some(0), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("recorded")), "{rest:?}");
+    let recording = Recording::open(&file).unwrap();
+    assert_eq!(recording.damage(), None);
+    let summary = mcap::Summary::read(&std::fs::read(&file).unwrap()).unwrap().unwrap();
+    assert!(summary.channels.values().any(|channel| channel.topic == "/diagnostics"));
+}
