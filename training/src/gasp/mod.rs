@@ -295,8 +295,10 @@ impl Objective for Gasp<'_> {
     }
 
     fn trains(&self, _step: usize, variable: &str) -> bool {
-        // Heads of other stages are not asked.
-        !variable.starts_with(HEAD_PREFIX) || variable.starts_with(&format!("{HEAD_PREFIX}{}.", head::NAME))
+        // Heads of other stages are not asked, nor are its own where neither of their terms counts.
+        let c = &self.config.gasp;
+        let asked = c.correspondence_weight > 0.0 || c.depth_weight > 0.0;
+        !variable.starts_with(HEAD_PREFIX) || (asked && variable.starts_with(&format!("{HEAD_PREFIX}{}.", head::NAME)))
     }
 
     fn evaluate(&self, _step: usize) -> Result<Vec<(&'static str, f64)>> {
