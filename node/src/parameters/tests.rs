@@ -89,7 +89,8 @@ fn a_set_makes_the_config_that_it_says() {
 #[test]
 fn a_set_that_is_refused_says_why_and_changes_nothing() {
     let text = |value: &str| Value::Text(value.to_owned());
-    let rows: Vec<(Vec<(&str, Value)>, &[&str])> = vec![
+    type Set = Vec<(&'static str, Value)>;
+    let rows: Vec<(Set, &[&str])> = vec![
         (vec![("topics.image", text("/other"))], &["`topics.image`", "when the node starts"]),
         (vec![("model.weights", text("/w"))], &["`model.weights`", "when the node starts"]),
         (vec![("model.device", text("cuda"))], &["`model.device`", "when the node starts"]),

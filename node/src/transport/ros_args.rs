@@ -216,12 +216,15 @@ impl RosArgs {
     }
 }
 
+/// Dotted keys of the config with their values.
+pub type Settings = Vec<(String, String)>;
+
 /// What parameters are for: keys of the config with values in TOML, and QoS.
 ///
 /// # Errors
 ///
 /// [`RosArgsError::BadRule`] for a QoS override that is none.
-pub fn sorted(given: &[Given]) -> Result<(Vec<(String, String)>, Vec<Override>), RosArgsError> {
+pub fn sorted(given: &[Given]) -> Result<(Settings, Vec<Override>), RosArgsError> {
     let (mut overrides, mut qos) = (Vec::new(), Vec::new());
     for Given { name, value, is_shared } in given {
         if name.starts_with(qos::PREFIX) {
