@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use geometry::Stamp;
 
+use crate::lifecycle::State;
 use crate::message::{DiagnosticLevel, DiagnosticsMessage};
 use crate::stats::{Fate, Snapshot, resident_mib};
 use crate::trust::state::Status;
@@ -42,6 +43,11 @@ impl Reporter {
         Self { image_topic, silent_after, started, past: VecDeque::from([Snapshot::default()]) }
     }
 
+    /// Calls a camera stale that is silent for longer than this from now on.
+    pub fn set_silent_after(&mut self, silent_after: Duration) {
+        self.silent_after = silent_after;
+    }
+
     /// The report of `snapshot` as it was at `now`; `stamp` is the same moment on the clock of the messages.
     pub fn report(&mut self, stamp: Stamp, now: Instant, snapshot: Snapshot) -> DiagnosticsMessage {
         let (level, message) = self.verdict(now, &snapshot);
@@ -54,6 +60,9 @@ impl Reporter {
     }
 
     fn verdict(&self, now: Instant, snapshot: &Snapshot) -> (DiagnosticLevel, String) {
+        if snapshot.lifecycle != State::Active {
+            return idle(snapshot);
+        }
         let silence = now.saturating_duration_since(snapshot.last_image.unwrap_or(self.started));
         if silence > self.silent_after {
             let since = if snapshot.last_image.is_some() { "for" } else { "since the start," };
@@ -111,6 +120,26 @@ impl Reporter {
     }
 }
 
+/// A node that is not active has nothing to say of the camera.
+fn idle(snapshot: &Snapshot) -> (DiagnosticLevel, String) {
+    let state = snapshot.lifecycle;
+    match snapshot.lifecycle_problem.as_str() {
+        "" => (DiagnosticLevel::Ok, format!("{state}, nothing comes out")),
+        problem => (DiagnosticLevel::Error, format!("{state}, nothing comes out: {problem}")),
+    }
+}
+
+/// Values of a report that say how far its poses can be trusted.
+const STATUS_VALUES: [&str; 7] =
+    ["lifecycle", "status", "status_reason", "checks", "odometry_breaks", "windows_answered", "latency_ms_median"];
+
+/// What of a report is for the consumers of poses rather than for those who look after the node.
+pub fn status(report: &DiagnosticsMessage) -> DiagnosticsMessage {
+    let is_status = |name: &str| STATUS_VALUES.contains(&name) || name.starts_with("residual_");
+    let values = report.values.iter().filter(|(name, _)| is_status(name)).cloned().collect();
+    DiagnosticsMessage { stamp: report.stamp, level: report.level, message: report.message.clone(), values }
+}
+
 /// The last report of a node that cannot go on.
 pub fn failure(stamp: Stamp, reason: &str, snapshot: &Snapshot) -> DiagnosticsMessage {
     message_of(stamp, DiagnosticLevel::Error, format!("the node stops: {reason}"), snapshot)
@@ -119,6 +148,7 @@ pub fn failure(stamp: Stamp, reason: &str, snapshot: &Snapshot) -> DiagnosticsMe
 fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &Snapshot) -> DiagnosticsMessage {
     let mut values: Vec<(String, String)> =
         snapshot.counters().into_iter().map(|(name, n)| (name.to_owned(), n.to_string())).collect();
+    values.push(("lifecycle".to_owned(), snapshot.lifecycle.to_string()));
     values.push(("status".to_owned(), snapshot.status.to_string()));
     if !snapshot.status_reason.is_empty() {
         values.push(("status_reason".to_owned(), snapshot.status_reason.clone()));
@@ -149,7 +179,8 @@ mod tests {
 
     use geometry::Stamp;
 
-    use super::{Reporter, failure};
+    use super::{Reporter, failure, status};
+    use crate::lifecycle::State;
     use crate::message::DiagnosticLevel;
     use crate::stats::{Fate, Stats};
     use crate::trust::checks::{Check, Evidence, Residual};
@@ -158,6 +189,7 @@ mod tests {
     /// Runs `act` before each report; the last report's level and sentence.
     fn last_of(reports: usize, act: impl Fn(usize, &Arc<Stats>, Instant)) -> (DiagnosticLevel, String) {
         let stats = Stats::new();
+        stats.update(|s| s.lifecycle = State::Active);
         let start = Instant::now();
         let mut reporter = Reporter::new("/cam".to_owned(), Duration::from_millis(2500), start);
         let mut last = None;
@@ -255,6 +287,52 @@ mod tests {
         ] {
             assert!(report.values.contains(&(key.to_owned(), expected.to_owned())), "{key}: {:?}", report.values);
         }
+    }
+
+    #[test]
+    fn a_node_that_is_not_active_says_so_and_an_error_where_it_failed() {
+        let rows = [
+            (State::Inactive, "", DiagnosticLevel::Ok, "inactive, nothing comes out"),
+            (State::Configuring, "", DiagnosticLevel::Ok, "configuring, nothing comes out"),
+            (
+                State::Unconfigured,
+                "no such file",
+                DiagnosticLevel::Error,
+                "unconfigured, nothing comes out: no such file",
+            ),
+        ];
+        for (state, problem, level, message) in rows {
+            let told = last_of(5, |_, stats, _| {
+                stats.update(|s| (s.lifecycle, s.lifecycle_problem) = (state, problem.to_owned()));
+            });
+            assert_eq!(told, (level, message.to_owned()), "although the camera is silent");
+        }
+    }
+
+    #[test]
+    fn the_status_is_the_report_without_what_only_the_bench_reads() {
+        let stats = Stats::new();
+        stats.update(|s| {
+            s.status = Status::Degraded;
+            s.status_reason = "2 bad windows".to_owned();
+            s.odometry_breaks = 3;
+            let residual = Residual { check: Check::Epipolar, value: 1.25, ratio: 0.6 };
+            s.evidence = Some(Evidence { residuals: vec![residual], faults: vec![] });
+        });
+        let report = failure(Stamp::from_nanos(5), "a test", &stats.snapshot());
+        let short = status(&report);
+        assert_eq!((short.stamp, short.level, &short.message), (report.stamp, report.level, &report.message));
+        let names: Vec<&str> = short.values.iter().map(|(name, _)| name.as_str()).collect();
+        let expected = [
+            "windows_answered",
+            "odometry_breaks",
+            "lifecycle",
+            "status",
+            "status_reason",
+            "checks",
+            "residual_epipolar_px",
+        ];
+        assert_eq!(names, expected);
     }
 
     #[test]

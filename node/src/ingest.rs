@@ -85,6 +85,11 @@ impl<F> Ingest<F> {
         push.window
     }
 
+    /// Starts the stream of frames afresh; those that wait for their window end with `fate`. Intrinsics stay.
+    pub fn forget(&mut self, fate: Fate) {
+        self.buffer.clear().iter().for_each(|frame| frame.note(fate));
+    }
+
     fn view(&mut self, image: &ImageMessage) -> Result<(View, Option<Arc<Rectifier>>), Refused> {
         let (width, height) = inspect(&image.payload).map_err(|e| (Fate::Decode, e.to_string()))?;
         let optics = self.camera.optics(width, height).map_err(|e| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use node::config::Config;
+use node::config::{Config, Sheet};
 use node::doctor;
 use node::estimator::EgoEstimator;
 use node::pipeline::{Pipeline, Settings};
@@ -17,7 +17,7 @@ use node::replay::{self, replay};
 use node::report::{self, Evidence};
 use node::sequence::Sequence;
 use node::solver::Answered;
-use node::transport::ros_args::RosArgs;
+use node::transport::ros_args::{self, RosArgs};
 use node::transport::{self, Kind};
 
 /// After a signal, the model has this long to notice.
@@ -117,25 +117,40 @@ fn try_main() -> anyhow::Result<ExitCode> {
         Some(path) => path,
         None => find_config().context("no config/node.toml here or beside this binary; name one with --config")?,
     };
-    let mut overrides = cli.overrides;
-    // Parameters without a section are ROS's own, such as use_sim_time.
-    let (ours, foreign): (Vec<_>, Vec<_>) = ros.params.iter().cloned().partition(|(key, _)| key.contains('.'));
-    overrides.extend(ours);
-    if !foreign.is_empty() {
-        tracing::debug!(?foreign, "parameters without a section are not the node's own");
-    }
-    let config = Config::load(&path, &overrides);
+    let loaded = load(&path, cli.overrides, &ros)?;
     match cli.verb {
-        Some(Verb::Doctor) => Ok(examine(&path, config)),
+        Some(Verb::Doctor) => Ok(examine(&path, loaded.map(|(_, config)| config))),
         Some(Verb::Replay { input, out, texts }) if input.is_file() => {
-            play_recording(&config?, &ros, &input, out.as_deref(), texts)
+            play_recording(&loaded?.1, &input, out.as_deref(), texts)
         }
         Some(Verb::Replay { input, out, texts }) => {
-            play(&config?, &input, out.as_deref().unwrap_or(Path::new("target/replay")), texts)
+            play(&loaded?.1, &input, out.as_deref().unwrap_or(Path::new("target/replay")), texts)
         }
-        Some(Verb::Record { out }) => run(&path, config?, &ros, Some(&out)),
-        _ => run(&path, config?, &ros, None),
+        Some(Verb::Record { out }) => run(&path, loaded?, &ros, Some(&out)),
+        _ => run(&path, loaded?, &ros, None),
     }
+}
+
+/// The config at `path` with what the command line says laid over it: first `--set`, then ROS's parameters, names and QoS.
+fn load(
+    path: &Path,
+    mut overrides: Vec<(String, String)>,
+    ros: &RosArgs,
+) -> anyhow::Result<Result<(Sheet, Config), node::config::Error>> {
+    // Which parameters are for this node depends on its name.
+    let named = match Sheet::load(path, &overrides) {
+        Ok((_, config)) => config.topics,
+        Err(error) => return Ok(Err(error)),
+    };
+    let (parameters, qos) = ros_args::sorted(&ros.parameters(&named)?)?;
+    overrides.extend(parameters);
+    let (sheet, mut config) = match Sheet::load(path, &overrides) {
+        Ok(loaded) => loaded,
+        Err(error) => return Ok(Err(error)),
+    };
+    config.topics.qos = qos;
+    ros.apply(&mut config.topics)?;
+    Ok(Ok((sheet, config)))
 }
 
 /// `RUST_LOG` first, then ROS's `--log-level`, else info.
@@ -176,26 +191,22 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn run(path: &Path, config: Config, ros: &RosArgs, record: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let mut config = config;
+fn run(
+    path: &Path,
+    (sheet, config): (Sheet, Config),
+    ros: &RosArgs,
+    record: Option<&Path>,
+) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signals()?;
-    // Names as others see them, also where rcl renames by itself.
-    let mut names = config.topics.clone();
-    if let Some(file) = record {
-        ros.apply(&mut names)?;
-        if file.exists() {
-            bail!("{}: there is a file already, and a recording replaces none", file.display());
-        }
+    if let Some(file) = record.filter(|file| file.exists()) {
+        bail!("{}: there is a file already, and a recording replaces none", file.display());
     }
     let kind = config.transport;
     if !transport::is_compiled_in(kind) {
         return Err(transport::Error::NotCompiledIn { kind }.into());
     }
-    if kind == Kind::Ros2Client {
-        ros.apply(&mut config.topics)?;
-        if !ros.only_for_rcl.is_empty() {
-            tracing::info!(flags = ?ros.only_for_rcl, "flags without a meaning for ros2-client are ignored");
-        }
+    if kind == Kind::Ros2Client && !ros.only_for_rcl.is_empty() {
+        tracing::info!(flags = ?ros.only_for_rcl, "flags without a meaning for ros2-client are ignored");
     }
     if config.window.shared_frames() == 0 {
         tracing::warn!(
@@ -203,15 +214,15 @@ fn run(path: &Path, config: Config, ros: &RosArgs, record: Option<&Path>) -> any
         );
     }
     tracing::info!(config = %path.display(), transport = %kind, weights = %config.model.weights.display(), "starting");
-    let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
+    let names = config.topics.resolved()?;
     let mut recorder = record.map(|file| Recorder::create(file, &names)).transpose()?;
-    let (pipeline, ends) =
-        Pipeline::start(Settings::from(&config), estimator, stop).context("cannot start a thread")?;
+    let (settings, model) = (Settings::from(&config), config.model);
+    let load = move |interrupt| EgoEstimator::load(&model, interrupt);
+    let (pipeline, ends) = Pipeline::start(settings, sheet, load, stop).context("cannot start a thread")?;
     let ends = match &mut recorder {
         Some(recorder) => recorder.tap(ends).context("cannot start a thread")?,
         None => ends,
     };
-    tracing::info!(image = config.topics.image, trajectory = config.topics.trajectory, "ready");
     let carried = transport::run(kind, &config.topics, ends);
     let finished = pipeline.finish(PATIENCE);
     let recorded = recorder.map(|recorder| recorder.finish(PATIENCE)).transpose();
@@ -253,16 +264,9 @@ fn tell(answered: &Answered, texts: bool) {
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]
-fn play_recording(
-    config: &Config,
-    ros: &RosArgs,
-    file: &Path,
-    out: Option<&Path>,
-    texts: bool,
-) -> anyhow::Result<ExitCode> {
+fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signals()?;
-    let mut topics = config.topics.clone();
-    ros.apply(&mut topics)?;
+    let topics = config.topics.resolved()?;
     let recording = Recording::open(file)?;
     let camera = recording.camera(&topics, config.camera.use_fixed)?;
     if let Some(damage) = recording.damage() {

@@ -3,6 +3,8 @@
 
 use geometry::Stamp;
 
+use crate::lifecycle::Edge;
+
 /// `sensor_msgs/Image` or `sensor_msgs/CompressedImage`, not yet decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageMessage {
@@ -152,6 +154,30 @@ pub struct DiagnosticsMessage {
     pub values: Vec<(String, String)>,
 }
 
+/// `geometry_msgs/TransformStamped` on `/tf` or `/tf_static`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransformMessage {
+    /// When it holds.
+    pub stamp: Stamp,
+    /// The parent.
+    pub frame_id: String,
+    /// The child.
+    pub child_frame_id: String,
+    /// Where the child's origin is in the parent, metres (scene units where the weights are not metric).
+    pub translation: [f64; 3],
+    /// From the child's axes to the parent's: unit quaternion, order x y z w.
+    pub rotation_xyzw: [f64; 4],
+}
+
+/// `lifecycle_msgs/TransitionEvent` on `~/transition_event`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransitionMessage {
+    /// When it happened.
+    pub stamp: Stamp,
+    /// What happened.
+    pub edge: Edge,
+}
+
 /// What the pipeline hands to a transport.
 #[expect(clippy::large_enum_variant, reason = "a few a second, and the large one, odometry, is the most frequent")]
 #[derive(Debug, Clone, PartialEq)]
@@ -162,4 +188,14 @@ pub enum Output {
     Odometry(OdometryMessage),
     /// For `/diagnostics`.
     Diagnostics(DiagnosticsMessage),
+    /// For `~/status`.
+    Status(DiagnosticsMessage),
+    /// For `~/reasoning`: the text of an answer.
+    Reasoning(String),
+    /// For `/tf`.
+    Transform(TransformMessage),
+    /// For `/tf_static`.
+    StaticTransform(TransformMessage),
+    /// For `~/transition_event`.
+    Transition(TransitionMessage),
 }

@@ -1,13 +1,15 @@
-//! The threads between the two ends of the node.
+//! The threads between the two ends of the node, and the lifecycle that they are under.
 //!
 //! ```text
 //! input callback --bounded--> ingest --one window, the newest--> inference --bounded--> output
-//!                               `------------- diagnostics --------------------------------^
+//!                               | `------------- reports -----------------------------------^
+//! services ------> control -----'--------------- load, unload ------^
 //! ```
 //!
 //! Architecture Invariants:
-//! - The callback never blocks: what does not fit is dropped and counted.
+//! - The callbacks never block: what does not fit is dropped and counted, what takes long is a job of a thread.
 //! - At most one window waits; a newer one takes its place.
+//! - Nothing comes out while the node is not active, and nothing of before a reset behind it.
 //! - When either thread ends, for whatever reason, the other ends too, and the output hangs up, which ends the transport.
 //!   A panic in a thread is a failure of the node, told in a last report, never a hang.
 
@@ -19,19 +21,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select, tick};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use geometry::Stamp;
 
-use crate::config::{Config, DiagnosticsConfig, FixedCamera, TrustRules, WindowRules};
-use crate::diagnostics::{Reporter, failure};
-use crate::estimator::Estimator;
+use crate::config::{Config, DiagnosticsConfig, FixedCamera, Mount, PublishConfig, Sheet, TrustRules, WindowRules};
+use crate::diagnostics::{Reporter, failure, status};
+use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
 use crate::message::{CameraInfoMessage, ImageMessage, Input, Output};
-use crate::publish;
-use crate::solver::{SharedFrame, Solved, Solver};
+use crate::parameters::Parameters;
 use crate::stats::{Fate, Snapshot, Stats, Ticket};
 use crate::transport::Ends;
-use crate::window::Window;
+
+mod control;
+mod gate;
+mod inference;
+mod ingest;
+
+use control::{Control, Parts};
+use gate::Gate;
+use inference::InferenceThread;
+use ingest::IngestThread;
 
 /// Messages that may wait for the transport.
 const OUTPUT_DEPTH: usize = 256;
@@ -49,27 +59,73 @@ pub struct Settings {
     pub image_topic: String,
     /// frame_id of the odometry.
     pub odom_frame: String,
+    /// How the camera sits on the robot.
+    pub mount: Option<Mount>,
     /// The window buffer's rules.
     pub window: WindowRules,
     /// Intrinsics without CameraInfo.
     pub camera: FixedCamera,
+    /// Whether the node configures and activates itself, and ends where the model fails.
+    pub autostart: bool,
+    /// What parameters may change.
+    pub live: Live,
+}
+
+/// What may change while the node runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Live {
     /// What is made of answers.
     pub trust: TrustRules,
+    /// What comes out beside poses and reports.
+    pub publish: PublishConfig,
     /// The reports.
     pub diagnostics: DiagnosticsConfig,
+    /// Whether reports are stamped by the images.
+    pub use_sim_time: bool,
 }
 
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
+        let image = &config.topics.image;
         Self {
             queue_depth: config.topics.image_queue_depth as usize,
-            image_topic: config.topics.image.clone(),
+            image_topic: config.topics.resolve(image).unwrap_or_else(|_| image.clone()),
             odom_frame: config.odom_frame.clone(),
+            mount: config.mount.clone(),
             window: config.window,
             camera: config.camera,
-            trust: config.trust,
-            diagnostics: config.diagnostics,
+            autostart: config.autostart,
+            live: Live::from(config),
         }
+    }
+}
+
+impl From<&Config> for Live {
+    fn from(config: &Config) -> Self {
+        Self {
+            trust: config.trust,
+            publish: config.publish,
+            diagnostics: config.diagnostics,
+            use_sim_time: config.use_sim_time,
+        }
+    }
+}
+
+/// The settings that the threads look at each time that they need them.
+#[derive(Debug, Clone)]
+struct SharedLive(Arc<Mutex<Live>>);
+
+impl SharedLive {
+    fn new(live: &Live) -> Self {
+        Self(Arc::new(Mutex::new(*live)))
+    }
+
+    fn get(&self) -> Live {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, live: &Live) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = *live;
     }
 }
 
@@ -113,39 +169,70 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the threads; the ends are for a transport. `stop` ends everything from outside.
-    pub fn start<E>(settings: Settings, estimator: E, stop: Arc<AtomicBool>) -> io::Result<(Self, Ends)>
+    /// Starts the threads; the ends are for a transport. `load` makes the model, on a thread of its own, each time that the
+    /// node is configured; the flag that it is given makes the model give up an answer. `sheet` is what the settings were
+    /// made from, for the parameters. `stop` ends everything from outside.
+    pub fn start<E, Load>(
+        settings: Settings,
+        sheet: Sheet,
+        load: Load,
+        stop: Arc<AtomicBool>,
+    ) -> io::Result<(Self, Ends)>
     where
         E: Estimator + 'static,
+        Load: FnMut(Arc<AtomicBool>) -> Result<E, estimator::Error> + Send + 'static,
     {
         let stats = Stats::new();
         let (input, queue) = bounded(settings.queue_depth.max(1));
         let (windows, newest) = bounded(1);
         let (output, outputs) = bounded(OUTPUT_DEPTH);
+        let (jobs, work) = unbounded();
+        let (notices, told) = unbounded();
         let (gone, inference_gone) = bounded(0);
         let (working, done) = bounded(0);
         let shared = Shared {
             stats: Arc::clone(&stats),
             stop: Arc::clone(&stop),
+            gate: Arc::default(),
+            live: SharedLive::new(&settings.live),
             failure: Arc::default(),
             output,
             _working: working,
         };
+        let control = Arc::new(Control::new(Parts {
+            parameters: Parameters::new(sheet),
+            jobs,
+            notices: notices.clone(),
+            gate: Arc::clone(&shared.gate),
+            live: shared.live.clone(),
+            stats: Arc::clone(&stats),
+        }));
 
+        let generation = shared.gate.look().generation;
+        let silent_after = settings.live.diagnostics.silent_after;
         let ingest = IngestThread::<E> {
             ingest: Ingest::new(&settings.camera, settings.window, Arc::clone(&stats)),
-            reporter: Reporter::new(settings.image_topic, settings.diagnostics.silent_after, Instant::now()),
-            period: settings.diagnostics.period,
+            reporter: Reporter::new(settings.image_topic, silent_after, Instant::now()),
             queue,
             windows,
             replaced: newest.clone(),
+            told,
             inference_gone,
+            generation,
             shared: shared.clone(),
         };
         let inference = InferenceThread {
-            solver: Solver::new(estimator, &settings.trust, Arc::clone(&stats)),
+            load,
+            solver: None,
             newest,
+            jobs: work,
+            notices,
+            control: Arc::clone(&control),
             odom_frame: settings.odom_frame,
+            mount: settings.mount,
+            is_fatal: settings.autostart,
+            generation,
+            mounted: None,
             shared: shared.clone(),
         };
         let failure = Arc::clone(&shared.failure);
@@ -156,8 +243,15 @@ impl Pipeline {
                 inference.run()
             })?,
         ];
-        let ends =
-            Ends { input: Box::new(entrance(input, Arc::clone(&stats))), output: outputs, stop: Arc::clone(&stop) };
+        if settings.autostart {
+            control.start();
+        }
+        let ends = Ends {
+            input: Box::new(entrance(input, Arc::clone(&stats))),
+            call: Box::new(move |call| control.call(call)),
+            output: outputs,
+            stop: Arc::clone(&stop),
+        };
         Ok((Self { threads, done, stop, failure, stats }, ends))
     }
 
@@ -191,6 +285,8 @@ impl Pipeline {
 struct Shared {
     stats: Arc<Stats>,
     stop: Arc<AtomicBool>,
+    gate: Arc<Gate>,
+    live: SharedLive,
     failure: Arc<Mutex<Option<Failure>>>,
     output: Sender<Output>,
     _working: Sender<()>,
@@ -210,7 +306,9 @@ impl Shared {
 
     fn fail(&self, failure: Failure) {
         tracing::error!("{failure}");
-        let report = self::failure(now(), &failure.to_string(), &self.stats.snapshot());
+        let stamp = stamp(&self.live.get(), &self.stats);
+        let report = self::failure(stamp, &failure.to_string(), &self.stats.snapshot());
+        self.publish(Output::Status(status(&report)));
         let _ = self.output.send_timeout(Output::Diagnostics(report), LAST_REPORT_PATIENCE);
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
     }
@@ -220,7 +318,11 @@ impl Shared {
 fn entrance(input: Sender<Queued>, stats: Arc<Stats>) -> impl Fn(Input) + Send + Sync {
     move |message| {
         let queued = match message {
-            Input::Image(image) => Queued::Image(image, stats.receive(Instant::now())),
+            Input::Image(image) => {
+                let ticket = stats.receive(Instant::now());
+                stats.update(|s| s.last_stamp = Some(image.stamp));
+                Queued::Image(image, ticket)
+            }
             Input::CameraInfo(info) => Queued::CameraInfo(info),
         };
         match input.try_send(queued) {
@@ -253,105 +355,13 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("no message").to_owned()
 }
 
+/// The moment, on the clock of the messages: the time of day, or in a simulation that of the newest image.
+fn stamp(live: &Live, stats: &Stats) -> Stamp {
+    if live.use_sim_time { stats.snapshot().last_stamp.unwrap_or_default() } else { now() }
+}
+
 /// The time of day, which ROS stamps messages with.
 pub(crate) fn now() -> Stamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Stamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
-}
-
-struct IngestThread<E: Estimator> {
-    ingest: Ingest<E::Frame>,
-    reporter: Reporter,
-    period: Duration,
-    queue: Receiver<Queued>,
-    windows: Sender<Window<SharedFrame<E>>>,
-    /// The other end of `windows`, to take back what was not taken.
-    replaced: Receiver<Window<SharedFrame<E>>>,
-    inference_gone: Receiver<()>,
-    shared: Shared,
-}
-
-impl<E: Estimator> IngestThread<E> {
-    fn run(mut self) -> Result<(), String> {
-        let reports = tick(self.period);
-        loop {
-            select! {
-                recv(self.queue) -> queued => match queued {
-                    Ok(Queued::CameraInfo(info)) => self.ingest.camera_info(&info),
-                    Ok(Queued::Image(image, ticket)) => {
-                        if let Some(window) = self.ingest.image(image, ticket) {
-                            self.offer(window);
-                        }
-                    }
-                    Err(_) => return Ok(()),
-                },
-                recv(reports) -> _ => {
-                    let report = self.reporter.report(now(), Instant::now(), self.shared.stats.snapshot());
-                    self.shared.publish(Output::Diagnostics(report));
-                }
-                recv(self.inference_gone) -> _ => return Ok(()),
-                default(STOP_POLL) => {}
-            }
-            if self.shared.is_stopped() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// The newest window wins. This thread is the only sender, so there is room once the old one is taken back.
-    fn offer(&self, window: Window<SharedFrame<E>>) {
-        let Err(TrySendError::Full(window)) = self.windows.try_send(window) else { return };
-        if let Ok(old) = self.replaced.try_recv() {
-            old.frames.iter().for_each(|f| f.note(Fate::Superseded));
-            self.shared.stats.update(|s| s.windows_superseded += 1);
-        }
-        let _ = self.windows.try_send(window);
-    }
-}
-
-struct InferenceThread<E: Estimator> {
-    solver: Solver<E>,
-    newest: Receiver<Window<SharedFrame<E>>>,
-    odom_frame: String,
-    shared: Shared,
-}
-
-impl<E: Estimator> InferenceThread<E> {
-    fn run(mut self) -> Result<(), String> {
-        loop {
-            if self.shared.is_stopped() {
-                return Ok(());
-            }
-            let window = match self.newest.recv_timeout(STOP_POLL) {
-                Ok(window) => window,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            };
-            let id = window.id;
-            let solved = self.solver.solve(window, &self.shared.stop).map_err(|e| e.to_string())?;
-            match solved {
-                Solved::Stopped => return Ok(()),
-                Solved::Broken(reason) => tracing::warn!(window_id = id, "window dropped: {reason}"),
-                Solved::Answered(answered) => {
-                    if let Err(reason) = &answered.judged.poses {
-                        tracing::debug!(window_id = id, text = answered.text, "answer dropped");
-                        // The first, second, fourth, eighth, ...: weights that do not fit the camera never stop.
-                        let counts = self.shared.stats.snapshot();
-                        let count = counts.answers_unparsed + counts.windows_withheld;
-                        if count.is_power_of_two() {
-                            tracing::warn!(window_id = id, count, "answer dropped: {reason}");
-                        }
-                        continue;
-                    }
-                    tracing::debug!(window_id = id, latency_millis = answered.latency.as_millis(), "answer");
-                    if let Some(trajectory) = publish::trajectory(&answered) {
-                        self.shared.publish(Output::Trajectory(trajectory));
-                    }
-                    for odometry in publish::odometry(&answered, &self.odom_frame) {
-                        self.shared.publish(Output::Odometry(odometry));
-                    }
-                }
-            }
-        }
-    }
 }

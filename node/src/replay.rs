@@ -11,6 +11,7 @@ use geometry::{Stamp, WINDOW};
 use crate::config::{FixedCamera, UseFixed, WindowRules};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
+use crate::lifecycle::State;
 use crate::message::{ImageMessage, ImagePayload};
 use crate::pipeline::Settings;
 use crate::report::{Evidence, WindowResult};
@@ -52,8 +53,9 @@ struct Inline<E: Estimator> {
 impl<E: Estimator> Inline<E> {
     fn new(estimator: E, camera: &FixedCamera, settings: &Settings) -> Self {
         let stats = Stats::new();
+        stats.update(|s| s.lifecycle = State::Active);
         let ingest = Ingest::new(camera, settings.window, Arc::clone(&stats));
-        let solver = Solver::new(estimator, &settings.trust, Arc::clone(&stats));
+        let solver = Solver::new(estimator, &settings.live.trust, Arc::clone(&stats));
         Self { ingest, solver, stats }
     }
 

@@ -27,7 +27,7 @@ pub enum Solved {
     Answered(Box<Answered>),
     /// A member could not be decoded.
     Broken(String),
-    /// The node is to stop.
+    /// It was given up.
     Stopped,
 }
 
@@ -54,22 +54,54 @@ pub struct Solver<E> {
     estimator: E,
     judge: Judge,
     stats: Arc<Stats>,
+    /// Breaks of the odometry that an earlier solver has counted.
+    earlier_breaks: u64,
 }
 
 impl<E: Estimator> Solver<E> {
     /// Nothing stitched yet.
     pub fn new(estimator: E, rules: &TrustRules, stats: Arc<Stats>) -> Self {
-        Self { estimator, judge: Judge::new(rules), stats }
+        let earlier_breaks = stats.snapshot().odometry_breaks;
+        Self { estimator, judge: Judge::new(rules), stats, earlier_breaks }
+    }
+
+    /// Restarts the odometry: the next window starts at its origin, and is held against nothing.
+    pub fn reset(&mut self) {
+        self.judge.reset();
+        self.stats.update(|s| {
+            s.odometry_breaks = self.breaks();
+            s.status = Status::Ok;
+            s.status_reason.clear();
+            s.evidence = None;
+        });
+    }
+
+    /// Judges by other rules from the next window on.
+    pub fn set_rules(&mut self, rules: &TrustRules) {
+        self.judge.set_rules(rules);
+    }
+
+    fn breaks(&self) -> u64 {
+        self.earlier_breaks + u64::from(self.judge.reset_counter())
     }
 
     /// Reads a window. An error is the model's own failure, after which no other window will do better.
     pub fn solve(&mut self, window: Window<SharedFrame<E>>, stop: &AtomicBool) -> Result<Solved, Error> {
+        self.solve_unless(window, &|| stop.load(Ordering::Relaxed))
+    }
+
+    /// As [`Self::solve`], given up where `is_stopped` says so.
+    pub fn solve_unless(
+        &mut self,
+        window: Window<SharedFrame<E>>,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<Solved, Error> {
         let span = tracing::info_span!("window", window_id = window.id, stamp = window.stamps[0].nanos);
         let _entered = span.enter();
         let begun = Instant::now();
         let mut embeddings = Vec::with_capacity(WINDOW);
         for frame in &window.frames {
-            if stop.load(Ordering::Relaxed) {
+            if is_stopped() {
                 return Ok(Solved::Stopped);
             }
             match frame.embedding(&window.view, &mut self.estimator)? {
@@ -96,7 +128,7 @@ impl<E: Estimator> Solver<E> {
         let embeddings: [Arc<E::Frame>; WINDOW] =
             embeddings.try_into().unwrap_or_else(|_| unreachable!("one embedding for each of the frames"));
         let estimate = self.estimator.estimate(embeddings.each_ref().map(|e| &**e))?;
-        if stop.load(Ordering::Relaxed) {
+        if is_stopped() {
             // The answer may have been cut short.
             return Ok(Solved::Stopped);
         }
@@ -108,7 +140,7 @@ impl<E: Estimator> Solver<E> {
             s.windows_answered += 1;
             s.answer_tokens = estimate.tokens as u64;
             s.add_latency(latency);
-            s.odometry_breaks = u64::from(self.judge.reset_counter());
+            s.odometry_breaks = self.breaks();
             s.evidence.clone_from(&judged.evidence);
             match &judged.poses {
                 Ok(_) => s.windows_degraded += u64::from(judged.verdict.status == Status::Degraded),

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use geometry::Stamp;
+
+use crate::lifecycle;
 use crate::trust::checks::Evidence;
 use crate::trust::state::Status;
 
@@ -43,6 +46,10 @@ macro_rules! fates {
 fates! {
     /// The node stopped before the frame had a window.
     Shutdown => "frames_dropped_shutdown",
+    /// The node was not active.
+    Inactive => "frames_dropped_inactive",
+    /// The odometry was reset, or the node deactivated, before the frame was in an answered window.
+    Forgotten => "frames_dropped_forgotten",
     /// Too many images were waiting to be looked at.
     QueueFull => "frames_dropped_queue_full",
     /// No CameraInfo had come.
@@ -145,8 +152,14 @@ pub struct Snapshot {
     pub answer_tokens: u64,
     /// When the last image came.
     pub last_image: Option<Instant>,
+    /// The stamp of that image.
+    pub last_stamp: Option<Stamp>,
     /// The last thing that went wrong with an input or an answer, in words.
     pub last_problem: Option<String>,
+    /// Where the node is in its lifecycle.
+    pub lifecycle: lifecycle::State,
+    /// Why it is there, where a failure brought it there; empty otherwise.
+    pub lifecycle_problem: String,
     /// How far the node trusts its poses.
     pub status: Status,
     /// Why that is not OK; empty where it is.

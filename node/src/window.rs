@@ -110,6 +110,14 @@ impl<T: Clone> WindowBuffer<T> {
         self.waiting.iter().filter(|w| !w.emitted).count()
     }
 
+    /// Starts the stream afresh; returns the frames that were in no window yet. Windows and epochs are counted on.
+    pub fn clear(&mut self) -> Vec<T> {
+        self.newest = None;
+        self.next_place = 0;
+        self.next_start = 0;
+        self.waiting.drain(..).filter(|w| !w.emitted).map(|w| w.frame).collect()
+    }
+
     /// Takes the next frame of the stream.
     ///
     /// A frame that is late by `max_gap` or less came out of order and is dropped; one that is late by more says that

@@ -103,6 +103,28 @@ fn a_domain_that_is_none_is_found_by_the_doctor() {
     assert_contains(&String::from_utf8(output.stdout).unwrap(), &["FAIL  domain", "`four`"]);
 }
 
+#[test]
+fn parameters_of_ros_reach_the_node_that_they_are_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (weights, file) = (dir.path().join("w"), dir.path().join("params.yaml"));
+    tiny_weights(&weights);
+    let yaml = "/**: {ros__parameters: {window.stride: 3, camera.fps: 30}}\n\
+                ego: {ros__parameters: {window: {hop: 6}, model.max_tokens: 4}}\n\
+                other: {ros__parameters: {window.hop: 9}}\n";
+    std::fs::write(&file, yaml).unwrap();
+    let key = weights_key(&weights);
+    let rest = ["--set", key.as_str(), "--ros-args", "-r", "__node:=ego", "--params-file", file.to_str().unwrap()];
+    let (code, stdout, stderr) = output(&[&["doctor"][..], &rest].concat());
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert_contains(&stdout, &["stride 3, hop 6", "4 tokens"]);
+    let (code, stdout, _) = output(&[&["doctor"][..], &rest, &["-p", "window.strid:=2"]].concat());
+    assert_eq!(code, Some(1));
+    assert_contains(&stdout, &["window.strid=2", "unknown key `strid`"]);
+    let (code, _, stderr) = output(&[&["run"][..], &rest, &["-p", "qos_overrides./t.publisher.depth:=0"]].concat());
+    assert_eq!(code, Some(1));
+    assert_contains(&stderr, &["qos_overrides./t.publisher.depth", "1 to 1000"]);
+}
+
 /// A sequence of eight grey frames that moves 0.1 to the right each time.
 fn sequence(dir: &Path) {
     std::fs::create_dir_all(dir.join("frames")).unwrap();

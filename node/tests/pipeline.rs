@@ -11,6 +11,7 @@ use node::estimator::{Error, Estimate};
 use node::message::{CameraInfoMessage, DiagnosticLevel, ImageMessage, ImagePayload, Input};
 use node::stats::Fate;
 
+#[expect(dead_code, reason = "the tests of the lifecycle use the rest")]
 mod rig;
 use rig::{Behaviour, K, Outputs, PERIOD, Rig, camera_info, gate, grey, parsed, ready, rig, settings, walk};
 

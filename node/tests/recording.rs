@@ -17,6 +17,7 @@ use mcap::records::MessageHeader;
 use nalgebra::{Isometry3, Vector3};
 use node::config::UseFixed;
 use node::estimator::{Error, Estimate, Estimator};
+use node::lifecycle::State;
 use node::message::{CameraInfoMessage, ImageMessage, ImagePayload, Input};
 use node::pipeline::Pipeline;
 use node::recording::{Entry, Recorder, Recording, Writer};
@@ -26,7 +27,7 @@ use node::transport::{Ends, Topics};
 
 #[expect(dead_code, reason = "the tests of the pipeline use the rest")]
 mod rig;
-use rig::{K, PERIOD, Rig, TIMEOUT, camera_info, grey, parsed, settings};
+use rig::{K, PERIOD, Rig, TIMEOUT, camera_info, grey, parsed, settings, sheet};
 
 fn topics() -> Topics {
     Topics {
@@ -41,6 +42,10 @@ fn topics() -> Topics {
         trajectory: "/ego/trajectory".to_owned(),
         odometry: "/ego/odometry".to_owned(),
         diagnostics: "/diagnostics".to_owned(),
+        reasoning: "/egoreasoner/reasoning".to_owned(),
+        status: "/egoreasoner/status".to_owned(),
+        renames: Vec::new(),
+        qos: Vec::new(),
     }
 }
 
@@ -99,9 +104,11 @@ fn poses(messages: &[Found]) -> Vec<(&str, u64, &[u8])> {
 fn record(file: &Path, frames: i64) {
     let stop = Arc::new(AtomicBool::new(false));
     let mut recorder = Recorder::create(file, &topics()).unwrap();
-    let (pipeline, ends) = Pipeline::start(settings(1, 1), Surveyor, Arc::clone(&stop)).unwrap();
-    let Ends { input, output, .. } = recorder.tap(ends).unwrap();
-    let rig = Rig { pipeline, input, output, stop, encoded: Arc::default() };
+    let load = |_| Ok(Surveyor);
+    let (pipeline, ends) = Pipeline::start(settings(1, 1), sheet(), load, Arc::clone(&stop)).unwrap();
+    let Ends { input, call, output, .. } = recorder.tap(ends).unwrap();
+    let rig = Rig { pipeline, input, call, output, stop, encoded: Arc::default() };
+    rig.wait("active", |s| s.lifecycle == State::Active);
     (rig.input)(camera_info(K, 8));
     for i in 0..frames {
         rig.send(i..i + 1);

@@ -53,7 +53,7 @@ def arguments():
     names.add_argument("--odometry-topic", default="/ego/odometry")
     names.add_argument("--diagnostics-topic", default="/diagnostics")
     waits = p.add_argument_group("waits, in seconds")
-    waits.add_argument("--discovery", type=float, default=30.0, help="for the node to match every topic")
+    waits.add_argument("--discovery", type=float, default=30.0, help="for the node to match every topic and to be active")
     waits.add_argument("--settle", type=float, default=1.0, help="between the match and the first image")
     waits.add_argument("--drain", type=float, default=30.0, help="at most, after the last image")
     waits.add_argument("--quiet", type=float, default=3.0, help="drain ends after so long without a Path")
@@ -153,6 +153,10 @@ class Counterpart(Node):
                 for t in (self.args.trajectory_topic, self.args.odometry_topic, self.args.diagnostics_topic)
             )
         )
+
+    def active(self):
+        """Whether the node answers, as its last report says: images that come while it loads its weights are dropped."""
+        return bool(self.diagnostics) and self.diagnostics[-1]["values"].get("lifecycle", "active") == "active"
 
     def on_path(self, path):
         now = time.monotonic()
@@ -263,9 +267,9 @@ def main():
     spinning.start()
 
     started = time.monotonic()
-    while not node.matched() and time.monotonic() - started < args.discovery:
+    while not (node.matched() and node.active()) and time.monotonic() - started < args.discovery:
         time.sleep(0.05)
-    discovered = node.matched()
+    discovered = node.matched() and node.active()
     discovery = time.monotonic() - started
     if discovered:
         time.sleep(args.settle)  # the node's side of the match cannot be seen from here
@@ -297,7 +301,7 @@ def main():
         + (f"{latencies[len(latencies) // 2]:.1f} ms, max {latencies[-1]:.1f} ms" if latencies else "unknown")
     )
     if not discovered:
-        print(f"counterpart: the node did not match every topic within {args.discovery} s", file=sys.stderr)
+        print(f"counterpart: the node did not match every topic, or is not active, within {args.discovery} s", file=sys.stderr)
     executor.shutdown()
     spinning.join(timeout=2)
     node.destroy_node()

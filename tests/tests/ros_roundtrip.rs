@@ -6,19 +6,17 @@
 //!     cargo xtask ros2 -- cargo test -p tests --features ros --test ros_roundtrip
 //! ```
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
+
+mod ros;
+use ros::{Place, from_environment, root};
 
 /// Frames that may still be on their way at the last report: of the window being answered, of the one that waits, and of
 /// the one that waits for its last frames. After the stop nothing may be.
 const MAX_PENDING: u64 = 5 + 5 + 4;
-
-/// A node after SIGTERM has this long.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 const FRAME_ID: &str = "front_optical";
 
@@ -89,84 +87,41 @@ struct RoundTrip<'a> {
 
 /// Starts the node, plays the camera, stops the node, and returns what came back.
 fn round_trip(case: &RoundTrip<'_>) -> Received {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ros_{}_{}", case.transport, case.name));
-    std::fs::create_dir_all(&folder).expect("the target directory can be written");
-    let log = folder.join("node.log");
-    let json = folder.join("received.json");
+    let place = Place::new(&format!("ros_{}_{}", case.transport, case.name));
+    let json = place.folder.join("received.json");
     let _ = std::fs::remove_file(&json); // of an earlier run
-    let domain = (std::process::id() % 100 + 1).to_string(); // neither a robot nearby nor another run of this
-    let in_domain = |command: &mut Command| {
-        command.env("ROS_DOMAIN_ID", &domain);
-        command.env("FASTRTPS_DEFAULT_PROFILES_FILE", root.join("config/fastdds.xml"));
-    };
 
-    let mut node = Command::new(from_environment("EGOREASONER_NODE"));
-    in_domain(&mut node);
-    node.env("NO_COLOR", "1").env_remove("RUST_LOG").arg("run").arg("--config").arg(root.join("config/node.toml"));
-    node.arg("--set").arg(format!("node.transport={}", case.transport));
+    let mut node = place.node(case.transport);
     for setting in case.overrides {
         node.arg("--set").arg(setting);
     }
     node.args(["--ros-args", "-r", "/camera/image_raw:=/front/image_raw"]);
     node.args(["-r", "/camera/camera_info:=/front/camera_info", "-r", "__node:=ego_under_test"]);
-    node.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).expect("the log can be written"));
-    let mut node = Running(node.spawn().expect("the node starts"));
+    let mut node = place.start(node);
 
     let mut camera = Command::new(from_environment("EGOREASONER_PYTHON"));
-    in_domain(&mut camera);
-    camera.arg(root.join("tests/ros/counterpart.py")).arg("--out").arg(&json).args(case.camera);
+    place.put_in_domain(&mut camera);
+    camera.arg(root().join("tests/ros/counterpart.py")).arg("--out").arg(&json).args(case.camera);
     camera.args(["--image-topic", "/front/image_raw", "--camera-info-topic", "/front/camera_info"]);
     camera.args(["--frame-id", FRAME_ID, "--drain", "60"]);
-    let mut camera = Running(camera.spawn().expect("the counterpart starts"));
-    let read_log = || std::fs::read_to_string(&log).unwrap_or_default();
+    let mut camera = ros::Running(camera.spawn().expect("the counterpart starts"));
     let status = loop {
         if let Some(status) = camera.0.try_wait().expect("the child can be waited for") {
             break status;
         }
         let gone = node.0.try_wait().expect("the child can be waited for");
-        assert!(gone.is_none(), "the node ended by itself:\n{}", read_log());
+        assert!(gone.is_none(), "the node ended by itself:\n{}", place.log());
         std::thread::sleep(Duration::from_millis(50));
     };
-    assert!(status.success(), "counterpart: {status}; the node said:\n{}", read_log());
+    assert!(status.success(), "counterpart: {status}; the node said:\n{}", place.log());
 
     let status = node.stop();
-    let log = read_log();
+    let log = place.log();
     assert!(status.success(), "the node ended with {status}:\n{log}");
     let text = std::fs::read_to_string(&json).expect("the counterpart wrote its JSON");
     let received = Received { json: serde_json::from_str(&text).expect("the counterpart writes JSON"), log };
     assert_eq!(received.published().len() as u64, case.images);
     received
-}
-
-fn from_environment(name: &str) -> PathBuf {
-    std::env::var_os(name).map(PathBuf::from).unwrap_or_else(|| panic!("{name} is not set; run `cargo xtask test`"))
-}
-
-/// A child that does not outlive the test.
-struct Running(Child);
-
-impl Running {
-    /// As a launch system does it: SIGTERM, then wait.
-    fn stop(&mut self) -> ExitStatus {
-        let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.0.id())]).status();
-        assert!(kill.is_ok_and(|status| status.success()), "the node had gone already");
-        let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
-            if let Some(status) = self.0.try_wait().expect("the child can be waited for") {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("the node was still there {PATIENCE:?} after SIGTERM");
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // it has gone already where all went well
-        let _ = self.0.wait();
-    }
 }
 
 struct Received {

@@ -146,13 +146,23 @@ impl Steps {
     }
 }
 
-/// The test of one transport, told where the counterpart's Python is.
+/// The tests of one transport, told where the counterparts' Python is.
 fn round_trip(env: &Env, filter: &str) -> Command {
     let mut cargo = workspace::cargo();
     env.apply(&mut cargo);
     cargo.env("EGOREASONER_PYTHON", env.python().get_program());
-    cargo.args(["test", "--package", "tests", "--features", "ros", "--test", "ros_roundtrip", "--", "--nocapture"]);
-    cargo.args(["--test-threads", "1", filter]);
+    cargo.args([
+        "test",
+        "--package",
+        "tests",
+        "--features",
+        "ros",
+        "--test",
+        "ros_roundtrip",
+        "--test",
+        "ros_lifecycle",
+    ]);
+    cargo.args(["--", "--nocapture", "--test-threads", "1", filter]);
     cargo
 }
 

@@ -4,16 +4,20 @@
 //! that ROS takes, and the weights path is absolute or relative to the working directory. Whether the folder exists is
 //! not a matter of the config; loading says so.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use geometry::{Intrinsics, WINDOW};
+use geometry::{Base, Camera, Intrinsics, Transform, WINDOW};
 use model::Mode;
 
 use crate::transport::{Kind, Topics};
 
 mod raw;
+mod sheet;
+pub mod table;
 mod validate;
+
+pub use sheet::Sheet;
 
 /// Why a config cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -192,6 +196,26 @@ pub struct TrustRules {
     pub covariance: Covariance,
 }
 
+/// How the camera sits on the robot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mount {
+    /// frame_id of the robot's body.
+    pub base: String,
+    /// From the camera's optical frame to it.
+    pub base_from_camera: Transform<Base, Camera>,
+}
+
+/// What comes out beside poses and reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishConfig {
+    /// The text of each answer.
+    pub reasoning: bool,
+    /// The odometry as a transform; needs a [`Mount`].
+    pub tf: bool,
+    /// The [`Mount`] as a transform.
+    pub static_tf: bool,
+}
+
 /// Rhythm of the diagnostics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiagnosticsConfig {
@@ -210,6 +234,8 @@ pub struct Config {
     pub topics: Topics,
     /// frame_id of the odometry.
     pub odom_frame: String,
+    /// How the camera sits on the robot, where that is known.
+    pub mount: Option<Mount>,
     /// The window buffer's rules.
     pub window: WindowRules,
     /// The model.
@@ -218,63 +244,14 @@ pub struct Config {
     pub camera: FixedCamera,
     /// What is made of answers.
     pub trust: TrustRules,
+    /// What comes out beside poses and reports.
+    pub publish: PublishConfig,
     /// The reports.
     pub diagnostics: DiagnosticsConfig,
-}
-
-impl Config {
-    /// Reads `path` with `overrides` laid over it, each a dotted key and a value in TOML; a bare word counts as a string.
-    pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Config, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        Config::parse(&text, path, overrides)
-    }
-
-    /// As [`Config::load`], from the text of a file that stands at `path`.
-    pub fn parse(text: &str, path: &Path, overrides: &[(String, String)]) -> Result<Config, Error> {
-        let syntax = |message: String| Error::Syntax { path: path.to_owned(), message };
-        // The text itself first: its errors carry line and column, those of the merged table do not.
-        let mut raw: raw::Raw = toml::from_str(text).map_err(|e| syntax(e.to_string().trim_end().to_owned()))?;
-        if !overrides.is_empty() {
-            let mut table: toml::Table = toml::from_str(text).map_err(|e| syntax(e.to_string()))?;
-            for (key, value) in overrides {
-                let refuse = |message: String| Error::Override {
-                    path: path.to_owned(),
-                    key: key.clone(),
-                    value: value.clone(),
-                    message,
-                };
-                lay_over(&mut table, key, value).map_err(refuse)?;
-                raw = toml::Value::Table(table.clone())
-                    .try_into()
-                    .map_err(|e: toml::de::Error| refuse(e.to_string().trim_end().replace('\n', " ")))?;
-            }
-        }
-        validate::config(raw, path)
-    }
-}
-
-/// Puts `value` at the dotted `key`, which must be there already.
-fn lay_over(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
-    let (section, name) = key.split_once('.').ok_or_else(|| {
-        let sections: Vec<&str> = table.keys().map(String::as_str).collect();
-        format!("expected section.key with a section of {}", sections.join(", "))
-    })?;
-    let sections: Vec<String> = table.keys().cloned().collect();
-    let Some(toml::Value::Table(inner)) = table.get_mut(section) else {
-        return Err(format!("unknown section `{section}`, expected one of {}", sections.join(", ")));
-    };
-    let Some(old) = inner.get(name) else {
-        let names: Vec<&str> = inner.keys().map(String::as_str).collect();
-        return Err(format!("unknown key `{name}` in `{section}`, expected one of {}", names.join(", ")));
-    };
-    let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut t| t.remove("v"));
-    let new = match (old, read) {
-        (toml::Value::String(_), Some(toml::Value::String(s))) => toml::Value::String(s),
-        (toml::Value::String(_), _) | (_, None) => toml::Value::String(value.to_owned()),
-        (_, Some(v)) => v,
-    };
-    inner.insert(name.to_owned(), new);
-    Ok(())
+    /// Whether the clock is the images' own, as in a simulation.
+    pub use_sim_time: bool,
+    /// Whether the node configures and activates itself.
+    pub autostart: bool,
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub(super) struct Raw {
     pub sanity: Sanity,
     pub trust: Trust,
     pub covariance: Covariance,
+    pub publish: Publish,
     pub diagnostics: Diagnostics,
 }
 
@@ -25,6 +26,8 @@ pub(super) struct Node {
     pub namespace: String,
     pub transport: String,
     pub domain_id: i64,
+    pub use_sim_time: bool,
+    pub autostart: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -38,12 +41,17 @@ pub(super) struct Topics {
     pub trajectory: String,
     pub odometry: String,
     pub diagnostics: String,
+    pub reasoning: String,
+    pub status: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Frames {
     pub odom: String,
+    pub base: String,
+    pub base_from_camera_xyz_metres: Vec<f64>,
+    pub base_from_camera_rpy_degrees: Vec<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,6 +119,14 @@ pub(super) struct Covariance {
     pub rotation_stddev_degrees: Vec<f64>,
     pub break_position_stddev_metres: f64,
     pub break_rotation_stddev_degrees: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Publish {
+    pub reasoning: bool,
+    pub tf: bool,
+    pub static_tf: bool,
 }
 
 #[derive(Debug, Deserialize)]

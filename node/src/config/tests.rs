@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 use model::Mode;
 
-use super::{Config, UseFixed};
+use super::table::{self, Kind as Holds, TABLE};
+use super::{Config, Sheet, UseFixed};
 use crate::transport::Kind;
 
 fn repository() -> PathBuf {
@@ -122,6 +123,11 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("trust.lost_windows", "0"), &["`trust.lost_windows`", "from 1", "got 0"]),
         (with("trust.lost_after_millis", "0"), &["`trust.lost_after_millis`", "got 0"]),
         (with("frames.odom", "/odom"), &["`frames.odom`", "got \"/odom\""]),
+        (with("frames.base", "base link"), &["`frames.base`", "got \"base link\""]),
+        (with("frames.base_from_camera_xyz_metres", "[1, 2]"), &["`frames.base_from_camera_xyz_metres`", "3 finite"]),
+        (with("frames.base_from_camera_rpy_degrees", "[1, 2, inf]"), &["_rpy_degrees`", "3 finite", "inf"]),
+        (with("publish.tf", "true"), &["`publish.tf`", "frames.base is empty", "got true"]),
+        (with("publish.static_tf", "true"), &["`publish.static_tf`", "frames.base is empty"]),
     ];
     for (result, wanted) in rows {
         let message = result.err().map(|e| e.to_string()).unwrap_or_else(|| panic!("accepted, but {wanted:?}"));
@@ -140,6 +146,98 @@ fn windows_share_frames_where_the_hop_is_on_the_stride() {
     let rows = [("1", "1", 4), ("1", "4", 1), ("1", "5", 0), ("2", "4", 3), ("2", "3", 0), ("3", "12", 1)];
     for (stride, hop, expected) in rows {
         assert_eq!(shared(stride, hop), expected, "stride {stride} hop {hop}");
+    }
+}
+
+#[test]
+fn the_mount_of_a_camera_that_looks_ahead_turns_optical_axes_into_those_of_the_body() {
+    assert_eq!(edited("base = \"\"", "base = \"\"").unwrap().mount, None);
+    let overrides = [("frames.base", "base_link"), ("frames.base_from_camera_xyz_metres", "[0.2, 0.0, 0.5]")];
+    let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let config = Config::parse(&default_text(), Path::new("node.toml"), &overrides).unwrap();
+    let mount = config.mount.unwrap();
+    assert_eq!(mount.base, "base_link");
+    for (optical, body) in [([0.0, 0.0, 1.0], [1.2, 0.0, 0.5]), ([1.0, 0.0, 0.0], [0.2, -1.0, 0.5])] {
+        let got = mount.base_from_camera.transform_point(&optical.into());
+        assert!((got - nalgebra::Point3::from(body)).norm() < 1e-12, "{optical:?} -> {got}");
+    }
+}
+
+/// Every dotted key of the file.
+fn keys(sheet: &toml::Table) -> Vec<String> {
+    let sections = sheet.iter().flat_map(|(section, keys)| {
+        let keys = keys.as_table().unwrap_or_else(|| panic!("{section} is not a section"));
+        keys.keys().map(move |key| format!("{section}.{key}"))
+    });
+    sections.collect()
+}
+
+#[test]
+fn every_key_is_a_parameter_of_its_type_with_a_description() {
+    let table: toml::Table = toml::from_str(&default_text()).unwrap();
+    let mut described: Vec<String> = TABLE.iter().map(|spec| spec.key.to_owned()).collect();
+    described.sort();
+    let mut written = keys(&table);
+    written.sort();
+    assert_eq!(described, written);
+    for spec in TABLE {
+        let (section, name) = spec.key.split_once('.').unwrap();
+        let holds = match &table[section][name] {
+            toml::Value::Boolean(_) => Holds::Bool,
+            toml::Value::Integer(_) => Holds::Integer,
+            toml::Value::Float(_) => Holds::Double,
+            toml::Value::String(_) => Holds::Text,
+            toml::Value::Array(_) => Holds::Doubles,
+            other => panic!("{}: {other}", spec.key),
+        };
+        assert_eq!(spec.kind, holds, "{}", spec.key);
+        assert!(spec.description.len() > 5, "{} is not described", spec.key);
+        assert_eq!(table::spec(spec.name()), Some(spec));
+    }
+    assert_eq!(table::spec("use_sim_time").map(|spec| spec.key), Some("node.use_sim_time"));
+    assert_eq!(table::spec("node.use_sim_time"), None);
+}
+
+#[test]
+fn only_what_a_running_node_can_take_is_live() {
+    let live = TABLE.iter().filter(|spec| spec.is_live);
+    let sections: std::collections::BTreeSet<&str> = live.filter_map(|spec| spec.key.split('.').next()).collect();
+    let expected = ["covariance", "diagnostics", "node", "publish", "sanity", "trust"];
+    assert_eq!(sections.into_iter().collect::<Vec<_>>(), expected);
+    for frozen in ["node.autostart", "topics.image", "window.stride", "model.weights", "model.device", "camera.fx"] {
+        assert!(!table::spec(frozen).unwrap().is_live, "{frozen}");
+    }
+}
+
+#[test]
+fn the_ranges_that_are_told_are_those_that_hold() {
+    for spec in TABLE {
+        let Some((least, most)) = spec.range else { continue };
+        let said = format!("a whole number from {least} to {most}");
+        for (value, fits) in [(least - 1, false), (least, true), (most, true), (most + 1, false)] {
+            // One that fits may still be refused for another key's sake.
+            let refused = with(spec.key, &value.to_string()).err().map(|e| e.to_string());
+            let out_of_range = refused.as_ref().is_some_and(|message| message.contains(&said));
+            assert_eq!(out_of_range, !fits, "{} = {value}: {refused:?}", spec.key);
+        }
+    }
+}
+
+#[test]
+fn a_sheet_with_other_values_is_another_config_or_none() {
+    let (sheet, before) = Sheet::parse(&default_text(), Path::new("node.toml"), &[]).unwrap();
+    let (changed, after) = sheet.with(&[("sanity.max_step_metres", toml::Value::Float(2.5))]).unwrap();
+    assert_eq!(changed.get("sanity.max_step_metres").and_then(toml::Value::as_float), Some(2.5));
+    assert_eq!(after.trust.sanity.max_step_metres.to_bits(), 2.5_f64.to_bits());
+    assert_ne!(before, after);
+    let rows = [
+        ("sanity.max_step_metres", toml::Value::Float(-1.0), "above 0"),
+        ("sanity.max_step_metres", toml::Value::Boolean(true), "max_step_metres"),
+        ("sanity.no_such_key", toml::Value::Float(1.0), "unknown key `sanity.no_such_key`"),
+    ];
+    for (key, value, wanted) in rows {
+        let message = sheet.with(&[(key, value)]).unwrap_err().to_string();
+        assert!(message.contains(wanted), "{key}: {message}");
     }
 }
 

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    CheckRules, Config, Covariance, DiagnosticsConfig, Error, FixedCamera, ModelConfig, Sanity, StatusRules,
-    TrustRules, UseFixed, WindowRules, raw,
+    CheckRules, Config, Covariance, DiagnosticsConfig, Error, FixedCamera, ModelConfig, Mount, PublishConfig, Sanity,
+    StatusRules, TrustRules, UseFixed, WindowRules, raw,
 };
-use geometry::{Intrinsics, WINDOW};
+use geometry::{Intrinsics, Transform, WINDOW};
 use model::Mode;
+use nalgebra::{Isometry3, Translation3, UnitQuaternion};
 
 use crate::transport::{Kind, Topics};
 
@@ -64,6 +65,11 @@ impl Check<'_> {
                 let expected = format!("{} finite numbers above 0, none less than the one before it", WINDOW - 1);
                 self.error(key, expected, &format!("{values:?}"))
             })
+    }
+
+    fn triple(&self, key: &'static str, values: &[f64]) -> Result<[f64; 3], Error> {
+        let finite = <[f64; 3]>::try_from(values).ok().filter(|all| all.iter().all(|value| value.is_finite()));
+        finite.ok_or_else(|| self.error(key, "3 finite numbers", &format!("{values:?}")))
     }
 
     fn intrinsics(&self, error: &geometry::Error) -> Error {
@@ -128,6 +134,7 @@ pub(super) fn config(raw: raw::Raw, path: &Path) -> Result<Config, Error> {
         )?,
         topics: topics(&check, &raw.node, &raw.topics)?,
         odom_frame: check.frame_id("frames.odom", &raw.frames.odom)?,
+        mount: mount(&check, &raw.frames)?,
         window: WindowRules {
             stride,
             hop: check.integer("window.hop", raw.window.hop, 1, MAX_STRIDE)?,
@@ -144,10 +151,13 @@ pub(super) fn config(raw: raw::Raw, path: &Path) -> Result<Config, Error> {
             status: status(&check, &raw.trust)?,
             covariance: covariance(&check, &raw.covariance)?,
         },
+        publish: publish(&check, &raw.publish, &raw.frames.base)?,
         diagnostics: DiagnosticsConfig {
             period: check.millis("diagnostics.period_millis", raw.diagnostics.period_millis)?,
             silent_after: check.millis("diagnostics.silent_after_millis", raw.diagnostics.silent_after_millis)?,
         },
+        use_sim_time: raw.node.use_sim_time,
+        autostart: raw.node.autostart,
     })
 }
 
@@ -229,7 +239,35 @@ fn topics(check: &Check<'_>, node: &raw::Node, topics: &raw::Topics) -> Result<T
         trajectory: check.topic("topics.trajectory", &topics.trajectory)?,
         odometry: check.topic("topics.odometry", &topics.odometry)?,
         diagnostics: check.topic("topics.diagnostics", &topics.diagnostics)?,
+        reasoning: check.topic("topics.reasoning", &topics.reasoning)?,
+        status: check.topic("topics.status", &topics.status)?,
+        renames: Vec::new(),
+        qos: Vec::new(),
     })
+}
+
+/// Where `base` is empty, the numbers are checked all the same.
+fn mount(check: &Check<'_>, frames: &raw::Frames) -> Result<Option<Mount>, Error> {
+    let [x, y, z] = check.triple("frames.base_from_camera_xyz_metres", &frames.base_from_camera_xyz_metres)?;
+    let rpy = check.triple("frames.base_from_camera_rpy_degrees", &frames.base_from_camera_rpy_degrees)?;
+    if frames.base.is_empty() {
+        return Ok(None);
+    }
+    let [roll, pitch, yaw] = rpy.map(f64::to_radians);
+    let rotation = UnitQuaternion::from_euler_angles(roll, pitch, yaw);
+    Ok(Some(Mount {
+        base: check.frame_id("frames.base", &frames.base)?,
+        base_from_camera: Transform::from_isometry(Isometry3::from_parts(Translation3::new(x, y, z), rotation)),
+    }))
+}
+
+fn publish(check: &Check<'_>, publish: &raw::Publish, base: &str) -> Result<PublishConfig, Error> {
+    for (key, is_on) in [("publish.tf", publish.tf), ("publish.static_tf", publish.static_tf)] {
+        if is_on && base.is_empty() {
+            return Err(check.error(key, "false, since frames.base is empty", &is_on));
+        }
+    }
+    Ok(PublishConfig { reasoning: publish.reasoning, tf: publish.tf, static_tf: publish.static_tf })
 }
 
 fn model(check: &Check<'_>, model: raw::Model) -> Result<ModelConfig, Error> {

@@ -103,6 +103,12 @@ impl Entry {
             Output::Diagnostics(m) => {
                 (Kind::Diagnostics, m.stamp, encode(&wire::DiagnosticArray::new(m.clone(), node_name), 0))
             }
+            // Said by the others, or in another form.
+            Output::Status(_)
+            | Output::Reasoning(_)
+            | Output::Transform(_)
+            | Output::StaticTransform(_)
+            | Output::Transition(_) => return None,
         };
         Some(Self { kind, log_time, publish_time, data })
     }

@@ -106,7 +106,8 @@ pub fn replay<E: Estimator>(
 
 /// What the node publishes of an answer.
 fn outputs(answered: &Answered, settings: &Settings) -> impl Iterator<Item = Output> {
-    let odometry = publish::odometry(answered, &settings.odom_frame).into_iter().map(Output::Odometry);
+    let odometry = publish::odometry(answered, &settings.odom_frame, settings.mount.as_ref());
+    let odometry = odometry.into_iter().map(Output::Odometry);
     publish::trajectory(answered).map(Output::Trajectory).into_iter().chain(odometry)
 }
 
@@ -134,7 +135,7 @@ struct Reports {
 impl Reports {
     fn new(camera: &Camera<'_>, settings: &Settings, first: Stamp) -> Self {
         let start = Instant::now();
-        let rules = settings.diagnostics;
+        let rules = settings.live.diagnostics;
         let reporter = Reporter::new(camera.topic().to_owned(), rules.silent_after, start);
         let period_nanos = i64::try_from(rules.period.as_nanos()).unwrap_or(i64::MAX);
         Self { reporter, period_nanos, start, first, last: first, latest: first }

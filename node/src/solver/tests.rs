@@ -108,7 +108,7 @@ fn good_then_bad_then_good_comes_out_widened_then_not_at_all_then_behind_a_break
         assert!(evidence.checks().starts_with(&["parse", "rotation", "sanity", "procrustes", "epipolar"]));
         assert_eq!(evidence.checks().contains(&"overlap"), first > 0, "window {first}");
         assert_eq!(publish::trajectory(&answered).is_some(), !row.odometry.is_empty(), "window {first}");
-        let odometry = publish::odometry(&answered, "odom");
+        let odometry = publish::odometry(&answered, "odom", None);
         let frames: Vec<i64> = odometry.iter().map(|message| message.pose.stamp.nanos / PERIOD).collect();
         assert_eq!(frames, row.odometry.iter().map(|(frame, _)| *frame).collect::<Vec<_>>(), "window {first}");
         for (message, (frame, share)) in odometry.iter().zip(row.odometry) {

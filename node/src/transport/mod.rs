@@ -11,19 +11,31 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use serde::{Deserialize, Serialize};
 
+use crate::call::Call;
 use crate::message::{Input, Output};
 
+mod params_file;
+pub mod qos;
 #[cfg(feature = "ros")]
 pub mod r2r;
 pub mod ros2_client;
 pub mod ros_args;
 pub(crate) mod wire;
 
+use qos::{End, Override, Qos};
+
 /// How often a transport looks at [`Ends::stop`] while nothing is to be published.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
 /// Depth of the history of the node's publishers, and of CameraInfo.
 const KEEP_LAST: u32 = 10;
+
+/// Transforms that change.
+const TF: &str = "/tf";
+/// Transforms that do not.
+const TF_STATIC: &str = "/tf_static";
+/// Changes of the lifecycle's state.
+const TRANSITION_EVENT: &str = "~/transition_event";
 
 /// How long a transport stays after its last message, so that a reliable reader can still ask for it again.
 const LINGER: Duration = Duration::from_millis(200);
@@ -127,7 +139,7 @@ pub fn is_compiled_in(kind: Kind) -> bool {
     }
 }
 
-/// Names and policies of the node's topics.
+/// Names and policies of the node's topics. Names are as configured; [`Topics::resolve`] says what they are in the graph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Topics {
     /// ROS node name.
@@ -152,12 +164,22 @@ pub struct Topics {
     pub odometry: String,
     /// Diagnostics topic.
     pub diagnostics: String,
+    /// Topic of the answers' text.
+    pub reasoning: String,
+    /// Topic of the node's status.
+    pub status: String,
+    /// Rules of the command line, names as seen from everywhere: from, to.
+    pub renames: Vec<(String, String)>,
+    /// QoS overrides of the command line.
+    pub qos: Vec<Override>,
 }
 
 /// What a transport is run with.
 pub struct Ends {
     /// Takes every input at once; never blocks, since the pipeline behind it drops and counts.
     pub input: Box<dyn Fn(Input) + Send + Sync>,
+    /// Takes every request at once; the answer may come much later, from another thread.
+    pub call: Box<dyn Fn(Call) + Send + Sync>,
     /// What to publish; the transport returns when the sender hangs up.
     pub output: Receiver<Output>,
     /// Set to true from outside (a signal) to make the transport return.
@@ -189,6 +211,67 @@ fn publish_until_stopped(output: &Receiver<Output>, stop: &AtomicBool, mut publi
 }
 
 impl Topics {
+    /// What a name is in the graph: absolute, and renamed by the first rule that matches it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`] for a name that ROS 2 does not allow.
+    pub fn resolve(&self, name: &str) -> Result<String, Error> {
+        let absolute = ros_args::absolute_name(name, &self.namespace, &self.node_name)?;
+        let renamed = self.renames.iter().find(|(from, _)| *from == absolute);
+        Ok(renamed.map_or(absolute, |(_, to)| to.clone()))
+    }
+
+    /// The same with the names of the graph in place of those that are configured.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`] for a name that ROS 2 does not allow.
+    pub fn resolved(&self) -> Result<Self, Error> {
+        let [image, camera_info, trajectory, odometry, diagnostics, reasoning, status] = self.names();
+        Ok(Self {
+            image: self.resolve(image)?,
+            camera_info: self.resolve(camera_info)?,
+            trajectory: self.resolve(trajectory)?,
+            odometry: self.resolve(odometry)?,
+            diagnostics: self.resolve(diagnostics)?,
+            reasoning: self.resolve(reasoning)?,
+            status: self.resolve(status)?,
+            renames: Vec::new(),
+            ..self.clone()
+        })
+    }
+
+    /// All names that can be configured.
+    fn names(&self) -> [&str; 7] {
+        [
+            &self.image,
+            &self.camera_info,
+            &self.trajectory,
+            &self.odometry,
+            &self.diagnostics,
+            &self.reasoning,
+            &self.status,
+        ]
+    }
+
+    /// The policies of the image subscription, and of CameraInfo, which comes with the image.
+    fn sensor_qos(&self, name: &str) -> Result<Qos, Error> {
+        let depth = if name == self.image { self.image_queue_depth } else { KEEP_LAST };
+        let qos = Qos { is_reliable: self.image_reliable, is_transient_local: false, depth };
+        Ok(qos::overridden(&self.qos, &self.resolve(name)?, End::Subscription, qos))
+    }
+
+    /// The policies of a publisher.
+    fn publisher_qos(&self, name: &str) -> Result<Qos, Error> {
+        let qos = match name {
+            // Whoever comes later must get it: it is not sent again.
+            TF_STATIC => Qos { is_reliable: true, is_transient_local: true, depth: 1 },
+            _ => Qos { is_reliable: true, is_transient_local: false, depth: KEEP_LAST },
+        };
+        Ok(qos::overridden(&self.qos, &self.resolve(name)?, End::Publisher, qos))
+    }
+
     /// The configured domain, else `ROS_DOMAIN_ID`, else 0.
     fn domain(&self) -> Result<u16, Error> {
         match self.domain_id {

@@ -12,18 +12,26 @@ use futures::{FutureExt, Stream, StreamExt};
 use r2r::builtin_interfaces::msg::Time;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use r2r::geometry_msgs::msg::{Point, Pose, PoseStamped, PoseWithCovariance, Quaternion, TwistWithCovariance};
+use r2r::lifecycle_msgs::msg::TransitionEvent;
 use r2r::nav_msgs::msg::{Odometry, Path};
 use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
-use r2r::std_msgs::msg::Header;
-use r2r::{Context, Node, QosProfile};
+use r2r::std_msgs::msg::{Header, String as Text};
+use r2r::{Context, Node, Publisher, QosProfile, WrappedTypesupport};
 
+use super::qos::Qos;
 use super::{
-    Ends, Error, KEEP_LAST, Kind, TWIST_VARIANCE, Topics, diagnostic_name, environment_domain, publish_until_stopped,
+    Ends, Error, Kind, TRANSITION_EVENT, TWIST_VARIANCE, Topics, diagnostic_name, environment_domain,
+    publish_until_stopped,
 };
 use crate::message::{
     CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output,
     RegionOfInterest, StampedPose, TrajectoryMessage,
 };
+
+mod services;
+mod tf;
+
+use tf::Transforms;
 
 /// How long one wait for messages lasts at most; the time that stopping takes.
 const SPIN: Duration = Duration::from_millis(20);
@@ -34,7 +42,7 @@ const SPIN: Duration = Duration::from_millis(20);
 ///
 /// [`Error`] where rcl refuses the node or a name.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
-    let Ends { input, output, stop } = ends;
+    let Ends { input, call, output, stop } = ends;
     let got = environment_domain()?;
     if let Some(expected) = topics.domain_id.filter(|&expected| expected != got) {
         return Err(Error::DomainFromEnvironment { expected, got });
@@ -43,14 +51,8 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     let mut node = Node::create(context, &topics.node_name, &topics.namespace)
         .map_err(|error| middleware(&format!("create node {}", topics.node_name), &error))?;
 
-    let sensor = |depth: u32| {
-        let qos = QosProfile::default().volatile().keep_last(usize::try_from(depth.max(1)).unwrap_or(1));
-        if topics.image_reliable { qos.reliable() } else { qos.best_effort() }
-    };
     let cannot_subscribe = |name: &str, error: r2r::Error| middleware(&format!("subscribe to {name}"), &error);
-    let cannot_publish = |name: &str, error: r2r::Error| middleware(&format!("publish {name}"), &error);
-
-    let image_qos = sensor(topics.image_queue_depth);
+    let image_qos = profile(topics.sensor_qos(&topics.image)?);
     let mut images: Box<dyn Stream<Item = ImageMessage> + Send + Unpin> = if topics.image_compressed {
         let stream = node.subscribe::<CompressedImage>(&topics.image, image_qos);
         Box::new(stream.map_err(|error| cannot_subscribe(&topics.image, error))?.map(image_from_compressed))
@@ -59,21 +61,11 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         Box::new(stream.map_err(|error| cannot_subscribe(&topics.image, error))?.map(image_from_raw))
     };
     let mut camera_infos = node
-        .subscribe::<CameraInfo>(&topics.camera_info, sensor(KEEP_LAST))
+        .subscribe::<CameraInfo>(&topics.camera_info, profile(topics.sensor_qos(&topics.camera_info)?))
         .map_err(|error| cannot_subscribe(&topics.camera_info, error))?
         .map(camera_info_from);
-
-    let qos = sensor(KEEP_LAST).reliable();
-    let trajectory = node
-        .create_publisher::<Path>(&topics.trajectory, qos.clone())
-        .map_err(|error| cannot_publish(&topics.trajectory, error))?;
-    let odometry = node
-        .create_publisher::<Odometry>(&topics.odometry, qos.clone())
-        .map_err(|error| cannot_publish(&topics.odometry, error))?;
-    let diagnostics = node
-        .create_publisher::<DiagnosticArray>(&topics.diagnostics, qos)
-        .map_err(|error| cannot_publish(&topics.diagnostics, error))?;
-    let node_name = node.name().unwrap_or_else(|_| topics.node_name.clone()); // after rcl's __node
+    let publishers = Publishers::new(&mut node, topics)?;
+    let mut services = services::all(&mut node)?;
     tracing::info!(transport = "r2r", image = topics.image, trajectory = topics.trajectory, domain = got, "listening");
 
     let done = AtomicBool::new(false);
@@ -88,21 +80,79 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
                 while let Some(Some(image)) = images.next().now_or_never() {
                     input(Input::Image(image));
                 }
+                for requests in &mut services {
+                    while let Some(Some(request)) = requests.next().now_or_never() {
+                        call(request);
+                    }
+                }
             }
         });
         publish_until_stopped(&output, &stop, |output| {
-            let (topic, result) = match output {
-                Output::Trajectory(m) => ("trajectory", trajectory.publish(&path_from(m))),
-                Output::Odometry(m) => ("odometry", odometry.publish(&odometry_from(m))),
-                Output::Diagnostics(m) => ("diagnostics", diagnostics.publish(&diagnostics_from(m, &node_name))),
-            };
-            if let Err(error) = result {
+            if let Err((topic, error)) = publishers.publish(output) {
                 tracing::warn!(topic, %error, "a message was not published");
             }
         });
         done.store(true, Ordering::Relaxed);
     });
     Ok(())
+}
+
+struct Publishers {
+    node_name: String,
+    trajectory: Publisher<Path>,
+    odometry: Publisher<Odometry>,
+    diagnostics: Publisher<DiagnosticArray>,
+    status: Publisher<DiagnosticStatus>,
+    reasoning: Publisher<Text>,
+    transforms: Transforms,
+    transition_event: Publisher<TransitionEvent>,
+}
+
+impl Publishers {
+    fn new(node: &mut Node, topics: &Topics) -> Result<Self, Error> {
+        Ok(Self {
+            node_name: node.name().unwrap_or_else(|_| topics.node_name.clone()), // after rcl's __node
+            trajectory: publisher(node, topics, &topics.trajectory)?,
+            odometry: publisher(node, topics, &topics.odometry)?,
+            diagnostics: publisher(node, topics, &topics.diagnostics)?,
+            status: publisher(node, topics, &topics.status)?,
+            reasoning: publisher(node, topics, &topics.reasoning)?,
+            transforms: Transforms::new(node, topics)?,
+            transition_event: publisher(node, topics, TRANSITION_EVENT)?,
+        })
+    }
+
+    /// The topic and the reason where rcl does not take the message.
+    fn publish(&self, output: Output) -> Result<(), (&'static str, r2r::Error)> {
+        let (topic, result) = match output {
+            Output::Trajectory(m) => ("trajectory", self.trajectory.publish(&path_from(m))),
+            Output::Odometry(m) => ("odometry", self.odometry.publish(&odometry_from(m))),
+            Output::Diagnostics(m) => ("diagnostics", self.diagnostics.publish(&diagnostics_from(m, &self.node_name))),
+            Output::Status(m) => ("status", self.status.publish(&status_from(m, diagnostic_name(&self.node_name)))),
+            Output::Reasoning(data) => ("reasoning", self.reasoning.publish(&Text { data })),
+            Output::Transform(m) => (super::TF, self.transforms.publish(m)),
+            Output::StaticTransform(m) => (super::TF_STATIC, self.transforms.publish_static(m)),
+            Output::Transition(m) => {
+                ("transition_event", self.transition_event.publish(&services::transition_event_from(m)))
+            }
+        };
+        result.map_err(|error| (topic, error))
+    }
+}
+
+fn publisher<Message>(node: &mut Node, topics: &Topics, name: &str) -> Result<Publisher<Message>, Error>
+where
+    Message: WrappedTypesupport + 'static,
+{
+    let qos = profile(topics.publisher_qos(name)?);
+    node.create_publisher(name, qos).map_err(|error| middleware(&format!("publish {name}"), &error))
+}
+
+fn profile(qos: Qos) -> QosProfile {
+    let depth = usize::try_from(qos.depth.max(1)).unwrap_or(1);
+    let profile = QosProfile::default().keep_last(depth);
+    let profile = if qos.is_reliable { profile.reliable() } else { profile.best_effort() };
+    if qos.is_transient_local { profile.transient_local() } else { profile.volatile() }
 }
 
 fn middleware(action: &str, reason: &dyn std::fmt::Display) -> Error {
@@ -197,15 +247,19 @@ fn odometry_from(odometry: OdometryMessage) -> Odometry {
 }
 
 fn diagnostics_from(diagnostics: DiagnosticsMessage, node_name: &str) -> DiagnosticArray {
-    let values = diagnostics.values.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
     DiagnosticArray {
         header: header(diagnostics.stamp, String::new()),
-        status: vec![DiagnosticStatus {
-            level: diagnostics.level as u8,
-            name: diagnostic_name(node_name),
-            message: diagnostics.message,
-            hardware_id: String::new(),
-            values,
-        }],
+        status: vec![status_from(diagnostics, diagnostic_name(node_name))],
+    }
+}
+
+fn status_from(diagnostics: DiagnosticsMessage, name: String) -> DiagnosticStatus {
+    let values = diagnostics.values.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
+    DiagnosticStatus {
+        level: diagnostics.level as u8,
+        name,
+        message: diagnostics.message,
+        hardware_id: String::new(),
+        values,
     }
 }

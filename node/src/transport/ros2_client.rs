@@ -7,15 +7,21 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::{AbortHandle, AbortRegistration, Abortable, ready};
 use ros2_client::dds::rustdds::{DomainParticipant, Topic};
-use ros2_client::qos::{History, QosProfile, WhenFull};
+use ros2_client::qos::{Durability, History, QosProfile, WhenFull};
 use ros2_client::{
-    Context, ContextOptions, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Subscription,
+    Context, ContextOptions, Message, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Server,
+    ServiceTypeName, Subscription,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Ends, Error, KEEP_LAST, Kind, Topics, publish_until_stopped, ros_args, wire};
+use super::qos::Qos;
+use super::{Ends, Error, KEEP_LAST, Kind, TF, TF_STATIC, TRANSITION_EVENT, Topics, publish_until_stopped, wire};
 use crate::message::{CameraInfoMessage, ImageMessage, Input, Output};
+
+mod services;
+
+use services::Services;
 
 /// Runs until stopped; see [`super::run`].
 ///
@@ -23,7 +29,7 @@ use crate::message::{CameraInfoMessage, ImageMessage, Input, Output};
 ///
 /// [`Error`] where a name is not valid or the network cannot be opened.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
-    let Ends { input, output, stop } = ends;
+    let Ends { input, call, output, stop } = ends;
     if std::env::var("ROS_LOCALHOST_ONLY").is_ok_and(|value| value == "1") {
         tracing::warn!("ROS_LOCALHOST_ONLY has no effect with transport \"ros2-client\"");
     }
@@ -31,24 +37,18 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     let participant = graph.participant.clone(); // lives longer than its writers, which say goodbye through it
 
     let image = if topics.image_compressed {
-        ImageReader::Compressed(graph.subscribe(&topics.image, "sensor_msgs", "CompressedImage", topics)?)
+        ImageReader::Compressed(graph.subscribe(&topics.image, "sensor_msgs", "CompressedImage")?)
     } else {
-        ImageReader::Raw(graph.subscribe(&topics.image, "sensor_msgs", "Image", topics)?)
+        ImageReader::Raw(graph.subscribe(&topics.image, "sensor_msgs", "Image")?)
     };
     let camera_info: Subscription<wire::CameraInfo> =
-        graph.subscribe(&topics.camera_info, "sensor_msgs", "CameraInfo", topics)?;
-    let trajectory: Publisher<wire::Path> = graph.publish(&topics.trajectory, "nav_msgs", "Path")?;
-    let odometry: Publisher<wire::Odometry> = graph.publish(&topics.odometry, "nav_msgs", "Odometry")?;
-    let diagnostics: Publisher<wire::DiagnosticArray> =
-        graph.publish(&topics.diagnostics, "diagnostic_msgs", "DiagnosticArray")?;
+        graph.subscribe(&topics.camera_info, "sensor_msgs", "CameraInfo")?;
+    let publishers = Publishers::new(&mut graph)?;
+    let services = Services::new(&mut graph)?;
     let spinner = graph.node.spinner().map_err(|error| middleware("start the node's spinner", &error))?;
-    tracing::info!(
-        transport = "ros2-client",
-        image = topics.image,
-        trajectory = topics.trajectory,
-        domain = graph.node.domain_id(),
-        "listening"
-    );
+    let (image_name, trajectory_name) = (topics.resolve(&topics.image)?, topics.resolve(&topics.trajectory)?);
+    let domain = graph.node.domain_id();
+    tracing::info!(transport = "ros2-client", image = image_name, trajectory = trajectory_name, domain, "listening");
 
     // One thread a stream: an image of megabytes takes milliseconds to copy out, in which CameraInfo must not wait.
     let take_image = |image: ImageMessage| input(Input::Image(image));
@@ -69,26 +69,75 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
         scope.spawn(move || read(&camera_info, "camera_info", registration, take_camera_info));
+        let (handle, registration) = AbortHandle::new_pair();
+        aborts.push(handle);
+        scope.spawn(move || services.run(&call, registration));
 
         publish_until_stopped(&output, &stop, |output| {
-            let (topic, result) = match output {
-                Output::Trajectory(m) => ("trajectory", trajectory.publish(m.into()).map_err(|e| e.to_string())),
-                Output::Odometry(m) => ("odometry", odometry.publish(m.into()).map_err(|e| e.to_string())),
-                Output::Diagnostics(m) => {
-                    let message = wire::DiagnosticArray::new(m, &topics.node_name);
-                    ("diagnostics", diagnostics.publish(message).map_err(|e| e.to_string()))
-                }
-            };
-            if let Err(error) = result {
+            if let Err((topic, error)) = publishers.publish(output) {
                 tracing::warn!(topic, error, "a message was not published");
             }
         });
         aborts.iter().for_each(AbortHandle::abort);
         drop(graph); // ends the spinner
     });
-    drop((trajectory, odometry, diagnostics));
+    drop(publishers);
     drop(participant);
     Ok(())
+}
+
+struct Publishers {
+    node_name: String,
+    trajectory: Publisher<wire::Path>,
+    odometry: Publisher<wire::Odometry>,
+    diagnostics: Publisher<wire::DiagnosticArray>,
+    status: Publisher<wire::DiagnosticStatus>,
+    reasoning: Publisher<wire::Text>,
+    tf: Publisher<wire::TfMessage>,
+    tf_static: Publisher<wire::TfMessage>,
+    transition_event: Publisher<wire::service::TransitionEvent>,
+}
+
+impl Publishers {
+    fn new(graph: &mut Graph<'_>) -> Result<Self, Error> {
+        let topics = graph.topics;
+        Ok(Self {
+            node_name: topics.node_name.clone(),
+            trajectory: graph.publish(&topics.trajectory, "nav_msgs", "Path")?,
+            odometry: graph.publish(&topics.odometry, "nav_msgs", "Odometry")?,
+            diagnostics: graph.publish(&topics.diagnostics, "diagnostic_msgs", "DiagnosticArray")?,
+            status: graph.publish(&topics.status, "diagnostic_msgs", "DiagnosticStatus")?,
+            reasoning: graph.publish(&topics.reasoning, "std_msgs", "String")?,
+            tf: graph.publish(TF, "tf2_msgs", "TFMessage")?,
+            tf_static: graph.publish(TF_STATIC, "tf2_msgs", "TFMessage")?,
+            transition_event: graph.publish(TRANSITION_EVENT, "lifecycle_msgs", "TransitionEvent")?,
+        })
+    }
+
+    /// The topic and the reason where the middleware does not take the message.
+    fn publish(&self, output: Output) -> Result<(), (&'static str, String)> {
+        fn send<Wire: Serialize>(
+            topic: &'static str,
+            publisher: &Publisher<Wire>,
+            message: Wire,
+        ) -> Result<(), (&'static str, String)> {
+            publisher.publish(message).map_err(|error| (topic, error.to_string()))
+        }
+        match output {
+            Output::Trajectory(m) => send("trajectory", &self.trajectory, m.into()),
+            Output::Odometry(m) => send("odometry", &self.odometry, m.into()),
+            Output::Diagnostics(m) => {
+                send("diagnostics", &self.diagnostics, wire::DiagnosticArray::new(m, &self.node_name))
+            }
+            Output::Status(m) => {
+                send("status", &self.status, wire::DiagnosticStatus::new(m, super::diagnostic_name(&self.node_name)))
+            }
+            Output::Reasoning(text) => send("reasoning", &self.reasoning, text.into()),
+            Output::Transform(m) => send(TF, &self.tf, m.into()),
+            Output::StaticTransform(m) => send(TF_STATIC, &self.tf_static, m.into()),
+            Output::Transition(m) => send("transition_event", &self.transition_event, m.into()),
+        }
+    }
 }
 
 enum ImageReader {
@@ -117,39 +166,36 @@ fn read<Wire, Message>(
 }
 
 /// The node in the ROS graph.
-struct Graph {
+struct Graph<'a> {
     participant: DomainParticipant,
     node: Node,
-    namespace: String,
-    node_name: String,
+    topics: &'a Topics,
 }
 
-impl Graph {
-    fn join(topics: &Topics) -> Result<Self, Error> {
+impl<'a> Graph<'a> {
+    fn join(topics: &'a Topics) -> Result<Self, Error> {
         let name = NodeName::new(&topics.namespace, &topics.node_name).map_err(|error| Error::Name {
             name: format!("{} in {}", topics.node_name, topics.namespace),
             reason: error.to_string(),
         })?;
         let options = ContextOptions::new().domain_id(topics.domain()?);
         let context = Context::with_options(options).map_err(|error| middleware("join the domain", &error))?;
-        // Logs go through tracing and parameters through the config, so neither rosout nor parameter services.
+        // Logs go through tracing, so no rosout. The library's parameters have neither descriptions nor read-only ones, so
+        // those services are ours, as they are with r2r.
         let options = NodeOptions::new().enable_rosout(false).start_parameter_services(false);
         let node = context.new_node(name, options).map_err(|error| middleware("create the node", &error))?;
-        Ok(Self {
-            participant: context.domain_participant(),
-            node,
-            namespace: topics.namespace.clone(),
-            node_name: topics.node_name.clone(),
-        })
+        Ok(Self { participant: context.domain_participant(), node, topics })
+    }
+
+    fn name(&self, name: &str) -> Result<Name, Error> {
+        let resolved = self.topics.resolve(name)?;
+        Name::parse(&resolved).map_err(|error| Error::Name { name: name.to_owned(), reason: error.to_string() })
     }
 
     fn topic(&self, name: &str, package: &str, message: &str, qos: &QosProfile) -> Result<Topic, Error> {
-        let absolute = ros_args::absolute_name(name, &self.namespace, &self.node_name)?;
-        let parsed =
-            Name::parse(&absolute).map_err(|error| Error::Name { name: name.to_owned(), reason: error.to_string() })?;
         self.node
-            .create_topic(&parsed, MessageTypeName::new(package, message), qos)
-            .map_err(|error| middleware(&format!("create topic {absolute}"), &error))
+            .create_topic(&self.name(name)?, MessageTypeName::new(package, message), qos)
+            .map_err(|error| middleware(&format!("create topic {name}"), &error))
     }
 
     fn subscribe<Wire: 'static>(
@@ -157,11 +203,8 @@ impl Graph {
         name: &str,
         package: &str,
         message: &str,
-        topics: &Topics,
     ) -> Result<Subscription<Wire>, Error> {
-        let depth = if name == topics.image { topics.image_queue_depth } else { KEEP_LAST };
-        let qos = QosProfile::subscription_default().history(keep_last(depth));
-        let qos = if topics.image_reliable { qos.reliability_reliable(WhenFull::DEFAULT) } else { qos };
+        let qos = profile(self.topics.sensor_qos(name)?);
         let topic = self.topic(name, package, message, &qos)?;
         self.node
             .create_subscription(&topic, Some(qos))
@@ -169,10 +212,34 @@ impl Graph {
     }
 
     fn publish<Wire: Serialize>(&mut self, name: &str, package: &str, message: &str) -> Result<Publisher<Wire>, Error> {
-        let qos = QosProfile::publisher_default().history(keep_last(KEEP_LAST));
+        let qos = profile(self.topics.publisher_qos(name)?);
         let topic = self.topic(name, package, message, &qos)?;
         self.node.create_publisher(&topic, Some(qos)).map_err(|error| middleware(&format!("publish {name}"), &error))
     }
+
+    fn serve<Request, Response>(
+        &mut self,
+        name: &str,
+        package: &str,
+        service: &str,
+    ) -> Result<Server<Request, Response>, Error>
+    where
+        Request: Message + Clone + 'static,
+        Response: Message + 'static,
+    {
+        let absolute = self.name(name)?;
+        let qos = profile(Qos { is_reliable: true, is_transient_local: false, depth: KEEP_LAST });
+        self.node
+            .create_server(services::mapping(), &absolute, &ServiceTypeName::new(package, service), qos.clone(), qos)
+            .map_err(|error| middleware(&format!("serve {name}"), &error))
+    }
+}
+
+fn profile(qos: Qos) -> QosProfile {
+    let profile = QosProfile::subscription_default()
+        .history(keep_last(qos.depth))
+        .durability(if qos.is_transient_local { Durability::TransientLocal } else { Durability::Volatile });
+    if qos.is_reliable { profile.reliability_reliable(WhenFull::DEFAULT) } else { profile }
 }
 
 fn keep_last(depth: u32) -> History {

@@ -1,22 +1,43 @@
 //! `--ros-args` for a process without rcl: the flags that `ros2 run` and `ros2 launch` add, parsed before anything
 //! starts, so that a mistake is a message and not a panic inside the middleware.
 //!
-//! rcl parses the same line itself when the transport is r2r; then only [`RosArgs::params`] are for us, and
-//! [`RosArgs::apply`] is for `ros2-client` alone.
+//! rcl parses the same line itself when the transport is r2r, and renames what is created there; the parameters are ours on
+//! both.
 
-use super::Topics;
+use std::path::PathBuf;
+
+pub use super::params_file::Given;
+use super::qos::{self, Override};
+use super::{Topics, params_file};
+use crate::config::table;
 
 /// What stood between `--ros-args` and `--`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RosArgs {
     /// Rules of `-r from:=to`, in order; `__node` and `__ns` among them.
     pub remaps: Vec<Remap>,
-    /// `-p name:=value`, in order; the value is text, as YAML would have it.
-    pub params: Vec<(String, String)>,
+    /// `-p` and `--params-file`, in order.
+    pub params: Vec<Params>,
     /// `--log-level`, as given.
     pub log_level: Option<String>,
     /// Flags of rcl that have no meaning without it; a caller may say so.
     pub only_for_rcl: Vec<String>,
+}
+
+/// Parameters of the command line.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Params {
+    /// `-p [node:]name:=value`.
+    One {
+        /// It is for the node of this name only.
+        node: Option<String>,
+        /// The parameter.
+        name: String,
+        /// What YAML makes of the value.
+        value: toml::Value,
+    },
+    /// `--params-file`.
+    File(PathBuf),
 }
 
 /// One rule of `-r [node:]from:=to`.
@@ -33,13 +54,11 @@ pub struct Remap {
 /// What is wrong with the line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RosArgsError {
-    /// A flag that ROS 2 does not have, or that this node does not take.
-    #[error("unknown flag {flag:?} after --ros-args{}", .hint.map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    /// A flag that ROS 2 does not have.
+    #[error("unknown flag {flag:?} after --ros-args")]
     UnknownFlag {
         /// As given.
         flag: String,
-        /// What to use instead.
-        hint: Option<&'static str>,
     },
     /// The flag stands last.
     #[error("{flag} needs a value")]
@@ -56,6 +75,26 @@ pub enum RosArgsError {
         value: String,
         /// The form.
         expected: &'static str,
+    },
+    /// The value of a parameter is not one.
+    #[error("{flag} {name}:={value}: {reason}")]
+    BadValue {
+        /// The flag.
+        flag: String,
+        /// The parameter.
+        name: String,
+        /// As given.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of parameters that cannot be used.
+    #[error("--params-file {}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
 }
 
@@ -95,11 +134,19 @@ impl RosArgs {
             }
             "-p" | "--param" => {
                 let rule = value(&flag)?;
-                let Some((name, text)) = rule.split_once(":=").filter(|(name, _)| !name.is_empty()) else {
+                let Some((left, text)) = rule.split_once(":=").filter(|(left, _)| !left.is_empty()) else {
                     return Err(RosArgsError::BadRule { flag, value: rule, expected: "name:=value" });
                 };
-                self.params.push((name.to_owned(), text.to_owned()));
+                let (node, name) = match left.split_once(':') {
+                    Some((node, name)) => (Some(node.to_owned()), name.to_owned()),
+                    None => (None, left.to_owned()),
+                };
+                match params_file::value(text) {
+                    Ok(value) => self.params.push(Params::One { node, name, value }),
+                    Err(reason) => return Err(RosArgsError::BadValue { flag, name, value: text.to_owned(), reason }),
+                }
             }
+            "--params-file" => self.params.push(Params::File(value(&flag)?.into())),
             "--log-level" => self.log_level = Some(value(&flag)?),
             "--log-config-file" | "-e" | "--enclave" | "--log-file-name" => {
                 let value = value(&flag)?;
@@ -111,17 +158,40 @@ impl RosArgs {
             | "--disable-stdout-logs"
             | "--enable-external-lib-logs"
             | "--disable-external-lib-logs" => self.only_for_rcl.push(flag),
-            "--params-file" => {
-                let hint = Some("this node reads TOML: use --config FILE, or -p name:=value");
-                return Err(RosArgsError::UnknownFlag { flag, hint });
-            }
-            _ => return Err(RosArgsError::UnknownFlag { flag, hint: None }),
+            _ => return Err(RosArgsError::UnknownFlag { flag }),
         }
         Ok(())
     }
 
-    /// Renames the node, its namespace and its topics as the rules say, and makes every topic name absolute. The
-    /// first rule that matches wins, as in rcl.
+    /// The parameters that are for the node with these names, in the order of the line: the last one of a name counts.
+    ///
+    /// # Errors
+    ///
+    /// [`super::Error::Name`] for a name that ROS 2 does not allow, [`RosArgsError::File`] for a file that cannot be used.
+    pub fn parameters(&self, topics: &Topics) -> Result<Vec<Given>, super::Error> {
+        let mut renamed = topics.clone();
+        self.apply(&mut renamed)?;
+        let full_name = absolute_name(&renamed.node_name, &renamed.namespace, "")?;
+        let mut all = Vec::new();
+        for params in &self.params {
+            match params {
+                Params::One { node, name, value } => {
+                    if node.as_ref().is_none_or(|node| *node == renamed.node_name || *node == full_name) {
+                        all.push(Given { name: name.clone(), value: value.clone(), is_shared: false });
+                    }
+                }
+                Params::File(path) => {
+                    let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+                    let given = text.and_then(|text| params_file::parameters(&text, &full_name));
+                    all.extend(given.map_err(|reason| RosArgsError::File { path: path.clone(), reason })?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Renames the node and its namespace as the rules say, and notes the rules for its topics and services. The first rule
+    /// that matches wins, as in rcl.
     ///
     /// # Errors
     ///
@@ -136,24 +206,39 @@ impl RosArgs {
             topics.namespace.clone_from(&rule.to);
         }
         topics.namespace = absolute_namespace(&topics.namespace)?;
-        let (node, namespace) = (topics.node_name.clone(), topics.namespace.clone());
-        for topic in [
-            &mut topics.image,
-            &mut topics.camera_info,
-            &mut topics.trajectory,
-            &mut topics.odometry,
-            &mut topics.diagnostics,
-        ] {
-            *topic = absolute_name(topic, &namespace, &node)?;
-            for rule in rules().filter(|rule| !rule.from.starts_with("__")) {
-                if *topic == absolute_name(&rule.from, &namespace, &node)? {
-                    *topic = absolute_name(&rule.to, &namespace, &node)?;
-                    break;
-                }
-            }
-        }
-        Ok(())
+        let absolute = |name: &str| absolute_name(name, &topics.namespace, &topics.node_name);
+        let renames = rules()
+            .filter(|rule| !rule.from.starts_with("__"))
+            .map(|rule| Ok((absolute(&rule.from)?, absolute(&rule.to)?)))
+            .collect::<Result<_, super::Error>>()?;
+        topics.renames = renames;
+        topics.names().into_iter().try_for_each(|name| topics.resolve(name).map(drop))
     }
+}
+
+/// Dotted keys of the config with their values.
+pub type Settings = Vec<(String, String)>;
+
+/// What parameters are for: keys of the config with values in TOML, and QoS.
+///
+/// # Errors
+///
+/// [`RosArgsError::BadRule`] for a QoS override that is none.
+pub fn sorted(given: &[Given]) -> Result<(Settings, Vec<Override>), RosArgsError> {
+    let (mut overrides, mut qos) = (Vec::new(), Vec::new());
+    for Given { name, value, is_shared } in given {
+        if name.starts_with(qos::PREFIX) {
+            qos.extend(Override::parse(name, value)?);
+        } else if let Some(spec) = table::spec(name) {
+            overrides.push((spec.key.to_owned(), value.to_string()));
+        } else if *is_shared || !name.contains('.') {
+            // For other nodes, or one of those that ROS gives to every node.
+            tracing::debug!(name, "not a parameter of this node");
+        } else {
+            overrides.push((name.clone(), value.to_string()));
+        }
+    }
+    Ok((overrides, qos))
 }
 
 impl Remap {
@@ -240,6 +325,10 @@ mod tests {
             trajectory: "/ego/trajectory".into(),
             odometry: "~/odometry".into(),
             diagnostics: "/diagnostics".into(),
+            reasoning: "~/reasoning".into(),
+            status: "~/status".into(),
+            renames: Vec::new(),
+            qos: Vec::new(),
         }
     }
 
@@ -251,7 +340,7 @@ mod tests {
     fn what_stands_outside_is_left_alone() {
         let (rest, ros) = split("node run --ros-args -p a:=1 --remap b:=c -- --config x.toml").expect("valid line");
         assert_eq!(rest, ["node", "run", "--config", "x.toml"]);
-        assert_eq!(ros.params, [("a".to_owned(), "1".to_owned())]);
+        assert_eq!(ros.params, [Params::One { node: None, name: "a".into(), value: 1.into() }]);
         assert_eq!(ros.remaps, [Remap { node: None, from: "b".into(), to: "c".into() }]);
     }
 
@@ -265,9 +354,11 @@ mod tests {
         let mut topics = topics();
         ros.apply(&mut topics).expect("valid names");
         assert_eq!((topics.node_name.as_str(), topics.namespace.as_str()), ("ego", "/front"));
-        assert_eq!(topics.image, "/camera/image_raw");
-        assert_eq!(topics.camera_info, "/front/camera/camera_info");
-        assert_eq!(topics.odometry, "/front/ego/odometry");
+        let resolved = |name: &str| topics.resolve(name).expect("a valid name");
+        assert_eq!(resolved(&topics.image), "/camera/image_raw");
+        assert_eq!(resolved(&topics.camera_info), "/front/camera/camera_info");
+        assert_eq!(resolved(&topics.odometry), "/front/ego/odometry");
+        assert_eq!(resolved("~/change_state"), "/front/ego/change_state");
     }
 
     #[test]
@@ -277,9 +368,66 @@ mod tests {
         let (_, ros) = split(line).expect("valid line");
         let mut topics = topics();
         ros.apply(&mut topics).expect("valid names");
-        assert_eq!(topics.image, "/left");
-        assert_eq!(topics.trajectory, "/t");
-        assert_eq!(topics.diagnostics, "/egoreasoner/d");
+        let resolved = |name: &str| topics.resolve(name).expect("a valid name");
+        assert_eq!(resolved(&topics.image), "/left");
+        assert_eq!(resolved(&topics.trajectory), "/t");
+        assert_eq!(resolved(&topics.diagnostics), "/egoreasoner/d");
+        assert_eq!(resolved("~/d"), "/egoreasoner/d", "a rule is applied once");
+    }
+
+    #[test]
+    fn a_rule_to_a_name_that_ros_does_not_allow_is_refused() {
+        let (_, ros) = split("--ros-args -r /camera/image_raw:=/2d").expect("valid line");
+        assert!(ros.apply(&mut topics()).is_err_and(|e| e.to_string().contains("\"/2d\"")));
+    }
+
+    #[test]
+    fn parameters_come_in_the_order_of_the_line_and_only_for_this_node() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("params.yaml");
+        let yaml = "/**: {ros__parameters: {use_sim_time: true}}\n\
+                    front: {ego: {ros__parameters: {window.stride: 2, model: {adapter: lora}}}}\n\
+                    egoreasoner: {ros__parameters: {window.stride: 3}}\n";
+        std::fs::write(&file, yaml).expect("a file");
+        let line = format!(
+            "--ros-args -r __node:=ego -r __ns:=/front -p window.stride:=1 --params-file {} -p ego:window.hop:=4 \
+             -p other:window.hop:=5 -p topics.image:=/cam",
+            file.display()
+        );
+        let (_, ros) = split(&line).expect("valid line");
+        let given = |name: &str, value: toml::Value, is_shared| Given { name: name.into(), value, is_shared };
+        let expected = [
+            given("window.stride", 1.into(), false),
+            given("use_sim_time", true.into(), true),
+            given("window.stride", 2.into(), false),
+            given("model.adapter", "lora".into(), false),
+            given("window.hop", 4.into(), false),
+            given("topics.image", "/cam".into(), false),
+        ];
+        assert_eq!(ros.parameters(&topics()).expect("usable"), expected);
+    }
+
+    #[test]
+    fn parameters_are_for_the_config_for_qos_or_for_others() {
+        let line = "--ros-args -p use_sim_time:=true -p window.stride:=2 -p model.adapter:=lora -p some_ros_thing:=1 \
+                    -p qos_overrides./camera/image_raw.subscription.depth:=3 -p window.strid:=2 \
+                    -p covariance.position_stddev_metres:=[1,2,3,4.5]";
+        let (_, ros) = split(line).expect("valid line");
+        let (overrides, qos) = sorted(&ros.parameters(&topics()).expect("usable")).expect("usable");
+        let expected = [
+            ("node.use_sim_time", "true"),
+            ("window.stride", "2"),
+            ("model.adapter", "\"lora\""),
+            // The config says that it has no such key.
+            ("window.strid", "2"),
+            ("covariance.position_stddev_metres", "[1, 2, 3, 4.5]"),
+        ];
+        assert_eq!(overrides, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let topics = Topics { qos, ..topics() };
+        assert_eq!(topics.sensor_qos("/camera/image_raw").expect("a name").depth, 3);
+        assert_eq!(topics.sensor_qos("camera/camera_info").expect("a name").depth, super::super::KEEP_LAST);
+        let shared = Given { name: "camera.fps".into(), value: 30.into(), is_shared: true };
+        assert_eq!(sorted(&[shared]), Ok((vec![], vec![])), "of another node");
     }
 
     #[test]
@@ -289,7 +437,11 @@ mod tests {
         assert_eq!(message("--ros-args -r"), "-r needs a value");
         assert_eq!(message("--ros-args -r a=b"), "-r \"a=b\": expected from:=to or node:from:=to");
         assert_eq!(message("--ros-args -p a"), "-p \"a\": expected name:=value");
-        assert!(message("--ros-args --params-file x.yaml").contains("use --config FILE"));
+        assert_eq!(message("--ros-args --params-file"), "--params-file needs a value");
+        assert!(message("--ros-args -p a:=[1").starts_with("-p a:=[1: "));
+        let (_, ros) = split("--ros-args --params-file /nowhere/x.yaml").expect("valid line");
+        let missing = ros.parameters(&topics()).expect_err("must fail").to_string();
+        assert!(missing.starts_with("--params-file /nowhere/x.yaml: No such file"), "{missing}");
     }
 
     #[test]

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{
     self, CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, OdometryMessage, StampedPose,
-    TrajectoryMessage,
+    TrajectoryMessage, TransformMessage,
 };
+
+pub(super) mod service;
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Time {
@@ -280,12 +282,20 @@ struct KeyValue {
 }
 
 #[derive(Debug, Serialize)]
-struct DiagnosticStatus {
+pub(super) struct DiagnosticStatus {
     level: u8,
     name: String,
     message: String,
     hardware_id: String,
     values: Vec<KeyValue>,
+}
+
+impl DiagnosticStatus {
+    /// The status of this name.
+    pub(super) fn new(diagnostics: DiagnosticsMessage, name: String) -> Self {
+        let values = diagnostics.values.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
+        Self { level: diagnostics.level as u8, name, message: diagnostics.message, hardware_id: String::new(), values }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -297,15 +307,47 @@ pub(crate) struct DiagnosticArray {
 impl DiagnosticArray {
     /// The one status of the node called `node_name`.
     pub(crate) fn new(diagnostics: DiagnosticsMessage, node_name: &str) -> Self {
-        let values = diagnostics.values.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
         Self {
             header: Header { stamp: diagnostics.stamp.into(), frame_id: String::new() },
-            status: vec![DiagnosticStatus {
-                level: diagnostics.level as u8,
-                name: super::diagnostic_name(node_name),
-                message: diagnostics.message,
-                hardware_id: String::new(),
-                values,
+            status: vec![DiagnosticStatus::new(diagnostics, super::diagnostic_name(node_name))],
+        }
+    }
+}
+
+/// `std_msgs/String`.
+#[derive(Debug, Serialize)]
+pub(super) struct Text {
+    data: String,
+}
+
+impl From<String> for Text {
+    fn from(data: String) -> Self {
+        Self { data }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct TransformStamped {
+    header: Header,
+    child_frame_id: String,
+    translation: [f64; 3],
+    rotation_xyzw: [f64; 4],
+}
+
+/// `tf2_msgs/TFMessage`.
+#[derive(Debug, Serialize)]
+pub(super) struct TfMessage {
+    transforms: Vec<TransformStamped>,
+}
+
+impl From<TransformMessage> for TfMessage {
+    fn from(transform: TransformMessage) -> Self {
+        Self {
+            transforms: vec![TransformStamped {
+                header: Header { stamp: transform.stamp.into(), frame_id: transform.frame_id },
+                child_frame_id: transform.child_frame_id,
+                translation: transform.translation,
+                rotation_xyzw: transform.rotation_xyzw,
             }],
         }
     }

@@ -38,6 +38,11 @@ impl Drift {
         Self { rules, history: VecDeque::new() }
     }
 
+    /// Adds by other rules from the next window on.
+    pub fn set_rules(&mut self, rules: Covariance) {
+        self.rules = rules;
+    }
+
     /// The covariances of the poses of `push`, which came of a window of these stamps: row-major 6x6 each, order x y z
     /// rotation-x rotation-y rotation-z about the odometry's axes, metres and radians. None is zero, which in ROS means
     /// that it is not known.

@@ -87,6 +87,21 @@ impl Judge {
         }
     }
 
+    /// Forgets everything but how many breaks there were, of which this is one: the next window starts at the origin.
+    pub fn reset(&mut self) {
+        self.odometry.reset();
+        self.previous = None;
+        self.state = State::new(self.rules.status);
+        self.drift = Drift::new(self.rules.covariance);
+    }
+
+    /// Judges by other rules from now on; what was is not judged anew.
+    pub fn set_rules(&mut self, rules: &TrustRules) {
+        self.rules = *rules;
+        self.state.set_rules(rules.status);
+        self.drift.set_rules(rules.covariance);
+    }
+
     /// Takes an answer for the window of these stamps; stamps of different epochs cannot be compared.
     pub fn answer(&mut self, epoch: u32, stamps: &[Stamp; WINDOW], estimate: &Estimate) -> Judged {
         let newest = stamps[WINDOW - 1];

@@ -113,6 +113,13 @@ impl State {
         }
     }
 
+    /// Goes by other rules from the next window on.
+    pub fn set_rules(&mut self, rules: StatusRules) {
+        self.rules = rules;
+        let surplus = self.recent.len().saturating_sub(rules.degraded_span);
+        self.recent.drain(..surplus);
+    }
+
     /// The state.
     pub fn status(&self) -> Status {
         self.status

@@ -1,22 +1,27 @@
 //! A pipeline between two hands: a camera that is a loop, a model that is a closure.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use geometry::{Intrinsics, Stamp, Transform, WindowTrajectory};
 use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
+use node::call::{Call, Reply};
 use node::config::{
-    CheckRules, Covariance, DiagnosticsConfig, FixedCamera, Sanity, StatusRules, TrustRules, UseFixed, WindowRules,
+    CheckRules, Covariance, DiagnosticsConfig, FixedCamera, PublishConfig, Sanity, Sheet, StatusRules, TrustRules,
+    UseFixed, WindowRules,
 };
 use node::estimator::{Error, Estimate, Estimator};
+use node::lifecycle::State;
 use node::message::{
-    CameraInfoMessage, DiagnosticLevel, ImageMessage, ImagePayload, Input, OdometryMessage, Output, TrajectoryMessage,
+    CameraInfoMessage, DiagnosticLevel, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output,
+    TrajectoryMessage, TransformMessage,
 };
-use node::pipeline::{Failure, Pipeline, Settings};
+use node::pipeline::{Failure, Live, Pipeline, Settings};
 use node::stats::Snapshot;
 use node::transport::Ends;
 
@@ -36,12 +41,12 @@ pub fn walk() -> WindowTrajectory {
 /// What a fake does with its n-th window.
 pub type Behaviour = Box<dyn FnMut(usize) -> Result<Estimate, Error> + Send>;
 
-struct Fake {
+pub struct Fake {
     encoded: Arc<AtomicUsize>,
-    windows: usize,
+    windows: Arc<AtomicUsize>,
     /// Each window waits for one token; without a gate none waits.
     gate: Option<Receiver<()>>,
-    behaviour: Behaviour,
+    behaviour: Arc<Mutex<Behaviour>>,
 }
 
 impl Estimator for Fake {
@@ -60,8 +65,9 @@ impl Estimator for Fake {
         if let Some(gate) = &self.gate {
             let _ = gate.recv();
         }
-        self.windows += 1;
-        (self.behaviour)(self.windows - 1)
+        let n = self.windows.fetch_add(1, Ordering::SeqCst);
+        let behaviour = &mut *self.behaviour.lock().unwrap();
+        behaviour(n)
     }
 }
 
@@ -79,8 +85,14 @@ pub fn settings(stride: u32, hop: u32) -> Settings {
             use_fixed: UseFixed::Never,
             intrinsics: Intrinsics::new(9.0, 9.0, 4.0, 3.0, 8, 6).unwrap(),
         },
-        trust: trust(),
-        diagnostics: DiagnosticsConfig { period: Duration::from_millis(50), silent_after: Duration::from_secs(60) },
+        mount: None,
+        autostart: true,
+        live: Live {
+            trust: trust(),
+            publish: PublishConfig { reasoning: true, tf: false, static_tf: false },
+            diagnostics: DiagnosticsConfig { period: Duration::from_millis(50), silent_after: Duration::from_secs(60) },
+            use_sim_time: false,
+        },
     }
 }
 
@@ -136,20 +148,59 @@ pub fn grey(nanos: i64, value: u8) -> Input {
     Input::Image(ImageMessage { stamp: Stamp::from_nanos(nanos), frame_id: "optical".to_owned(), payload })
 }
 
+/// What the parameters are read from and set in: not the settings above, which a set replaces by these.
+pub fn sheet() -> Sheet {
+    Sheet::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml"), &[]).unwrap().0
+}
+
 pub struct Rig {
     pub pipeline: Pipeline,
     pub input: Box<dyn Fn(Input) + Send + Sync>,
+    pub call: Box<dyn Fn(Call) + Send + Sync>,
     pub output: Receiver<Output>,
     pub stop: Arc<AtomicBool>,
     pub encoded: Arc<AtomicUsize>,
 }
 
-pub fn rig(settings: Settings, gate: Option<Receiver<()>>, behaviour: Behaviour) -> Rig {
+/// What stands before each loading of the model; an error makes it fail.
+pub type Before = Box<dyn FnMut() -> Result<(), Error> + Send>;
+
+/// A rig as it starts.
+pub fn start(settings: Settings, gate: Option<Receiver<()>>, behaviour: Behaviour, before: Before) -> Rig {
     let encoded = Arc::new(AtomicUsize::new(0));
-    let fake = Fake { encoded: Arc::clone(&encoded), windows: 0, gate, behaviour };
+    let load = load(Arc::clone(&encoded), gate, behaviour, before);
     let stop = Arc::new(AtomicBool::new(false));
-    let (pipeline, Ends { input, output, .. }) = Pipeline::start(settings, fake, Arc::clone(&stop)).unwrap();
-    Rig { pipeline, input, output, stop, encoded }
+    let (pipeline, ends) = Pipeline::start(settings, sheet(), load, Arc::clone(&stop)).unwrap();
+    let Ends { input, call, output, .. } = ends;
+    Rig { pipeline, input, call, output, stop, encoded }
+}
+
+/// Makes fakes that all behave as one.
+pub fn load(
+    encoded: Arc<AtomicUsize>,
+    gate: Option<Receiver<()>>,
+    behaviour: Behaviour,
+    mut before: Before,
+) -> impl FnMut(Arc<AtomicBool>) -> Result<Fake, Error> + Send + 'static {
+    let (behaviour, windows) = (Arc::new(Mutex::new(behaviour)), Arc::new(AtomicUsize::new(0)));
+    move |_| {
+        before()?;
+        let (encoded, windows, behaviour) = (Arc::clone(&encoded), Arc::clone(&windows), Arc::clone(&behaviour));
+        Ok(Fake { encoded, windows, gate: gate.clone(), behaviour })
+    }
+}
+
+/// A rig that is active, and has said so.
+pub fn rig(settings: Settings, gate: Option<Receiver<()>>, behaviour: Behaviour) -> Rig {
+    let rig = start(settings, gate, behaviour, Box::new(|| Ok(())));
+    let mut is_active = false;
+    loop {
+        match rig.output.recv_timeout(TIMEOUT).expect("the node becomes active") {
+            Output::Transition(transition) => is_active = transition.edge.goal == State::Active,
+            Output::Diagnostics(_) if is_active => return rig,
+            _ => {}
+        }
+    }
 }
 
 /// As [`rig`], with good intrinsics, and a model that always answers.
@@ -180,6 +231,27 @@ impl Rig {
             assert!(begun.elapsed() < TIMEOUT, "{what}: {:?}", snapshot.counters());
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Asks, and does not wait.
+    pub fn ask<Answer: Send + 'static>(&self, call: impl FnOnce(Reply<Answer>) -> Call) -> Receiver<Answer> {
+        let (answer, answered) = bounded(1);
+        (self.call)(call(Box::new(move |got| answer.send(got).unwrap())));
+        answered
+    }
+
+    /// Asks and waits for the answer.
+    pub fn answer<Answer: Send + 'static>(&self, call: impl FnOnce(Reply<Answer>) -> Call) -> Answer {
+        self.ask(call).recv_timeout(TIMEOUT).expect("an answer")
+    }
+
+    /// `~/change_state` by label.
+    pub fn change(&self, label: &str) -> bool {
+        self.answer(|reply| Call::ChangeState { id: 0, label: label.to_owned(), reply })
+    }
+
+    pub fn state(&self) -> State {
+        self.answer(Call::GetState)
     }
 
     /// The next report of this level: its sentence and values.
@@ -216,6 +288,11 @@ pub struct Outputs {
     pub trajectories: Vec<TrajectoryMessage>,
     pub odometries: Vec<OdometryMessage>,
     pub diagnostics: Vec<(DiagnosticLevel, String, BTreeMap<String, String>)>,
+    pub statuses: Vec<DiagnosticsMessage>,
+    pub reasonings: Vec<String>,
+    pub transforms: Vec<TransformMessage>,
+    pub static_transforms: Vec<TransformMessage>,
+    pub transitions: Vec<(State, State)>,
 }
 
 impl Outputs {
@@ -229,6 +306,11 @@ impl Outputs {
                 Ok(Output::Diagnostics(d)) => {
                     all.diagnostics.push((d.level, d.message, d.values.into_iter().collect()));
                 }
+                Ok(Output::Status(status)) => all.statuses.push(status),
+                Ok(Output::Reasoning(text)) => all.reasonings.push(text),
+                Ok(Output::Transform(t)) => all.transforms.push(t),
+                Ok(Output::StaticTransform(t)) => all.static_transforms.push(t),
+                Ok(Output::Transition(t)) => all.transitions.push((t.edge.start, t.edge.goal)),
                 Err(e) => {
                     assert!(e.is_disconnected(), "the output never hangs up");
                     return all;

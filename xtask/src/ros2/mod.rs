@@ -14,10 +14,11 @@ use crate::{system, workspace};
 /// Message packages that r2r makes bindings for: ours, and what they and rcl contain. Others only cost build time.
 const MESSAGE_PACKAGES: &str = "std_msgs;builtin_interfaces;geometry_msgs;sensor_msgs;nav_msgs;diagnostic_msgs;\
      rcl_interfaces;unique_identifier_msgs;action_msgs;rosgraph_msgs;service_msgs;type_description_interfaces;\
-     lifecycle_msgs";
+     lifecycle_msgs;std_srvs;tf2_msgs";
 
 /// What a ROS 2 must have for the node and for its counterpart in the tests.
-const NEEDED: [&str; 5] = ["rclpy", "sensor_msgs", "nav_msgs", "geometry_msgs", "diagnostic_msgs"];
+const NEEDED: [&str; 7] =
+    ["rclpy", "sensor_msgs", "nav_msgs", "geometry_msgs", "diagnostic_msgs", "lifecycle_msgs", "std_srvs"];
 
 /// Options of `cargo xtask ros2`.
 #[derive(clap::Args)]

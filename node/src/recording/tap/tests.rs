@@ -31,6 +31,10 @@ fn topics() -> Topics {
         trajectory: "/ego/trajectory".to_owned(),
         odometry: "/ego/odometry".to_owned(),
         diagnostics: "/diagnostics".to_owned(),
+        reasoning: "/egoreasoner/reasoning".to_owned(),
+        status: "/egoreasoner/status".to_owned(),
+        renames: Vec::new(),
+        qos: Vec::new(),
     }
 }
 
@@ -87,7 +91,7 @@ fn rig(room: usize, then: Then, waiting: usize) -> Rig {
     let input = Box::new(move |_: Input| {
         counter.fetch_add(1, Ordering::SeqCst);
     });
-    let ends = Ends { input, output, stop: Arc::new(AtomicBool::new(false)) };
+    let ends = Ends { input, call: Box::new(|_| {}), output, stop: Arc::new(AtomicBool::new(false)) };
     let ends = recorder.tap(ends).unwrap();
     Rig { recorder, ends, pipeline, came, file }
 }

@@ -1,0 +1,166 @@
+//! The thread that the model lives on: it loads it, asks it window by window, and gives it back.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crossbeam::channel::{Receiver, Sender, select};
+
+use super::control::{Control, Job, Notice};
+use super::ingest::Tagged;
+use super::{STOP_POLL, Shared};
+use crate::config::Mount;
+use crate::estimator::{self, Estimator};
+use crate::message::Output;
+use crate::publish;
+use crate::solver::{Answered, Solved, Solver};
+use crate::stats::Fate;
+
+pub(super) struct InferenceThread<E: Estimator, Load> {
+    pub load: Load,
+    /// From configuring to cleanup.
+    pub solver: Option<Solver<E>>,
+    pub newest: Receiver<Tagged<E>>,
+    pub jobs: Receiver<Job>,
+    pub notices: Sender<Notice>,
+    pub control: Arc<Control>,
+    pub odom_frame: String,
+    pub mount: Option<Mount>,
+    /// Whether a model that fails ends the node.
+    pub is_fatal: bool,
+    /// Of what the solver has stitched.
+    pub generation: u64,
+    /// The camera's frame that was last put on the static tree.
+    pub mounted: Option<Arc<str>>,
+    pub shared: Shared,
+}
+
+impl<E, Load> InferenceThread<E, Load>
+where
+    E: Estimator,
+    Load: FnMut(Arc<AtomicBool>) -> Result<E, estimator::Error>,
+{
+    pub fn run(mut self) -> Result<(), String> {
+        while !self.shared.is_stopped() {
+            self.keep_up();
+            let (mut job, mut window) = (None, None);
+            select! {
+                recv(self.jobs) -> received => job = received.ok(),
+                recv(self.newest) -> received => match received {
+                    Ok(tagged) => window = Some(tagged),
+                    Err(_) => return Ok(()),
+                },
+                default(STOP_POLL) => {}
+            }
+            if let Some(job) = job {
+                self.work(job)?;
+            }
+            if let Some(tagged) = window {
+                self.answer(tagged)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Restarts the odometry where another generation has begun.
+    fn keep_up(&mut self) {
+        let generation = self.shared.gate.look().generation;
+        if generation != self.generation {
+            self.generation = generation;
+            if let Some(solver) = &mut self.solver {
+                solver.reset();
+                let _ = self.notices.send(Notice::Changed);
+            }
+        }
+    }
+
+    fn work(&mut self, job: Job) -> Result<(), String> {
+        self.keep_up();
+        self.solver = None;
+        let result = match job {
+            Job::Unload => Ok(()),
+            Job::Load => (self.load)(self.shared.gate.flag()).map_err(|e| e.to_string()).map(|estimator| {
+                let rules = self.shared.live.get().trust;
+                self.solver = Some(Solver::new(estimator, &rules, Arc::clone(&self.shared.stats)));
+            }),
+        };
+        self.control.done(result)
+    }
+
+    fn answer(&mut self, (generation, window): Tagged<E>) -> Result<(), String> {
+        self.keep_up();
+        let frames = window.frames.clone();
+        let drop_frames = |fate| frames.iter().for_each(|frame| frame.note(fate));
+        let gate = &self.shared.gate;
+        let Some(solver) = self.solver.as_mut().filter(|_| gate.admit(generation)) else {
+            drop_frames(Fate::Forgotten);
+            return Ok(());
+        };
+        solver.set_rules(&self.shared.live.get().trust);
+        let id = window.id;
+        let is_stopped = || self.shared.is_stopped() || !gate.is_wanted(generation);
+        match solver.solve_unless(window, &is_stopped) {
+            Err(problem) if self.is_fatal => return Err(problem.to_string()),
+            Err(problem) => {
+                drop_frames(Fate::Forgotten);
+                // The next model does not know where this one was.
+                solver.reset();
+                self.solver = None;
+                self.control.failed(&problem.to_string());
+            }
+            Ok(Solved::Stopped) => {
+                if !self.shared.is_stopped() {
+                    drop_frames(Fate::Forgotten);
+                }
+            }
+            Ok(Solved::Broken(reason)) => tracing::warn!(window_id = id, "window dropped: {reason}"),
+            Ok(Solved::Answered(answered)) => self.tell(generation, &answered),
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, generation: u64, answered: &Answered) {
+        let id = answered.window_id;
+        match &answered.judged.poses {
+            Ok(_) => tracing::debug!(window_id = id, latency_millis = answered.latency.as_millis(), "answer"),
+            Err(reason) => {
+                tracing::debug!(window_id = id, text = answered.text, "answer dropped");
+                // The first, second, fourth, eighth, ...: weights that do not fit the camera never stop.
+                let counts = self.shared.stats.snapshot();
+                let count = counts.answers_unparsed + counts.windows_withheld;
+                if count.is_power_of_two() {
+                    tracing::warn!(window_id = id, count, "answer dropped: {reason}");
+                }
+            }
+        }
+        let outputs = self.outputs(answered);
+        self.shared.gate.pass(generation, || outputs.into_iter().for_each(|output| self.shared.publish(output)));
+        if answered.judged.verdict.before != answered.judged.verdict.status {
+            let _ = self.notices.send(Notice::Changed);
+        }
+    }
+
+    /// What an answer makes come out.
+    fn outputs(&mut self, answered: &Answered) -> Vec<Output> {
+        let on = self.shared.live.get().publish;
+        let mut outputs = Vec::new();
+        if on.reasoning {
+            outputs.push(Output::Reasoning(answered.text.clone()));
+        }
+        if answered.judged.poses.is_err() {
+            return outputs;
+        }
+        outputs.extend(publish::trajectory(answered).map(Output::Trajectory));
+        let mount = self.mount.as_ref();
+        outputs.extend(publish::odometry(answered, &self.odom_frame, mount).into_iter().map(Output::Odometry));
+        let Some(mount) = mount else { return outputs };
+        let camera_frame = &answered.view.frame_id;
+        if on.static_tf && self.mounted.as_ref() != Some(camera_frame) {
+            self.mounted = Some(Arc::clone(camera_frame));
+            outputs.push(Output::StaticTransform(publish::static_transform(answered, mount)));
+        }
+        if on.tf {
+            outputs.extend(publish::transforms(answered, &self.odom_frame, mount).into_iter().map(Output::Transform));
+        }
+        outputs
+    }
+}
