@@ -4,7 +4,9 @@
 
 mod cuda;
 mod demo;
+mod fuzz;
 mod install;
+mod package;
 mod ros2;
 mod system;
 mod test;
@@ -29,6 +31,8 @@ enum Verb {
     Demo(demo::Args),
     /// Format, lints, tests, training by several ranks, and the round trips over ROS 2 with both transports.
     Test(test::Args),
+    /// Feed the decoders of camera topics and the parser of answers with inputs that coverage guides.
+    Fuzz(fuzz::Args),
     /// Run a command in the sourced ROS 2, or else in a jazzy made of Python wheels under target/.
     Ros2(ros2::Args),
     /// Run a command with a CUDA toolkit: the machine's, or one assembled from Python wheels under target/.
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
     let result: Result<ExitCode> = match Cli::parse().verb {
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Ros2(args) => ros2::run(&args),
         Verb::Cuda(args) => cuda::run(&args),
         Verb::Install(args) => install::run(&args),

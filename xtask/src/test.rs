@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result};
 
 use crate::ros2::{self, Env};
-use crate::{system, workspace};
+use crate::{fuzz, package, system, workspace};
+
+/// How long each fuzz target runs here: enough to show that it runs, and that nothing is wrong close to its seeds.
+const FUZZ_SECONDS: u64 = 20;
 
 /// Options of the tests.
 #[derive(clap::Args)]
@@ -41,6 +44,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     steps.cargo("tests", &["test", "--workspace", "--no-fail-fast"]);
     steps.licences();
+    steps.package();
+    steps.fuzz();
     steps.mpi();
     if args.no_ros {
         for name in ["node with r2r", "lints of r2r", "round trip ros2-client", "round trip r2r"] {
@@ -85,6 +90,28 @@ impl Steps {
             self.cargo(NAME, &["deny", "check", "bans", "licenses", "sources"]);
         } else {
             self.skip(NAME, "cargo-deny is not installed");
+        }
+    }
+
+    /// The files of the ROS 2 package that no test in Rust can read.
+    fn package(&mut self) {
+        const NAME: &str = "files of the ROS package";
+        match package::require_python() {
+            Ok(()) => {
+                self.step(NAME, package::check);
+            }
+            Err(error) => self.skip(NAME, &format!("{error:#}")),
+        }
+    }
+
+    /// Every fuzz target.
+    fn fuzz(&mut self) {
+        const NAME: &str = "fuzz targets";
+        match fuzz::require_compiler() {
+            Ok(()) => {
+                self.step(NAME, || fuzz::all(FUZZ_SECONDS));
+            }
+            Err(error) => self.skip(NAME, &format!("{error:#}")),
         }
     }
 

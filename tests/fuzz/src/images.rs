@@ -1,0 +1,123 @@
+//! Messages of the camera topics.
+
+use geometry::Intrinsics;
+use image::RgbImage;
+use node::camera::CameraState;
+use node::config::{FixedCamera, UseFixed};
+use node::decode::{decode, inspect};
+use node::message::{ImagePayload, Input};
+use node::recording::Kind;
+
+use crate::memory::within;
+use crate::reader::Reader;
+use crate::samples::inputs;
+
+/// Images of more pixels are looked at and not decoded: thousands of inputs a second are worth more than large ones.
+const MOST_PIXELS: usize = 1 << 18;
+/// What a message may cost beside its own size: sentences of errors, and serde's first guess at a sequence.
+const SLACK: usize = 2 << 20;
+
+/// Copies of a sample: in the file, as it is read from there, twice for two types, and in the message.
+const SAMPLE: usize = 16;
+
+/// What `CompressedImage.format` says, by drivers and by image_transport.
+const FORMATS: [&str; 8] = [
+    "jpeg",
+    "png",
+    "rgb8; jpeg compressed bgr8",
+    "bayer_rggb8; jpeg compressed ",
+    "bayer_bggr8; png compressed ",
+    "bayer_grbg16; png compressed ",
+    "16UC1; compressedDepth png",
+    "",
+];
+
+/// `sensor_msgs/Image` of any fields: name of the encoding, flags, width, height, step, then the data. A first flag is the
+/// byte order; a second makes size and data fit each other, since chance hardly ever does.
+pub fn raw_image(data: &[u8]) -> bool {
+    let mut reader = Reader(data);
+    let encoding = reader.text();
+    let flags = reader.byte();
+    let [mut width, mut height, mut step] = std::array::from_fn(|_| reader.word());
+    let mut data = reader.0.to_vec();
+    if flags & 2 != 0 {
+        (width, height, step) = (width % 64, height % 64, step % 1024);
+        let rows = if encoding.starts_with("nv") { height / 2 * 3 } else { height };
+        data.resize(rows as usize * step as usize, 0);
+    }
+    read(&ImagePayload::Raw { width, height, encoding, is_bigendian: flags & 1 != 0, step, data })
+}
+
+/// `sensor_msgs/CompressedImage`: which format it says to be, then the file.
+pub fn compressed_image(data: &[u8]) -> bool {
+    let mut reader = Reader(data);
+    let format = FORMATS[usize::from(reader.byte()) % FORMATS.len()].to_owned();
+    read(&ImagePayload::Compressed { format, data: reader.0.to_vec() })
+}
+
+/// A sample as it comes over the wire, read as an image of either type.
+pub fn cdr(data: &[u8]) -> bool {
+    let mut through = false;
+    for kind in [Kind::Image, Kind::CompressedImage] {
+        for input in within(SAMPLE * data.len() + SLACK, || inputs(kind, data)) {
+            if let Input::Image(image) = input {
+                through |= read(&image.payload);
+            }
+        }
+    }
+    through
+}
+
+/// What every image must hold to, whatever its fields.
+fn read(payload: &ImagePayload) -> bool {
+    let length = match payload {
+        ImagePayload::Raw { data, .. } | ImagePayload::Compressed { data, .. } => data.len(),
+    };
+    let (width, height) = match within(8 * length + SLACK, || inspect(payload)) {
+        Ok(size) => size,
+        Err(refused) => {
+            let decoded = within(8 * length + SLACK, || decode(payload));
+            assert_eq!(decoded.map(|image| image.dimensions()), Err(refused), "what inspect refuses, decode refuses");
+            return false;
+        }
+    };
+    assert!(width > 0 && height > 0, "{width}x{height}");
+    let pixels = width as usize * height as usize;
+    if pixels > MOST_PIXELS {
+        return false;
+    }
+    // Files hold less than their pixels: those of the widest kind, as samples and as coefficients, and the RGB of them.
+    let limit = match payload {
+        ImagePayload::Raw { .. } => 8 * length + SLACK,
+        ImagePayload::Compressed { .. } => 8 * length + 64 * pixels + SLACK,
+    };
+    match (within(limit, || decode(payload)), payload) {
+        (Ok(image), _) => assert_eq!(image.dimensions(), (width, height)),
+        (Err(refused), ImagePayload::Raw { .. }) => panic!("inspect gave {width}x{height}, decode: {refused}"),
+        (Err(_), ImagePayload::Compressed { .. }) => return false,
+    }
+    true
+}
+
+/// `sensor_msgs/CameraInfo` as a sample: what it says of images of its own size, and a small one rectified by it.
+pub fn camera_info(data: &[u8]) -> bool {
+    let inputs = within(SAMPLE * data.len() + SLACK, || inputs(Kind::Image, data));
+    let info = inputs.into_iter().find_map(|input| if let Input::CameraInfo(info) = input { Some(info) } else { None });
+    let Some(info) = info else { return false };
+    let Ok(intrinsics) = Intrinsics::new(1.0, 1.0, 0.5, 0.5, 1, 1) else { unreachable!("a pixel has a focal length") };
+    let mut camera = CameraState::new(&FixedCamera { use_fixed: UseFixed::Never, intrinsics });
+    // Cheap, whatever the size of the camera: tables of its pixels wait for the first image.
+    within(16 * data.len() + SLACK, || camera.update(&info));
+    let Ok(optics) = camera.latest() else { return false };
+    let k = optics.intrinsics;
+    assert!(k.width > 0 && k.height > 0, "{k:?}");
+    assert!([k.fx, k.fy].iter().all(|f| f.is_finite() && *f > 0.0) && k.cx.is_finite() && k.cy.is_finite(), "{k:?}");
+    assert!(camera.optics(k.width, k.height).is_ok(), "{k:?}");
+    if let Some(rectifier) = &optics.rectifier
+        && k.width as usize * k.height as usize <= MOST_PIXELS / 64
+    {
+        let image = RgbImage::from_pixel(k.width, k.height, image::Rgb([255; 3]));
+        assert_eq!(rectifier.apply(&image).dimensions(), image.dimensions());
+    }
+    true
+}
