@@ -59,6 +59,10 @@ impl<E: Estimator> IngestThread<E> {
                 recv(self.inference_gone) -> _ => return Ok(()),
                 default(STOP_POLL) => {}
             }
+            // Also where the node is stopping meanwhile: the last transition is news to whoever asked for it.
+            if let Some(Notice::Transition(transition)) = notice {
+                self.shared.publish(Output::Transition(transition));
+            }
             if self.shared.is_stopped() {
                 return Ok(());
             }
@@ -67,9 +71,6 @@ impl<E: Estimator> IngestThread<E> {
                 Some(Queued::CameraInfo(info)) => self.ingest.camera_info(&info),
                 Some(Queued::Image(image, ticket)) => self.take(image, ticket),
                 None => {}
-            }
-            if let Some(Notice::Transition(transition)) = notice {
-                self.shared.publish(Output::Transition(transition));
             }
             if is_due || notice.is_some() {
                 let diagnostics = self.shared.live.get().diagnostics;

@@ -64,7 +64,9 @@ fn a_turn_to_the_right_is_a_negative_yaw() {
     let message = transforms(&answered(0.1, 0.1), "odom", &mount()).pop().unwrap();
     let (_, _, yaw) = transform_of::<Odom, Base>(&message).rotation().euler_angles();
     assert!((yaw + 0.8).abs() < 1e-9, "{yaw}");
-    assert!(message.translation[1] < -0.05 && message.translation[2].abs() < 1e-9, "{message:?}");
+    // The camera has gone 0.4 m ahead, turned by 0.4 rad, gone 0.4 m ahead again; the body's middle is 0.2 m behind it.
+    let left = 0.2 * 0.8_f64.sin() - 0.4 * 0.4_f64.sin();
+    assert!((message.translation[1] - left).abs() < 1e-9 && message.translation[2].abs() < 1e-9, "{message:?}");
 }
 
 #[test]

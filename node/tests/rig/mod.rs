@@ -301,21 +301,34 @@ impl Outputs {
         let mut all = Self::default();
         loop {
             match output.recv_timeout(TIMEOUT) {
-                Ok(Output::Trajectory(t)) => all.trajectories.push(t),
-                Ok(Output::Odometry(o)) => all.odometries.push(o),
-                Ok(Output::Diagnostics(d)) => {
-                    all.diagnostics.push((d.level, d.message, d.values.into_iter().collect()));
-                }
-                Ok(Output::Status(status)) => all.statuses.push(status),
-                Ok(Output::Reasoning(text)) => all.reasonings.push(text),
-                Ok(Output::Transform(t)) => all.transforms.push(t),
-                Ok(Output::StaticTransform(t)) => all.static_transforms.push(t),
-                Ok(Output::Transition(t)) => all.transitions.push((t.edge.start, t.edge.goal)),
+                Ok(message) => all.add(message),
                 Err(e) => {
                     assert!(e.is_disconnected(), "the output never hangs up");
                     return all;
                 }
             }
+        }
+    }
+
+    /// What comes out until there is what is waited for.
+    pub fn until(output: &Receiver<Output>, done: impl Fn(&Self) -> bool) -> Self {
+        let mut all = Self::default();
+        while !done(&all) {
+            all.add(output.recv_timeout(TIMEOUT).expect("what is waited for comes out"));
+        }
+        all
+    }
+
+    fn add(&mut self, message: Output) {
+        match message {
+            Output::Trajectory(t) => self.trajectories.push(t),
+            Output::Odometry(o) => self.odometries.push(o),
+            Output::Diagnostics(d) => self.diagnostics.push((d.level, d.message, d.values.into_iter().collect())),
+            Output::Status(status) => self.statuses.push(status),
+            Output::Reasoning(text) => self.reasonings.push(text),
+            Output::Transform(t) => self.transforms.push(t),
+            Output::StaticTransform(t) => self.static_transforms.push(t),
+            Output::Transition(t) => self.transitions.push((t.edge.start, t.edge.goal)),
         }
     }
 }
