@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use model::pose_head::PoseHeadConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::nano::Shape;
@@ -108,6 +109,20 @@ pub struct EvalConfig {
     pub source: String,
     /// Windows, spread evenly over the source.
     pub windows: u64,
+}
+
+impl SituationConfig {
+    /// What the node has to know of the heads.
+    pub(super) fn pose_head(&self) -> PoseHeadConfig {
+        PoseHeadConfig {
+            full_pose: self.full_pose,
+            hidden: self.hidden,
+            unit: self.unit,
+            tilt_unit_deg: self.tilt_unit_deg,
+            log_variance: self.log_variance,
+            bins: self.bins,
+        }
+    }
 }
 
 impl Config {

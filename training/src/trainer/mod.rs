@@ -244,8 +244,7 @@ impl<O: Objective> Run<'_, O> {
         }
         progress.close("done");
         if self.lead() {
-            self.student.save(self.out)?;
-            self.manifest(self.out)?;
+            self.deploy(self.out)?;
             self.draw()?;
         }
         self.settings.job.collective.barrier()?;
@@ -405,9 +404,7 @@ impl<O: Objective> Run<'_, O> {
                 self.state.evaluations.push(point);
                 if loss.is_finite() && self.state.best.is_none_or(|best| loss < best.loss) {
                     self.state.best = Some(Best { step: self.state.step, loss });
-                    let best = self.out.join("best");
-                    self.student.save(&best)?;
-                    self.manifest(&best)?;
+                    self.deploy(&self.out.join("best"))?;
                 }
             }
         }
@@ -416,15 +413,19 @@ impl<O: Objective> Run<'_, O> {
 
     fn save(&self) -> Result<()> {
         if self.lead() {
-            let write = |dir: &Path| {
-                self.student.save(dir)?;
-                self.manifest(dir)
-            };
+            let write = |dir: &Path| self.deploy(dir);
             let config = &self.settings.config;
             checkpoint::save(self.out, &self.state, config, &self.variables, &self.optimizer, &write)?;
             checkpoint::prune(self.out, self.settings.run.keep)?;
         }
         self.settings.job.collective.barrier()
+    }
+
+    /// Writes what would be deployed, with its manifest.
+    fn deploy(&self, dir: &Path) -> Result<()> {
+        self.student.save(dir)?;
+        self.objective.save(dir)?;
+        self.manifest(dir)
     }
 
     /// `curves/TERM.png`: each term over the steps, on what is trained on and on the hold-out.
