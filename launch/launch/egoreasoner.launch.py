@@ -35,7 +35,7 @@ KEYS = {
     "weights": ("model.weights", "folder with the model's weights"),
     "adapter": ("model.adapter", "folder of a LoRA adapter beside them"),
     "device": ("model.device", "cpu, cuda or cuda:N"),
-    "mode": ("model.mode", "full_chain: all reasoning steps; answer_only: the poses straight away"),
+    "mode": ("model.mode", "full_chain: all steps; answer_only: the poses straight away; pose_head: one pass, no text"),
     "autostart": ("node.autostart", "true: active at once; false: a lifecycle manager asks for each transition"),
     "transport": ("node.transport", "r2r: the sourced ROS 2's middleware; ros2-client: DDS without it"),
 }

@@ -130,8 +130,16 @@ fn idle(snapshot: &Snapshot) -> (DiagnosticLevel, String) {
 }
 
 /// Values of a report that say how far its poses can be trusted.
-const STATUS_VALUES: [&str; 7] =
-    ["lifecycle", "status", "status_reason", "checks", "odometry_breaks", "windows_answered", "latency_ms_median"];
+const STATUS_VALUES: [&str; 8] = [
+    "lifecycle",
+    "status",
+    "status_reason",
+    "checks",
+    "stated_stddev_metres",
+    "odometry_breaks",
+    "windows_answered",
+    "latency_ms_median",
+];
 
 /// What of a report is for the consumers of poses rather than for those who look after the node.
 pub fn status(report: &DiagnosticsMessage) -> DiagnosticsMessage {
@@ -157,6 +165,8 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
         values.push(("checks".to_owned(), evidence.checks().join(", ")));
         let residuals = evidence.residuals.iter();
         values.extend(residuals.map(|r| (format!("residual_{}", r.check.name()), format!("{:.3}", r.value))));
+        let stated = evidence.stated_stddev_metres;
+        values.extend(stated.map(|metres| ("stated_stddev_metres".to_owned(), format!("{metres:.3}"))));
     }
     if let Some((median, max)) = snapshot.latency() {
         values.push(("latency_ms_median".to_owned(), format!("{:.1}", median.as_secs_f64() * 1e3)));
@@ -276,7 +286,8 @@ mod tests {
         stats.update(|s| {
             s.status = Status::Degraded;
             s.status_reason = "2 bad windows".to_owned();
-            s.evidence = Some(Evidence { residuals: vec![residual], faults: vec![] });
+            s.evidence =
+                Some(Evidence { residuals: vec![residual], faults: vec![], stated_stddev_metres: Some(0.0254) });
         });
         let report = failure(Stamp::default(), "a test", &stats.snapshot());
         for (key, expected) in [
@@ -284,6 +295,7 @@ mod tests {
             ("status_reason", "2 bad windows"),
             ("checks", "parse, rotation, sanity, epipolar"),
             ("residual_epipolar_px", "1.250"),
+            ("stated_stddev_metres", "0.025"),
         ] {
             assert!(report.values.contains(&(key.to_owned(), expected.to_owned())), "{key}: {:?}", report.values);
         }
@@ -317,7 +329,8 @@ mod tests {
             s.status_reason = "2 bad windows".to_owned();
             s.odometry_breaks = 3;
             let residual = Residual { check: Check::Epipolar, value: 1.25, ratio: 0.6 };
-            s.evidence = Some(Evidence { residuals: vec![residual], faults: vec![] });
+            s.evidence =
+                Some(Evidence { residuals: vec![residual], faults: vec![], stated_stddev_metres: Some(0.0254) });
         });
         let report = failure(Stamp::from_nanos(5), "a test", &stats.snapshot());
         let short = status(&report);
@@ -331,6 +344,7 @@ mod tests {
             "status_reason",
             "checks",
             "residual_epipolar_px",
+            "stated_stddev_metres",
         ];
         assert_eq!(names, expected);
     }

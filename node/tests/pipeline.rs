@@ -245,7 +245,7 @@ fn the_odometry_says_in_its_covariance_that_a_window_was_lost() {
     let behaviour: Behaviour = Box::new(|n| {
         if n == 1 {
             let trajectory = Err("no block".to_owned());
-            return Ok(Estimate { text: "?".to_owned(), tokens: 1, trajectory, grid: None });
+            return Ok(Estimate { text: "?".to_owned(), tokens: 1, trajectory, ..parsed()? });
         }
         parsed()
     });

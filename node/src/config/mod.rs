@@ -83,6 +83,15 @@ impl WindowRules {
     }
 }
 
+/// How the model is asked for poses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// In words.
+    Answer(Mode),
+    /// Of the pose head beside its weights, after one pass over the prompt: nothing is written.
+    PoseHead,
+}
+
 /// What is loaded, where, and how it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelConfig {
@@ -92,8 +101,8 @@ pub struct ModelConfig {
     pub adapter: Option<PathBuf>,
     /// Where it runs: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// How much it says.
-    pub mode: Mode,
+    /// How it is asked.
+    pub mode: Ask,
     /// Longest answer.
     pub max_tokens: usize,
     /// Whether the model may only write what follows the grammar of answers.

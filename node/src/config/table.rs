@@ -118,7 +118,7 @@ pub const TABLE: &[Spec] = &[
     text("model.weights", "Folder of the weights, relative to the config file", "not empty"),
     text("model.adapter", "Folder of a LoRA adapter to put beside them; empty for none", ""),
     text("model.device", "Where the model runs", "cpu, cuda or cuda:N"),
-    text("model.mode", "How much the model says", "\"full_chain\" or \"answer_only\""),
+    text("model.mode", "How the model is asked for poses", "\"full_chain\", \"answer_only\" or \"pose_head\""),
     integer("model.max_tokens", 1, 1_000_000, "An answer that is longer is cut off"),
     switch("model.constrained", "Whether the model may only write what follows the grammar of answers"),
     text(

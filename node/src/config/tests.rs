@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use model::Mode;
 
 use super::table::{self, Kind as Holds, TABLE};
-use super::{Config, Sheet, UseFixed};
+use super::{Ask, Config, Sheet, UseFixed};
 use crate::transport::Kind;
 
 fn repository() -> PathBuf {
@@ -55,7 +55,8 @@ fn overrides_replace_values_and_keep_their_type() {
     assert_eq!(with("frames.odom", "\"map\"").unwrap().odom_frame, "map");
     assert_eq!(with("topics.image", "/cam0/image").unwrap().topics.image, "/cam0/image");
     assert_eq!(with("node.transport", "r2r").unwrap().transport, Kind::R2r);
-    assert_eq!(with("model.mode", "answer_only").unwrap().model.mode, Mode::AnswerOnly);
+    assert_eq!(with("model.mode", "answer_only").unwrap().model.mode, Ask::Answer(Mode::AnswerOnly));
+    assert_eq!(with("model.mode", "pose_head").unwrap().model.mode, Ask::PoseHead);
     assert_eq!(with("camera.fixed", "always").unwrap().camera.use_fixed, UseFixed::Always);
     assert_eq!(with("camera.fx", "600").unwrap().camera.intrinsics.fx.to_bits(), 600.0f64.to_bits());
     assert_eq!(with("node.domain_id", "-1").unwrap().topics.domain_id, None);
@@ -85,7 +86,7 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("topics.image", "/cam era"), &["`topics.image`", "got \"/cam era\""]),
         (with("topics.image_transport", "theora"), &["`topics.image_transport`", "\"raw\", \"compressed\""]),
         (with("model.device", "tpu"), &["`model.device`", "cpu, cuda or cuda:N", "got \"tpu\""]),
-        (with("model.mode", "fast"), &["`model.mode`", "got \"fast\""]),
+        (with("model.mode", "fast"), &["`model.mode`", "\"answer_only\", \"pose_head\"", "got \"fast\""]),
         (with("model.max_tokens", "0"), &["`model.max_tokens`", "got 0"]),
         (with("camera.fx", "0.0"), &["`camera.fx`", "positive", "got 0"]),
         (with("camera.cx", "nan"), &["`camera.cx`", "NaN"]),

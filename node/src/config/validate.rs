@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    CheckRules, Config, Covariance, DiagnosticsConfig, Error, FixedCamera, ModelConfig, Mount, PublishConfig, Sanity,
-    StatusRules, TrustRules, UseFixed, WindowRules, raw,
+    Ask, CheckRules, Config, Covariance, DiagnosticsConfig, Error, FixedCamera, ModelConfig, Mount, PublishConfig,
+    Sanity, StatusRules, TrustRules, UseFixed, WindowRules, raw,
 };
 use geometry::{Intrinsics, Transform, WINDOW};
 use model::Mode;
@@ -287,7 +287,11 @@ fn model(check: &Check<'_>, model: raw::Model) -> Result<ModelConfig, Error> {
         mode: check.choice(
             "model.mode",
             &model.mode,
-            &[("full_chain", Mode::FullChain), ("answer_only", Mode::AnswerOnly)],
+            &[
+                ("full_chain", Ask::Answer(Mode::FullChain)),
+                ("answer_only", Ask::Answer(Mode::AnswerOnly)),
+                ("pose_head", Ask::PoseHead),
+            ],
         )?,
         max_tokens: check.integer("model.max_tokens", model.max_tokens, 1, 1_000_000)?,
         constrained: model.constrained,

@@ -123,6 +123,8 @@ impl Judge {
             self.previous = None;
         }
         let mut evidence = checks::of_answer(trajectory, &estimate.text, estimate.grid.as_ref(), &self.rules.checks);
+        let stated = estimate.position_stddev_metres;
+        evidence.stated_stddev_metres = stated.map(|stddevs| stddevs.into_iter().fold(0.0, f64::max));
         if let Some((earlier, previous)) = self.previous.replace((*stamps, *trajectory)) {
             let mut pair = Odometry::new();
             pair.push(&earlier, &previous);
@@ -141,7 +143,7 @@ impl Judge {
             Outcome::Started | Outcome::Continued { .. } => {}
             other => tracing::debug!(outcome = ?other, "the odometry could not be continued"),
         }
-        let covariances = self.drift.extend(stamps, &push, verdict.widening);
+        let covariances = self.drift.extend(stamps, &push, verdict.widening, stated.as_ref());
         self.judged(verdict, Some(evidence), Ok(Poses { trajectory: *trajectory, push, covariances }))
     }
 

@@ -72,7 +72,8 @@ impl Estimator for Fake {
 }
 
 pub fn parsed() -> Result<Estimate, Error> {
-    Ok(Estimate { text: "poses".to_owned(), tokens: 7, trajectory: Ok(walk()), grid: None })
+    let text = "poses".to_owned();
+    Ok(Estimate { text, tokens: 7, trajectory: Ok(walk()), grid: None, position_stddev_metres: None })
 }
 
 pub fn settings(stride: u32, hop: u32) -> Settings {
