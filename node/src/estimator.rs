@@ -39,9 +39,9 @@ pub struct Estimate {
     pub trajectory: Result<WindowTrajectory, String>,
     /// Intrinsics of the pixel grid that the text's reasoning speaks of; `None` where it was not asked to reason.
     pub grid: Option<Intrinsics>,
-    /// Standard deviations that the model itself states of the positions of frames 1 to 4, of each axis, metres; `None`
-    /// where it states none.
-    pub position_stddev_metres: Option<[f64; WINDOW - 1]>,
+    /// Standard deviations that the model itself states of the positions of frames 1 to 4, of each axis, in the unit of the
+    /// poses; `None` where it states none.
+    pub position_stddev: Option<[f64; WINDOW - 1]>,
 }
 
 /// Reads frames one by one and windows of five.
@@ -119,7 +119,7 @@ impl Estimator for EgoEstimator {
                     tokens: answer.ids.len(),
                     trajectory: answer.trajectory.map_err(|e| e.to_string()),
                     grid: (options.mode == Mode::FullChain).then_some(frames[0].grid),
-                    position_stddev_metres: None,
+                    position_stddev: None,
                 })
             }
             Asked::PoseHead(head) => {
@@ -130,7 +130,7 @@ impl Estimator for EgoEstimator {
                     trajectory: poses.as_ref().map(WindowPoses::trajectory).map_err(Clone::clone),
                     grid: None,
                     // The covariance is the same along all axes.
-                    position_stddev_metres: poses.ok().map(|poses| poses.frames.map(|frame| frame.stddev.max())),
+                    position_stddev: poses.ok().map(|poses| poses.frames.map(|frame| frame.stddev.max())),
                 })
             }
         }

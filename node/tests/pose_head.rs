@@ -89,7 +89,7 @@ fn a_window_has_five_poses_with_their_own_sigma_and_no_text_is_decoded() {
     assert!(poses[1..].iter().all(|pose| pose.translation().norm() > 1e-6 && pose.rotation().angle() > 1e-6));
     assert!(estimate.tokens == 0 && estimate.grid.is_none(), "no reasoning is to be checked");
     assert!(estimate.text.contains("\nFrame 4: x "), "{}", estimate.text);
-    let stated = estimate.position_stddev_metres.unwrap();
+    let stated = estimate.position_stddev.unwrap();
     assert!(stated.iter().all(|stddev| stddev.is_finite() && *stddev > 0.0), "{stated:?}");
 
     // It goes the way of every answer, and what it says of itself is told.

@@ -123,7 +123,7 @@ impl Judge {
             self.previous = None;
         }
         let mut evidence = checks::of_answer(trajectory, &estimate.text, estimate.grid.as_ref(), &self.rules.checks);
-        let stated = estimate.position_stddev_metres;
+        let stated = estimate.position_stddev;
         evidence.stated_stddev_metres = stated.map(|stddevs| stddevs.into_iter().fold(0.0, f64::max));
         if let Some((earlier, previous)) = self.previous.replace((*stamps, *trajectory)) {
             let mut pair = Odometry::new();
