@@ -1,17 +1,16 @@
 //! The learned tokens `<Pos>` and `<Ori>`, and what reads them and the vision tokens.
 
-use std::f64::consts::TAU;
-
 use anyhow::Result;
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 use geometry::WINDOW;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::config::Config;
 use super::loss::Gaussian;
 use crate::batch::Sequence;
+use crate::nano::normal;
 use crate::student::{Student, named};
 
 /// Frames that are asked for, 1 to 4: the anchor's pose is known, and would flatter every figure.
@@ -178,10 +177,4 @@ fn initialise(student: &Student, seed: u64) -> Result<()> {
         var.set(&Tensor::from_vec(values, var.shape(), var.device())?)?;
     }
     Ok(())
-}
-
-/// One standard normal draw (Box-Muller).
-fn normal(rng: &mut impl Rng) -> f64 {
-    let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
-    (-2.0 * u.ln()).sqrt() * (TAU * v).cos()
 }
