@@ -15,7 +15,7 @@ use image::RgbImage;
 use mcap::MessageStream;
 use mcap::records::MessageHeader;
 use nalgebra::{Isometry3, Vector3};
-use node::config::UseFixed;
+use node::config::{Config, UseFixed};
 use node::estimator::{Error, Estimate, Estimator};
 use node::lifecycle::State;
 use node::message::{CameraInfoMessage, ImageMessage, ImagePayload, Input};
@@ -29,24 +29,10 @@ use node::transport::{Ends, Topics};
 mod rig;
 use rig::{K, PERIOD, Rig, TIMEOUT, camera_info, grey, parsed, settings, sheet};
 
+/// Those of the shipped config.
 fn topics() -> Topics {
-    Topics {
-        node_name: "egoreasoner".to_owned(),
-        namespace: "/".to_owned(),
-        domain_id: None,
-        image: "/camera/image_raw".to_owned(),
-        image_compressed: false,
-        image_reliable: false,
-        image_queue_depth: 5,
-        camera_info: "/camera/camera_info".to_owned(),
-        trajectory: "/ego/trajectory".to_owned(),
-        odometry: "/ego/odometry".to_owned(),
-        diagnostics: "/diagnostics".to_owned(),
-        reasoning: "/egoreasoner/reasoning".to_owned(),
-        status: "/egoreasoner/status".to_owned(),
-        renames: Vec::new(),
-        qos: Vec::new(),
-    }
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
+    Config::load(&shipped, &[]).unwrap().topics
 }
 
 /// Knows where each frame was taken from how grey it is, so that other pixels make other poses.

@@ -1,15 +1,14 @@
 //! The heads beside the student: those of the poses, which the node asks too, and that of the layout, which only teaches.
 
-use std::f64::consts::TAU;
-
 use anyhow::Result;
 use candle_core::Tensor;
 use model::pose_head::{Gaussian, Mlp, PoseHead, TOKENS, places};
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::config::Config;
 use crate::batch::Sequence;
+use crate::nano::normal;
 use crate::student::{Student, named};
 
 /// What the names of these heads begin with.
@@ -73,10 +72,4 @@ fn initialise(student: &Student, seed: u64) -> Result<()> {
         var.set(&Tensor::from_vec(values, var.shape(), var.device())?)?;
     }
     Ok(())
-}
-
-/// One standard normal draw (Box-Muller).
-fn normal(rng: &mut impl Rng) -> f64 {
-    let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
-    (-2.0 * u.ln()).sqrt() * (TAU * v).cos()
 }

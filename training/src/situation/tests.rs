@@ -4,32 +4,19 @@ use model::{EgoModel, PoseHead};
 
 use crate::nano::Shape;
 use crate::student::named;
+use crate::trainer::config::path_of;
 
 const SOURCE: &str = "synth:seed=21,windows=4,size=64x48";
 
 fn config() -> Config {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/nano-situation.toml");
-    let mut config = read_config(&path).unwrap();
+    let mut config = read_config(&path_of("nano-situation.toml")).unwrap();
     let run = &mut config.run;
     (run.steps, run.batch, run.micro_batch, run.workers, run.log_every, run.save_every) = (1, 2, 1, 1, 1, 1);
     (config.layout.hidden, config.situation.hidden) = (16, 16);
     config.situation.freeze_vision = false;
     config.data = DataConfig { source: SOURCE.to_owned(), sample: 2 };
     config.eval = None;
-    config.shape = Some(Shape {
-        hidden_size: 48,
-        layers: 2,
-        heads: 2,
-        kv_heads: 1,
-        intermediate_size: 64,
-        vision_hidden_size: 32,
-        vision_depth: 2,
-        vision_heads: 2,
-        vision_intermediate_size: 32,
-        deepstack: vec![0],
-        min_pixels: 1024,
-        max_pixels: 3 * 1024,
-    });
+    config.shape = Some(Shape::tiny());
     config
 }
 
