@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use geometry::Stamp;
 
-use crate::config::{Config, DiagnosticsConfig, FixedCamera, Mount, PublishConfig, Sheet, TrustRules, WindowRules};
+use crate::config::{CameraRules, Config, DiagnosticsConfig, Mount, PublishConfig, Sheet, TrustRules, WindowRules};
 use crate::diagnostics::{Reporter, failure, status};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
@@ -63,8 +63,8 @@ pub struct Settings {
     pub mount: Option<Mount>,
     /// The window buffer's rules.
     pub window: WindowRules,
-    /// Intrinsics without CameraInfo.
-    pub camera: FixedCamera,
+    /// What the camera's images are.
+    pub camera: CameraRules,
     /// Whether the node configures and activates itself, and ends where the model fails.
     pub autostart: bool,
     /// What parameters may change.

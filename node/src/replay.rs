@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use geometry::{Stamp, WINDOW};
 
-use crate::config::{FixedCamera, UseFixed, WindowRules};
+use crate::config::{CameraRules, Images, UseFixed, WindowRules};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
 use crate::lifecycle::State;
@@ -51,7 +51,7 @@ struct Inline<E: Estimator> {
 }
 
 impl<E: Estimator> Inline<E> {
-    fn new(estimator: E, camera: &FixedCamera, settings: &Settings) -> Self {
+    fn new(estimator: E, camera: &CameraRules, settings: &Settings) -> Self {
         let stats = Stats::new();
         stats.update(|s| s.lifecycle = State::Active);
         let ingest = Ingest::new(camera, settings.window, Arc::clone(&stats));
@@ -93,7 +93,7 @@ pub fn replay<E: Estimator>(
     stop: &AtomicBool,
     mut each: impl FnMut(&Answered),
 ) -> Result<Evidence, Error> {
-    let camera = FixedCamera { use_fixed: UseFixed::Always, intrinsics: sequence.intrinsics };
+    let camera = CameraRules { use_fixed: UseFixed::Always, intrinsics: sequence.intrinsics, images: Images::Raw };
     let mut node = Inline::new(estimator, &camera, settings);
     let mut windows = Vec::new();
     for (path, stamp) in sequence.frames.iter().zip(&sequence.stamps) {

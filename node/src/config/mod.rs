@@ -111,13 +111,24 @@ pub enum UseFixed {
     Always,
 }
 
-/// Intrinsics of the config.
+/// What the camera's topic carries; nothing in the messages tells the two apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Images {
+    /// What the lens makes: K and D of CameraInfo describe it.
+    Raw,
+    /// What image_proc makes of that, `image_rect`: P of the same CameraInfo describes it.
+    Rectified,
+}
+
+/// What images are, and whose word on their intrinsics counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FixedCamera {
-    /// When they count.
+pub struct CameraRules {
+    /// When the config's own intrinsics count.
     pub use_fixed: UseFixed,
     /// What they are.
     pub intrinsics: Intrinsics,
+    /// Which of CameraInfo's matrices count.
+    pub images: Images,
 }
 
 /// The bounds beyond which an answer is not believed.
@@ -240,8 +251,8 @@ pub struct Config {
     pub window: WindowRules,
     /// The model.
     pub model: ModelConfig,
-    /// Intrinsics without CameraInfo.
-    pub camera: FixedCamera,
+    /// What its images are.
+    pub camera: CameraRules,
     /// What is made of answers.
     pub trust: TrustRules,
     /// What comes out beside poses and reports.

@@ -76,6 +76,7 @@ pub(super) struct Model {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Camera {
+    pub images: String,
     pub fixed: String,
     pub width: i64,
     pub height: i64,

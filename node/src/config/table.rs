@@ -122,6 +122,11 @@ pub const TABLE: &[Spec] = &[
     integer("model.max_tokens", 1, 1_000_000, "An answer that is longer is cut off"),
     switch("model.constrained", "Whether the model may only write what follows the grammar of answers"),
     text(
+        "camera.images",
+        "Whether the camera topic is as the lens makes it or rectified already (image_rect)",
+        "\"raw\" or \"rectified\"",
+    ),
+    text(
         "camera.fixed",
         "When the intrinsics below stand in for CameraInfo",
         "\"never\", \"until_camera_info\" or \"always\"",

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use model::Mode;
 
 use super::table::{self, Kind as Holds, TABLE};
-use super::{Config, Sheet, UseFixed};
+use super::{Config, Images, Sheet, UseFixed};
 use crate::transport::Kind;
 
 fn repository() -> PathBuf {
@@ -57,6 +57,7 @@ fn overrides_replace_values_and_keep_their_type() {
     assert_eq!(with("node.transport", "r2r").unwrap().transport, Kind::R2r);
     assert_eq!(with("model.mode", "answer_only").unwrap().model.mode, Mode::AnswerOnly);
     assert_eq!(with("camera.fixed", "always").unwrap().camera.use_fixed, UseFixed::Always);
+    assert_eq!(with("camera.images", "rectified").unwrap().camera.images, Images::Rectified);
     assert_eq!(with("camera.fx", "600").unwrap().camera.intrinsics.fx.to_bits(), 600.0f64.to_bits());
     assert_eq!(with("node.domain_id", "-1").unwrap().topics.domain_id, None);
     assert_eq!(with("node.domain_id", "7").unwrap().topics.domain_id, Some(7));
@@ -87,6 +88,7 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("model.device", "tpu"), &["`model.device`", "cpu, cuda or cuda:N", "got \"tpu\""]),
         (with("model.mode", "fast"), &["`model.mode`", "got \"fast\""]),
         (with("model.max_tokens", "0"), &["`model.max_tokens`", "got 0"]),
+        (with("camera.images", "undistorted"), &["`camera.images`", "\"raw\", \"rectified\"", "got \"undistorted\""]),
         (with("camera.fx", "0.0"), &["`camera.fx`", "positive", "got 0"]),
         (with("camera.cx", "nan"), &["`camera.cx`", "NaN"]),
         (with("sanity.max_step_metres", "inf"), &["`sanity.max_step_metres`", "inf"]),

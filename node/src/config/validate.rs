@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    CheckRules, Config, Covariance, DiagnosticsConfig, Error, FixedCamera, ModelConfig, Mount, PublishConfig, Sanity,
-    StatusRules, TrustRules, UseFixed, WindowRules, raw,
+    CameraRules, CheckRules, Config, Covariance, DiagnosticsConfig, Error, Images, ModelConfig, Mount, PublishConfig,
+    Sanity, StatusRules, TrustRules, UseFixed, WindowRules, raw,
 };
 use geometry::{Intrinsics, Transform, WINDOW};
 use model::Mode;
@@ -294,11 +294,16 @@ fn model(check: &Check<'_>, model: raw::Model) -> Result<ModelConfig, Error> {
     })
 }
 
-fn camera(check: &Check<'_>, camera: &raw::Camera) -> Result<FixedCamera, Error> {
+fn camera(check: &Check<'_>, camera: &raw::Camera) -> Result<CameraRules, Error> {
     let width = check.integer("camera.width", camera.width, 1, 65_535)?;
     let height = check.integer("camera.height", camera.height, 1, 65_535)?;
     let intrinsics = Intrinsics::new(camera.fx, camera.fy, camera.cx, camera.cy, width, height);
-    Ok(FixedCamera {
+    Ok(CameraRules {
+        images: check.choice(
+            "camera.images",
+            &camera.images,
+            &[("raw", Images::Raw), ("rectified", Images::Rectified)],
+        )?,
         use_fixed: check.choice(
             "camera.fixed",
             &camera.fixed,
