@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use geometry::Stamp;
 
 use crate::lifecycle::State;
+use crate::machine;
 use crate::message::{DiagnosticLevel, DiagnosticsMessage};
-use crate::stats::{Fate, Snapshot, resident_mib};
+use crate::stats::{Fate, Snapshot};
 use crate::trust::state::Status;
 
 /// Reports that a verdict looks back over: a model that takes seconds answers nothing in most of them.
@@ -162,10 +163,7 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
         values.push(("latency_ms_median".to_owned(), format!("{:.1}", median.as_secs_f64() * 1e3)));
         values.push(("latency_ms_max".to_owned(), format!("{:.1}", max.as_secs_f64() * 1e3)));
     }
-    if let Some((now, max)) = resident_mib() {
-        values.push(("node_rss_mib".to_owned(), format!("{now:.1}")));
-        values.push(("node_rss_mib_max".to_owned(), format!("{max:.1}")));
-    }
+    values.extend(machine::values());
     if let Some(problem) = &snapshot.last_problem {
         values.push(("last_problem".to_owned(), problem.clone()));
     }

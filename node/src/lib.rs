@@ -18,6 +18,7 @@ pub mod estimator;
 pub mod frame;
 pub mod ingest;
 pub mod lifecycle;
+pub mod machine;
 pub mod message;
 pub mod parameters;
 pub mod pipeline;

@@ -12,12 +12,13 @@ use crate::config::{CameraRules, Images, UseFixed, WindowRules};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
 use crate::lifecycle::State;
+use crate::machine::resident_mib;
 use crate::message::{ImageMessage, ImagePayload};
 use crate::pipeline::Settings;
 use crate::report::{Evidence, WindowResult};
 use crate::sequence::Sequence;
 use crate::solver::{Answered, Solved, Solver};
-use crate::stats::{Snapshot, Stats, resident_mib};
+use crate::stats::{Snapshot, Stats};
 
 pub mod recording;
 

@@ -267,16 +267,6 @@ impl Snapshot {
     }
 }
 
-/// The process's memory in MiB, now and at its highest, where the system tells.
-pub fn resident_mib() -> Option<(f64, f64)> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = |name: &str| -> Option<f64> {
-        let line = status.lines().find_map(|l| l.strip_prefix(name))?;
-        line.split_whitespace().nth(1)?.parse().ok()
-    };
-    Some((kib("VmRSS")? / 1024.0, kib("VmHWM")? / 1024.0))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
@@ -326,13 +316,5 @@ mod tests {
         let (median, max) = s.latency().unwrap();
         assert_eq!(max.as_millis(), 200);
         assert!((95..=105).contains(&median.as_millis()));
-    }
-
-    #[test]
-    fn resident_memory_is_known_on_linux() {
-        if cfg!(target_os = "linux") {
-            let (now, max) = super::resident_mib().unwrap();
-            assert!(now > 0.5 && max >= now * 0.5, "{now} {max}");
-        }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A message that comes out is logged at the time of the one that brought it about. Diagnostics come in their rhythm on
 //! the clock of the recording, where there is a message to bring one about, and leave out what the machine decides: how
-//! long an answer took, and memory.
+//! long an answer took, memory and heat.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use crate::config::UseFixed;
 use crate::decode::{DecodeError, inspect};
 use crate::diagnostics::Reporter;
 use crate::estimator::Estimator;
+use crate::machine;
 use crate::message::{ImageMessage, Input, Output};
 use crate::pipeline::Settings;
 use crate::publish;
@@ -151,7 +152,7 @@ impl Reports {
         self.last = time;
         counts.forget_latencies();
         let mut report = self.reporter.report(time, self.instant(time), counts);
-        report.values.retain(|(key, _)| !key.starts_with("node_rss_mib"));
+        report.values.retain(|(key, _)| !machine::is_value(key));
         Output::Diagnostics(report)
     }
 
