@@ -94,9 +94,11 @@ impl Reporter {
         }
         let abnormal = ABNORMAL.into_iter().filter(|fate| since(*fate) > 0);
         found.extend(abnormal.map(|fate| format!("{} +{}", fate.counter(), since(fate))));
-        for (name, new) in
-            [("answers_unparsed", unparsed), ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped)]
-        {
+        for (name, new) in [
+            ("answers_unparsed", unparsed),
+            ("odometry_refused", snapshot.odometry_refused - before.odometry_refused),
+            ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped),
+        ] {
             if new > 0 {
                 found.push(format!("{name} +{new}"));
             }
@@ -131,8 +133,16 @@ fn idle(snapshot: &Snapshot) -> (DiagnosticLevel, String) {
 }
 
 /// Values of a report that say how far its poses can be trusted.
-const STATUS_VALUES: [&str; 7] =
-    ["lifecycle", "status", "status_reason", "checks", "odometry_breaks", "windows_answered", "latency_ms_median"];
+const STATUS_VALUES: [&str; 8] = [
+    "lifecycle",
+    "status",
+    "status_reason",
+    "scale",
+    "checks",
+    "odometry_breaks",
+    "windows_answered",
+    "latency_ms_median",
+];
 
 /// What of a report is for the consumers of poses rather than for those who look after the node.
 pub fn status(report: &DiagnosticsMessage) -> DiagnosticsMessage {
@@ -154,6 +164,7 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
     if !snapshot.status_reason.is_empty() {
         values.push(("status_reason".to_owned(), snapshot.status_reason.clone()));
     }
+    values.push(("scale".to_owned(), snapshot.scale.to_string()));
     if let Some(evidence) = &snapshot.evidence {
         values.push(("checks".to_owned(), evidence.checks().join(", ")));
         let residuals = evidence.residuals.iter();
@@ -280,6 +291,7 @@ mod tests {
         for (key, expected) in [
             ("status", "DEGRADED"),
             ("status_reason", "2 bad windows"),
+            ("scale", "metric"),
             ("checks", "parse, rotation, sanity, epipolar"),
             ("residual_epipolar_px", "1.250"),
         ] {
@@ -327,6 +339,7 @@ mod tests {
             "lifecycle",
             "status",
             "status_reason",
+            "scale",
             "checks",
             "residual_epipolar_px",
         ];

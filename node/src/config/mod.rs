@@ -131,6 +131,22 @@ pub struct CameraRules {
     pub images: Images,
 }
 
+/// What the weights' translations are multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ScaleRules {
+    /// Nothing: they are metres.
+    Metric,
+    /// Nothing, since nobody knows what they are.
+    Arbitrary,
+    /// What another odometry measures: [`Topics::reference_odometry`].
+    Measured {
+        /// A window in which that one moves less says nothing.
+        least_motion_metres: f64,
+        /// Windows of which the median counts.
+        windows: usize,
+    },
+}
+
 /// The bounds beyond which an answer is not believed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sanity {
@@ -253,6 +269,8 @@ pub struct Config {
     pub model: ModelConfig,
     /// What its images are.
     pub camera: CameraRules,
+    /// What the weights' translations are.
+    pub scale: ScaleRules,
     /// What is made of answers.
     pub trust: TrustRules,
     /// What comes out beside poses and reports.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use model::Mode;
 
 use super::table::{self, Kind as Holds, TABLE};
-use super::{Config, Images, Sheet, UseFixed};
+use super::{Config, Images, ScaleRules, Sheet, UseFixed};
 use crate::transport::Kind;
 
 fn repository() -> PathBuf {
@@ -91,6 +91,12 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("camera.images", "undistorted"), &["`camera.images`", "\"raw\", \"rectified\"", "got \"undistorted\""]),
         (with("camera.fx", "0.0"), &["`camera.fx`", "positive", "got 0"]),
         (with("camera.cx", "nan"), &["`camera.cx`", "NaN"]),
+        (
+            with("scale.odometry_topic", "/wheels"),
+            &["`scale.odometry_topic`", "scale.metric is true", "got \"/wheels\""],
+        ),
+        (with("scale.least_motion_metres", "0"), &["`scale.least_motion_metres`", "above 0"]),
+        (with("scale.windows", "0"), &["`scale.windows`", "from 1", "got 0"]),
         (with("sanity.max_step_metres", "inf"), &["`sanity.max_step_metres`", "inf"]),
         (with("covariance.break_position_stddev_metres", "-1.0"), &["`covariance.break_position_stddev_metres`", "-1"]),
         (
@@ -136,6 +142,27 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         for part in wanted {
             assert!(message.contains(part), "`{part}` is not in: {message}");
         }
+    }
+}
+
+#[test]
+fn an_odometry_gives_the_scale_of_weights_that_are_not_metric() {
+    let with_topic = |metric: &str, topic: &str| {
+        let overrides = [("scale.metric", metric), ("scale.odometry_topic", topic)];
+        let overrides = overrides.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        Config::parse(&default_text(), Path::new("node.toml"), &overrides).map_err(|e| e.to_string())
+    };
+    let measured = ScaleRules::Measured { least_motion_metres: 0.05, windows: 10 };
+    for (metric, topic, rules) in
+        [("true", "", ScaleRules::Metric), ("false", "", ScaleRules::Arbitrary), ("false", "wheels/odometry", measured)]
+    {
+        let config = with_topic(metric, topic).unwrap();
+        assert_eq!(config.scale, rules);
+        assert_eq!(config.topics.reference_odometry.as_deref(), Some(topic).filter(|topic| !topic.is_empty()));
+    }
+    for (topic, wanted) in [("/ego/odometry", "the node's own"), ("/whe els", "a ROS topic name")] {
+        let message = with_topic("false", topic).unwrap_err();
+        assert!(message.contains("`scale.odometry_topic`") && message.contains(wanted), "{message}");
     }
 }
 

@@ -45,8 +45,9 @@ impl Drift {
 
     /// The covariances of the poses of `push`, which came of a window of these stamps: row-major 6x6 each, order x y z
     /// rotation-x rotation-y rotation-z about the odometry's axes, metres and radians. None is zero, which in ROS means
-    /// that it is not known.
-    pub fn extend(&mut self, stamps: &[Stamp; WINDOW], push: &Push, widening: f64) -> Vec<[f64; 36]> {
+    /// that it is not known. `scale` is what the window's positions were multiplied by, and so is what the config says of
+    /// them; what it says of breaks is metres.
+    pub fn extend(&mut self, stamps: &[Stamp; WINDOW], push: &Push, widening: f64, scale: f64) -> Vec<[f64; 36]> {
         let (join, frame) = self.join(stamps, &push.outcome);
         let mut all = Vec::with_capacity(push.poses.len());
         for pose in &push.poses {
@@ -57,7 +58,7 @@ impl Drift {
             let way = position - join.position;
             let mut carried = Matrix6::<f64>::identity();
             carried.fixed_view_mut::<3, 3>(0, 3).copy_from(&-way.cross_matrix());
-            let metres = widening * self.rules.position_stddev_metres[steps - 1];
+            let metres = scale * widening * self.rules.position_stddev_metres[steps - 1];
             let radians = widening * self.rules.rotation_stddev_radians[steps - 1];
             let covariance = carried * join.covariance * carried.transpose() + of_stddevs(metres, radians);
             self.history.push_back(Known { stamp: pose.stamp, position, covariance });
@@ -137,9 +138,13 @@ mod tests {
         }
 
         fn push(&mut self, first: i64, widening: f64) -> Vec<[f64; 36]> {
+            self.push_scaled(first, widening, 1.0)
+        }
+
+        fn push_scaled(&mut self, first: i64, widening: f64, scale: f64) -> Vec<[f64; 36]> {
             let stamps = stamps(first);
-            let push = self.odometry.push(&stamps, &walk());
-            self.drift.extend(&stamps, &push, widening)
+            let push = self.odometry.push(&stamps, &walk().scaled(scale));
+            self.drift.extend(&stamps, &push, widening, scale)
         }
     }
 
@@ -200,6 +205,15 @@ mod tests {
         let next = rig.push(5, 1.0);
         assert_eq!(next.len(), 1);
         assert_close(variance(&next[0], 3), variance(&all[3], 3) + 0.01_f64.powi(2));
+    }
+
+    #[test]
+    fn what_is_scaled_is_as_unsure_in_its_own_units_and_turns_as_before() {
+        let (plain, scaled) = (Rig::new().push(0, 2.0), Rig::new().push_scaled(0, 2.0, 0.25));
+        for (plain, scaled) in plain.iter().zip(&scaled) {
+            assert_close(variance(scaled, 2), variance(plain, 2) / 16.0);
+            assert_close(variance(scaled, 4), variance(plain, 4));
+        }
     }
 
     #[test]

@@ -12,8 +12,8 @@ use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
 use node::call::{Call, Reply};
 use node::config::{
-    CameraRules, CheckRules, Covariance, DiagnosticsConfig, Images, PublishConfig, Sanity, Sheet, StatusRules,
-    TrustRules, UseFixed, WindowRules,
+    CameraRules, CheckRules, Covariance, DiagnosticsConfig, Images, PublishConfig, Sanity, ScaleRules, Sheet,
+    StatusRules, TrustRules, UseFixed, WindowRules,
 };
 use node::estimator::{Error, Estimate, Estimator};
 use node::lifecycle::State;
@@ -87,6 +87,7 @@ pub fn settings(stride: u32, hop: u32) -> Settings {
             images: Images::Raw,
         },
         mount: None,
+        scale: ScaleRules::Metric,
         autostart: true,
         live: Live {
             trust: trust(),

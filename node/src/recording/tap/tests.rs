@@ -28,6 +28,7 @@ fn topics() -> Topics {
         image_reliable: false,
         image_queue_depth: 5,
         camera_info: "/camera/camera_info".to_owned(),
+        reference_odometry: None,
         trajectory: "/ego/trajectory".to_owned(),
         odometry: "/ego/odometry".to_owned(),
         diagnostics: "/diagnostics".to_owned(),
