@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use geometry::Stamp;
 
 use crate::lifecycle::State;
+use crate::machine;
 use crate::message::{DiagnosticLevel, DiagnosticsMessage};
-use crate::stats::{Fate, Snapshot, resident_mib};
+use crate::stats::{Fate, Snapshot};
 use crate::trust::state::Status;
 
 /// Reports that a verdict looks back over: a model that takes seconds answers nothing in most of them.
@@ -93,9 +94,11 @@ impl Reporter {
         }
         let abnormal = ABNORMAL.into_iter().filter(|fate| since(*fate) > 0);
         found.extend(abnormal.map(|fate| format!("{} +{}", fate.counter(), since(fate))));
-        for (name, new) in
-            [("answers_unparsed", unparsed), ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped)]
-        {
+        for (name, new) in [
+            ("answers_unparsed", unparsed),
+            ("odometry_refused", snapshot.odometry_refused - before.odometry_refused),
+            ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped),
+        ] {
             if new > 0 {
                 found.push(format!("{name} +{new}"));
             }
@@ -130,10 +133,11 @@ fn idle(snapshot: &Snapshot) -> (DiagnosticLevel, String) {
 }
 
 /// Values of a report that say how far its poses can be trusted.
-const STATUS_VALUES: [&str; 8] = [
+const STATUS_VALUES: [&str; 9] = [
     "lifecycle",
     "status",
     "status_reason",
+    "scale",
     "checks",
     "stated_stddev_metres",
     "odometry_breaks",
@@ -161,6 +165,7 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
     if !snapshot.status_reason.is_empty() {
         values.push(("status_reason".to_owned(), snapshot.status_reason.clone()));
     }
+    values.push(("scale".to_owned(), snapshot.scale.to_string()));
     if let Some(evidence) = &snapshot.evidence {
         values.push(("checks".to_owned(), evidence.checks().join(", ")));
         let residuals = evidence.residuals.iter();
@@ -172,10 +177,7 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
         values.push(("latency_ms_median".to_owned(), format!("{:.1}", median.as_secs_f64() * 1e3)));
         values.push(("latency_ms_max".to_owned(), format!("{:.1}", max.as_secs_f64() * 1e3)));
     }
-    if let Some((now, max)) = resident_mib() {
-        values.push(("node_rss_mib".to_owned(), format!("{now:.1}")));
-        values.push(("node_rss_mib_max".to_owned(), format!("{max:.1}")));
-    }
+    values.extend(machine::values());
     if let Some(problem) = &snapshot.last_problem {
         values.push(("last_problem".to_owned(), problem.clone()));
     }
@@ -293,6 +295,7 @@ mod tests {
         for (key, expected) in [
             ("status", "DEGRADED"),
             ("status_reason", "2 bad windows"),
+            ("scale", "metric"),
             ("checks", "parse, rotation, sanity, epipolar"),
             ("residual_epipolar_px", "1.250"),
             ("stated_stddev_metres", "0.025"),
@@ -342,6 +345,7 @@ mod tests {
             "lifecycle",
             "status",
             "status_reason",
+            "scale",
             "checks",
             "residual_epipolar_px",
             "stated_stddev_metres",

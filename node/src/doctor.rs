@@ -13,7 +13,7 @@ use model::weights::gguf::Recipe;
 
 use crate::config::{self, Ask, Config, ModelConfig};
 use crate::estimator::{EgoEstimator, Estimator, missing_files, missing_heads};
-use crate::stats::resident_mib;
+use crate::machine::resident_mib;
 use crate::transport::{self, Kind};
 
 /// One thing that was looked at.

@@ -46,12 +46,15 @@ impl Drift {
 
     /// The covariances of the poses of `push`, which came of a window of these stamps: row-major 6x6 each, order x y z
     /// rotation-x rotation-y rotation-z about the odometry's axes, metres and radians. None is zero, which in ROS means
-    /// that it is not known. `stated` are the standard deviations that the model states of frames 1 to 4.
+    /// that it is not known. `scale` is what the window's positions were multiplied by, and so is what the config says of
+    /// them; what it says of breaks is metres. `stated` are the standard deviations that the model states of frames 1 to 4,
+    /// before the scale.
     pub fn extend(
         &mut self,
         stamps: &[Stamp; WINDOW],
         push: &Push,
         widening: f64,
+        scale: f64,
         stated: Option<&[f64; WINDOW - 1]>,
     ) -> Vec<[f64; 36]> {
         let (join, frame) = self.join(stamps, &push.outcome);
@@ -64,7 +67,8 @@ impl Drift {
             let way = position - join.position;
             let mut carried = Matrix6::<f64>::identity();
             carried.fixed_view_mut::<3, 3>(0, 3).copy_from(&-way.cross_matrix());
-            let metres = widening * self.rules.position_stddev_metres[steps - 1].max(between(stated, frame, place));
+            let units = self.rules.position_stddev_metres[steps - 1].max(between(stated, frame, place));
+            let metres = scale * widening * units;
             let radians = widening * self.rules.rotation_stddev_radians[steps - 1];
             let covariance = carried * join.covariance * carried.transpose() + of_stddevs(metres, radians);
             self.history.push_back(Known { stamp: pose.stamp, position, covariance });
@@ -151,13 +155,13 @@ mod tests {
         }
 
         fn push(&mut self, first: i64, widening: f64) -> Vec<[f64; 36]> {
-            self.push_stated(first, widening, None)
+            self.push_with(first, widening, 1.0, None)
         }
 
-        fn push_stated(&mut self, first: i64, widening: f64, stated: Option<&[f64; 4]>) -> Vec<[f64; 36]> {
+        fn push_with(&mut self, first: i64, widening: f64, scale: f64, stated: Option<&[f64; 4]>) -> Vec<[f64; 36]> {
             let stamps = stamps(first);
-            let push = self.odometry.push(&stamps, &walk());
-            self.drift.extend(&stamps, &push, widening, stated)
+            let push = self.odometry.push(&stamps, &walk().scaled(scale));
+            self.drift.extend(&stamps, &push, widening, scale, stated)
         }
     }
 
@@ -221,16 +225,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_scaled_is_as_unsure_in_its_own_units_and_turns_as_before() {
+        for stated in [None, Some(&[0.01, 0.1, 0.6, 0.8])] {
+            let (plain, scaled) =
+                (Rig::new().push_with(0, 2.0, 1.0, stated), Rig::new().push_with(0, 2.0, 0.25, stated));
+            for (plain, scaled) in plain.iter().zip(&scaled) {
+                assert_close(variance(scaled, 2), variance(plain, 2) / 16.0);
+                assert_close(variance(scaled, 4), variance(plain, 4));
+            }
+        }
+    }
+
+    #[test]
     fn what_the_model_states_widens_positions_and_never_narrows_them() {
         let mut rig = Rig::new();
         // Surer than the config at frames 1 and 2, less sure at 3 and 4.
-        let all = rig.push_stated(0, 2.0, Some(&[0.01, 0.1, 0.6, 0.8]));
+        let all = rig.push_with(0, 2.0, 1.0, Some(&[0.01, 0.1, 0.6, 0.8]));
         for (covariance, sigma) in all.iter().zip([0.1, 0.1, 0.2, 0.6, 0.8]) {
             assert_close(variance(covariance, 0), (2.0 * sigma).powi(2));
         }
         assert_close(variance(&all[4], 3), (2.0 * 0.04_f64).powi(2));
         // Frame 5 is one on from frame 4, where the window joins: both of its frames count.
-        let next = rig.push_stated(1, 1.0, Some(&[0.0, 0.0, 0.3, 0.4]));
+        let next = rig.push_with(1, 1.0, 1.0, Some(&[0.0, 0.0, 0.3, 0.4]));
         assert_close(variance(&next[0], 2), variance(&all[4], 2) + 0.5_f64.powi(2));
     }
 
