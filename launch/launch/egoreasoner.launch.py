@@ -21,8 +21,11 @@ PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"  # Fast DDS 2: Humble, Jazzy
 KEYS = {
     "image_topic": ("topics.image", "camera topic; a relative name is under the namespace, as for all topics"),
     "image_transport": ("topics.image_transport", "raw where image_topic is an Image, compressed for CompressedImage"),
+    "images": ("camera.images", "raw, or rectified where image_topic is image_proc's image_rect"),
     "image_reliability": ("topics.image_reliability", "best_effort hears every driver, reliable loses no frame"),
     "camera_info_topic": ("topics.camera_info", "CameraInfo topic of the same camera"),
+    "scale_metric": ("scale.metric", "false where the weights' translations are not metres"),
+    "scale_odometry_topic": ("scale.odometry_topic", "Odometry in, such as the wheels', which then says what they are"),
     "trajectory_topic": ("topics.trajectory", "Path out"),
     "odometry_topic": ("topics.odometry", "Odometry out"),
     "diagnostics_topic": ("topics.diagnostics", "DiagnosticArray out"),
@@ -35,7 +38,7 @@ KEYS = {
     "weights": ("model.weights", "folder with the model's weights"),
     "adapter": ("model.adapter", "folder of a LoRA adapter beside them"),
     "device": ("model.device", "cpu, cuda or cuda:N"),
-    "mode": ("model.mode", "full_chain: all reasoning steps; answer_only: the poses straight away"),
+    "mode": ("model.mode", "full_chain: all steps; answer_only: the poses straight away; pose_head: one pass, no text"),
     "autostart": ("node.autostart", "true: active at once; false: a lifecycle manager asks for each transition"),
     "transport": ("node.transport", "r2r: the sourced ROS 2's middleware; ros2-client: DDS without it"),
 }

@@ -15,6 +15,7 @@ use crate::decode::{Decoding, Ended, Prefilled, Sampling, decode};
 use crate::grammar::Grammar;
 use crate::lora::Lora;
 use crate::nn::Kernels;
+use crate::pose_head::{NotFinite, PoseHead, WindowPoses};
 use crate::processor::{Patches, Processor};
 use crate::prompt::{self, Mode, Prompt};
 use crate::qwen3_vl::{Embedded, Qwen3Vl};
@@ -211,22 +212,7 @@ impl EgoModel {
     /// # Errors
     /// As [`Self::answer`].
     pub fn answers(&self, frames: &[&FrameEmbedding], options: &AnswerOptions, n: usize) -> Result<Vec<Answer>> {
-        let Some(first) = frames.first() else {
-            return Err(Error::Input { what: "frames", expected: WINDOW.to_string(), got: "0".to_owned() });
-        };
-        if frames.iter().any(|f| f.intrinsics != first.intrinsics) {
-            return Err(Error::Input {
-                what: "frames",
-                expected: "one camera and one size".to_owned(),
-                got: "several".to_owned(),
-            });
-        }
-        let config = self.model.config();
-        let images: Vec<&ImageEmbedding> = frames.iter().map(|f| &f.image).collect();
-        let grids: Vec<Grid> = images.iter().map(|image| image.grid).collect();
-        let merge = config.vision_config.spatial_merge_size;
-        let prompt =
-            prompt::window(&self.tokenizer, config.image_token_id, merge, options.mode, &first.intrinsics, &grids)?;
+        let (prompt, images) = self.question(frames, options.mode)?;
         let grammar = if options.constrained { Some(self.grammar(options.mode)?) } else { None };
         let decoding = Decoding {
             grammar: grammar.as_deref(),
@@ -242,6 +228,36 @@ impl EgoModel {
                 Ok(Answer { text, trajectory, ids: written.ids, ended: written.ended, end: written.end })
             })
             .collect()
+    }
+
+    /// Poses of a window of five frames by its pose head: one pass, nothing is written.
+    ///
+    /// # Errors
+    /// As [`Self::answer`], and a head of a model of another width. Heads whose outputs are no numbers are not an error:
+    /// they state no poses, and that is the inner result.
+    pub fn poses(&self, head: &PoseHead, frames: &[&FrameEmbedding]) -> Result<Result<WindowPoses, NotFinite>> {
+        let (prompt, images) = self.question(frames, Mode::AnswerOnly)?;
+        head.ask(&self.model, &prompt, &self.embedded(&prompt, &images)?)
+    }
+
+    /// What is asked about the frames of a window, and their images.
+    fn question<'a>(&self, frames: &[&'a FrameEmbedding], mode: Mode) -> Result<(Prompt, Vec<&'a ImageEmbedding>)> {
+        let Some(first) = frames.first() else {
+            return Err(Error::Input { what: "frames", expected: WINDOW.to_string(), got: "0".to_owned() });
+        };
+        if frames.iter().any(|f| f.intrinsics != first.intrinsics) {
+            return Err(Error::Input {
+                what: "frames",
+                expected: "one camera and one size".to_owned(),
+                got: "several".to_owned(),
+            });
+        }
+        let config = self.model.config();
+        let images: Vec<&ImageEmbedding> = frames.iter().map(|f| &f.image).collect();
+        let grids: Vec<Grid> = images.iter().map(|image| image.grid).collect();
+        let merge = config.vision_config.spatial_merge_size;
+        let prompt = prompt::window(&self.tokenizer, config.image_token_id, merge, mode, &first.intrinsics, &grids)?;
+        Ok((prompt, images))
     }
 
     /// The tokens of a conversation; `sizes` (width, height) in pixels are those of its images, in order.
@@ -261,7 +277,15 @@ impl EgoModel {
     /// # Errors
     /// Other images than the prompt's, or a prompt longer than the model's context.
     pub fn prefill(&self, prompt: &Prompt, images: &[&ImageEmbedding], max_tokens: usize) -> Result<Prefilled> {
-        let embedded = match images.first() {
+        let embedded = self.embedded(prompt, images)?;
+        let mut cache = self.model.cache(prompt.ids.len() + max_tokens);
+        let hidden = self.model.decode(&embedded, &prompt.positions, Some(&mut cache))?;
+        Ok(Prefilled { hidden, cache, next: prompt.next })
+    }
+
+    /// A prompt with its images in place.
+    fn embedded(&self, prompt: &Prompt, images: &[&ImageEmbedding]) -> Result<Embedded> {
+        Ok(match images.first() {
             Some(first) => {
                 let tokens = Tensor::cat(&images.iter().map(|image| &image.tokens).collect::<Vec<_>>(), 0)?;
                 let deepstack = (0..first.deepstack.len())
@@ -273,10 +297,7 @@ impl EgoModel {
                 let ids = Tensor::new(prompt.ids.as_slice(), &self.device)?;
                 Embedded { embeddings: self.model.embed(&ids)?.unsqueeze(0)?, deepstack: Vec::new() }
             }
-        };
-        let mut cache = self.model.cache(prompt.ids.len() + max_tokens);
-        let hidden = self.model.decode(&embedded, &prompt.positions, Some(&mut cache))?;
-        Ok(Prefilled { hidden, cache, next: prompt.next })
+        })
     }
 
     /// How to go on behind a prompt: no token that only a prompt may hold, up to the end of the turn.

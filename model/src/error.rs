@@ -58,6 +58,18 @@ pub enum Error {
         /// What it is.
         got: String,
     },
+    /// A pose head can't be used.
+    #[error("{}: {what}: expected {expected}, got {got}", path.display())]
+    PoseHead {
+        /// The file.
+        path: PathBuf,
+        /// The key or the tensor.
+        what: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
     /// tokenizer.json can't be read or used.
     #[error("{}: {message}", path.display())]
     Tokenizer {

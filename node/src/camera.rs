@@ -10,7 +10,7 @@ use std::sync::Arc;
 use geometry::Intrinsics;
 pub use info::InfoError;
 
-use crate::config::{FixedCamera, UseFixed};
+use crate::config::{CameraRules, Images, UseFixed};
 use crate::message::CameraInfoMessage;
 use crate::rectify::{CameraModel, Rectifier};
 
@@ -49,6 +49,7 @@ pub struct Optics {
 #[derive(Debug)]
 pub struct CameraState {
     use_fixed: UseFixed,
+    images: Images,
     fixed: Optics,
     latest: Option<Latest>,
 }
@@ -62,9 +63,9 @@ struct Latest {
 
 impl CameraState {
     /// Before any CameraInfo.
-    pub fn new(camera: &FixedCamera) -> Self {
+    pub fn new(camera: &CameraRules) -> Self {
         let fixed = Optics { intrinsics: camera.intrinsics, rectifier: None };
-        Self { use_fixed: camera.use_fixed, fixed, latest: None }
+        Self { use_fixed: camera.use_fixed, images: camera.images, fixed, latest: None }
     }
 
     /// Takes a CameraInfo; true where it says something new, so that a caller can log it once.
@@ -72,7 +73,7 @@ impl CameraState {
         if self.use_fixed == UseFixed::Always {
             return false;
         }
-        let model = CameraModel::try_from(info);
+        let model = CameraModel::new(info, self.images);
         if self.latest.as_ref().is_some_and(|latest| latest.model == model) {
             return false;
         }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use geometry::Stamp;
 
 use crate::lifecycle::State;
+use crate::machine;
 use crate::message::{DiagnosticLevel, DiagnosticsMessage};
-use crate::stats::{Fate, Snapshot, resident_mib};
+use crate::stats::{Fate, Snapshot};
 use crate::trust::state::Status;
 
 /// Reports that a verdict looks back over: a model that takes seconds answers nothing in most of them.
@@ -93,9 +94,11 @@ impl Reporter {
         }
         let abnormal = ABNORMAL.into_iter().filter(|fate| since(*fate) > 0);
         found.extend(abnormal.map(|fate| format!("{} +{}", fate.counter(), since(fate))));
-        for (name, new) in
-            [("answers_unparsed", unparsed), ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped)]
-        {
+        for (name, new) in [
+            ("answers_unparsed", unparsed),
+            ("odometry_refused", snapshot.odometry_refused - before.odometry_refused),
+            ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped),
+        ] {
             if new > 0 {
                 found.push(format!("{name} +{new}"));
             }
@@ -130,8 +133,17 @@ fn idle(snapshot: &Snapshot) -> (DiagnosticLevel, String) {
 }
 
 /// Values of a report that say how far its poses can be trusted.
-const STATUS_VALUES: [&str; 7] =
-    ["lifecycle", "status", "status_reason", "checks", "odometry_breaks", "windows_answered", "latency_ms_median"];
+const STATUS_VALUES: [&str; 9] = [
+    "lifecycle",
+    "status",
+    "status_reason",
+    "scale",
+    "checks",
+    "stated_stddev_metres",
+    "odometry_breaks",
+    "windows_answered",
+    "latency_ms_median",
+];
 
 /// What of a report is for the consumers of poses rather than for those who look after the node.
 pub fn status(report: &DiagnosticsMessage) -> DiagnosticsMessage {
@@ -153,19 +165,19 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
     if !snapshot.status_reason.is_empty() {
         values.push(("status_reason".to_owned(), snapshot.status_reason.clone()));
     }
+    values.push(("scale".to_owned(), snapshot.scale.to_string()));
     if let Some(evidence) = &snapshot.evidence {
         values.push(("checks".to_owned(), evidence.checks().join(", ")));
         let residuals = evidence.residuals.iter();
         values.extend(residuals.map(|r| (format!("residual_{}", r.check.name()), format!("{:.3}", r.value))));
+        let stated = evidence.stated_stddev_metres;
+        values.extend(stated.map(|metres| ("stated_stddev_metres".to_owned(), format!("{metres:.3}"))));
     }
     if let Some((median, max)) = snapshot.latency() {
         values.push(("latency_ms_median".to_owned(), format!("{:.1}", median.as_secs_f64() * 1e3)));
         values.push(("latency_ms_max".to_owned(), format!("{:.1}", max.as_secs_f64() * 1e3)));
     }
-    if let Some((now, max)) = resident_mib() {
-        values.push(("node_rss_mib".to_owned(), format!("{now:.1}")));
-        values.push(("node_rss_mib_max".to_owned(), format!("{max:.1}")));
-    }
+    values.extend(machine::values());
     if let Some(problem) = &snapshot.last_problem {
         values.push(("last_problem".to_owned(), problem.clone()));
     }
@@ -276,14 +288,17 @@ mod tests {
         stats.update(|s| {
             s.status = Status::Degraded;
             s.status_reason = "2 bad windows".to_owned();
-            s.evidence = Some(Evidence { residuals: vec![residual], faults: vec![] });
+            s.evidence =
+                Some(Evidence { residuals: vec![residual], faults: vec![], stated_stddev_metres: Some(0.0254) });
         });
         let report = failure(Stamp::default(), "a test", &stats.snapshot());
         for (key, expected) in [
             ("status", "DEGRADED"),
             ("status_reason", "2 bad windows"),
+            ("scale", "metric"),
             ("checks", "parse, rotation, sanity, epipolar"),
             ("residual_epipolar_px", "1.250"),
+            ("stated_stddev_metres", "0.025"),
         ] {
             assert!(report.values.contains(&(key.to_owned(), expected.to_owned())), "{key}: {:?}", report.values);
         }
@@ -317,7 +332,8 @@ mod tests {
             s.status_reason = "2 bad windows".to_owned();
             s.odometry_breaks = 3;
             let residual = Residual { check: Check::Epipolar, value: 1.25, ratio: 0.6 };
-            s.evidence = Some(Evidence { residuals: vec![residual], faults: vec![] });
+            s.evidence =
+                Some(Evidence { residuals: vec![residual], faults: vec![], stated_stddev_metres: Some(0.0254) });
         });
         let report = failure(Stamp::from_nanos(5), "a test", &stats.snapshot());
         let short = status(&report);
@@ -329,8 +345,10 @@ mod tests {
             "lifecycle",
             "status",
             "status_reason",
+            "scale",
             "checks",
             "residual_epipolar_px",
+            "stated_stddev_metres",
         ];
         assert_eq!(names, expected);
     }

@@ -11,9 +11,9 @@ use image::{Rgb, RgbImage};
 use model::memory::Footprint;
 use model::weights::gguf::Recipe;
 
-use crate::config::{self, Config};
-use crate::estimator::{EgoEstimator, Estimator, missing_files};
-use crate::stats::resident_mib;
+use crate::config::{self, Ask, Config, ModelConfig};
+use crate::estimator::{EgoEstimator, Estimator, missing_files, missing_heads};
+use crate::machine::resident_mib;
 use crate::transport::{self, Kind};
 
 /// One thing that was looked at.
@@ -58,9 +58,11 @@ pub fn examine(config_path: &Path, config: Result<Config, config::Error>) -> Vec
     findings.push(windows(&config));
     let device = device(&config.model.device);
     let files = weights(&config.model.weights);
+    let heads = (config.model.mode == Ask::PoseHead).then(|| pose_head(&config.model));
     findings.extend(memory(&config));
-    let can_load = device.result.is_ok() && files.result.is_ok();
+    let can_load = [&device, &files].into_iter().chain(&heads).all(|finding| finding.result.is_ok());
     findings.extend([device, files]);
+    findings.extend(heads);
     if can_load {
         findings.push(answer(&config));
     }
@@ -154,6 +156,16 @@ fn weights(dir: &Path) -> Finding {
     } else {
         fail("weights", format!("{} lacks {}", dir.display(), missing.join(", ")), remedy)
     }
+}
+
+fn pose_head(config: &ModelConfig) -> Finding {
+    const NAME: &str = "pose head";
+    let missing: Vec<String> = missing_heads(config).iter().map(|path| path.display().to_string()).collect();
+    if missing.is_empty() {
+        return ok(NAME, "its files are there");
+    }
+    let remedy = "take the weights or the adapter of a `training situation`, or set model.mode = \"answer_only\"";
+    fail(NAME, format!("{}: no such file", missing.join(", ")), remedy)
 }
 
 /// Memory kept for the system, the camera and the rest of a robot's software.

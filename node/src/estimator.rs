@@ -3,15 +3,16 @@
 //! The pipeline knows only [`Estimator`], so that its threads, drops and failures are tested with fakes that answer in
 //! microseconds, or never.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
+use model::pose_head::{self, PoseHead, WindowPoses};
 use model::{AnswerOptions, EgoModel, FrameEmbedding, Mode};
 
-use crate::config::ModelConfig;
+use crate::config::{Ask, ModelConfig};
 
 /// Why there is no answer. An answer that makes no sense is not an error: see [`Estimate::trajectory`].
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub struct Estimate {
     pub trajectory: Result<WindowTrajectory, String>,
     /// Intrinsics of the pixel grid that the text's reasoning speaks of; `None` where it was not asked to reason.
     pub grid: Option<Intrinsics>,
+    /// Standard deviations that the model itself states of the positions of frames 1 to 4, of each axis, in the unit of the
+    /// poses; `None` where it states none.
+    pub position_stddev: Option<[f64; WINDOW - 1]>,
 }
 
 /// Reads frames one by one and windows of five.
@@ -56,22 +60,32 @@ pub trait Estimator: Send {
 #[derive(Debug)]
 pub struct EgoEstimator {
     model: EgoModel,
-    options: AnswerOptions,
+    asked: Asked,
+}
+
+/// How the model is asked.
+#[derive(Debug)]
+enum Asked {
+    Answer(AnswerOptions),
+    PoseHead(PoseHead),
 }
 
 impl EgoEstimator {
-    /// Loads the weights; `stop` makes an answer under way end early.
+    /// Loads the weights; `stop` makes an answer under way end early. A pose head's one pass is too short for that.
     pub fn load(config: &ModelConfig, stop: Arc<AtomicBool>) -> Result<Self, Error> {
         let device = model::device(&config.device)?;
         let model = EgoModel::load_adapted(&config.weights, config.adapter.as_deref(), &device)?;
-        let options = AnswerOptions {
-            mode: config.mode,
-            max_tokens: config.max_tokens,
-            stop: Some(stop),
-            constrained: config.constrained,
-            ..AnswerOptions::default()
+        let asked = match config.mode {
+            Ask::Answer(mode) => Asked::Answer(AnswerOptions {
+                mode,
+                max_tokens: config.max_tokens,
+                stop: Some(stop),
+                constrained: config.constrained,
+                ..AnswerOptions::default()
+            }),
+            Ask::PoseHead => Asked::PoseHead(PoseHead::load(heads_folder(config), model.network())?),
         };
-        Ok(Self { model, options })
+        Ok(Self { model, asked })
     }
 }
 
@@ -96,14 +110,42 @@ impl Estimator for EgoEstimator {
     }
 
     fn estimate(&mut self, frames: [&EgoFrame; WINDOW]) -> Result<Estimate, Error> {
-        let answer = self.model.answer(&frames.map(|frame| &frame.embedding), &self.options)?;
-        Ok(Estimate {
-            text: answer.text,
-            tokens: answer.ids.len(),
-            trajectory: answer.trajectory.map_err(|e| e.to_string()),
-            grid: (self.options.mode == Mode::FullChain).then_some(frames[0].grid),
-        })
+        let embeddings = frames.map(|frame| &frame.embedding);
+        match &self.asked {
+            Asked::Answer(options) => {
+                let answer = self.model.answer(&embeddings, options)?;
+                Ok(Estimate {
+                    text: answer.text,
+                    tokens: answer.ids.len(),
+                    trajectory: answer.trajectory.map_err(|e| e.to_string()),
+                    grid: (options.mode == Mode::FullChain).then_some(frames[0].grid),
+                    position_stddev: None,
+                })
+            }
+            Asked::PoseHead(head) => {
+                let poses = self.model.poses(head, &embeddings)?.map_err(|e| e.to_string());
+                Ok(Estimate {
+                    text: poses.as_ref().map_or_else(Clone::clone, ToString::to_string),
+                    tokens: 0,
+                    trajectory: poses.as_ref().map(WindowPoses::trajectory).map_err(Clone::clone),
+                    grid: None,
+                    // The covariance is the same along all axes.
+                    position_stddev: poses.ok().map(|poses| poses.frames.map(|frame| frame.stddev.max())),
+                })
+            }
+        }
     }
+}
+
+/// Where the pose head of these weights lies.
+fn heads_folder(config: &ModelConfig) -> &Path {
+    pose_head::folder(&config.weights, config.adapter.as_deref())
+}
+
+/// The files of the pose head that are missing.
+pub fn missing_heads(config: &ModelConfig) -> Vec<PathBuf> {
+    let files = pose_head::FILES.map(|name| heads_folder(config).join(name));
+    files.into_iter().filter(|path| !path.is_file()).collect()
 }
 
 /// What a folder of weights must hold, as far as files go: those that are missing. GGUF files bring all of it.

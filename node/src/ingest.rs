@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::camera::{CameraState, Optics, Refusal};
-use crate::config::{FixedCamera, WindowRules};
+use crate::config::{CameraRules, WindowRules};
 use crate::decode::inspect;
 use crate::frame::Frame;
 use crate::message::{CameraInfoMessage, ImageMessage};
@@ -26,7 +26,7 @@ pub struct Ingest<F> {
 
 impl<F> Ingest<F> {
     /// Before the first message.
-    pub fn new(camera: &FixedCamera, window: WindowRules, stats: Arc<Stats>) -> Self {
+    pub fn new(camera: &CameraRules, window: WindowRules, stats: Arc<Stats>) -> Self {
         Self { camera: CameraState::new(camera), buffer: WindowBuffer::new(window), stats, frame_id: Arc::from("") }
     }
 
@@ -46,7 +46,7 @@ impl<F> Ingest<F> {
                     fy = k.fy,
                     cx = k.cx,
                     cy = k.cy,
-                    "images are rectified to these intrinsics; if the topic is rectified already, set camera.fixed"
+                    "images are rectified to these intrinsics; where they are already, set camera.images"
                 ),
                 Err(e) => tracing::warn!("images will be dropped: {e}"),
             }

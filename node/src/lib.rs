@@ -1,7 +1,7 @@
 //! The ROS 2 node: a camera topic in, poses on `/ego/trajectory` out.
 //!
 //! The way of a frame: [`transport`] in, [`ingest`] (cheap checks, intrinsics, [`window`]s), [`solver`] (decode, encode,
-//! answer), [`trust`] (check, stitch, believe or not), [`publish`], transport out. [`pipeline`] puts threads between;
+//! answer), [`scale`], [`trust`] (check, stitch, believe or not), [`publish`], transport out. [`pipeline`] puts threads between;
 //! [`replay`] puts none. A [`recording`] is what came in and went out, in a file. What other nodes ask ([`call`]:
 //! [`parameters`], [`lifecycle`], a reset) goes from the transport to the pipeline.
 //!
@@ -18,6 +18,7 @@ pub mod estimator;
 pub mod frame;
 pub mod ingest;
 pub mod lifecycle;
+pub mod machine;
 pub mod message;
 pub mod parameters;
 pub mod pipeline;
@@ -27,6 +28,7 @@ pub mod recording;
 pub mod rectify;
 pub mod replay;
 pub mod report;
+pub mod scale;
 pub mod sequence;
 pub mod solver;
 pub mod stats;

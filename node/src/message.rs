@@ -91,6 +91,8 @@ pub enum Input {
     Image(ImageMessage),
     /// Its intrinsics.
     CameraInfo(CameraInfoMessage),
+    /// Where the robot is by another odometry, which gives the scale.
+    Odometry(OdometryMessage),
 }
 
 /// `geometry_msgs/PoseStamped` without its frame, which the trajectory states once.
@@ -115,14 +117,15 @@ pub struct TrajectoryMessage {
     pub poses: Vec<StampedPose>,
 }
 
-/// `nav_msgs/Odometry` on `/ego/odometry`: windows stitched together.
+/// `nav_msgs/Odometry`: on `/ego/odometry`, windows stitched together; coming in, another odometry. Its twist is left out:
+/// the node neither has one nor needs one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OdometryMessage {
     /// The frame that the pose is given in, for example `odom`.
     pub frame_id: String,
-    /// The frame whose pose this is: the camera's optical frame.
+    /// The frame whose pose this is: the camera's optical frame, or the body of the other odometry.
     pub child_frame_id: String,
-    /// `odom_from_camera` at its stamp.
+    /// `odom_from_camera`, or `odom_from_base`, at its stamp.
     pub pose: StampedPose,
     /// Row-major 6x6, order x y z rotation-x rotation-y rotation-z.
     pub pose_covariance: [f64; 36],

@@ -24,12 +24,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use geometry::Stamp;
 
-use crate::config::{Config, DiagnosticsConfig, FixedCamera, Mount, PublishConfig, Sheet, TrustRules, WindowRules};
+use crate::config::{
+    CameraRules, Config, DiagnosticsConfig, Mount, PublishConfig, ScaleRules, Sheet, TrustRules, WindowRules,
+};
 use crate::diagnostics::{Reporter, failure, status};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
 use crate::message::{CameraInfoMessage, ImageMessage, Input, Output};
 use crate::parameters::Parameters;
+use crate::scale::Reference;
 use crate::stats::{Fate, Snapshot, Stats, Ticket};
 use crate::transport::Ends;
 
@@ -63,8 +66,10 @@ pub struct Settings {
     pub mount: Option<Mount>,
     /// The window buffer's rules.
     pub window: WindowRules,
-    /// Intrinsics without CameraInfo.
-    pub camera: FixedCamera,
+    /// What the camera's images are.
+    pub camera: CameraRules,
+    /// What the weights' translations are.
+    pub scale: ScaleRules,
     /// Whether the node configures and activates itself, and ends where the model fails.
     pub autostart: bool,
     /// What parameters may change.
@@ -94,6 +99,7 @@ impl From<&Config> for Settings {
             mount: config.mount.clone(),
             window: config.window,
             camera: config.camera,
+            scale: config.scale,
             autostart: config.autostart,
             live: Live::from(config),
         }
@@ -190,6 +196,7 @@ impl Pipeline {
         let (notices, told) = unbounded();
         let (gone, inference_gone) = bounded(0);
         let (working, done) = bounded(0);
+        let reference = Arc::new(Reference::new(settings.mount.as_ref()));
         let shared = Shared {
             stats: Arc::clone(&stats),
             stop: Arc::clone(&stop),
@@ -230,6 +237,8 @@ impl Pipeline {
             control: Arc::clone(&control),
             odom_frame: settings.odom_frame,
             mount: settings.mount,
+            scale: settings.scale,
+            reference: Arc::clone(&reference),
             is_fatal: settings.autostart,
             generation,
             mounted: None,
@@ -247,7 +256,7 @@ impl Pipeline {
             control.start();
         }
         let ends = Ends {
-            input: Box::new(entrance(input, Arc::clone(&stats))),
+            input: Box::new(entrance(input, reference, Arc::clone(&stats))),
             call: Box::new(move |call| control.call(call)),
             output: outputs,
             stop: Arc::clone(&stop),
@@ -314,8 +323,9 @@ impl Shared {
     }
 }
 
-/// The callback of the camera's topics.
-fn entrance(input: Sender<Queued>, stats: Arc<Stats>) -> impl Fn(Input) + Send + Sync {
+/// The callback of the camera's topics, and of the odometry that gives the scale, of which only the newest answer knows what
+/// it needs.
+fn entrance(input: Sender<Queued>, reference: Arc<Reference>, stats: Arc<Stats>) -> impl Fn(Input) + Send + Sync {
     move |message| {
         let queued = match message {
             Input::Image(image) => {
@@ -324,6 +334,10 @@ fn entrance(input: Sender<Queued>, stats: Arc<Stats>) -> impl Fn(Input) + Send +
                 Queued::Image(image, ticket)
             }
             Input::CameraInfo(info) => Queued::CameraInfo(info),
+            Input::Odometry(odometry) => {
+                reference.take(&odometry, &stats);
+                return;
+            }
         };
         match input.try_send(queued) {
             Ok(()) => {}

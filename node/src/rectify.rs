@@ -6,7 +6,8 @@
 //! but pixels keep their shape.
 //!
 //! A topic that is rectified already (`image_rect`) often comes with the CameraInfo of the raw one, whose D is not zero.
-//! Nothing in the messages tells the two apart: such a topic needs the config's own intrinsics (`camera.fixed`).
+//! Nothing in the messages tells the two apart: for such a topic the config says so (`camera.images`), and nothing is done
+//! here.
 //!
 //! The models are written here because the crates for them know only some (`opencv-ros-camera`: `plumb_bob`) or stand on
 //! another nalgebra (`camera-intrinsic-model`).
@@ -37,7 +38,7 @@ const LEAST_SHARE: f64 = 0.5;
 /// A camera as its calibration describes it, on the pixel grid of its images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CameraModel {
-    /// K: the pinhole behind the lens.
+    /// K: the pinhole behind the lens. P's left where images are rectified already.
     pub raw: Intrinsics,
     /// What bends the rays before; none where images are a pinhole's already.
     pub lens: Option<Lens>,

@@ -8,16 +8,18 @@ use std::time::Instant;
 
 use geometry::{Stamp, WINDOW};
 
-use crate::config::{FixedCamera, UseFixed, WindowRules};
+use crate::config::{CameraRules, Images, ScaleRules, UseFixed, WindowRules};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
 use crate::lifecycle::State;
+use crate::machine::resident_mib;
 use crate::message::{ImageMessage, ImagePayload};
 use crate::pipeline::Settings;
 use crate::report::{Evidence, WindowResult};
+use crate::scale::{Reference, Scaler};
 use crate::sequence::Sequence;
 use crate::solver::{Answered, Solved, Solver};
-use crate::stats::{Snapshot, Stats, resident_mib};
+use crate::stats::{Snapshot, Stats};
 
 pub mod recording;
 
@@ -46,17 +48,20 @@ pub enum Error {
 /// The node without threads: what comes in is answered at once.
 struct Inline<E: Estimator> {
     ingest: Ingest<E::Frame>,
+    reference: Arc<Reference>,
     solver: Solver<E>,
     stats: Arc<Stats>,
 }
 
 impl<E: Estimator> Inline<E> {
-    fn new(estimator: E, camera: &FixedCamera, settings: &Settings) -> Self {
+    fn new(estimator: E, camera: &CameraRules, scale: ScaleRules, settings: &Settings) -> Self {
         let stats = Stats::new();
         stats.update(|s| s.lifecycle = State::Active);
         let ingest = Ingest::new(camera, settings.window, Arc::clone(&stats));
-        let solver = Solver::new(estimator, &settings.live.trust, Arc::clone(&stats));
-        Self { ingest, solver, stats }
+        let reference = Arc::new(Reference::new(settings.mount.as_ref()));
+        let scaler = Scaler::new(scale, Arc::clone(&reference));
+        let solver = Solver::new(estimator, scaler, &settings.live.trust, Arc::clone(&stats));
+        Self { ingest, reference, solver, stats }
     }
 
     /// Takes an image that came at `now`; the answer to the window that it completes.
@@ -75,7 +80,7 @@ impl<E: Estimator> Inline<E> {
 
     /// The last counters, with what still waited for a window.
     fn finish(self) -> Snapshot {
-        let Self { ingest, solver, stats } = self;
+        let Self { ingest, solver, stats, .. } = self;
         drop((ingest, solver));
         stats.snapshot()
     }
@@ -93,8 +98,13 @@ pub fn replay<E: Estimator>(
     stop: &AtomicBool,
     mut each: impl FnMut(&Answered),
 ) -> Result<Evidence, Error> {
-    let camera = FixedCamera { use_fixed: UseFixed::Always, intrinsics: sequence.intrinsics };
-    let mut node = Inline::new(estimator, &camera, settings);
+    let camera = CameraRules { use_fixed: UseFixed::Always, intrinsics: sequence.intrinsics, images: Images::Raw };
+    // A sequence has no other odometry: what the weights say is compared as they say it.
+    let scale = match settings.scale {
+        ScaleRules::Metric => ScaleRules::Metric,
+        ScaleRules::Arbitrary | ScaleRules::Measured { .. } => ScaleRules::Arbitrary,
+    };
+    let mut node = Inline::new(estimator, &camera, scale, settings);
     let mut windows = Vec::new();
     for (path, stamp) in sequence.frames.iter().zip(&sequence.stamps) {
         let image = image(path, *stamp)?;

@@ -12,6 +12,7 @@ use geometry::{Stamp, WINDOW};
 use crate::config::TrustRules;
 use crate::estimator::{Error, Estimator};
 use crate::frame::{Embedding, Frame};
+use crate::scale::Scaler;
 use crate::stats::{Fate, Stats};
 use crate::trust::state::{Status, Verdict};
 use crate::trust::{Judge, Judged, NoPoses};
@@ -52,6 +53,7 @@ pub struct Answered {
 #[derive(Debug)]
 pub struct Solver<E> {
     estimator: E,
+    scaler: Scaler,
     judge: Judge,
     stats: Arc<Stats>,
     /// Breaks of the odometry that an earlier solver has counted.
@@ -60,12 +62,13 @@ pub struct Solver<E> {
 
 impl<E: Estimator> Solver<E> {
     /// Nothing stitched yet.
-    pub fn new(estimator: E, rules: &TrustRules, stats: Arc<Stats>) -> Self {
+    pub fn new(estimator: E, scaler: Scaler, rules: &TrustRules, stats: Arc<Stats>) -> Self {
         let earlier_breaks = stats.snapshot().odometry_breaks;
-        Self { estimator, judge: Judge::new(rules), stats, earlier_breaks }
+        stats.update(|s| s.scale = scaler.scale());
+        Self { estimator, scaler, judge: Judge::new(rules), stats, earlier_breaks }
     }
 
-    /// Restarts the odometry: the next window starts at its origin, and is held against nothing.
+    /// Restarts the odometry: the next window starts at its origin, and is held against nothing. The scale stays.
     pub fn reset(&mut self) {
         self.judge.reset();
         self.stats.update(|s| {
@@ -116,7 +119,7 @@ impl<E: Estimator> Solver<E> {
                 Embedding::Broken(reason) => {
                     window.frames.iter().for_each(|f| f.note(Fate::BrokenWindow));
                     let verdict = self.judge.gap(window.stamps[WINDOW - 1], &reason);
-                    self.note(&verdict);
+                    self.note(&verdict, self.judge.reason());
                     self.stats.update(|s| {
                         s.windows_broken += 1;
                         s.last_problem = Some(reason.clone());
@@ -134,18 +137,28 @@ impl<E: Estimator> Solver<E> {
         }
         let latency = begun.elapsed();
         window.frames.iter().for_each(|f| f.note(Fate::Used));
-        let judged = self.judge.answer(window.epoch, &window.stamps, &estimate);
-        self.note(&judged.verdict);
+        let scale = match &estimate.trajectory {
+            Ok(trajectory) => self.scaler.take(&window.stamps, trajectory),
+            // Nothing to scale.
+            Err(_) => Ok(1.0),
+        };
+        let judged = match scale {
+            Ok(scale) => self.judge.answer(window.epoch, &window.stamps, &estimate, scale),
+            Err(reason) => self.judge.unscaled(reason),
+        };
+        self.note(&judged.verdict, &judged.reason);
         self.stats.update(|s| {
             s.windows_answered += 1;
             s.answer_tokens = estimate.tokens as u64;
             s.add_latency(latency);
             s.odometry_breaks = self.breaks();
+            s.scale = self.scaler.scale();
             s.evidence.clone_from(&judged.evidence);
             match &judged.poses {
                 Ok(_) => s.windows_degraded += u64::from(judged.verdict.status == Status::Degraded),
                 Err(NoPoses::Unusable(_)) => s.answers_unparsed += 1,
                 Err(NoPoses::Withheld(_)) => s.windows_withheld += 1,
+                Err(NoPoses::Unscaled(_)) => s.windows_unscaled += 1,
             }
             if let Err(reason) = &judged.poses {
                 s.last_problem = Some(format!("answer of window {}: {reason}", window.id));
@@ -162,8 +175,7 @@ impl<E: Estimator> Solver<E> {
     }
 
     /// Counts what the state has become, and says so where it changed.
-    fn note(&self, verdict: &Verdict) {
-        let reason = self.judge.reason();
+    fn note(&self, verdict: &Verdict, reason: &str) {
         self.stats.update(|s| {
             s.losses += u64::from(verdict.is_loss());
             s.recoveries += u64::from(verdict.is_recovery());

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use geometry::Stamp;
 use image::RgbImage;
+use node::config::ScaleRules;
 use node::estimator::{Error, Estimate};
-use node::message::{CameraInfoMessage, DiagnosticLevel, ImageMessage, ImagePayload, Input};
+use node::message::{
+    CameraInfoMessage, DiagnosticLevel, ImageMessage, ImagePayload, Input, OdometryMessage, StampedPose,
+};
 use node::stats::Fate;
 
 #[expect(dead_code, reason = "the tests of the lifecycle use the rest")]
@@ -239,13 +242,71 @@ fn another_resolution_starts_the_window_afresh_and_counts_what_it_drops() {
     assert_eq!(stamps, [3, 4, 5, 6, 7], "no window mixes two grids");
 }
 
+/// Where wheels say that the robot is, along their x.
+fn wheels(nanos: i64, metres: f64) -> Input {
+    let stamp = Stamp::from_nanos(nanos);
+    let pose = StampedPose { stamp, position: [metres, 0.0, 0.0], orientation_xyzw: [0.0, 0.0, 0.0, 1.0] };
+    let (frame_id, child_frame_id) = ("wheels".to_owned(), "base_link".to_owned());
+    Input::Odometry(OdometryMessage { frame_id, child_frame_id, pose, pose_covariance: [0.0; 36] })
+}
+
+#[test]
+fn poses_of_weights_that_are_not_metric_wait_for_a_scale_and_come_out_in_metres() {
+    let mut settings = settings(1, 4);
+    settings.scale = ScaleRules::Measured { least_motion_metres: 0.05, windows: 5 };
+    let rig = rig(settings, None, Box::new(|_| parsed()));
+    (rig.input)(camera_info(K, 8));
+    // The wheels stand for a window, and then go 0.25 m a frame, which the model calls 0.1.
+    for window in 0..6_i64 {
+        let frames = if window == 0 { 0..5 } else { 4 * window + 1..4 * window + 5 };
+        for i in frames {
+            (rig.input)(wheels(i * PERIOD, 0.25 * (i - 4).max(0) as f64));
+            rig.send(i..i + 1);
+        }
+        rig.wait("answer", |s| s.windows_answered as i64 == window + 1);
+        if window == 0 {
+            let (message, values) = rig.report(DiagnosticLevel::Warn);
+            assert!(message.contains("DEGRADED: no scale yet: 0 of 3") && message.contains("motion"), "{message}");
+            assert_eq!((values["scale"].as_str(), values["status"].as_str()), ("unknown", "DEGRADED"));
+            (rig.input)(wheels(5 * PERIOD, f64::NAN));
+            (rig.input)(wheels(2 * PERIOD, 7.0));
+        }
+    }
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    assert_eq!((s.windows_unscaled, s.windows_degraded, s.windows_withheld, s.odometry_breaks), (3, 0, 0, 0));
+    assert_eq!((s.odometry_received, s.odometry_refused), (25 + 2, 2));
+    assert_eq!((s.scale.to_string().as_str(), s.status.to_string().as_str()), ("2.5000", "OK"));
+    let starts: Vec<i64> = outputs.trajectories.iter().map(|t| t.stamp.nanos / PERIOD).collect();
+    assert_eq!(starts, [12, 16, 20]);
+    assert!(outputs.trajectories.iter().all(|t| (t.poses[4].position[2] - 1.0).abs() < 1e-9));
+    assert_eq!(outputs.odometries.len(), 13);
+    let last = &outputs.odometries[12].pose;
+    assert!((last.position[2] - 3.0).abs() < 1e-9, "{last:?}");
+    // 0.5 units of the weights.
+    assert!((outputs.odometries[0].pose_covariance[14] - 1.25_f64.powi(2)).abs() < 1e-9);
+}
+
+#[test]
+fn weights_of_no_known_scale_are_published_as_such() {
+    let mut settings = settings(1, 4);
+    settings.scale = ScaleRules::Arbitrary;
+    let rig = rig(settings, None, Box::new(|_| parsed()));
+    (rig.input)(camera_info(K, 8));
+    rig.send(0..5);
+    rig.wait("answer", |s| s.windows_answered == 1);
+    assert_eq!(rig.report(DiagnosticLevel::Ok).1["scale"], "arbitrary");
+    let (finished, _) = rig.finish();
+    assert_eq!(finished.unwrap().windows_unscaled, 0);
+}
+
 #[test]
 fn the_odometry_says_in_its_covariance_that_a_window_was_lost() {
     // Of windows that share one frame each, the second does not parse: how the camera moved in it is not known.
     let behaviour: Behaviour = Box::new(|n| {
         if n == 1 {
             let trajectory = Err("no block".to_owned());
-            return Ok(Estimate { text: "?".to_owned(), tokens: 1, trajectory, grid: None });
+            return Ok(Estimate { text: "?".to_owned(), tokens: 1, trajectory, ..parsed()? });
         }
         parsed()
     });

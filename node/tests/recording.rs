@@ -15,11 +15,11 @@ use image::RgbImage;
 use mcap::MessageStream;
 use mcap::records::MessageHeader;
 use nalgebra::{Isometry3, Vector3};
-use node::config::UseFixed;
+use node::config::{Config, ScaleRules, UseFixed};
 use node::estimator::{Error, Estimate, Estimator};
 use node::lifecycle::State;
-use node::message::{CameraInfoMessage, ImageMessage, ImagePayload, Input};
-use node::pipeline::Pipeline;
+use node::message::{CameraInfoMessage, ImageMessage, ImagePayload, Input, OdometryMessage, StampedPose};
+use node::pipeline::{Pipeline, Settings};
 use node::recording::{Entry, Recorder, Recording, Writer};
 use node::replay;
 use node::replay::recording::{Node, Played};
@@ -29,24 +29,17 @@ use node::transport::{Ends, Topics};
 mod rig;
 use rig::{K, PERIOD, Rig, TIMEOUT, camera_info, grey, parsed, settings, sheet};
 
+/// Those of the shipped config.
 fn topics() -> Topics {
-    Topics {
-        node_name: "egoreasoner".to_owned(),
-        namespace: "/".to_owned(),
-        domain_id: None,
-        image: "/camera/image_raw".to_owned(),
-        image_compressed: false,
-        image_reliable: false,
-        image_queue_depth: 5,
-        camera_info: "/camera/camera_info".to_owned(),
-        trajectory: "/ego/trajectory".to_owned(),
-        odometry: "/ego/odometry".to_owned(),
-        diagnostics: "/diagnostics".to_owned(),
-        reasoning: "/egoreasoner/reasoning".to_owned(),
-        status: "/egoreasoner/status".to_owned(),
-        renames: Vec::new(),
-        qos: Vec::new(),
-    }
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
+    let topics = Config::load(&shipped, &[]).unwrap().topics;
+    Topics { reference_odometry: Some("/wheels/odometry".to_owned()), ..topics }
+}
+
+/// Where a frame of this grey was taken.
+fn place(grey: u8) -> Vector3<f64> {
+    let way = f64::from(grey);
+    Vector3::new(0.02 * way.sin(), 0.0, 0.1 * way)
 }
 
 /// Knows where each frame was taken from how grey it is, so that other pixels make other poses.
@@ -61,9 +54,8 @@ impl Estimator for Surveyor {
 
     fn estimate(&mut self, frames: [&u8; 5]) -> Result<Estimate, Error> {
         let world_from_camera = frames.map(|grey| {
-            let way = f64::from(*grey);
-            let at = Vector3::new(0.02 * way.sin(), 0.0, 0.1 * way);
-            Transform::from_isometry(Isometry3::new(at, Vector3::new(0.0, 0.01 * way, 0.0)))
+            let turn = Vector3::new(0.0, 0.01 * f64::from(*grey), 0.0);
+            Transform::from_isometry(Isometry3::new(place(*grey), turn))
         });
         Ok(Estimate { trajectory: Ok(WindowTrajectory::from_world(&world_from_camera)), ..parsed()? })
     }
@@ -123,10 +115,14 @@ fn record(file: &Path, frames: i64) {
 
 /// What a replay writes, and what it says.
 fn play(file: &Path) -> Result<(Vec<u8>, Played), replay::Error> {
+    play_to(&settings(1, 1), file)
+}
+
+fn play_to(settings: &Settings, file: &Path) -> Result<(Vec<u8>, Played), replay::Error> {
     let recording = Recording::open(file)?;
     let camera = recording.camera(&topics(), UseFixed::Never)?;
-    let (settings, stop) = (settings(1, 1), AtomicBool::new(false));
-    let node = Node { settings: &settings, name: "egoreasoner", stop: &stop };
+    let stop = AtomicBool::new(false);
+    let node = Node { settings, name: "egoreasoner", stop: &stop };
     let mut writer = Writer::new(Vec::new(), &topics()).unwrap();
     let out = |entry: &Entry| {
         writer.write(entry).unwrap();
@@ -178,7 +174,62 @@ fn a_recording_plays_to_the_poses_of_the_live_run_twice_in_the_same_bytes() {
     let last = reports.last().unwrap();
     assert_eq!(last.log_time, images[13].log_time);
     let text = String::from_utf8_lossy(&last.data).into_owned();
-    assert!(text.contains("frames_used") && !text.contains("latency_ms") && !text.contains("node_rss_mib"), "{text}");
+    assert!(text.contains("frames_used"), "{text}");
+    for key in ["latency_ms", "node_rss_mib", "temperature_"] {
+        assert!(!text.contains(key), "{key} is the machine's: {text}");
+    }
+}
+
+#[test]
+fn an_odometry_that_was_recorded_gives_its_scale_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wheels.mcap");
+    let mut writer = Writer::new(BufWriter::new(File::create(&file).unwrap()), &topics()).unwrap();
+    let mut put = |input: &Input, i: i64| {
+        writer.write(&Entry::of_input(input, Stamp::from_nanos(1_000_000_000 + i * PERIOD))).unwrap();
+    };
+    put(&camera_info(K, 8), 0);
+    for i in 0..12_u8 {
+        let stamp = Stamp::from_nanos(i64::from(i) * PERIOD);
+        let position = (place(i) * 2.0).into();
+        put(
+            &Input::Odometry(OdometryMessage {
+                frame_id: "wheels".to_owned(),
+                child_frame_id: "base_link".to_owned(),
+                pose: StampedPose { stamp, position, orientation_xyzw: [0.0, 0.0, 0.0, 1.0] },
+                pose_covariance: [0.0; 36],
+            }),
+            i.into(),
+        );
+        put(&grey(stamp.nanos, i), i.into());
+    }
+    writer.finish().unwrap();
+
+    let mut settings = settings(1, 1);
+    settings.scale = ScaleRules::Measured { least_motion_metres: 0.05, windows: 5 };
+    let (first, played) = play_to(&settings, &file).unwrap();
+    let (second, _) = play_to(&settings, &file).unwrap();
+    assert!(first == second, "two replays differ");
+    assert_eq!(played.notes, [] as [String; 0]);
+    let counter = |name: &str| played.evidence.counters.iter().find(|(n, _)| n == name).unwrap().1;
+    assert_eq!((counter("odometry_received"), counter("odometry_refused"), counter("windows_unscaled")), (12, 0, 2));
+    let (_, plain) = play(&file).unwrap();
+    for (window, (scaled, plain)) in played.evidence.results.iter().zip(&plain.evidence.results).enumerate() {
+        let plain = plain.trajectory.as_ref().unwrap();
+        match &scaled.trajectory {
+            None => assert!(window < 2, "window {window}: {:?}", scaled.problem),
+            Some(scaled) => {
+                let [got, wanted] = [scaled, &plain.scaled(2.0)].map(|t| t.anchor_from_camera[4].translation());
+                assert!((got - wanted).norm() < 1e-9, "window {window}: {got} {wanted}");
+            }
+        }
+    }
+
+    // Of a recording without it nothing metric can be said, and that is.
+    write(&file, 0..6);
+    let (_, silent) = play_to(&settings, &file).unwrap();
+    assert_eq!(silent.notes, ["there is no odometry of scale.odometry_topic in the recording"]);
+    assert!(silent.evidence.results.iter().all(|window| window.trajectory.is_none()));
 }
 
 #[test]

@@ -1,12 +1,14 @@
-//! Curves over steps, layers and distances, as PNG files.
+//! Charts as PNG files: curves over steps, layers and distances, and what every other chart of lines is drawn with.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use image::RgbImage;
+use plotters::coord::Shift;
 use plotters::prelude::{
-    BitMapBackend, ChartBuilder, Color, FontStyle, IntoDrawingArea, LineSeries, PathElement, RGBColor,
+    BitMapBackend, ChartBuilder, Color, DrawingArea, FontStyle, IntoDrawingArea, LineSeries, PathElement, RGBColor,
     SeriesLabelPosition,
 };
 use plotters::style::register_font;
@@ -17,8 +19,8 @@ const INK: RGBColor = RGBColor(40, 40, 40);
 const PAPER: RGBColor = RGBColor(255, 255, 255);
 const FAINT: RGBColor = RGBColor(225, 225, 225);
 const FONT: &str = "sans-serif";
-/// Of the curves, in their order; told apart by people who see no red or green too.
-const COLOURS: [RGBColor; 4] =
+/// Of lines, in their order; told apart by people who see no red or green too.
+pub const COLOURS: [RGBColor; 4] =
     [RGBColor(213, 94, 0), RGBColor(0, 114, 178), RGBColor(0, 158, 115), RGBColor(120, 120, 120)];
 
 /// One curve.
@@ -35,30 +37,84 @@ pub struct Curve {
 /// # Errors
 /// A file that can't be written.
 pub fn curves(path: &Path, title: &str, axes: (&str, &str), curves: &[Curve]) -> Result<()> {
-    let mut pixels = vec![0; (WIDTH * HEIGHT * 3) as usize];
-    draw(&mut pixels, title, axes, curves)?;
-    let image = RgbImage::from_raw(WIDTH, HEIGHT, pixels).context("three bytes for each pixel")?;
-    image.save(path).with_context(|| path.display().to_string())
+    draw(title, axes, curves)?.save(path).with_context(|| path.display().to_string())
 }
 
-fn draw(pixels: &mut [u8], title: &str, axes: (&str, &str), curves: &[Curve]) -> Result<()> {
-    fonts()?;
-    let root = BitMapBackend::with_buffer(pixels, (WIDTH, HEIGHT)).into_drawing_area();
-    root.fill(&PAPER).map_err(|e| anyhow!("{e}"))?;
+fn draw(title: &str, (x, y): (&str, &str), curves: &[Curve]) -> Result<RgbImage> {
     let all = || curves.iter().flat_map(|curve| &curve.points);
     let (left, right) = bounds(all().map(|point| point.0));
     let (low, high) = bounds(all().map(|point| point.1).chain([0.0]));
-    let mut chart = ChartBuilder::on(&root)
-        .caption(title, (FONT, 22, &INK))
+    let legend = SeriesLabelPosition::UpperRight;
+    let frame = Frame { title, x, y, bounds: (left..right, low..high), legend };
+    // One layer is a point, not a line.
+    let line = |(curve, colour): (&Curve, RGBColor)| Line {
+        name: curve.name.clone(),
+        points: curve.points.clone(),
+        colour,
+        dot: 3,
+    };
+    let lines: Vec<Line> = curves.iter().zip(COLOURS.into_iter().cycle()).map(line).collect();
+    picture((WIDTH, HEIGHT), |area| chart(area, frame, &lines))
+}
+
+/// Where a chart is drawn.
+pub type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+
+/// A page of `size` (width, height) pixels with what `draw` puts on it.
+///
+/// # Errors
+/// Those of `draw`.
+pub fn picture(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<RgbImage> {
+    fonts()?;
+    let mut pixels = vec![0; (size.0 * size.1 * 3) as usize];
+    {
+        let page = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
+        page.fill(&PAPER).map_err(|e| anyhow!("{e}"))?;
+        draw(&page)?;
+        page.present().map_err(|e| anyhow!("{e}"))?;
+    }
+    RgbImage::from_raw(size.0, size.1, pixels).context("three bytes for each pixel")
+}
+
+/// What is around the lines of a chart.
+pub struct Frame<'a> {
+    pub title: &'a str,
+    /// What the axes say.
+    pub x: &'a str,
+    pub y: &'a str,
+    /// What they reach over.
+    pub bounds: (Range<f64>, Range<f64>),
+    pub legend: SeriesLabelPosition,
+}
+
+/// A line of a chart.
+pub struct Line {
+    /// In the legend.
+    pub name: String,
+    /// From left to right.
+    pub points: Vec<(f64, f64)>,
+    pub colour: RGBColor,
+    /// Radius of the points, pixels; 0 for a line alone.
+    pub dot: u32,
+}
+
+/// Draws a chart.
+///
+/// # Errors
+/// The backend's.
+pub fn chart(area: &Area<'_>, frame: Frame<'_>, lines: &[Line]) -> Result<()> {
+    let (across, up) = frame.bounds;
+    let mut chart = ChartBuilder::on(area)
+        .caption(frame.title, (FONT, 22, &INK))
         .margin(20)
         .x_label_area_size(50)
         .y_label_area_size(70)
-        .build_cartesian_2d(left..right, low..high)
+        .build_cartesian_2d(across, up)
         .map_err(|e| anyhow!("{e}"))?;
     chart
         .configure_mesh()
-        .x_desc(axes.0)
-        .y_desc(axes.1)
+        .x_desc(frame.x)
+        .y_desc(frame.y)
         .axis_style(INK)
         .bold_line_style(FAINT)
         .light_line_style(PAPER)
@@ -66,25 +122,23 @@ fn draw(pixels: &mut [u8], title: &str, axes: (&str, &str), curves: &[Curve]) ->
         .axis_desc_style((FONT, 17, &INK))
         .draw()
         .map_err(|e| anyhow!("{e}"))?;
-    for (curve, colour) in curves.iter().zip(COLOURS.into_iter().cycle()) {
-        // One layer is a point, not a line.
-        let style = colour.filled().stroke_width(3);
-        let line = LineSeries::new(curve.points.iter().copied(), style).point_size(3);
+    for line in lines {
+        let colour = line.colour;
+        let series = LineSeries::new(line.points.iter().copied(), colour.filled().stroke_width(3)).point_size(line.dot);
         chart
-            .draw_series(line)
+            .draw_series(series)
             .map_err(|e| anyhow!("{e}"))?
-            .label(&curve.name)
+            .label(&line.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(3)));
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(frame.legend)
         .background_style(PAPER.mix(0.85))
         .border_style(FAINT)
         .label_font((FONT, 16, &INK))
         .draw()
-        .map_err(|e| anyhow!("{e}"))?;
-    root.present().map_err(|e| anyhow!("{e}"))
+        .map_err(|e| anyhow!("{e}"))
 }
 
 /// What an axis reaches over: never nothing.
@@ -114,11 +168,9 @@ mod tests {
         let curve = |points: &[(f64, f64)]| Curve { name: "c".to_owned(), points: points.to_vec() };
         let line = curve(&[(0.0, 0.2), (1.0, 0.5), (2.0, 0.3)]);
         for curves in [vec![line.clone(), curve(&[(1.0, 0.1)])], vec![curve(&[(0.0, 0.4)])], vec![line, curve(&[])]] {
-            let mut pixels = vec![0; (WIDTH * HEIGHT * 3) as usize];
-            draw(&mut pixels, "title", ("x", "y"), &curves).unwrap();
+            let image = draw("title", ("x", "y"), &curves).unwrap();
             // Left of the legend.
             let seen = |colour: RGBColor| {
-                let image = RgbImage::from_raw(WIDTH, HEIGHT, pixels.clone()).unwrap();
                 let inside = image.enumerate_pixels().filter(|(x, _, _)| *x < 700);
                 inside.filter(|(_, _, p)| p.0 == [colour.0, colour.1, colour.2]).count()
             };

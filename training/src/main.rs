@@ -9,6 +9,7 @@ use anyhow::Result;
 use candle_core::{DType, Device};
 use clap::{Parser, Subcommand};
 use model::lora::Lora;
+use model::pose_head;
 use model::weights;
 use model::weights::gguf::Recipe;
 use training::chains::write;
@@ -115,7 +116,7 @@ enum Verb {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Merges an adapter into its base and writes what the node loads.
+    /// Merges an adapter into its base and writes what the node loads, the pose head of `situation` among it.
     Export {
         /// Checkpoint folder (safetensors).
         #[arg(long)]
@@ -294,6 +295,7 @@ fn main() -> Result<ExitCode> {
             Ok(())
         }
         Verb::Export { weights, adapter, format, r#type, out } => {
+            let heads = pose_head::folder(&weights, adapter.as_deref()).to_owned();
             let adapter = adapter.map(|dir| Lora::load(&dir, DType::F32, &Device::Cpu)).transpose()?;
             let bytes = match format {
                 Format::Safetensors => {
@@ -311,6 +313,7 @@ fn main() -> Result<ExitCode> {
                     text + vision
                 }
             };
+            pose_head::copy(&heads, &out)?;
             print_result(&format!("{}: {:.1} MiB\n", out.display(), bytes as f64 / f64::from(1 << 20)));
             Ok(())
         }

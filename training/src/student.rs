@@ -20,7 +20,7 @@ use crate::nano::{self, Shape, read_json, write_json};
 use crate::vocabulary;
 
 /// Where heads beside the model lie: no part of the checkpoint, but later stages go on with them.
-const HEADS: &str = "aux_heads.safetensors";
+pub(crate) const HEADS: &str = "aux_heads.safetensors";
 /// What the names of heads begin with.
 pub const HEAD_PREFIX: &str = "aux.";
 
@@ -255,7 +255,7 @@ impl Student {
                 continue;
             }
             let (part, whole) = (dir.join(format!("{file}.part")), dir.join(file));
-            candle_core::safetensors::save(tensors, &part)?;
+            candle_core::safetensors::save(tensors, &part).with_context(|| part.display().to_string())?;
             std::fs::rename(&part, &whole).with_context(|| whole.display().to_string())?;
         }
         if self.adapter.is_some() {
@@ -284,7 +284,7 @@ pub fn named(variables: &VarMap) -> Vec<(String, Var)> {
     all
 }
 
-/// Where a stage's model starts, beside its settings.
+/// How many numbers the variables hold, heads left out.
 pub fn parameters(variables: &VarMap) -> usize {
     named(variables).iter().filter(|(n, _)| !n.starts_with(HEAD_PREFIX)).map(|(_, v)| v.elem_count()).sum()
 }

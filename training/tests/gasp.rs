@@ -15,22 +15,8 @@ use training::student::{Adapter, Student};
 use training::trainer::{Finished, Job};
 
 fn base(dir: &Path) -> PathBuf {
-    let shape = Shape {
-        hidden_size: 48,
-        layers: 2,
-        heads: 2,
-        kv_heads: 1,
-        intermediate_size: 64,
-        vision_hidden_size: 32,
-        vision_depth: 2,
-        vision_heads: 2,
-        vision_intermediate_size: 32,
-        deepstack: vec![0],
-        min_pixels: 1024,
-        max_pixels: 3 * 1024,
-    };
     let base = dir.join("base");
-    Student::new(&shape, 0).unwrap().save(&base).unwrap();
+    Student::new(&Shape::tiny(), 0).unwrap().save(&base).unwrap();
     base
 }
 

@@ -20,17 +20,8 @@ fn shipped(name: &str) -> Config {
 
 fn config(steps: usize) -> Config {
     let mut config = shipped("nano-3-all.toml");
-    config.shape = Some(Shape {
-        hidden_size: 48,
-        layers: 2,
-        intermediate_size: 64,
-        vision_hidden_size: 32,
-        vision_depth: 2,
-        vision_intermediate_size: 32,
-        min_pixels: 1024,
-        max_pixels: 3 * 1024,
-        ..config.shape.unwrap()
-    });
+    // Heads as nano has them, each of them narrow.
+    config.shape = Some(Shape { heads: 4, kv_heads: 2, vision_heads: 4, deepstack: vec![1], ..Shape::tiny() });
     (config.run.steps, config.run.batch, config.run.micro_batch, config.run.workers) = (steps, 4, 1, 1);
     (config.run.log_every, config.run.save_every) = (1, 100);
     config.sft.flow_layer = 0;
@@ -159,6 +150,21 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had_been() {
     other.optimizer.learning_rate = 1.0;
     let message = error(&other, &parts, true);
     assert!(message.contains("optimizer.learning_rate"), "{message}");
+}
+
+#[test]
+fn a_run_goes_on_behind_steps_that_trained_what_is_frozen_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(3);
+    (config.sft.flow_only_steps, config.sft.flow_weight, config.sft.frozen_layers) = (2, 0.5, 1);
+    let job = Job::default();
+    job.stop.store(true, Ordering::Relaxed);
+    let run = |job: &Job| sft::run(&config, None, dir.path(), job).unwrap();
+    assert_eq!(run(&job), Finished::Stopped { steps: 1 });
+    let again = Job { resume: true, ..job };
+    assert_eq!(run(&again), Finished::Stopped { steps: 2 });
+    // The MLP below the displacement head has no gradient any more, and that is no cut.
+    assert_eq!(run(&again), Finished::Done);
 }
 
 #[test]

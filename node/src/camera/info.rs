@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use geometry::Intrinsics;
 
+use crate::config::Images;
 use crate::message::{CameraInfoMessage, RegionOfInterest};
 use crate::rectify::{CameraModel, Lens};
 
@@ -25,11 +26,20 @@ impl InfoError {
     }
 }
 
-impl TryFrom<&CameraInfoMessage> for CameraModel {
-    type Error = InfoError;
+impl CameraModel {
+    /// What CameraInfo says of these images.
+    ///
+    /// # Errors
+    /// Naming the field that is no calibration, or none that can be used.
+    pub fn new(info: &CameraInfoMessage, images: Images) -> Result<Self, InfoError> {
+        match images {
+            Images::Raw => Self::of_raw(info),
+            Images::Rectified => Self::of_rectified(info),
+        }
+    }
 
     /// R and P are looked at only where the lens distorts: without, the raw image is a pinhole's, whose matrix is K.
-    fn try_from(info: &CameraInfoMessage) -> Result<Self, InfoError> {
+    fn of_raw(info: &CameraInfoMessage) -> Result<Self, InfoError> {
         let grid = Grid::of(info)?;
         if info.k.iter().all(|v| *v == 0.0) {
             return Err(InfoError::new("K", "a calibration", "zeros: the camera is not calibrated"));
@@ -41,14 +51,28 @@ impl TryFrom<&CameraInfoMessage> for CameraModel {
         let identity = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
         let is_near = |wanted: [f64; 9]| info.r.iter().zip(wanted).all(|(r, wanted)| (r - wanted).abs() < TOLERANCE);
         if !is_near(identity) && !is_near([0.0; 9]) {
-            let expected = "the identity: of a stereo pair, feed the rectified image";
+            let expected = "the identity: of a stereo pair, feed the rectified image (camera.images)";
             return Err(InfoError::new("R", expected, format_args!("{:?}", info.r)));
         }
-        let left: [f64; 9] = std::array::from_fn(|i| info.p[i / 3 * 4 + i % 3]);
-        let is_said = left.iter().any(|v| *v != 0.0);
-        let rectified = if is_said { Some(grid.pinhole("P", left)?) } else { None };
+        let rectified = left_of_p(info).map(|left| grid.pinhole("P", left)).transpose()?;
         Ok(Self { raw, lens: Some(lens), rectified })
     }
+
+    /// K, D and R describe the image that was rectified. It is not this one, which is a pinhole's with the left of P as
+    /// its matrix; P's fourth column, where the left camera of a stereo pair is, moves no pixel's ray.
+    fn of_rectified(info: &CameraInfoMessage) -> Result<Self, InfoError> {
+        let left = left_of_p(info).ok_or_else(|| {
+            let expected = "the matrix of the rectified image, since camera.images is \"rectified\"";
+            InfoError::new("P", expected, "zeros")
+        })?;
+        Ok(Self { raw: Grid::of(info)?.pinhole("P", left)?, lens: None, rectified: None })
+    }
+}
+
+/// The row-major 3x3 on the left of P; none where it is all zeros, which says nothing.
+fn left_of_p(info: &CameraInfoMessage) -> Option<[f64; 9]> {
+    let left: [f64; 9] = std::array::from_fn(|i| info.p[i / 3 * 4 + i % 3]);
+    left.iter().any(|v| *v != 0.0).then_some(left)
 }
 
 /// Where the images' pixels are on the full grid, which a CameraInfo's matrices are for.

@@ -1,12 +1,13 @@
 use geometry::Intrinsics;
 
 use super::{CameraState, Refusal};
-use crate::config::{FixedCamera, UseFixed};
+use crate::config::{CameraRules, Images, UseFixed};
 use crate::message::{CameraInfoMessage, RegionOfInterest};
 use crate::rectify::CameraModel;
 
-fn fixed(use_fixed: UseFixed) -> FixedCamera {
-    FixedCamera { use_fixed, intrinsics: Intrinsics::new(50.0, 50.0, 32.0, 24.0, 64, 48).unwrap() }
+fn fixed(use_fixed: UseFixed) -> CameraRules {
+    let intrinsics = Intrinsics::new(50.0, 50.0, 32.0, 24.0, 64, 48).unwrap();
+    CameraRules { use_fixed, intrinsics, images: Images::Raw }
 }
 
 fn info(k: [f64; 9], width: u32, height: u32) -> CameraInfoMessage {
@@ -100,6 +101,34 @@ fn p_is_what_a_rectified_image_has_and_nothing_to_an_image_without_distortion() 
 }
 
 #[test]
+fn of_images_that_are_rectified_already_p_alone_counts() {
+    let mut camera = CameraState::new(&CameraRules { images: Images::Rectified, ..fixed(UseFixed::Never) });
+    // The CameraInfo of a stereo pair's raw image, which image_proc sends along.
+    let turned = [0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0];
+    let p = [60.0, 0.0, 31.0, -5.0, 0.0, 61.0, 23.0, 0.0, 0.0, 0.0, 1.0, 0.0];
+    assert!(camera.update(&CameraInfoMessage { p, r: turned, ..distorted() }));
+    let optics = camera.optics(64, 48).unwrap();
+    assert!(optics.rectifier.is_none(), "nothing is rectified twice");
+    assert_eq!(optics.intrinsics, Intrinsics::new(60.0, 61.0, 31.0, 23.0, 64, 48).unwrap());
+
+    // On the grid of the part that is shown, and whatever a driver says of what it did not make.
+    let roi = RegionOfInterest { x_offset: 10, y_offset: 4, width: 41, height: 32 };
+    let strange =
+        CameraInfoMessage { d: vec![f64::NAN], k: [0.0; 9], distortion_model: "new".to_owned(), ..distorted() };
+    camera.update(&CameraInfoMessage { p, roi, binning: [2, 4], ..strange });
+    let wanted = Intrinsics::new(30.0, 15.25, 10.25, 4.375, 20, 8).unwrap();
+    assert_eq!(camera.optics(20, 8).unwrap().intrinsics, wanted);
+
+    for (p, wanted) in
+        [([0.0; 12], "P: expected the matrix of the rectified image"), ([1.0; 12], "P: expected [fx 0 cx")]
+    {
+        camera.update(&CameraInfoMessage { p, ..distorted() });
+        let message = camera.optics(64, 48).unwrap_err().to_string();
+        assert!(message.contains(wanted), "`{wanted}` is not in: {message}");
+    }
+}
+
+#[test]
 fn distortion_that_cannot_be_corrected_is_refused_and_says_why() {
     let with =
         |model: &str, d: &[f64]| CameraInfoMessage { distortion_model: model.to_owned(), d: d.to_vec(), ..distorted() };
@@ -132,7 +161,7 @@ fn distortion_that_cannot_be_corrected_is_refused_and_says_why() {
 fn coefficients_that_are_all_zero_are_no_distortion_whatever_the_model_is() {
     for (model, d) in [("", vec![]), ("plumb_bob", vec![]), ("equidistant", vec![0.0; 4]), ("new", vec![0.0; 12])] {
         let info = CameraInfoMessage { distortion_model: model.to_owned(), d, ..info(K, 64, 48) };
-        assert_eq!(CameraModel::try_from(&info).unwrap().lens, None, "{model}");
+        assert_eq!(CameraModel::new(&info, Images::Raw).unwrap().lens, None, "{model}");
     }
 }
 
@@ -149,7 +178,7 @@ fn binning_and_region_of_interest_move_the_intrinsics_to_the_images_grid() {
 
     let p = [60.0, 0.0, 31.0, 0.0, 0.0, 61.0, 23.0, 0.0, 0.0, 0.0, 1.0, 0.0];
     let d = vec![-0.3, 0.1, 0.0, 0.0];
-    let model = CameraModel::try_from(&CameraInfoMessage { p, d, ..info }).unwrap();
+    let model = CameraModel::new(&CameraInfoMessage { p, d, ..info }, Images::Raw).unwrap();
     assert_eq!(model.raw, wanted);
     assert_eq!(model.rectified, Some(Intrinsics::new(30.0, 15.25, 10.25, 4.375, 20, 8).unwrap()));
 }

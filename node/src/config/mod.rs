@@ -83,6 +83,15 @@ impl WindowRules {
     }
 }
 
+/// How the model is asked for poses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// In words.
+    Answer(Mode),
+    /// Of the pose head beside its weights, after one pass over the prompt: nothing is written.
+    PoseHead,
+}
+
 /// What is loaded, where, and how it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelConfig {
@@ -92,8 +101,8 @@ pub struct ModelConfig {
     pub adapter: Option<PathBuf>,
     /// Where it runs: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// How much it says.
-    pub mode: Mode,
+    /// How it is asked.
+    pub mode: Ask,
     /// Longest answer.
     pub max_tokens: usize,
     /// Whether the model may only write what follows the grammar of answers.
@@ -111,13 +120,40 @@ pub enum UseFixed {
     Always,
 }
 
-/// Intrinsics of the config.
+/// What the camera's topic carries; nothing in the messages tells the two apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Images {
+    /// What the lens makes: K and D of CameraInfo describe it.
+    Raw,
+    /// What image_proc makes of that, `image_rect`: P of the same CameraInfo describes it.
+    Rectified,
+}
+
+/// What images are, and whose word on their intrinsics counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FixedCamera {
-    /// When they count.
+pub struct CameraRules {
+    /// When the config's own intrinsics count.
     pub use_fixed: UseFixed,
     /// What they are.
     pub intrinsics: Intrinsics,
+    /// Which of CameraInfo's matrices count.
+    pub images: Images,
+}
+
+/// What the weights' translations are multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ScaleRules {
+    /// Nothing: they are metres.
+    Metric,
+    /// Nothing, since nobody knows what they are.
+    Arbitrary,
+    /// What another odometry measures: [`Topics::reference_odometry`].
+    Measured {
+        /// A window in which that one moves less says nothing.
+        least_motion_metres: f64,
+        /// Windows of which the median counts.
+        windows: usize,
+    },
 }
 
 /// The bounds beyond which an answer is not believed.
@@ -240,8 +276,10 @@ pub struct Config {
     pub window: WindowRules,
     /// The model.
     pub model: ModelConfig,
-    /// Intrinsics without CameraInfo.
-    pub camera: FixedCamera,
+    /// What its images are.
+    pub camera: CameraRules,
+    /// What the weights' translations are.
+    pub scale: ScaleRules,
     /// What is made of answers.
     pub trust: TrustRules,
     /// What comes out beside poses and reports.

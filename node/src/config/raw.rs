@@ -12,6 +12,7 @@ pub(super) struct Raw {
     pub window: Window,
     pub model: Model,
     pub camera: Camera,
+    pub scale: Scale,
     pub sanity: Sanity,
     pub trust: Trust,
     pub covariance: Covariance,
@@ -76,6 +77,7 @@ pub(super) struct Model {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Camera {
+    pub images: String,
     pub fixed: String,
     pub width: i64,
     pub height: i64,
@@ -83,6 +85,15 @@ pub(super) struct Camera {
     pub fy: f64,
     pub cx: f64,
     pub cy: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scale {
+    pub metric: bool,
+    pub odometry_topic: String,
+    pub least_motion_metres: f64,
+    pub windows: i64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -118,9 +118,14 @@ pub const TABLE: &[Spec] = &[
     text("model.weights", "Folder of the weights, relative to the config file", "not empty"),
     text("model.adapter", "Folder of a LoRA adapter to put beside them; empty for none", ""),
     text("model.device", "Where the model runs", "cpu, cuda or cuda:N"),
-    text("model.mode", "How much the model says", "\"full_chain\" or \"answer_only\""),
+    text("model.mode", "How the model is asked for poses", "\"full_chain\", \"answer_only\" or \"pose_head\""),
     integer("model.max_tokens", 1, 1_000_000, "An answer that is longer is cut off"),
     switch("model.constrained", "Whether the model may only write what follows the grammar of answers"),
+    text(
+        "camera.images",
+        "Whether the camera topic is as the lens makes it or rectified already (image_rect)",
+        "\"raw\" or \"rectified\"",
+    ),
     text(
         "camera.fixed",
         "When the intrinsics below stand in for CameraInfo",
@@ -132,6 +137,14 @@ pub const TABLE: &[Spec] = &[
     double("camera.fy", "Focal length along the columns, pixels", POSITIVE),
     double("camera.cx", "Column of the principal point, pixels", "finite"),
     double("camera.cy", "Row of the principal point, pixels", "finite"),
+    switch("scale.metric", "Whether the weights' translations are metres"),
+    text(
+        "scale.odometry_topic",
+        "Odometry in, which says what they are in metres; empty for none",
+        "a ROS topic name; empty where scale.metric is true",
+    ),
+    double("scale.least_motion_metres", "A window that moves less by that odometry says nothing, metres", POSITIVE),
+    integer("scale.windows", 1, 1000, "The scale is the median over so many windows"),
     double(
         "sanity.max_step_metres",
         "Answers that move further between neighbouring frames are refused, metres",

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use model::Mode;
 
 use super::table::{self, Kind as Holds, TABLE};
-use super::{Config, Sheet, UseFixed};
+use super::{Ask, Config, Images, ScaleRules, Sheet, UseFixed};
 use crate::transport::Kind;
 
 fn repository() -> PathBuf {
@@ -55,8 +55,10 @@ fn overrides_replace_values_and_keep_their_type() {
     assert_eq!(with("frames.odom", "\"map\"").unwrap().odom_frame, "map");
     assert_eq!(with("topics.image", "/cam0/image").unwrap().topics.image, "/cam0/image");
     assert_eq!(with("node.transport", "r2r").unwrap().transport, Kind::R2r);
-    assert_eq!(with("model.mode", "answer_only").unwrap().model.mode, Mode::AnswerOnly);
+    assert_eq!(with("model.mode", "answer_only").unwrap().model.mode, Ask::Answer(Mode::AnswerOnly));
+    assert_eq!(with("model.mode", "pose_head").unwrap().model.mode, Ask::PoseHead);
     assert_eq!(with("camera.fixed", "always").unwrap().camera.use_fixed, UseFixed::Always);
+    assert_eq!(with("camera.images", "rectified").unwrap().camera.images, Images::Rectified);
     assert_eq!(with("camera.fx", "600").unwrap().camera.intrinsics.fx.to_bits(), 600.0f64.to_bits());
     assert_eq!(with("node.domain_id", "-1").unwrap().topics.domain_id, None);
     assert_eq!(with("node.domain_id", "7").unwrap().topics.domain_id, Some(7));
@@ -85,10 +87,17 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("topics.image", "/cam era"), &["`topics.image`", "got \"/cam era\""]),
         (with("topics.image_transport", "theora"), &["`topics.image_transport`", "\"raw\", \"compressed\""]),
         (with("model.device", "tpu"), &["`model.device`", "cpu, cuda or cuda:N", "got \"tpu\""]),
-        (with("model.mode", "fast"), &["`model.mode`", "got \"fast\""]),
+        (with("model.mode", "fast"), &["`model.mode`", "\"answer_only\", \"pose_head\"", "got \"fast\""]),
         (with("model.max_tokens", "0"), &["`model.max_tokens`", "got 0"]),
+        (with("camera.images", "undistorted"), &["`camera.images`", "\"raw\", \"rectified\"", "got \"undistorted\""]),
         (with("camera.fx", "0.0"), &["`camera.fx`", "positive", "got 0"]),
         (with("camera.cx", "nan"), &["`camera.cx`", "NaN"]),
+        (
+            with("scale.odometry_topic", "/wheels"),
+            &["`scale.odometry_topic`", "scale.metric is true", "got \"/wheels\""],
+        ),
+        (with("scale.least_motion_metres", "0"), &["`scale.least_motion_metres`", "above 0"]),
+        (with("scale.windows", "0"), &["`scale.windows`", "from 1", "got 0"]),
         (with("sanity.max_step_metres", "inf"), &["`sanity.max_step_metres`", "inf"]),
         (with("covariance.break_position_stddev_metres", "-1.0"), &["`covariance.break_position_stddev_metres`", "-1"]),
         (
@@ -134,6 +143,27 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         for part in wanted {
             assert!(message.contains(part), "`{part}` is not in: {message}");
         }
+    }
+}
+
+#[test]
+fn an_odometry_gives_the_scale_of_weights_that_are_not_metric() {
+    let with_topic = |metric: &str, topic: &str| {
+        let overrides = [("scale.metric", metric), ("scale.odometry_topic", topic)];
+        let overrides = overrides.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        Config::parse(&default_text(), Path::new("node.toml"), &overrides).map_err(|e| e.to_string())
+    };
+    let measured = ScaleRules::Measured { least_motion_metres: 0.05, windows: 10 };
+    for (metric, topic, rules) in
+        [("true", "", ScaleRules::Metric), ("false", "", ScaleRules::Arbitrary), ("false", "wheels/odometry", measured)]
+    {
+        let config = with_topic(metric, topic).unwrap();
+        assert_eq!(config.scale, rules);
+        assert_eq!(config.topics.reference_odometry.as_deref(), Some(topic).filter(|topic| !topic.is_empty()));
+    }
+    for (topic, wanted) in [("/ego/odometry", "the node's own"), ("/whe els", "a ROS topic name")] {
+        let message = with_topic("false", topic).unwrap_err();
+        assert!(message.contains("`scale.odometry_topic`") && message.contains(wanted), "{message}");
     }
 }
 

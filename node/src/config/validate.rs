@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    CheckRules, Config, Covariance, DiagnosticsConfig, Error, FixedCamera, ModelConfig, Mount, PublishConfig, Sanity,
-    StatusRules, TrustRules, UseFixed, WindowRules, raw,
+    Ask, CameraRules, CheckRules, Config, Covariance, DiagnosticsConfig, Error, Images, ModelConfig, Mount,
+    PublishConfig, Sanity, ScaleRules, StatusRules, TrustRules, UseFixed, WindowRules, raw,
 };
 use geometry::{Intrinsics, Transform, WINDOW};
 use model::Mode;
@@ -132,7 +132,7 @@ pub(super) fn config(raw: raw::Raw, path: &Path) -> Result<Config, Error> {
             &raw.node.transport,
             &[("ros2-client", Kind::Ros2Client), ("r2r", Kind::R2r)],
         )?,
-        topics: topics(&check, &raw.node, &raw.topics)?,
+        topics: topics(&check, &raw.node, &raw.topics, reference_odometry(&check, &raw.scale, &raw.topics)?)?,
         odom_frame: check.frame_id("frames.odom", &raw.frames.odom)?,
         mount: mount(&check, &raw.frames)?,
         window: WindowRules {
@@ -142,6 +142,7 @@ pub(super) fn config(raw: raw::Raw, path: &Path) -> Result<Config, Error> {
         },
         model: model(&check, raw.model)?,
         camera: camera(&check, &raw.camera)?,
+        scale: scale(&check, &raw.scale)?,
         trust: TrustRules {
             sanity: Sanity {
                 max_step_metres: check.positive("sanity.max_step_metres", raw.sanity.max_step_metres)?,
@@ -209,7 +210,38 @@ fn covariance(check: &Check<'_>, covariance: &raw::Covariance) -> Result<Covaria
     })
 }
 
-fn topics(check: &Check<'_>, node: &raw::Node, topics: &raw::Topics) -> Result<Topics, Error> {
+/// The topic that gives the scale, where one does.
+fn reference_odometry(check: &Check<'_>, scale: &raw::Scale, topics: &raw::Topics) -> Result<Option<String>, Error> {
+    let (key, topic) = ("scale.odometry_topic", scale.odometry_topic.as_str());
+    if topic.is_empty() {
+        return Ok(None);
+    }
+    if scale.metric {
+        return Err(check.error(key, "\"\", since scale.metric is true", &quoted(topic)));
+    }
+    if topic == topics.odometry {
+        return Err(check.error(key, "another odometry than the node's own, topics.odometry", &quoted(topic)));
+    }
+    check.topic(key, topic).map(Some)
+}
+
+/// Where it is not measured, the numbers are checked all the same.
+fn scale(check: &Check<'_>, scale: &raw::Scale) -> Result<ScaleRules, Error> {
+    let least_motion_metres = check.positive("scale.least_motion_metres", scale.least_motion_metres)?;
+    let windows = check.integer("scale.windows", scale.windows, 1, MAX_WINDOWS)?;
+    Ok(match (scale.metric, scale.odometry_topic.is_empty()) {
+        (true, _) => ScaleRules::Metric,
+        (false, true) => ScaleRules::Arbitrary,
+        (false, false) => ScaleRules::Measured { least_motion_metres, windows },
+    })
+}
+
+fn topics(
+    check: &Check<'_>,
+    node: &raw::Node,
+    topics: &raw::Topics,
+    reference_odometry: Option<String>,
+) -> Result<Topics, Error> {
     if !is_name(&node.name) {
         let expected = "a ROS node name (letters, digits, underscores)";
         return Err(check.error("node.name", expected, &quoted(&node.name)));
@@ -236,6 +268,7 @@ fn topics(check: &Check<'_>, node: &raw::Node, topics: &raw::Topics) -> Result<T
         )?,
         image_queue_depth: check.integer("topics.image_queue_depth", topics.image_queue_depth, 1, 1000)?,
         camera_info: check.topic("topics.camera_info", &topics.camera_info)?,
+        reference_odometry,
         trajectory: check.topic("topics.trajectory", &topics.trajectory)?,
         odometry: check.topic("topics.odometry", &topics.odometry)?,
         diagnostics: check.topic("topics.diagnostics", &topics.diagnostics)?,
@@ -287,18 +320,27 @@ fn model(check: &Check<'_>, model: raw::Model) -> Result<ModelConfig, Error> {
         mode: check.choice(
             "model.mode",
             &model.mode,
-            &[("full_chain", Mode::FullChain), ("answer_only", Mode::AnswerOnly)],
+            &[
+                ("full_chain", Ask::Answer(Mode::FullChain)),
+                ("answer_only", Ask::Answer(Mode::AnswerOnly)),
+                ("pose_head", Ask::PoseHead),
+            ],
         )?,
         max_tokens: check.integer("model.max_tokens", model.max_tokens, 1, 1_000_000)?,
         constrained: model.constrained,
     })
 }
 
-fn camera(check: &Check<'_>, camera: &raw::Camera) -> Result<FixedCamera, Error> {
+fn camera(check: &Check<'_>, camera: &raw::Camera) -> Result<CameraRules, Error> {
     let width = check.integer("camera.width", camera.width, 1, 65_535)?;
     let height = check.integer("camera.height", camera.height, 1, 65_535)?;
     let intrinsics = Intrinsics::new(camera.fx, camera.fy, camera.cx, camera.cy, width, height);
-    Ok(FixedCamera {
+    Ok(CameraRules {
+        images: check.choice(
+            "camera.images",
+            &camera.images,
+            &[("raw", Images::Raw), ("rectified", Images::Rectified)],
+        )?,
         use_fixed: check.choice(
             "camera.fixed",
             &camera.fixed,

@@ -8,10 +8,11 @@ use crossbeam::channel::{Receiver, Sender, select};
 use super::control::{Control, Job, Notice};
 use super::ingest::Tagged;
 use super::{STOP_POLL, Shared};
-use crate::config::Mount;
+use crate::config::{Mount, ScaleRules};
 use crate::estimator::{self, Estimator};
 use crate::message::Output;
 use crate::publish;
+use crate::scale::{Reference, Scaler};
 use crate::solver::{Answered, Solved, Solver};
 use crate::stats::Fate;
 
@@ -25,6 +26,9 @@ pub(super) struct InferenceThread<E: Estimator, Load> {
     pub control: Arc<Control>,
     pub odom_frame: String,
     pub mount: Option<Mount>,
+    pub scale: ScaleRules,
+    /// What the scale is measured by.
+    pub reference: Arc<Reference>,
     /// Whether a model that fails ends the node.
     pub is_fatal: bool,
     /// Of what the solver has stitched.
@@ -80,7 +84,8 @@ where
             Job::Unload => Ok(()),
             Job::Load => (self.load)(self.shared.gate.flag()).map_err(|e| e.to_string()).map(|estimator| {
                 let rules = self.shared.live.get().trust;
-                self.solver = Some(Solver::new(estimator, &rules, Arc::clone(&self.shared.stats)));
+                let scaler = Scaler::new(self.scale, Arc::clone(&self.reference));
+                self.solver = Some(Solver::new(estimator, scaler, &rules, Arc::clone(&self.shared.stats)));
             }),
         };
         self.control.done(result)
@@ -126,7 +131,7 @@ where
                 tracing::debug!(window_id = id, text = answered.text, "answer dropped");
                 // The first, second, fourth, eighth, ...: weights that do not fit the camera never stop.
                 let counts = self.shared.stats.snapshot();
-                let count = counts.answers_unparsed + counts.windows_withheld;
+                let count = counts.answers_unparsed + counts.windows_withheld + counts.windows_unscaled;
                 if count.is_power_of_two() {
                     tracing::warn!(window_id = id, count, "answer dropped: {reason}");
                 }

@@ -21,6 +21,8 @@ pub enum Kind {
     CompressedImage,
     /// The camera's word about itself.
     CameraInfo,
+    /// Another odometry, which gives the scale.
+    ReferenceOdometry,
     /// Poses of a window.
     Trajectory,
     /// Windows stitched together.
@@ -31,8 +33,15 @@ pub enum Kind {
 
 impl Kind {
     /// All, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Image, Self::CompressedImage, Self::CameraInfo, Self::Trajectory, Self::Odometry, Self::Diagnostics];
+    pub const ALL: [Self; 7] = [
+        Self::Image,
+        Self::CompressedImage,
+        Self::CameraInfo,
+        Self::ReferenceOdometry,
+        Self::Trajectory,
+        Self::Odometry,
+        Self::Diagnostics,
+    ];
 
     /// The name of its type in ROS 2.
     pub fn type_name(self) -> &'static str {
@@ -41,12 +50,12 @@ impl Kind {
             Self::CompressedImage => "sensor_msgs/msg/CompressedImage",
             Self::CameraInfo => "sensor_msgs/msg/CameraInfo",
             Self::Trajectory => "nav_msgs/msg/Path",
-            Self::Odometry => "nav_msgs/msg/Odometry",
+            Self::ReferenceOdometry | Self::Odometry => "nav_msgs/msg/Odometry",
             Self::Diagnostics => "diagnostic_msgs/msg/DiagnosticArray",
         }
     }
 
-    /// The kind of a type, also by its name in ROS 1.
+    /// The kind of a type, also by its name in ROS 1; of an odometry only its topic tells whose it is.
     pub(super) fn of_type(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| {
             let known = kind.type_name();
@@ -59,6 +68,8 @@ impl Kind {
         match self {
             Self::Image | Self::CompressedImage => &topics.image,
             Self::CameraInfo => &topics.camera_info,
+            // None comes in where it is not subscribed to.
+            Self::ReferenceOdometry => topics.reference_odometry.as_deref().unwrap_or_default(),
             Self::Trajectory => &topics.trajectory,
             Self::Odometry => &topics.odometry,
             Self::Diagnostics => &topics.diagnostics,
@@ -91,6 +102,10 @@ impl Entry {
                 (kind, image.stamp, encode(&wire::ImageView::from(image), size))
             }
             Input::CameraInfo(info) => (Kind::CameraInfo, info.stamp, encode(&wire::CameraInfo::from(info), 0)),
+            Input::Odometry(odometry) => {
+                let data = encode(&wire::Odometry::from(odometry.clone()), 0);
+                (Kind::ReferenceOdometry, odometry.pose.stamp, data)
+            }
         };
         Self { kind, log_time, publish_time, data }
     }
@@ -120,7 +135,7 @@ pub(super) fn size_of(input: &Input) -> usize {
         Input::Image(image) => match &image.payload {
             ImagePayload::Raw { data, .. } | ImagePayload::Compressed { data, .. } => data.len(),
         },
-        Input::CameraInfo(_) => 0,
+        Input::CameraInfo(_) | Input::Odometry(_) => 0,
     };
     pixels + REST
 }
@@ -134,7 +149,7 @@ fn encode<T: Serialize>(message: &T, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// A message that came in, of one of the camera's kinds.
+/// A message that came in, of one of the kinds that do.
 ///
 /// # Errors
 ///
@@ -144,6 +159,7 @@ pub(super) fn decode_input(kind: Kind, message: &[u8]) -> Result<Input, String> 
         Kind::Image => decode::<wire::Image>(message).map(|image| Input::Image(image.into())),
         Kind::CompressedImage => decode::<wire::CompressedImage>(message).map(|image| Input::Image(image.into())),
         Kind::CameraInfo => decode::<wire::CameraInfo>(message).map(|info| Input::CameraInfo(info.into())),
+        Kind::ReferenceOdometry => decode::<wire::Odometry>(message).map(|odometry| Input::Odometry(odometry.into())),
         Kind::Trajectory | Kind::Odometry | Kind::Diagnostics => Err(format!("{} does not come in", kind.type_name())),
     }
 }
@@ -164,9 +180,11 @@ mod tests {
     use geometry::Stamp;
 
     use super::{Entry, Kind, decode_input};
-    use crate::message::{CameraInfoMessage, ImageMessage, ImagePayload, Input, RegionOfInterest};
+    use crate::message::{
+        CameraInfoMessage, ImageMessage, ImagePayload, Input, OdometryMessage, RegionOfInterest, StampedPose,
+    };
 
-    fn inputs() -> [(Kind, Input); 3] {
+    fn inputs() -> [(Kind, Input); 4] {
         let stamp = Stamp::from_sec_nanosec(17, 250);
         let raw = ImagePayload::Raw {
             width: 3,
@@ -191,7 +209,19 @@ mod tests {
             binning: [2, 3],
             roi: RegionOfInterest { x_offset: 1, y_offset: 2, width: 3, height: 4 },
         };
-        [(Kind::Image, image(raw)), (Kind::CompressedImage, image(file)), (Kind::CameraInfo, Input::CameraInfo(info))]
+        let orientation_xyzw = [0.0, 0.6, 0.0, 0.8];
+        let odometry = OdometryMessage {
+            frame_id: "wheels".to_owned(),
+            child_frame_id: "base_link".to_owned(),
+            pose: StampedPose { stamp, position: [1.0, 2.0, 3.0], orientation_xyzw },
+            pose_covariance: std::array::from_fn(|i| i as f64),
+        };
+        [
+            (Kind::Image, image(raw)),
+            (Kind::CompressedImage, image(file)),
+            (Kind::CameraInfo, Input::CameraInfo(info)),
+            (Kind::ReferenceOdometry, Input::Odometry(odometry)),
+        ]
     }
 
     #[test]
@@ -250,7 +280,7 @@ mod tests {
     #[test]
     fn types_are_known_by_both_names() {
         for kind in Kind::ALL {
-            assert_eq!(Kind::of_type(kind.type_name()), Some(kind));
+            assert_eq!(Kind::of_type(kind.type_name()).map(Kind::type_name), Some(kind.type_name()));
         }
         assert_eq!(Kind::of_type("sensor_msgs/Image"), Some(Kind::Image));
         assert_eq!(Kind::of_type("sensor_msgs/msg/Imu"), None);

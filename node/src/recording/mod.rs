@@ -11,7 +11,8 @@
 //! its own length and checksum, and nothing in front of it changes later.
 //!
 //! Left out: the bytes as they came over the wire. Transports hand out messages, and those are written again, equal in
-//! every field but CameraInfo's `roi.do_rectify`, which the node does not keep: it comes out false.
+//! every field but those that the node does not keep: CameraInfo's `roi.do_rectify` comes out false, and the twist of the
+//! odometry that gives the scale as one that nobody measured.
 
 mod message;
 mod reader;

@@ -59,6 +59,8 @@ pub struct Camera<'a> {
     path: &'a Path,
     image: &'a Channel,
     info: Option<&'a Channel>,
+    /// The odometry that gives the scale.
+    reference: Option<&'a Channel>,
     images: u64,
 }
 
@@ -88,7 +90,7 @@ impl Recording {
     }
 
     /// The topics that the config names, or else the only ones of their types; without CameraInfo where the config's
-    /// intrinsics always count.
+    /// intrinsics always count. The odometry that gives the scale goes by its name alone, since the node's own is of its type.
     ///
     /// # Errors
     ///
@@ -102,7 +104,11 @@ impl Recording {
                 self.choose(|kind| kind == Kind::CameraInfo, "topics.camera_info", &topics.camera_info)?
             }
         };
-        Ok(Camera { path: &self.path, image, info, images: self.channels[image] })
+        let reference = match &topics.reference_odometry {
+            None => None,
+            Some(name) => self.named(name, Kind::ReferenceOdometry)?,
+        };
+        Ok(Camera { path: &self.path, image, info, reference, images: self.channels[image] })
     }
 
     fn choose(
@@ -115,7 +121,7 @@ impl Recording {
             self.channels.keys().filter(|channel| Kind::of_type(&channel.schema).is_some_and(&is_wanted)).collect();
         let named = fitting.iter().find(|channel| channel.topic == wanted);
         let only = fitting.first().filter(|_| fitting.len() == 1);
-        let Some(chosen) = named.or(only) else {
+        let Some(&chosen) = named.or(only) else {
             if fitting.is_empty() {
                 return Ok(None);
             }
@@ -123,10 +129,22 @@ impl Recording {
             let (path, wanted) = (self.path.clone(), wanted.to_owned());
             return Err(Error::Ambiguous { path, key, wanted, got: names.join(", ") });
         };
-        if chosen.encoding == "cdr" {
-            Ok(Some(*chosen))
+        self.readable(chosen).map(Some)
+    }
+
+    /// The topic of this name, where its messages are of this kind's type.
+    fn named(&self, name: &str, kind: Kind) -> Result<Option<&Channel>, Error> {
+        let has_type =
+            |channel: &Channel| Kind::of_type(&channel.schema).map(Kind::type_name) == Some(kind.type_name());
+        let found = self.channels.keys().find(|channel| channel.topic == name && has_type(channel));
+        found.map(|channel| self.readable(channel)).transpose()
+    }
+
+    fn readable<'a>(&self, channel: &'a Channel) -> Result<&'a Channel, Error> {
+        if channel.encoding == "cdr" {
+            Ok(channel)
         } else {
-            let (topic, got) = (chosen.topic.clone(), chosen.encoding.clone());
+            let (topic, got) = (channel.topic.clone(), channel.encoding.clone());
             Err(Error::Encoding { path: self.path.clone(), topic, got })
         }
     }
@@ -152,6 +170,11 @@ impl Camera<'_> {
         self.info.map(|channel| channel.topic.as_str())
     }
 
+    /// The topic of the odometry that gives the scale, where there is one.
+    pub fn reference_topic(&self) -> Option<&str> {
+        self.reference.map(|channel| channel.topic.as_str())
+    }
+
     /// Images in the file.
     pub fn images(&self) -> u64 {
         self.images
@@ -162,7 +185,7 @@ impl Camera<'_> {
         Error::Images { path: self.path.to_owned(), topic: self.topic().to_owned(), reason }
     }
 
-    /// Hands over what the camera said, with the time at which it was heard, in the file's order, which is that of their
+    /// Hands over what the camera and the odometry said, with the time at which it was heard, in the file's order, which is that of their
     /// coming; a message that is not what its type says, as what is wrong with it.
     ///
     /// # Errors
@@ -174,11 +197,14 @@ impl Camera<'_> {
     ) -> Result<(), E> {
         // What is broken was told when the file was opened.
         scan(self.path, |message| {
-            if message.channel != self.image && Some(message.channel) != self.info {
-                return Ok(());
-            }
-            let Some(kind) = Kind::of_type(&message.channel.schema) else { return Ok(()) };
-            each(message.log_time, decode_input(kind, message.data))
+            let kind = if Some(message.channel) == self.reference {
+                Some(Kind::ReferenceOdometry)
+            } else if message.channel == self.image || Some(message.channel) == self.info {
+                Kind::of_type(&message.channel.schema)
+            } else {
+                None
+            };
+            kind.map_or(Ok(()), |kind| each(message.log_time, decode_input(kind, message.data)))
         })?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 //!
 //! A message that comes out is logged at the time of the one that brought it about. Diagnostics come in their rhythm on
 //! the clock of the recording, where there is a message to bring one about, and leave out what the machine decides: how
-//! long an answer took, and memory.
+//! long an answer took, memory and heat.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use geometry::Stamp;
 
 use super::{Error, Inline, evidence, result};
-use crate::config::UseFixed;
+use crate::config::{ScaleRules, UseFixed};
 use crate::decode::{DecodeError, inspect};
 use crate::diagnostics::Reporter;
 use crate::estimator::Estimator;
+use crate::machine;
 use crate::message::{ImageMessage, Input, Output};
 use crate::pipeline::Settings;
 use crate::publish;
@@ -61,7 +62,7 @@ pub fn replay<E: Estimator>(
         Some(entry) => out(&entry),
         None => Ok(()),
     };
-    let mut inline = Inline::new(estimator, &settings.camera, settings);
+    let mut inline = Inline::new(estimator, &settings.camera, settings.scale, settings);
     let mut reports: Option<Reports> = None;
     let mut seen = Seen::default();
     let mut windows = Vec::new();
@@ -80,6 +81,10 @@ pub fn replay<E: Estimator>(
             }
             Ok(Input::CameraInfo(info)) => {
                 inline.ingest.camera_info(&info);
+                return Ok(());
+            }
+            Ok(Input::Odometry(odometry)) => {
+                inline.reference.take(&odometry, &inline.stats);
                 return Ok(());
             }
             Ok(Input::Image(image)) => image,
@@ -101,7 +106,7 @@ pub fn replay<E: Estimator>(
         let end = reports.latest;
         emit(&reports.report(end, counts.clone()), end)?;
     }
-    Ok(Played { evidence: evidence(&counts, windows), notes: seen.notes(camera, settings.camera.use_fixed) })
+    Ok(Played { evidence: evidence(&counts, windows), notes: seen.notes(camera, settings) })
 }
 
 /// What the node publishes of an answer.
@@ -151,7 +156,7 @@ impl Reports {
         self.last = time;
         counts.forget_latencies();
         let mut report = self.reporter.report(time, self.instant(time), counts);
-        report.values.retain(|(key, _)| !key.starts_with("node_rss_mib"));
+        report.values.retain(|(key, _)| !machine::is_value(key));
         Output::Diagnostics(report)
     }
 
@@ -189,7 +194,7 @@ impl Seen {
         self.stamps.iter().rposition(|s| *s == stamp).unwrap_or_default()
     }
 
-    fn notes(&self, camera: &Camera<'_>, use_fixed: UseFixed) -> Vec<String> {
+    fn notes(&self, camera: &Camera<'_>, settings: &Settings) -> Vec<String> {
         let backward = self.backward.map(|(place, count)| {
             let (before, stamp) = (self.stamps[place - 1], self.stamps[place]);
             format!(
@@ -202,8 +207,10 @@ impl Seen {
         let unreadable = self.unreadable.as_ref().map(|(reason, count)| {
             format!("{count} messages are not what their type says and were left out; the first: {reason}")
         });
-        let is_silent = camera.info_topic().is_none() && use_fixed != UseFixed::Always;
+        let is_silent = camera.info_topic().is_none() && settings.camera.use_fixed != UseFixed::Always;
         let silent = is_silent.then(|| "there is no CameraInfo in the recording".to_owned());
-        [backward, unreadable, silent].into_iter().flatten().collect()
+        let is_unscaled = camera.reference_topic().is_none() && matches!(settings.scale, ScaleRules::Measured { .. });
+        let unscaled = is_unscaled.then(|| "there is no odometry of scale.odometry_topic in the recording".to_owned());
+        [backward, unreadable, silent, unscaled].into_iter().flatten().collect()
     }
 }

@@ -7,10 +7,12 @@ use geometry::{Intrinsics, Stamp};
 use image::RgbImage;
 
 use super::{Answered, Solved, Solver};
+use crate::config::ScaleRules;
 use crate::estimator::{Error, Estimate, Estimator};
 use crate::frame::Frame;
 use crate::message::ImagePayload;
 use crate::publish;
+use crate::scale::Scaler;
 use crate::stats::Stats;
 use crate::trust::state::Status;
 use crate::trust::synthetic::{chain, estimate, motion, rules, turned};
@@ -42,7 +44,8 @@ struct Rig {
 impl Rig {
     fn new(answers: impl IntoIterator<Item = Estimate>) -> Self {
         let stats = Stats::new();
-        let solver = Solver::new(Parrot(answers.into_iter().collect()), &rules(), Arc::clone(&stats));
+        let scaler = Scaler::new(ScaleRules::Metric, Arc::default());
+        let solver = Solver::new(Parrot(answers.into_iter().collect()), scaler, &rules(), Arc::clone(&stats));
         Self { solver, stats, windows: 0 }
     }
 

@@ -158,6 +158,8 @@ pub struct Topics {
     pub image_queue_depth: u32,
     /// CameraInfo topic.
     pub camera_info: String,
+    /// Topic of the odometry that gives the scale, where one does.
+    pub reference_odometry: Option<String>,
     /// Path topic.
     pub trajectory: String,
     /// Odometry topic.
@@ -232,6 +234,7 @@ impl Topics {
         Ok(Self {
             image: self.resolve(image)?,
             camera_info: self.resolve(camera_info)?,
+            reference_odometry: self.reference_odometry.as_deref().map(|name| self.resolve(name)).transpose()?,
             trajectory: self.resolve(trajectory)?,
             odometry: self.resolve(odometry)?,
             diagnostics: self.resolve(diagnostics)?,
@@ -242,7 +245,7 @@ impl Topics {
         })
     }
 
-    /// All names that can be configured.
+    /// All names that must be configured.
     fn names(&self) -> [&str; 7] {
         [
             &self.image,
@@ -255,10 +258,12 @@ impl Topics {
         ]
     }
 
-    /// The policies of the image subscription, and of CameraInfo, which comes with the image.
+    /// The policies of a subscription: of the image, of CameraInfo, which comes with the image, and of the odometry that
+    /// gives the scale, which is as good with a position less.
     fn sensor_qos(&self, name: &str) -> Result<Qos, Error> {
         let depth = if name == self.image { self.image_queue_depth } else { KEEP_LAST };
-        let qos = Qos { is_reliable: self.image_reliable, is_transient_local: false, depth };
+        let is_reliable = self.image_reliable && self.reference_odometry.as_deref() != Some(name);
+        let qos = Qos { is_reliable, is_transient_local: false, depth };
         Ok(qos::overridden(&self.qos, &self.resolve(name)?, End::Subscription, qos))
     }
 

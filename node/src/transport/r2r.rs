@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use r2r::builtin_interfaces::msg::Time;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use r2r::geometry_msgs::msg::{Point, Pose, PoseStamped, PoseWithCovariance, Quaternion, TwistWithCovariance};
@@ -64,6 +64,13 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         .subscribe::<CameraInfo>(&topics.camera_info, profile(topics.sensor_qos(&topics.camera_info)?))
         .map_err(|error| cannot_subscribe(&topics.camera_info, error))?
         .map(camera_info_from);
+    let mut odometries: Box<dyn Stream<Item = OdometryMessage> + Send + Unpin> = match &topics.reference_odometry {
+        Some(name) => {
+            let stream = node.subscribe::<Odometry>(name, profile(topics.sensor_qos(name)?));
+            Box::new(stream.map_err(|error| cannot_subscribe(name, error))?.map(odometry_message_from))
+        }
+        None => Box::new(stream::pending()),
+    };
     let publishers = Publishers::new(&mut node, topics)?;
     let mut services = services::all(&mut node)?;
     tracing::info!(transport = "r2r", image = topics.image, trajectory = topics.trajectory, domain = got, "listening");
@@ -73,7 +80,11 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 node.spin_once(SPIN);
-                // CameraInfo first: it belongs to the image that comes with it.
+                // The odometry first: an image may end a window that it measures. Then CameraInfo, which belongs to the image
+                // that comes with it.
+                while let Some(Some(odometry)) = odometries.next().now_or_never() {
+                    input(Input::Odometry(odometry));
+                }
                 while let Some(Some(info)) = camera_infos.next().now_or_never() {
                     input(Input::CameraInfo(info));
                 }
@@ -209,6 +220,20 @@ fn camera_info_from(info: CameraInfo) -> CameraInfoMessage {
             width: info.roi.width,
             height: info.roi.height,
         },
+    }
+}
+
+fn odometry_message_from(odometry: Odometry) -> OdometryMessage {
+    let Pose { position, orientation } = odometry.pose.pose;
+    OdometryMessage {
+        pose: StampedPose {
+            stamp: stamp_from(&odometry.header.stamp),
+            position: [position.x, position.y, position.z],
+            orientation_xyzw: [orientation.x, orientation.y, orientation.z, orientation.w],
+        },
+        frame_id: odometry.header.frame_id,
+        child_frame_id: odometry.child_frame_id,
+        pose_covariance: array(&odometry.pose.covariance),
     }
 }
 

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::qos::Qos;
 use super::{Ends, Error, KEEP_LAST, Kind, TF, TF_STATIC, TRANSITION_EVENT, Topics, publish_until_stopped, wire};
-use crate::message::{CameraInfoMessage, ImageMessage, Input, Output};
+use crate::message::{CameraInfoMessage, ImageMessage, Input, OdometryMessage, Output};
 
 mod services;
 
@@ -43,6 +43,10 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     };
     let camera_info: Subscription<wire::CameraInfo> =
         graph.subscribe(&topics.camera_info, "sensor_msgs", "CameraInfo")?;
+    let odometry: Option<Subscription<wire::Odometry>> = match &topics.reference_odometry {
+        Some(name) => Some(graph.subscribe(name, "nav_msgs", "Odometry")?),
+        None => None,
+    };
     let publishers = Publishers::new(&mut graph)?;
     let services = Services::new(&mut graph)?;
     let spinner = graph.node.spinner().map_err(|error| middleware("start the node's spinner", &error))?;
@@ -53,6 +57,7 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     // One thread a stream: an image of megabytes takes milliseconds to copy out, in which CameraInfo must not wait.
     let take_image = |image: ImageMessage| input(Input::Image(image));
     let take_camera_info = |info: CameraInfoMessage| input(Input::CameraInfo(info));
+    let take_odometry = |odometry: OdometryMessage| input(Input::Odometry(odometry));
     thread::scope(|scope| {
         scope.spawn(move || {
             if let Err(error) = block_on(spinner.spin()) {
@@ -69,6 +74,11 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
         scope.spawn(move || read(&camera_info, "camera_info", registration, take_camera_info));
+        if let Some(odometry) = odometry {
+            let (handle, registration) = AbortHandle::new_pair();
+            aborts.push(handle);
+            scope.spawn(move || read(&odometry, "odometry", registration, take_odometry));
+        }
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
         scope.spawn(move || services.run(&call, registration));

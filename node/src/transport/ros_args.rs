@@ -212,7 +212,8 @@ impl RosArgs {
             .map(|rule| Ok((absolute(&rule.from)?, absolute(&rule.to)?)))
             .collect::<Result<_, super::Error>>()?;
         topics.renames = renames;
-        topics.names().into_iter().try_for_each(|name| topics.resolve(name).map(drop))
+        let mut names = topics.names().into_iter().chain(topics.reference_odometry.as_deref());
+        names.try_for_each(|name| topics.resolve(name).map(drop))
     }
 }
 
@@ -322,6 +323,7 @@ mod tests {
             image_reliable: false,
             image_queue_depth: 5,
             camera_info: "camera/camera_info".into(),
+            reference_odometry: Some("wheels/odometry".into()),
             trajectory: "/ego/trajectory".into(),
             odometry: "~/odometry".into(),
             diagnostics: "/diagnostics".into(),
@@ -423,7 +425,9 @@ mod tests {
             ("covariance.position_stddev_metres", "[1, 2, 3, 4.5]"),
         ];
         assert_eq!(overrides, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        let topics = Topics { qos, ..topics() };
+        let topics = Topics { qos, image_reliable: true, ..topics() };
+        assert!(topics.sensor_qos("/camera/image_raw").expect("a name").is_reliable);
+        assert!(!topics.sensor_qos("wheels/odometry").expect("a name").is_reliable, "as the camera is asked to be");
         assert_eq!(topics.sensor_qos("/camera/image_raw").expect("a name").depth, 3);
         assert_eq!(topics.sensor_qos("camera/camera_info").expect("a name").depth, super::super::KEEP_LAST);
         let shared = Given { name: "camera.fps".into(), value: 30.into(), is_shared: true };

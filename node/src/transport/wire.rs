@@ -193,7 +193,7 @@ impl From<&CameraInfoMessage> for CameraInfo {
 }
 
 /// `geometry_msgs/Pose`: position x y z, then quaternion x y z w.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Pose {
     position: [f64; 3],
     orientation_xyzw: [f64; 4],
@@ -235,20 +235,20 @@ impl From<TrajectoryMessage> for Path {
 /// A 6x6 as rows, since serde stops at arrays of 32; CDR knows no difference.
 type Covariance = [[f64; 6]; 6];
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct PoseWithCovariance {
     pose: Pose,
     covariance: Covariance,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct TwistWithCovariance {
     linear: [f64; 3],
     angular: [f64; 3],
     covariance: Covariance,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Odometry {
     header: Header,
     child_frame_id: String,
@@ -271,6 +271,19 @@ impl From<OdometryMessage> for Odometry {
             child_frame_id: odometry.child_frame_id,
             pose: PoseWithCovariance { pose: (&odometry.pose).into(), covariance },
             twist: TwistWithCovariance { linear: [0.0; 3], angular: [0.0; 3], covariance: unmeasured },
+        }
+    }
+}
+
+impl From<Odometry> for OdometryMessage {
+    fn from(odometry: Odometry) -> Self {
+        let Pose { position, orientation_xyzw } = odometry.pose.pose;
+        let covariance = odometry.pose.covariance;
+        Self {
+            frame_id: odometry.header.frame_id,
+            child_frame_id: odometry.child_frame_id,
+            pose: StampedPose { stamp: odometry.header.stamp.into(), position, orientation_xyzw },
+            pose_covariance: std::array::from_fn(|i| covariance[i / 6][i % 6]),
         }
     }
 }

@@ -74,6 +74,9 @@ pub struct Evidence {
     pub residuals: Vec<Residual>,
     /// What the reasoning lacks to be measured: an answer that was asked for it and gives none cannot be checked.
     pub faults: Vec<String>,
+    /// The largest standard deviation that the model itself states of a position, metres; `None` where it states none.
+    /// It widens the covariance and is no check: the model may be wrong about itself too.
+    pub stated_stddev_metres: Option<f64>,
 }
 
 impl Evidence {

@@ -3,7 +3,8 @@
 //! A pose hangs on the one at which its window joins the odometry, which is not sure itself: with `l` the way from there,
 //! in the odometry's axes, an error `(t, r)` of the earlier pose becomes `(t + r x l, r)` (first order, errors on the left:
 //! the form of `nav_msgs/Odometry`). The window's own error is added, the same in all directions, of the size that the
-//! config says for so many frames, times the widening that the checks ask for.
+//! config says for so many frames, times the widening that the checks ask for. Where the model states how sure its positions
+//! are, the larger of the two sizes counts: what it says of itself may make a pose less sure, and never surer.
 
 use std::collections::VecDeque;
 
@@ -45,8 +46,17 @@ impl Drift {
 
     /// The covariances of the poses of `push`, which came of a window of these stamps: row-major 6x6 each, order x y z
     /// rotation-x rotation-y rotation-z about the odometry's axes, metres and radians. None is zero, which in ROS means
-    /// that it is not known.
-    pub fn extend(&mut self, stamps: &[Stamp; WINDOW], push: &Push, widening: f64) -> Vec<[f64; 36]> {
+    /// that it is not known. `scale` is what the window's positions were multiplied by, and so is what the config says of
+    /// them; what it says of breaks is metres. `stated` are the standard deviations that the model states of frames 1 to 4,
+    /// before the scale.
+    pub fn extend(
+        &mut self,
+        stamps: &[Stamp; WINDOW],
+        push: &Push,
+        widening: f64,
+        scale: f64,
+        stated: Option<&[f64; WINDOW - 1]>,
+    ) -> Vec<[f64; 36]> {
         let (join, frame) = self.join(stamps, &push.outcome);
         let mut all = Vec::with_capacity(push.poses.len());
         for pose in &push.poses {
@@ -57,7 +67,8 @@ impl Drift {
             let way = position - join.position;
             let mut carried = Matrix6::<f64>::identity();
             carried.fixed_view_mut::<3, 3>(0, 3).copy_from(&-way.cross_matrix());
-            let metres = widening * self.rules.position_stddev_metres[steps - 1];
+            let units = self.rules.position_stddev_metres[steps - 1].max(between(stated, frame, place));
+            let metres = scale * widening * units;
             let radians = widening * self.rules.rotation_stddev_radians[steps - 1];
             let covariance = carried * join.covariance * carried.transpose() + of_stddevs(metres, radians);
             self.history.push_back(Known { stamp: pose.stamp, position, covariance });
@@ -92,6 +103,13 @@ impl Drift {
         }
         (join, frame)
     }
+}
+
+/// Standard deviation of the way between two frames of a window, metres, from what the model states of each, as if one knew
+/// nothing of the other; 0 where it states nothing. The anchor is sure by definition.
+fn between(stated: Option<&[f64; WINDOW - 1]>, a: usize, b: usize) -> f64 {
+    let of = |frame: usize| stated.and_then(|all| all.get(frame.checked_sub(1)?)).copied().unwrap_or(0.0);
+    if a == b { 0.0 } else { of(a).hypot(of(b)) }
 }
 
 fn of_stddevs(metres: f64, radians: f64) -> Matrix6<f64> {
@@ -137,9 +155,13 @@ mod tests {
         }
 
         fn push(&mut self, first: i64, widening: f64) -> Vec<[f64; 36]> {
+            self.push_with(first, widening, 1.0, None)
+        }
+
+        fn push_with(&mut self, first: i64, widening: f64, scale: f64, stated: Option<&[f64; 4]>) -> Vec<[f64; 36]> {
             let stamps = stamps(first);
-            let push = self.odometry.push(&stamps, &walk());
-            self.drift.extend(&stamps, &push, widening)
+            let push = self.odometry.push(&stamps, &walk().scaled(scale));
+            self.drift.extend(&stamps, &push, widening, scale, stated)
         }
     }
 
@@ -200,6 +222,32 @@ mod tests {
         let next = rig.push(5, 1.0);
         assert_eq!(next.len(), 1);
         assert_close(variance(&next[0], 3), variance(&all[3], 3) + 0.01_f64.powi(2));
+    }
+
+    #[test]
+    fn what_is_scaled_is_as_unsure_in_its_own_units_and_turns_as_before() {
+        for stated in [None, Some(&[0.01, 0.1, 0.6, 0.8])] {
+            let (plain, scaled) =
+                (Rig::new().push_with(0, 2.0, 1.0, stated), Rig::new().push_with(0, 2.0, 0.25, stated));
+            for (plain, scaled) in plain.iter().zip(&scaled) {
+                assert_close(variance(scaled, 2), variance(plain, 2) / 16.0);
+                assert_close(variance(scaled, 4), variance(plain, 4));
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_model_states_widens_positions_and_never_narrows_them() {
+        let mut rig = Rig::new();
+        // Surer than the config at frames 1 and 2, less sure at 3 and 4.
+        let all = rig.push_with(0, 2.0, 1.0, Some(&[0.01, 0.1, 0.6, 0.8]));
+        for (covariance, sigma) in all.iter().zip([0.1, 0.1, 0.2, 0.6, 0.8]) {
+            assert_close(variance(covariance, 0), (2.0 * sigma).powi(2));
+        }
+        assert_close(variance(&all[4], 3), (2.0 * 0.04_f64).powi(2));
+        // Frame 5 is one on from frame 4, where the window joins: both of its frames count.
+        let next = rig.push_with(1, 1.0, 1.0, Some(&[0.0, 0.0, 0.3, 0.4]));
+        assert_close(variance(&next[0], 2), variance(&all[4], 2) + 0.5_f64.powi(2));
     }
 
     #[test]

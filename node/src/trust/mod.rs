@@ -10,7 +10,7 @@
 
 use geometry::{Odometry, Outcome, Push, Stamp, WINDOW, WindowTrajectory};
 
-use crate::config::TrustRules;
+use crate::config::{CheckRules, TrustRules};
 use crate::estimator::Estimate;
 
 pub mod checks;
@@ -37,6 +37,8 @@ pub struct Judge {
     previous: Option<([Stamp; WINDOW], WindowTrajectory)>,
     drift: Drift,
     epoch: u32,
+    /// The last window had no scale.
+    is_unscaled: bool,
 }
 
 /// What is made of one answer.
@@ -72,6 +74,9 @@ pub enum NoPoses {
     /// The answer has poses, but the node does not know that they are right.
     #[error("withheld, since the node is LOST: {0}")]
     Withheld(String),
+    /// The answer has poses, but not in metres, and nobody knows yet what its units are.
+    #[error("withheld: {0}")]
+    Unscaled(String),
 }
 
 impl Judge {
@@ -84,6 +89,7 @@ impl Judge {
             previous: None,
             drift: Drift::new(rules.covariance),
             epoch: 0,
+            is_unscaled: false,
         }
     }
 
@@ -93,6 +99,7 @@ impl Judge {
         self.previous = None;
         self.state = State::new(self.rules.status);
         self.drift = Drift::new(self.rules.covariance);
+        self.is_unscaled = false;
     }
 
     /// Judges by other rules from now on; what was is not judged anew.
@@ -102,15 +109,17 @@ impl Judge {
         self.drift.set_rules(rules.covariance);
     }
 
-    /// Takes an answer for the window of these stamps; stamps of different epochs cannot be compared.
-    pub fn answer(&mut self, epoch: u32, stamps: &[Stamp; WINDOW], estimate: &Estimate) -> Judged {
+    /// Takes an answer for the window of these stamps, whose translations are metres when multiplied by `scale`; stamps of
+    /// different epochs cannot be compared.
+    pub fn answer(&mut self, epoch: u32, stamps: &[Stamp; WINDOW], estimate: &Estimate, scale: f64) -> Judged {
+        self.is_unscaled = false;
         let newest = stamps[WINDOW - 1];
-        let sane = match &estimate.trajectory {
-            Ok(trajectory) => checks::sane(trajectory, &self.rules.sanity).map(|()| trajectory),
-            Err(reason) => Err(reason.clone()),
-        };
-        let trajectory = match sane {
-            Ok(trajectory) => trajectory,
+        let sane = estimate.trajectory.as_ref().map_err(String::clone).and_then(|said| {
+            let trajectory = said.scaled(scale);
+            checks::sane(&trajectory, &self.rules.sanity).map(|()| (said, trajectory))
+        });
+        let (said, trajectory) = match sane {
+            Ok(both) => both,
             Err(problem) => {
                 let verdict = self.state.push(newest, Event::Failed(&problem));
                 return self.judged(verdict, None, Err(NoPoses::Unusable(problem)));
@@ -122,11 +131,16 @@ impl Judge {
             self.odometry.reset();
             self.previous = None;
         }
-        let mut evidence = checks::of_answer(trajectory, &estimate.text, estimate.grid.as_ref(), &self.rules.checks);
-        if let Some((earlier, previous)) = self.previous.replace((*stamps, *trajectory)) {
+        // The reasoning is in the units of the answer, and so is what the model states of its positions.
+        let least_motion_metres = self.rules.checks.least_motion_metres / scale;
+        let unscaled = CheckRules { least_motion_metres, ..self.rules.checks };
+        let mut evidence = checks::of_answer(said, &estimate.text, estimate.grid.as_ref(), &unscaled);
+        let stated = estimate.position_stddev;
+        evidence.stated_stddev_metres = stated.map(|stddevs| scale * stddevs.into_iter().fold(0.0, f64::max));
+        if let Some((earlier, previous)) = self.previous.replace((*stamps, trajectory)) {
             let mut pair = Odometry::new();
             pair.push(&earlier, &previous);
-            evidence.add_overlap(&pair.push(stamps, trajectory).outcome, &self.rules.checks);
+            evidence.add_overlap(&pair.push(stamps, &trajectory).outcome, &self.rules.checks);
         }
         let verdict = self.state.push(newest, Event::Answer(&evidence));
         if verdict.status == Status::Lost {
@@ -136,13 +150,24 @@ impl Judge {
         if verdict.is_recovery() {
             self.odometry.start_segment();
         }
-        let push = self.odometry.push(stamps, trajectory);
+        let push = self.odometry.push(stamps, &trajectory);
         match push.outcome {
             Outcome::Started | Outcome::Continued { .. } => {}
             other => tracing::debug!(outcome = ?other, "the odometry could not be continued"),
         }
-        let covariances = self.drift.extend(stamps, &push, verdict.widening);
-        self.judged(verdict, Some(evidence), Ok(Poses { trajectory: *trajectory, push, covariances }))
+        let covariances = self.drift.extend(stamps, &push, verdict.widening, scale, stated.as_ref());
+        self.judged(verdict, Some(evidence), Ok(Poses { trajectory, push, covariances }))
+    }
+
+    /// Takes note of an answer whose scale nobody knows yet, and why. It speaks neither for the node nor against it, but
+    /// nothing comes out.
+    pub fn unscaled(&mut self, reason: String) -> Judged {
+        let state = self.state.status();
+        let status = if state == Status::Lost { state } else { Status::Degraded };
+        let before = if self.is_unscaled { status } else { state };
+        self.is_unscaled = true;
+        let verdict = Verdict { before, status, is_consistent: false, widening: 1.0 };
+        Judged { verdict, reason: reason.clone(), evidence: None, poses: Err(NoPoses::Unscaled(reason)) }
     }
 
     /// Takes note of a window without an answer, whose newest frame has this stamp.

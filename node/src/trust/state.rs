@@ -258,7 +258,8 @@ mod tests {
 
     fn evidence(ratio: f64) -> Evidence {
         let typical = Residual { check: Check::OverlapRotation, value: 0.1, ratio: 0.1 };
-        Evidence { residuals: vec![typical, Residual { check: Check::Epipolar, value: ratio, ratio }], faults: vec![] }
+        let found = Residual { check: Check::Epipolar, value: ratio, ratio };
+        Evidence { residuals: vec![typical, found], ..Evidence::default() }
     }
 
     /// Pushes a window a second: `c`onsistent, `d`oubtful, `b`ad, `g`ross, `f`ailed, `l`acking its reasoning, `-` for

@@ -76,7 +76,7 @@ pub(crate) fn chain(trajectory: &WindowTrajectory) -> Chain {
 pub(crate) fn estimate(chain: &Chain) -> Estimate {
     let text = write(chain);
     let trajectory = parse_poses(&text).map_err(|e| e.to_string());
-    Estimate { text, tokens: 1, trajectory, grid: Some(grid()) }
+    Estimate { text, tokens: 1, trajectory, grid: Some(grid()), position_stddev: None }
 }
 
 /// The same, with the rotations of step 4 turned by so many degrees.
@@ -112,5 +112,6 @@ pub(crate) fn shifted(chain: &Chain, frame: usize, pixels: [f64; 2]) -> Chain {
 
 /// An answer without reasoning.
 pub(crate) fn poses_alone(trajectory: &WindowTrajectory) -> Estimate {
-    Estimate { text: write_poses(trajectory), tokens: 1, trajectory: Ok(*trajectory), grid: None }
+    let text = write_poses(trajectory);
+    Estimate { text, tokens: 1, trajectory: Ok(*trajectory), grid: None, position_stddev: None }
 }

@@ -1,7 +1,7 @@
 use geometry::{Outcome, Stamp, WindowTrajectory};
 
 use super::state::Status;
-use super::synthetic::{motion, poses_alone, rules};
+use super::synthetic::{chain, estimate, motion, poses_alone, rules};
 use super::{Judge, Judged, NoPoses};
 use crate::estimator::Estimate;
 
@@ -10,7 +10,7 @@ const PERIOD: i64 = 100_000_000;
 /// Frames `first` to `first + 4` of a camera that goes 0.1 m forward a frame, answered with these poses.
 fn push_in(judge: &mut Judge, epoch: u32, first: i64, trajectory: &WindowTrajectory) -> Judged {
     let stamps = std::array::from_fn(|i| Stamp::from_nanos((first + i as i64) * PERIOD));
-    judge.answer(epoch, &stamps, &poses_alone(trajectory))
+    judge.answer(epoch, &stamps, &poses_alone(trajectory), 1.0)
 }
 
 fn push(judge: &mut Judge, first: i64, trajectory: &WindowTrajectory) -> Judged {
@@ -82,7 +82,7 @@ fn one_wrong_window_speaks_against_itself_and_the_next_and_no_more() {
     }
     // Nor is a window forgotten behind one that does not parse.
     let stamps = std::array::from_fn(|i| Stamp::from_nanos((6 + i as i64) * PERIOD));
-    judge.answer(0, &stamps, &Estimate { trajectory: Err("cut off".to_owned()), ..poses_alone(&walk()) });
+    judge.answer(0, &stamps, &Estimate { trajectory: Err("cut off".to_owned()), ..poses_alone(&walk()) }, 1.0);
     assert!(ratio(push(&mut judge, 7, &motion(0.13, 0.0))) > 4.0);
 }
 
@@ -110,7 +110,7 @@ fn windows_without_poses_are_named_and_lead_to_lost() {
         (&silent, "no complete <poses> block", Status::Lost),
         (&silent, "no complete <poses> block", Status::Lost),
     ] {
-        let judged = judge.answer(0, &stamps, estimate);
+        let judged = judge.answer(0, &stamps, estimate, 1.0);
         assert_eq!(judged.evidence, None);
         assert_eq!(judged.verdict.status, status);
         let Err(NoPoses::Unusable(reason)) = &judged.poses else { panic!("{judged:?}") };
@@ -123,4 +123,38 @@ fn windows_without_poses_are_named_and_lead_to_lost() {
     let found = push(&mut judge, 11, &walk());
     assert_eq!(published(&found).len(), 5);
     assert_eq!((found.poses.unwrap().push.outcome, judge.reset_counter()), (Outcome::Started, 0));
+}
+
+#[test]
+fn what_is_scaled_agrees_with_its_reasoning_and_is_bounded_in_metres() {
+    // Steps of 0.2 units, which are 0.1 m: the chain is held against the poses in units, all else in metres.
+    let said = estimate(&chain(&motion(0.2, 0.0)));
+    let mut judge = Judge::new(&rules());
+    let stamps = |first: i64| std::array::from_fn(|i| Stamp::from_nanos((first + i as i64) * PERIOD));
+    let first = judge.answer(0, &stamps(0), &said, 0.5);
+    assert_eq!(published(&first), [(0, 0), (1, 10), (2, 20), (3, 30), (4, 40)]);
+    assert!(first.verdict.is_consistent, "{first:?}");
+    assert_eq!(published(&judge.answer(0, &stamps(1), &said, 0.5)), [(5, 50)]);
+    let poses = first.poses.unwrap();
+    assert!((poses.covariances[4][0] - 0.2_f64.powi(2)).abs() < 1e-6, "0.4 units: {:?}", poses.covariances[4]);
+    let far = judge.answer(0, &stamps(2), &said, 6.0);
+    assert!(matches!(&far.poses, Err(NoPoses::Unusable(reason)) if reason.contains("got 1.200")), "{far:?}");
+}
+
+#[test]
+fn an_answer_without_a_scale_is_withheld_and_neither_good_nor_bad() {
+    let mut judge = Judge::new(&rules());
+    for before in [Status::Ok, Status::Degraded] {
+        let judged = judge.unscaled("no scale yet".to_owned());
+        assert_eq!((judged.verdict.before, judged.verdict.status), (before, Status::Degraded));
+        assert_eq!((judged.reason.as_str(), judged.evidence), ("no scale yet", None));
+        assert_eq!(judged.poses, Err(NoPoses::Unscaled("no scale yet".to_owned())));
+    }
+    // Nothing was published that it could break with.
+    let first = push(&mut judge, 10, &walk());
+    assert_eq!((first.verdict.status, published(&first).len(), judge.reset_counter()), (Status::Ok, 5, 0));
+    // What is lost stays lost.
+    assert!(push(&mut judge, 11, &motion(-0.1, 0.0)).verdict.is_loss());
+    let judged = judge.unscaled("no scale yet".to_owned());
+    assert_eq!((judged.verdict.before, judged.verdict.status), (Status::Lost, Status::Lost));
 }

@@ -12,8 +12,8 @@ use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
 use node::call::{Call, Reply};
 use node::config::{
-    CheckRules, Covariance, DiagnosticsConfig, FixedCamera, PublishConfig, Sanity, Sheet, StatusRules, TrustRules,
-    UseFixed, WindowRules,
+    CameraRules, CheckRules, Covariance, DiagnosticsConfig, Images, PublishConfig, Sanity, ScaleRules, Sheet,
+    StatusRules, TrustRules, UseFixed, WindowRules,
 };
 use node::estimator::{Error, Estimate, Estimator};
 use node::lifecycle::State;
@@ -72,7 +72,8 @@ impl Estimator for Fake {
 }
 
 pub fn parsed() -> Result<Estimate, Error> {
-    Ok(Estimate { text: "poses".to_owned(), tokens: 7, trajectory: Ok(walk()), grid: None })
+    let text = "poses".to_owned();
+    Ok(Estimate { text, tokens: 7, trajectory: Ok(walk()), grid: None, position_stddev: None })
 }
 
 pub fn settings(stride: u32, hop: u32) -> Settings {
@@ -81,11 +82,13 @@ pub fn settings(stride: u32, hop: u32) -> Settings {
         image_topic: "/camera".to_owned(),
         odom_frame: "odom".to_owned(),
         window: WindowRules { stride, hop, max_gap: Duration::from_millis(500) },
-        camera: FixedCamera {
+        camera: CameraRules {
             use_fixed: UseFixed::Never,
             intrinsics: Intrinsics::new(9.0, 9.0, 4.0, 3.0, 8, 6).unwrap(),
+            images: Images::Raw,
         },
         mount: None,
+        scale: ScaleRules::Metric,
         autostart: true,
         live: Live {
             trust: trust(),

@@ -3,7 +3,7 @@
 use geometry::Intrinsics;
 use image::RgbImage;
 use node::camera::CameraState;
-use node::config::{FixedCamera, UseFixed};
+use node::config::{CameraRules, Images, UseFixed};
 use node::decode::{decode, inspect};
 use node::message::{ImagePayload, Input};
 use node::recording::Kind;
@@ -99,25 +99,32 @@ fn read(payload: &ImagePayload) -> bool {
     true
 }
 
-/// `sensor_msgs/CameraInfo` as a sample: what it says of images of its own size, and a small one rectified by it.
+/// `sensor_msgs/CameraInfo` as a sample: what it says of images of its own size, raw and rectified, and a small one rectified by it.
 pub fn camera_info(data: &[u8]) -> bool {
     let inputs = within(SAMPLE * data.len() + SLACK, || inputs(Kind::Image, data));
     let info = inputs.into_iter().find_map(|input| if let Input::CameraInfo(info) = input { Some(info) } else { None });
     let Some(info) = info else { return false };
     let Ok(intrinsics) = Intrinsics::new(1.0, 1.0, 0.5, 0.5, 1, 1) else { unreachable!("a pixel has a focal length") };
-    let mut camera = CameraState::new(&FixedCamera { use_fixed: UseFixed::Never, intrinsics });
-    // Cheap, whatever the size of the camera: tables of its pixels wait for the first image.
-    within(16 * data.len() + SLACK, || camera.update(&info));
-    let Ok(optics) = camera.latest() else { return false };
-    let k = optics.intrinsics;
-    assert!(k.width > 0 && k.height > 0, "{k:?}");
-    assert!([k.fx, k.fy].iter().all(|f| f.is_finite() && *f > 0.0) && k.cx.is_finite() && k.cy.is_finite(), "{k:?}");
-    assert!(camera.optics(k.width, k.height).is_ok(), "{k:?}");
-    if let Some(rectifier) = &optics.rectifier
-        && k.width as usize * k.height as usize <= MOST_PIXELS / 64
-    {
-        let image = RgbImage::from_pixel(k.width, k.height, image::Rgb([255; 3]));
-        assert_eq!(rectifier.apply(&image).dimensions(), image.dimensions());
+    let mut is_usable = false;
+    for images in [Images::Raw, Images::Rectified] {
+        let mut camera = CameraState::new(&CameraRules { use_fixed: UseFixed::Never, intrinsics, images });
+        // Cheap, whatever the size of the camera: tables of its pixels wait for the first image.
+        within(16 * data.len() + SLACK, || camera.update(&info));
+        let Ok(optics) = camera.latest() else { continue };
+        let k = optics.intrinsics;
+        assert!(k.width > 0 && k.height > 0, "{k:?}");
+        assert!(
+            [k.fx, k.fy].iter().all(|f| f.is_finite() && *f > 0.0) && k.cx.is_finite() && k.cy.is_finite(),
+            "{k:?}"
+        );
+        assert!(camera.optics(k.width, k.height).is_ok(), "{k:?}");
+        if let Some(rectifier) = &optics.rectifier
+            && k.width as usize * k.height as usize <= MOST_PIXELS / 64
+        {
+            let image = RgbImage::from_pixel(k.width, k.height, image::Rgb([255; 3]));
+            assert_eq!(rectifier.apply(&image).dimensions(), image.dimensions());
+        }
+        is_usable = true;
     }
-    true
+    is_usable
 }

@@ -216,17 +216,13 @@ fn toml(sigmas: &Sigmas, windows: usize, source: &str) -> String {
 mod tests {
     use geometry::{Transform, WindowTrajectory};
     use nalgebra::{Isometry3, Vector3, Vector6};
-    use rand::{Rng, SeedableRng};
+    use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
     use super::{Calibration, Coverage, PoseError, Sigmas, chi_square_6, pose_errors};
+    use crate::nano::normal;
 
     const TRUE: Sigmas = Sigmas { position: [0.01, 0.02, 0.03, 0.04], rotation_deg: [0.5, 1.0, 1.5, 2.0] };
-
-    fn normal(rng: &mut impl Rng) -> f64 {
-        let (a, b): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
-        (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
-    }
 
     /// Windows with normal errors of [`TRUE`].
     fn drawn(windows: usize) -> Vec<[PoseError; 4]> {

@@ -1,28 +1,18 @@
 //! The picture of a run: the share of windows whose error is at most so large, and that of a camera that never moves.
 
 use std::path::Path;
-use std::sync::OnceLock;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result};
 use image::RgbImage;
-use plotters::coord::Shift;
-use plotters::prelude::{
-    BitMapBackend, ChartBuilder, Color, DrawingArea, FontStyle, IntoDrawingArea, LineSeries, PathElement, RGBColor,
-    SeriesLabelPosition,
-};
-use plotters::style::register_font;
+use plotters::prelude::{RGBColor, SeriesLabelPosition};
 
 use super::Outcome;
+use crate::curves::{Area, COLOURS, Frame, Line, chart, picture};
 
 const WIDTH: u32 = 1500;
 const HEIGHT: u32 = 640;
-const INK: RGBColor = RGBColor(40, 40, 40);
-const PAPER: RGBColor = RGBColor(255, 255, 255);
-const FAINT: RGBColor = RGBColor(225, 225, 225);
-/// Told apart by people who see no red or green too.
-const ESTIMATE: RGBColor = RGBColor(213, 94, 0);
-const IDENTITY: RGBColor = RGBColor(0, 114, 178);
-const FONT: &str = "sans-serif";
+const ESTIMATE: RGBColor = COLOURS[0];
+const IDENTITY: RGBColor = COLOURS[1];
 /// Share of the errors that the axis of RRE has room for: a few wild answers would flatten the rest.
 const SHOWN: f64 = 0.95;
 /// Letters of an estimator's name in the legend; the end tells more than the beginning of a path.
@@ -75,58 +65,27 @@ pub(super) fn errors(path: &Path, label: &str, outcomes: &[Outcome]) -> Result<(
         true => std::iter::once('…').chain(label.chars().skip(letters - LABEL)).collect(),
         false => label.to_owned(),
     };
-    let mut pixels = vec![0; (WIDTH * HEIGHT * 3) as usize];
-    draw(&mut pixels, &label, &panels)?;
-    let image = RgbImage::from_raw(WIDTH, HEIGHT, pixels).context("three bytes for each pixel")?;
-    image.save(path).with_context(|| path.display().to_string())
+    draw(&label, &panels)?.save(path).with_context(|| path.display().to_string())
 }
 
-fn draw(pixels: &mut [u8], label: &str, panels: &[Panel; 2]) -> Result<()> {
-    fonts()?;
-    let root = BitMapBackend::with_buffer(pixels, (WIDTH, HEIGHT)).into_drawing_area();
-    root.fill(&PAPER).map_err(|e| anyhow!("{e}"))?;
-    let halves = root.split_evenly((1, 2));
-    for (half, panel) in halves.iter().zip(panels) {
-        curves(half, label, panel)?;
-    }
-    root.present().map_err(|e| anyhow!("{e}"))
+fn draw(label: &str, panels: &[Panel; 2]) -> Result<RgbImage> {
+    picture((WIDTH, HEIGHT), |area| {
+        let halves = area.split_evenly((1, 2));
+        halves.iter().zip(panels).try_for_each(|(half, panel)| shares(half, label, panel))
+    })
 }
 
-fn curves(area: &DrawingArea<BitMapBackend<'_>, Shift>, label: &str, panel: &Panel) -> Result<()> {
-    let mut chart = ChartBuilder::on(area)
-        .caption(panel.title, (FONT, 22, &INK))
-        .margin(20)
-        .x_label_area_size(50)
-        .y_label_area_size(70)
-        .build_cartesian_2d(0.0..panel.limit, 0.0..1.0)
-        .map_err(|e| anyhow!("{e}"))?;
-    chart
-        .configure_mesh()
-        .x_desc(panel.unit)
-        .y_desc(format!("share of {} windows", panel.windows))
-        .axis_style(INK)
-        .bold_line_style(FAINT)
-        .light_line_style(PAPER)
-        .label_style((FONT, 15, &INK))
-        .axis_desc_style((FONT, 17, &INK))
-        .draw()
-        .map_err(|e| anyhow!("{e}"))?;
-    for (sorted, colour, name) in [(&panel.identity, IDENTITY, "never moves"), (&panel.estimate, ESTIMATE, label)] {
-        let line = LineSeries::new(cumulative(sorted, panel.windows, panel.limit), colour.stroke_width(3));
-        chart
-            .draw_series(line)
-            .map_err(|e| anyhow!("{e}"))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(3)));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(PAPER.mix(0.85))
-        .border_style(FAINT)
-        .label_font((FONT, 16, &INK))
-        .draw()
-        .map_err(|e| anyhow!("{e}"))
+fn shares(area: &Area<'_>, label: &str, panel: &Panel) -> Result<()> {
+    let y = format!("share of {} windows", panel.windows);
+    let (bounds, legend) = ((0.0..panel.limit, 0.0..1.0), SeriesLabelPosition::LowerRight);
+    let line = |(sorted, colour, name): (&Vec<f64>, RGBColor, &str)| Line {
+        name: name.to_owned(),
+        points: cumulative(sorted, panel.windows, panel.limit),
+        colour,
+        dot: 0,
+    };
+    let lines = [(&panel.identity, IDENTITY, "never moves"), (&panel.estimate, ESTIMATE, label)].map(line);
+    chart(area, Frame { title: panel.title, x: panel.unit, y: &y, bounds, legend }, &lines)
 }
 
 /// The share of `windows` with an error of at most x, at [`POINTS`] places from 0 to `limit`; `sorted` rises.
@@ -137,14 +96,6 @@ fn cumulative(sorted: &[f64], windows: usize, limit: f64) -> Vec<(f64, f64)> {
         (x, below as f64 / windows.max(1) as f64)
     };
     (0..POINTS).map(point).collect()
-}
-
-/// Registers the letters, once in a process.
-fn fonts() -> Result<()> {
-    static DONE: OnceLock<bool> = OnceLock::new();
-    let done = DONE.get_or_init(|| register_font(FONT, FontStyle::Normal, dejavu::sans::regular()).is_ok());
-    ensure!(*done, "the embedded font cannot be read");
-    Ok(())
 }
 
 #[cfg(test)]
@@ -167,10 +118,8 @@ mod tests {
     fn both_curves_are_seen() {
         let errors = || (1..=20).map(f64::from).collect::<Vec<_>>();
         let panel = |limit, identity| Panel { title: "t", unit: "u", limit, windows: 20, estimate: errors(), identity };
-        let mut pixels = vec![0; (WIDTH * HEIGHT * 3) as usize];
-        draw(&mut pixels, "us", &[panel(20.0, vec![10.0; 20]), panel(180.0, Vec::new())]).unwrap();
+        let image = draw("us", &[panel(20.0, vec![10.0; 20]), panel(180.0, Vec::new())]).unwrap();
         let count = |from: u32, to: u32, colour: RGBColor| {
-            let image = RgbImage::from_raw(WIDTH, HEIGHT, pixels.clone()).unwrap();
             let inside = image.enumerate_pixels().filter(|(x, _, _)| (from..to).contains(x));
             inside.filter(|(_, _, p)| p.0 == [colour.0, colour.1, colour.2]).count()
         };

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::student::Adapter;
-use crate::trainer::config::{OptimizerConfig, RunConfig};
+use crate::trainer::config::{OptimizerConfig, RunConfig, read};
 
 /// `config/training/*gasp.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -245,18 +245,16 @@ impl DataConfig {
 /// # Errors
 /// A file that is missing, a key that is unknown, missing or out of bounds, with its name.
 pub fn read_config(path: &Path) -> Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let config: Config = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    config.check().with_context(|| path.display().to_string())?;
-    Ok(config)
+    read(path, Config::check)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trainer::config::path_of;
 
     fn shipped(name: &str) -> Config {
-        read_config(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training").join(name)).unwrap()
+        read_config(&path_of(name)).unwrap()
     }
 
     #[test]

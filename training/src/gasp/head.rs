@@ -11,12 +11,10 @@ use nalgebra::{DMatrix, SymmetricEigen};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::student::{HEAD_PREFIX, Student};
+use crate::student::{HEAD_PREFIX, HEADS, Student};
 
 /// What the names of the heads go on with behind [`HEAD_PREFIX`].
 pub const NAME: &str = "gasp";
-/// Where a student leaves its heads.
-const FILE: &str = "aux_heads.safetensors";
 /// Directions that are looked for beyond those that are wanted, so that the last ones are right too.
 const OVERSAMPLING: usize = 32;
 /// Products with W^T W; each squares the gap between the directions that are wanted and the others.
@@ -89,7 +87,7 @@ impl Heads {
     /// # Errors
     /// A file that is broken, a head of another width than the model's.
     pub fn stored(dir: &Path, d: usize, device: &Device) -> Result<Option<Self>> {
-        let path = dir.join(FILE);
+        let path = dir.join(HEADS);
         if !path.is_file() {
             return Ok(None);
         }

@@ -243,7 +243,7 @@ fn media(raw: &RawItem, root: &Path) -> Result<Media> {
 fn frames(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut frames = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
+        let path = entry.with_context(|| folder.display().to_string())?.path();
         let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
         if EXTENSIONS.contains(&extension.as_str()) {
             frames.push(path);

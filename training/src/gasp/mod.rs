@@ -33,7 +33,7 @@ use crate::batch::{self, Batch, Sequence, predictions, scalar, select};
 use crate::sft::example::Builder;
 use crate::sft::loss::{self as text_loss, Target, cross_entropy};
 use crate::student::{HEAD_PREFIX, Student};
-use crate::trainer::{self, Finished, Job, Objective, Settings, Share};
+use crate::trainer::{self, Finished, HOLD_OUT, Job, Objective, Settings, Share};
 pub use config::{Config, DataConfig, DepthConfig, EvalConfig, GaspConfig, MixConfig, Negatives, read_config};
 use head::Heads;
 use loss::Prepared;
@@ -41,8 +41,6 @@ use probe::{Features, Probe, Tallies};
 use set::{FrameSet, Targets};
 use stream::{Example, Stream};
 
-/// What turns the seed of a run into that of its hold-out.
-const HOLD_OUT: u64 = 0x686f_6c64;
 /// Figures on the hold-out; the best checkpoint is chosen by the first.
 pub const FIGURES: [&str; 7] = ["loss", "lm", "correspondence", "depth", "pck_head", "pck_qk", "chance"];
 /// Terms of the loss, and the head's share of matches found.

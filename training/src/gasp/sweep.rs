@@ -9,7 +9,7 @@ use toml::Table;
 
 use super::{Config, FIGURES, run};
 use crate::nano::read_json;
-use crate::trainer::{Finished, Job};
+use crate::trainer::{self, Finished, Job};
 
 /// A setting with the values that it takes.
 type Axis = (String, Vec<String>);
@@ -42,7 +42,7 @@ pub fn sweep(config: &Path, settings: &str, init: &Path, out: &Path, job: &Job) 
         let manifest = folder.join("manifest.json");
         if !(job.resume && manifest.is_file()) {
             tracing::info!(run = name(combination), "sweep");
-            let resume = job.resume && folder.join("checkpoints").is_dir();
+            let resume = job.resume && trainer::is_begun(&folder)?;
             let finished = run(config, init, &folder, &Job { resume, ..job.clone() })?;
             if let Finished::Stopped { .. } = finished {
                 return Ok((finished, markdown(&axes, &rows)));
@@ -172,10 +172,10 @@ fn csv(axes: &[Axis], rows: &[(Combination, Vec<Option<f64>>)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trainer::config::path_of;
 
     fn shipped() -> Table {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/gasp.toml");
-        std::fs::read_to_string(path).unwrap().parse().unwrap()
+        std::fs::read_to_string(path_of("gasp.toml")).unwrap().parse().unwrap()
     }
 
     fn one(key: &str, value: &str) -> Combination {

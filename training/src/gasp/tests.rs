@@ -7,23 +7,10 @@ use super::*;
 use crate::nano::Shape;
 use crate::student::named;
 use crate::synth::SynthSequence;
+use crate::trainer::config::path_of;
 
 pub(crate) fn student() -> Student {
-    let shape = Shape {
-        hidden_size: 48,
-        layers: 2,
-        heads: 2,
-        kv_heads: 1,
-        intermediate_size: 64,
-        vision_hidden_size: 32,
-        vision_depth: 2,
-        vision_heads: 2,
-        vision_intermediate_size: 32,
-        deepstack: vec![0],
-        min_pixels: 1024,
-        max_pixels: 3 * 1024,
-    };
-    Student::new(&shape, 0).unwrap()
+    Student::new(&Shape::tiny(), 0).unwrap()
 }
 
 pub(crate) fn data() -> DataConfig {
@@ -74,8 +61,7 @@ pub(crate) fn record(film: &SynthSequence, directory: &Path) {
 }
 
 fn config() -> Config {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/nano-gasp.toml");
-    let shipped = read_config(&path).unwrap();
+    let shipped = read_config(&path_of("nano-gasp.toml")).unwrap();
     let eval = EvalConfig {
         sets: "synth:seed=8,windows=5,size=128x96".to_owned(),
         examples: 2,

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use model::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::student::Adapter;
-use crate::trainer::config::{OptimizerConfig, RunConfig};
+use crate::trainer::config::{OptimizerConfig, RunConfig, read};
 
 /// `config/training/*grpo.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,18 +126,16 @@ impl Config {
 /// # Errors
 /// A file that is missing, a key that is unknown, missing or out of bounds, with its name.
 pub fn read_config(path: &Path) -> Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let config: Config = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    config.check().with_context(|| path.display().to_string())?;
-    Ok(config)
+    read(path, Config::check)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trainer::config::path_of;
 
     fn shipped(name: &str) -> Config {
-        read_config(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training").join(name)).unwrap()
+        read_config(&path_of(name)).unwrap()
     }
 
     #[test]

@@ -8,10 +8,10 @@ use model::tokenizer::{IM_START, IMAGE_PAD};
 use crate::batch::{Batch, Sequence, decode, embed, predictions, select};
 use crate::nano::Shape;
 use crate::student::Adapter;
+use crate::trainer::config::path_of;
 
 fn config() -> Config {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/nano-grpo.toml");
-    let mut config = read_config(&path).unwrap();
+    let mut config = read_config(&path_of("nano-grpo.toml")).unwrap();
     config.run.batch = 4;
     (config.grpo.group_size, config.grpo.max_tokens, config.grpo.kl_weight) = (3, 6, 0.0);
     config.data.windows = "synth:seed=11,windows=6,size=64x48".to_owned();
@@ -20,21 +20,7 @@ fn config() -> Config {
 }
 
 fn student() -> Student {
-    let shape = Shape {
-        hidden_size: 48,
-        layers: 2,
-        heads: 2,
-        kv_heads: 1,
-        intermediate_size: 64,
-        vision_hidden_size: 32,
-        vision_depth: 2,
-        vision_heads: 2,
-        vision_intermediate_size: 32,
-        deepstack: vec![0],
-        min_pixels: 1024,
-        max_pixels: 3 * 1024,
-    };
-    Student::new(&shape, 5).unwrap()
+    Student::new(&Shape::tiny(), 5).unwrap()
 }
 
 fn variable(student: &Student, end: &str) -> Var {

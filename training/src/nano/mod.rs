@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::prose;
+pub(crate) use start::normal;
 
 /// Sizes of a small model of the Qwen3-VL architecture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,26 @@ pub struct Shape {
     pub min_pixels: u64,
     /// Most pixels of a frame after resizing.
     pub max_pixels: u64,
+}
+
+impl Shape {
+    /// The shape that tests train: too small to learn anything, so that a step takes no time.
+    pub fn tiny() -> Self {
+        Self {
+            hidden_size: 48,
+            layers: 2,
+            heads: 2,
+            kv_heads: 1,
+            intermediate_size: 64,
+            vision_hidden_size: 32,
+            vision_depth: 2,
+            vision_heads: 2,
+            vision_intermediate_size: 32,
+            deepstack: vec![0],
+            min_pixels: 1024,
+            max_pixels: 3 * 1024,
+        }
+    }
 }
 
 /// Side of the learned position grid.

@@ -257,7 +257,7 @@ impl Student {
 }
 
 /// One standard normal draw (Box-Muller).
-fn normal(rng: &mut impl Rng) -> f64 {
+pub(crate) fn normal(rng: &mut impl Rng) -> f64 {
     let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
     (-2.0 * u.ln()).sqrt() * (TAU * v).cos()
 }

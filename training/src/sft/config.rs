@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::nano::Shape;
 use crate::student::Adapter;
 use crate::synth::SynthConfig;
-use crate::trainer::config::{OptimizerConfig, RunConfig};
+use crate::trainer::config::{OptimizerConfig, RunConfig, read};
 
 /// `config/training/*.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -134,8 +134,5 @@ impl Config {
 /// # Errors
 /// A file that is missing, a key that is unknown, missing or out of bounds, with its name.
 pub fn read_config(path: &Path) -> Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let config: Config = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    config.check().with_context(|| path.display().to_string())?;
-    Ok(config)
+    read(path, Config::check)
 }

@@ -76,8 +76,8 @@ pub fn cross_entropy(logits: &Tensor, targets: Vec<Target>) -> Result<Tensor> {
         return composite(logits, &targets);
     }
     let logits = &logits.to_dtype(DType::F32)?;
-    if logits.dim(0)? != targets.len() || logits.dtype() != DType::F32 {
-        bail!("cross-entropy: {:?} logits of {:?}, {} targets", logits.dims(), logits.dtype(), targets.len());
+    if logits.dim(0)? != targets.len() {
+        bail!("cross-entropy: expected a target for each row of {:?} logits, got {}", logits.dims(), targets.len());
     }
     logits.contiguous()?.apply_op1(CrossEntropy { targets })
 }

@@ -22,14 +22,11 @@ use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Sequence, predictions, scalar, select};
 use crate::student::{HEAD_PREFIX, Student};
-use crate::trainer::{self, Finished, Job, Objective, Settings, Share};
+use crate::trainer::{self, Finished, HOLD_OUT, Job, Objective, Settings, Share};
 pub use config::{Config, DataConfig, EvalConfig, SftConfig, read_config};
 use data::Data;
 use example::{Builder, Example, FLOW_TARGETS};
 use loss::{Target, cross_entropy};
-
-/// What turns the seed of a run into that of its synthetic hold-out.
-const HOLD_OUT: u64 = 0x686f_6c64;
 
 /// Trains a model.
 ///
@@ -114,7 +111,7 @@ impl<'a> Sft<'a> {
                 Some(dir) => Data::shards(dir, seed)?,
                 None => Data::open(&config.data, seed ^ HOLD_OUT)?,
             };
-            let mode = if c.full_chain_every == 1 { Mode::FullChain } else { Mode::AnswerOnly };
+            let mode = hold_out_mode(c);
             let all = data.epoch().unwrap_or(u64::MAX);
             for k in 0..all.min(4 * eval.examples as u64) {
                 if objective.hold_out.len() < eval.examples {
@@ -199,7 +196,7 @@ impl<'a> Sft<'a> {
     /// Share of the hold-out's windows whose answer parses, as the model stands.
     fn parse_rate(&self, windows: &[Example], max_tokens: usize) -> Result<f64> {
         let policy = self.student.policy()?;
-        let mode = if self.config.sft.full_chain_every == 1 { Mode::FullChain } else { Mode::AnswerOnly };
+        let mode = hold_out_mode(&self.config.sft);
         let options = AnswerOptions { mode, max_tokens, ..AnswerOptions::default() };
         let mut parsed = 0;
         for window in windows {
@@ -216,6 +213,11 @@ impl<'a> Sft<'a> {
         }
         Ok(parsed as f64 / windows.len() as f64)
     }
+}
+
+/// What the hold-out is asked for: the chain where nothing else is trained.
+fn hold_out_mode(config: &SftConfig) -> Mode {
+    if config.full_chain_every == 1 { Mode::FullChain } else { Mode::AnswerOnly }
 }
 
 /// Whether the examples are prompts without response.
@@ -346,6 +348,7 @@ impl Objective for Sft<'_> {
 mod tests {
     use super::*;
     use crate::nano::Shape;
+    use crate::trainer::config::path_of;
     use candle_core::{DType, Device};
     use candle_nn::VarBuilder;
     use model::Qwen3Vl;
@@ -354,25 +357,10 @@ mod tests {
     /// candle's fused kernels have no backward and say nothing: the trainer must.
     #[test]
     fn a_kernel_that_cuts_the_graph_is_an_error_and_not_a_variable_that_never_learns() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/nano-3-all.toml");
-        let mut config = read_config(&path).unwrap();
+        let mut config = read_config(&path_of("nano-3-all.toml")).unwrap();
         (config.run.steps, config.run.batch, config.run.micro_batch, config.run.workers) = (1, 1, 1, 1);
         (config.sft.pose_weight, config.eval) = (0.0, None);
-        let shape = Shape {
-            hidden_size: 48,
-            layers: 2,
-            heads: 2,
-            kv_heads: 1,
-            intermediate_size: 64,
-            vision_hidden_size: 32,
-            vision_depth: 2,
-            vision_heads: 2,
-            vision_intermediate_size: 32,
-            deepstack: vec![0],
-            min_pixels: 1024,
-            max_pixels: 3 * 1024,
-        };
-        let mut student = Student::new(&shape, 0).unwrap();
+        let mut student = Student::new(&Shape::tiny(), 0).unwrap();
         let vb = VarBuilder::from_varmap(&student.variables, DType::F32, &Device::Cpu);
         student.model = Qwen3Vl::new(&student.model.config().clone(), Kernels::Fused, vb).unwrap();
         let objective = Sft::new(&config, &student).unwrap();

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use model::pose_head::PoseHeadConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::nano::Shape;
 use crate::student::Adapter;
-use crate::trainer::config::{OptimizerConfig, RunConfig};
+use crate::trainer::config::{OptimizerConfig, RunConfig, read};
 
-/// `config/training/situation.toml`.
+/// `config/training/*situation.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -110,6 +111,20 @@ pub struct EvalConfig {
     pub windows: u64,
 }
 
+impl SituationConfig {
+    /// What the node has to know of the heads.
+    pub(super) fn pose_head(&self) -> PoseHeadConfig {
+        PoseHeadConfig {
+            full_pose: self.full_pose,
+            hidden: self.hidden,
+            unit: self.unit,
+            tilt_unit_deg: self.tilt_unit_deg,
+            log_variance: self.log_variance,
+            bins: self.bins,
+        }
+    }
+}
+
 impl Config {
     pub(super) fn check(&self) -> Result<()> {
         self.run.check()?;
@@ -165,18 +180,16 @@ impl Config {
 /// # Errors
 /// A file that is missing, a key that is unknown, missing or out of bounds, with its name.
 pub fn read_config(path: &Path) -> Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let config: Config = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    config.check().with_context(|| path.display().to_string())?;
-    Ok(config)
+    read(path, Config::check)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trainer::config::path_of;
 
     fn read(name: &str) -> Config {
-        read_config(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training").join(name)).unwrap()
+        read_config(&path_of(name)).unwrap()
     }
 
     #[test]

@@ -1,45 +1,25 @@
-//! The learned tokens `<Pos>` and `<Ori>`, and what reads them and the vision tokens.
-
-use std::f64::consts::TAU;
+//! The heads beside the student: those of the poses, which the node asks too, and that of the layout, which only teaches.
 
 use anyhow::Result;
 use candle_core::Tensor;
-use candle_nn::{Init, VarBuilder};
-use geometry::WINDOW;
-use rand::{Rng, SeedableRng};
+use model::pose_head::{Gaussian, Mlp, PoseHead, TOKENS, places};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::config::Config;
-use super::loss::Gaussian;
 use crate::batch::Sequence;
+use crate::nano::normal;
 use crate::student::{Student, named};
 
-/// Frames that are asked for, 1 to 4: the anchor's pose is known, and would flatter every figure.
-pub const ASKED: usize = WINDOW - 1;
-/// Tokens behind a prompt: `<Pos>` and `<Ori>` of frame 1, then of frame 2, and so on.
-pub const TOKENS: usize = 2 * ASKED;
 /// What the names of these heads begin with.
 pub const NAMES: [&str; 2] = ["aux.layout.", "aux.situation."];
 
 /// Learned tokens and heads; variables of the student.
 pub struct Heads {
-    pos: Tensor,   // [1, d]
-    ori: Tensor,   // [1, d]
-    frame: Tensor, // [ASKED, d]
-    position: Mlp,
-    orientation: Mlp,
+    /// Where frames were taken.
+    pub pose: PoseHead,
     layout: Option<Mlp>,
-    bins: usize,
-    bounds: [f64; 2],
     layout_bounds: [f64; 2],
-}
-
-/// What `<Ori>` says.
-pub struct Orientation {
-    /// `[n, bins]`
-    pub yaw: Tensor,
-    /// Pitch and roll `[n, 2]` in `tilt_unit_deg`s, where the full pose is asked for.
-    pub tilt: Option<Gaussian>,
 }
 
 impl Heads {
@@ -48,59 +28,12 @@ impl Heads {
     /// # Errors
     /// A tensor operation's.
     pub fn new(config: &Config, student: &Student) -> Result<Self> {
-        let (s, l) = (&config.situation, &config.layout);
+        let l = &config.layout;
         let (vb, d) = (student.heads(), student.model.config().text_config.hidden_size);
-        let own = vb.pp("situation");
-        let token = |name: &str, rows: usize| own.get_with_hints((rows, d), name, Init::Const(0.0));
-        let (axes, tilts) = if s.full_pose { (3, 2) } else { (2, 0) };
+        let pose = PoseHead::new(config.situation.pose_head(), d, &vb.pp("situation"))?;
         let layout = if l.weight > 0.0 { Some(Mlp::new([d, l.hidden, 4], &vb.pp("layout"))?) } else { None };
-        let heads = Self {
-            pos: token("pos", 1)?,
-            ori: token("ori", 1)?,
-            frame: token("frame", ASKED)?,
-            position: Mlp::new([d, s.hidden, 2 * axes], &own.pp("position"))?,
-            orientation: Mlp::new([d, s.hidden, s.bins + 2 * tilts], &own.pp("orientation"))?,
-            layout,
-            bins: s.bins,
-            bounds: s.log_variance,
-            layout_bounds: l.log_variance,
-        };
         initialise(student, config.run.seed)?;
-        Ok(heads)
-    }
-
-    /// Input embeddings of the tokens, `[TOKENS, d]`.
-    ///
-    /// # Errors
-    /// A tensor operation's.
-    pub fn tokens(&self) -> Result<Tensor> {
-        let (pos, ori) = (self.frame.broadcast_add(&self.pos)?, self.frame.broadcast_add(&self.ori)?);
-        Ok(Tensor::stack(&[&pos, &ori], 1)?.flatten_to(1)?)
-    }
-
-    /// Positions x, z and, where the full pose is asked for, y in the anchor's frame, `situation.unit`s.
-    ///
-    /// # Shapes
-    /// `hidden` of `<Pos>` `[n, d]` -> `[n, 2]` or `[n, 3]`
-    ///
-    /// # Errors
-    /// A tensor operation's.
-    pub fn position(&self, hidden: &Tensor) -> Result<Gaussian> {
-        Gaussian::of(&self.position.forward(hidden)?, self.bounds)
-    }
-
-    /// Orientations in the anchor's frame.
-    ///
-    /// # Shapes
-    /// `hidden` of `<Ori>` `[n, d]`
-    ///
-    /// # Errors
-    /// A tensor operation's.
-    pub fn orientation(&self, hidden: &Tensor) -> Result<Orientation> {
-        let output = self.orientation.forward(hidden)?;
-        let rest = output.dim(1)? - self.bins;
-        let tilt = if rest > 0 { Some(Gaussian::of(&output.narrow(1, self.bins, rest)?, self.bounds)?) } else { None };
-        Ok(Orientation { yaw: output.narrow(1, 0, self.bins)?, tilt })
+        Ok(Self { pose, layout, layout_bounds: l.log_variance })
     }
 
     /// x and z of the surfaces that vision tokens show, in the anchor's frame, `layout.unit`s; nothing without a head.
@@ -112,7 +45,7 @@ impl Heads {
     /// A tensor operation's.
     pub fn layout(&self, hidden: &Tensor) -> Result<Option<Gaussian>> {
         let Some(layout) = &self.layout else { return Ok(None) };
-        Gaussian::of(&layout.forward(hidden)?, self.layout_bounds).map(Some)
+        Ok(Some(Gaussian::of(&layout.forward(hidden)?, self.layout_bounds)?))
     }
 }
 
@@ -122,47 +55,8 @@ pub fn question(sequence: &Sequence, pad: u32) -> Sequence {
         (sequence.ids[..sequence.response].to_vec(), sequence.positions[..sequence.response].to_vec());
     let next = positions.last().map_or(0, |place| place[0] + 1);
     ids.extend([pad; TOKENS]);
-    positions.extend((next..).take(TOKENS).map(|place| [place; 3]));
+    positions.extend(places(next));
     Sequence { images: Vec::new(), response: ids.len(), ids, positions }
-}
-
-/// Two layers with a GELU between them, in f32.
-struct Mlp {
-    inner: Layer,
-    outer: Layer,
-}
-
-struct Layer {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Mlp {
-    /// `sizes`: input, inner layer, output.
-    fn new(sizes: [usize; 3], vb: &VarBuilder<'_>) -> Result<Self> {
-        Ok(Self {
-            inner: Layer::new(sizes[0], sizes[1], &vb.pp("fc1"))?,
-            outer: Layer::new(sizes[1], sizes[2], &vb.pp("fc2"))?,
-        })
-    }
-
-    fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
-        let hidden = hidden.to_dtype(self.inner.weight.dtype())?;
-        self.outer.forward(&self.inner.forward(&hidden)?.gelu_erf()?)
-    }
-}
-
-impl Layer {
-    fn new(input: usize, output: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        Ok(Self {
-            weight: vb.get_with_hints((output, input), "weight", Init::Const(0.0))?,
-            bias: vb.get_with_hints(output, "bias", Init::Const(0.0))?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?)
-    }
 }
 
 /// Matrices and tokens with variance 1 / fan-in, from a seed: candle's own generator takes none on the CPU. Biases are
@@ -178,10 +72,4 @@ fn initialise(student: &Student, seed: u64) -> Result<()> {
         var.set(&Tensor::from_vec(values, var.shape(), var.device())?)?;
     }
     Ok(())
-}
-
-/// One standard normal draw (Box-Muller).
-fn normal(rng: &mut impl Rng) -> f64 {
-    let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
-    (-2.0 * u.ln()).sqrt() * (TAU * v).cos()
 }

@@ -1,10 +1,9 @@
 //! How well frames are localised, beside a predictor that has seen no image.
 
 use geometry::metrics::rotation_error_deg;
+use model::pose_head::{ASKED, FramePose};
 use nalgebra::Vector3;
 
-use super::data::FramePose;
-use super::heads::ASKED;
 use super::loss::wrap;
 
 /// Names of the figures, of the heads and of the mean pose. The shares are those of SQA3D's localisation; lengths are

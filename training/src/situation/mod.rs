@@ -2,9 +2,7 @@
 //! vision token lies, and two learned tokens a frame, `<Pos>` and `<Ori>`, learn to say where the frame was taken. The
 //! second is the one-prefill pose head of the node's fast mode; the first is there to teach and is dropped.
 //!
-//! Where the eight tokens stand: behind the prompt of `answer_only`, up to the assistant's turn, where a response would
-//! begin. All of them then see all five frames and the camera, their places count on as those of text do, and the keys
-//! and values of the prompt serve an answer as well; which frame a pair is for, it learns from a vector of its own.
+//! The tokens, their heads and where they stand are [`model::pose_head`]'s, so that what is trained is what the node asks.
 //! Beside a response they can't stand in one sequence: in front of it they would change the prompt that the deployed
 //! model is asked with, and behind it they would read the poses off it. So a window is two sequences while the text has
 //! a weight: prompt and response, and prompt and tokens. The vision tower runs once for both.
@@ -19,10 +17,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
-use candle_nn::ops::softmax;
 use model::Qwen3Vl;
 use model::checkpoint::Checkpoints;
-use nalgebra::Vector3;
+use model::pose_head::{ASKED, Bins, FrameEstimate, FramePose, Gaussian, NotFinite, PoseReading, TOKENS};
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Embeddings, Sequence, predictions, scalar, select};
@@ -32,9 +29,9 @@ use crate::sft::loss::{Target, Targets, cross_entropy};
 use crate::student::{HEAD_PREFIX, Student};
 use crate::trainer::{self, Finished, Job, Objective, Settings, Share};
 pub use config::{Config, DataConfig, EvalConfig, LayoutConfig, SituationConfig, TextConfig, read_config};
-use data::{Data, FramePose, GROUND_PLANE, Window};
-use heads::{ASKED, Heads, TOKENS, question};
-use loss::{Bins, Gaussian};
+use data::{Data, GROUND_PLANE, Window};
+use heads::{Heads, question};
+use loss::{YawTargets, nll};
 use metrics::{Estimate, MeanPose};
 
 /// The weighted sum first; each of the others is a mean.
@@ -75,7 +72,7 @@ pub struct Situation<'a> {
     config: &'a Config,
     student: &'a Student,
     heads: Heads,
-    bins: Bins,
+    yaw: YawTargets,
     targets: Targets,
     data: Data,
     mean_pose: MeanPose,
@@ -89,10 +86,7 @@ struct Reading {
     text: Option<(Tensor, Vec<Target>)>,
     /// Of the vision tokens with a known place, and these places.
     layout: Option<(Gaussian, Tensor)>,
-    position: Gaussian,
-    /// `[n, bins]`
-    yaw: Tensor,
-    tilt: Option<Gaussian>,
+    pose: PoseReading,
 }
 
 impl<'a> Situation<'a> {
@@ -119,7 +113,7 @@ impl<'a> Situation<'a> {
             config,
             student,
             heads: Heads::new(config, student)?,
-            bins: Bins::new(s.bins, s.bin_sigma),
+            yaw: YawTargets::new(Bins::new(s.bins), s.bin_sigma),
             targets: Targets::new(&student.tokenizer, vocabulary, text.number_sigma, text.tail_weight),
             data,
             mean_pose: MeanPose::of(&poses),
@@ -187,24 +181,15 @@ impl<'a> Situation<'a> {
                 _ => beyond, // padding, which nothing looks at
             }));
         }
-        let embeddings = rearranged(&embedded, &self.heads.tokens()?, &places, asked.size)?;
+        let embeddings = rearranged(&embedded, &self.heads.pose.tokens()?, &places, asked.size)?;
         let hidden = batch::decode(model, &asked, &embeddings, checkpoints, &mut |_, _| {})?;
-        // `<Pos>` at offset 0 behind a prompt, `<Ori>` at 1.
-        let learned = |offset: usize| -> Result<Tensor> {
-            let rows = questions.iter().enumerate().flat_map(|(w, question)| {
-                let begin = asked.row(w, question.ids.len() - TOKENS + offset);
-                (begin..).step_by(TOKENS / ASKED).take(ASKED)
-            });
-            select(&hidden, &rows.collect::<Vec<u32>>())
-        };
-        let orientation = self.heads.orientation(&learned(1)?)?;
-        Ok(Reading {
-            text,
-            layout: self.read_layout(&hidden, &asked, windows)?,
-            position: self.heads.position(&learned(0)?)?,
-            yaw: orientation.yaw,
-            tilt: orientation.tilt,
-        })
+        let learned = questions.iter().enumerate().flat_map(|(w, question)| {
+            let begin = question.ids.len() - TOKENS;
+            (begin..question.ids.len()).map(move |token| (w, token))
+        });
+        let learned: Vec<u32> = learned.map(|(w, token)| asked.row(w, token)).collect();
+        let pose = self.heads.pose.read(&select(&hidden, &learned)?)?;
+        Ok(Reading { text, layout: self.read_layout(&hidden, &asked, windows)?, pose })
     }
 
     fn read_layout(&self, hidden: &Tensor, asked: &Batch, windows: &[Window]) -> Result<Option<(Gaussian, Tensor)>> {
@@ -235,16 +220,16 @@ impl<'a> Situation<'a> {
         });
         let yaws: Vec<f64> = poses.iter().map(|pose| pose.yaw).collect();
         let mut sums = vec![
-            (POSITION, s.weight, reading.position.nll(&table(axes, positions.collect())?)?),
-            (ORIENTATION, s.weight * s.orientation_weight, self.bins.kl(&reading.yaw, &yaws)?),
+            (POSITION, s.weight, nll(&reading.pose.position, &table(axes, positions.collect())?)?),
+            (ORIENTATION, s.weight * s.orientation_weight, self.yaw.kl(&reading.pose.yaw, &yaws)?),
         ];
-        if let Some(tilt) = &reading.tilt {
+        if let Some(tilt) = &reading.pose.tilt {
             let unit = s.tilt_unit_deg.to_radians();
             let tilts = poses.iter().flat_map(|pose| [pose.pitch / unit, pose.roll / unit]).collect();
-            sums.push((TILT, s.weight * s.tilt_weight, tilt.nll(&table(2, tilts)?)?));
+            sums.push((TILT, s.weight * s.tilt_weight, nll(tilt, &table(2, tilts)?)?));
         }
         if let Some((said, places)) = &reading.layout {
-            sums.push((LAYOUT, c.layout.weight, said.nll(places)?));
+            sums.push((LAYOUT, c.layout.weight, nll(said, places)?));
         }
         if let Some((logits, targets)) = reading.text {
             sums.push((CE, c.text.weight, cross_entropy(&logits, targets)?));
@@ -265,28 +250,12 @@ impl<'a> Situation<'a> {
 
     /// What a reading says in scene units and radians.
     fn estimates(&self, reading: &Reading) -> Result<Vec<Estimate>> {
-        let s = &self.config.situation;
-        let mean = reading.position.mean.to_vec2::<f32>()?;
-        let variance = reading.position.log_variance.exp()?.to_vec2::<f32>()?;
-        let shares = softmax(&reading.yaw, 1)?.to_vec2::<f32>()?;
-        let tilts = reading.tilt.as_ref().map(|tilt| tilt.mean.to_vec2::<f32>()).transpose()?;
-        let estimate = |i: usize| {
-            let place = |axis: usize| mean[i].get(axis).map_or(0.0, |v| f64::from(*v) * s.unit);
-            let tilt = |axis: usize| {
-                tilts.as_ref().map_or(0.0, |tilts| f64::from(tilts[i][axis]) * s.tilt_unit_deg.to_radians())
-            };
-            let shares: Vec<f64> = shares[i].iter().map(|share| f64::from(*share)).collect();
-            Estimate {
-                pose: FramePose {
-                    position: Vector3::new(place(0), place(2), place(1)),
-                    yaw: self.bins.angle(&shares),
-                    pitch: tilt(0),
-                    roll: tilt(1),
-                },
-                sigma: f64::from(variance[i][0] + variance[i][1]).sqrt() * s.unit,
-            }
+        let frames = self.heads.pose.decode(&reading.pose)?.into_iter();
+        let estimate = |frame: Result<FrameEstimate, NotFinite>| -> Result<Estimate> {
+            let FrameEstimate { pose, stddev } = frame?;
+            Ok(Estimate { pose, sigma: stddev.xz().norm() })
         };
-        Ok((0..mean.len()).map(estimate).collect())
+        frames.map(estimate).collect()
     }
 }
 
@@ -370,6 +339,10 @@ impl Objective for Situation<'_> {
         // A head that is not the embedding has nothing to say without the text.
         let idle = !self.speaks() && variable.starts_with("lm_head.");
         !frozen && !idle
+    }
+
+    fn save(&self, dir: &Path) -> Result<()> {
+        Ok(self.heads.pose.save(dir)?)
     }
 
     fn evaluate(&self, _step: usize) -> Result<Vec<(&'static str, f64)>> {

@@ -1,34 +1,22 @@
 use super::*;
 use candle_core::{Device, Var};
+use model::{EgoModel, PoseHead};
 
 use crate::nano::Shape;
 use crate::student::named;
+use crate::trainer::config::path_of;
 
 const SOURCE: &str = "synth:seed=21,windows=4,size=64x48";
 
 fn config() -> Config {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/nano-situation.toml");
-    let mut config = read_config(&path).unwrap();
+    let mut config = read_config(&path_of("nano-situation.toml")).unwrap();
     let run = &mut config.run;
     (run.steps, run.batch, run.micro_batch, run.workers, run.log_every, run.save_every) = (1, 2, 1, 1, 1, 1);
     (config.layout.hidden, config.situation.hidden) = (16, 16);
     config.situation.freeze_vision = false;
     config.data = DataConfig { source: SOURCE.to_owned(), sample: 2 };
     config.eval = None;
-    config.shape = Some(Shape {
-        hidden_size: 48,
-        layers: 2,
-        heads: 2,
-        kv_heads: 1,
-        intermediate_size: 64,
-        vision_hidden_size: 32,
-        vision_depth: 2,
-        vision_heads: 2,
-        vision_intermediate_size: 32,
-        deepstack: vec![0],
-        min_pixels: 1024,
-        max_pixels: 3 * 1024,
-    });
+    config.shape = Some(Shape::tiny());
     config
 }
 
@@ -99,7 +87,7 @@ fn the_heads_read_what_one_prefill_of_the_prompt_and_the_tokens_gives() {
     let objective = Situation::new(&config, &student).unwrap();
     let mut windows = objective.batch(0, &[0, 1]).unwrap();
     let reading = objective.read(&student.model, &windows, None).unwrap();
-    assert_eq!(reading.position.mean.dims(), [2 * ASKED, 3]);
+    assert_eq!(reading.pose.position.mean.dims(), [2 * ASKED, 3]);
 
     // The second window by itself, without its response: as the node will ask.
     let answer = windows[1].example.sequence.clone();
@@ -111,7 +99,7 @@ fn the_heads_read_what_one_prefill_of_the_prompt_and_the_tokens_gives() {
         Sequence { ids: answer.ids[..prompt].to_vec(), positions: answer.positions[..prompt].to_vec(), ..answer };
     let embedded = batch::embed(&student.model, &Batch::new([&alone], 0), [&alone], false).unwrap();
     let behind = |rows: &Tensor, more: &Tensor| Tensor::cat(&[rows, &more.unsqueeze(0).unwrap()], 1).unwrap();
-    let learned = objective.heads.tokens().unwrap();
+    let learned = objective.heads.pose.tokens().unwrap();
     let zeros = learned.zeros_like().unwrap();
     let embeddings = Embeddings {
         tokens: behind(&embedded.tokens, &learned),
@@ -119,14 +107,13 @@ fn the_heads_read_what_one_prefill_of_the_prompt_and_the_tokens_gives() {
     };
     let batch = Batch::new([&asked], 0);
     let hidden = batch::decode(&student.model, &batch, &embeddings, None, &mut |_, _| {}).unwrap();
-    let rows = |offset: u32| (0..ASKED as u32).map(|i| prompt as u32 + 2 * i + offset).collect::<Vec<_>>();
-    let position = objective.heads.position(&select(&hidden, &rows(0)).unwrap()).unwrap();
-    let orientation = objective.heads.orientation(&select(&hidden, &rows(1)).unwrap()).unwrap();
+    let rows: Vec<u32> = (0..TOKENS as u32).map(|token| prompt as u32 + token).collect();
+    let pose = objective.heads.pose.read(&select(&hidden, &rows).unwrap()).unwrap();
     let second = |of: &Tensor| of.narrow(0, ASKED, ASKED).unwrap();
-    assert!(far(&second(&reading.position.mean), &position.mean) < 1e-4);
-    assert!(far(&second(&reading.position.log_variance), &position.log_variance) < 1e-4);
-    assert!(far(&second(&reading.yaw), &orientation.yaw) < 1e-4);
-    assert!(far(&second(&reading.tilt.as_ref().unwrap().mean), &orientation.tilt.unwrap().mean) < 1e-4);
+    assert!(far(&second(&reading.pose.position.mean), &pose.position.mean) < 1e-4);
+    assert!(far(&second(&reading.pose.position.log_variance), &pose.position.log_variance) < 1e-4);
+    assert!(far(&second(&reading.pose.yaw), &pose.yaw) < 1e-4);
+    assert!(far(&second(&reading.pose.tilt.as_ref().unwrap().mean), &pose.tilt.unwrap().mean) < 1e-4);
 
     // Nothing of a response reaches the tokens.
     for window in &mut windows {
@@ -135,7 +122,7 @@ fn the_heads_read_what_one_prefill_of_the_prompt_and_the_tokens_gives() {
     }
     let other = objective.read(&student.model, &windows, None).unwrap();
     assert!(far(&other.text.unwrap().0, &reading.text.unwrap().0) > 1e-3);
-    assert!(far(&other.position.mean, &reading.position.mean) < 1e-5);
+    assert!(far(&other.pose.position.mean, &reading.pose.position.mean) < 1e-5);
 }
 
 #[test]
@@ -227,5 +214,37 @@ fn the_same_seed_gives_the_same_heads_and_a_checkpoint_keeps_them() {
         assert!(bits(tensor) == bits(&b[name]), "{name}");
         // Biases begin at zero, and Adam's first step is as long for all seeds.
         assert!(tensor.rank() < 2 || bits(tensor) != bits(&other[name]), "{name}");
+    }
+}
+
+#[test]
+fn the_node_reads_off_a_run_what_the_stage_evaluates() {
+    let (config, dir) = (config(), tempfile::tempdir().unwrap());
+    assert_eq!(run(&config, None, dir.path(), &Job::default()).unwrap(), Finished::Done);
+
+    // As the stage goes on with its own run.
+    let student = Student::load(dir.path(), &Device::Cpu).unwrap();
+    let objective = Situation::new(&config, &student).unwrap();
+    student.load_heads(dir.path()).unwrap();
+    let windows = objective.batch(0, &[0, 1]).unwrap();
+    let reading = objective.read(&student.model.for_inference(), &windows, None).unwrap();
+    let evaluated = objective.estimates(&reading).unwrap();
+
+    let model = EgoModel::load(dir.path(), &Device::Cpu).unwrap();
+    let head = PoseHead::load(dir.path(), model.network()).unwrap();
+    for (k, evaluated) in (0..).zip(evaluated.chunks(ASKED)) {
+        let sample = objective.data.sample(k).unwrap();
+        let encode = |image| model.encode(&model.preprocess(image, &sample.intrinsics).unwrap()).unwrap();
+        let frames = sample.images.each_ref().map(encode);
+        let poses = model.poses(&head, &frames.each_ref()).unwrap().unwrap();
+        for (frame, evaluated) in poses.frames.iter().zip(evaluated) {
+            let (a, b) = (frame.pose, evaluated.pose);
+            assert!((a.position - b.position).norm() < 1e-4, "{a:?}, evaluated {b:?}");
+            for (a, b) in [(a.yaw, b.yaw), (a.pitch, b.pitch), (a.roll, b.roll)] {
+                assert!((a - b).abs() < 1e-4, "{a}, evaluated {b}");
+            }
+            assert!((frame.stddev.xz().norm() - evaluated.sigma).abs() < 1e-4, "{frame:?}");
+            assert!(a.position.norm() > 1e-3, "heads that say nothing would agree too: {a:?}");
+        }
     }
 }

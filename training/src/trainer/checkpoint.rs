@@ -62,18 +62,22 @@ pub(super) fn save(
     std::fs::create_dir_all(&part).with_context(|| part.display().to_string())?;
     model(&part)?;
     let values: HashMap<String, Tensor> = variables.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
-    candle_core::safetensors::save(&values, part.join(VARIABLES))?;
+    write(&values, &part.join(VARIABLES))?;
     let mut moments = HashMap::new();
     for ((name, _), (mean, square)) in variables.iter().zip(&optimizer.moments) {
         moments.insert(format!("{name}.mean"), mean.clone());
         moments.insert(format!("{name}.square"), square.clone());
     }
-    candle_core::safetensors::save(&moments, part.join(MOMENTS))?;
+    write(&moments, &part.join(MOMENTS))?;
     write_json(&part.join(STATE), &json!({"state": state, "optimizer_steps": optimizer.steps, "config": config}))?;
     if whole.exists() {
         std::fs::remove_dir_all(&whole).with_context(|| whole.display().to_string())?;
     }
     std::fs::rename(&part, &whole).with_context(|| whole.display().to_string())
+}
+
+fn write(tensors: &HashMap<String, Tensor>, path: &Path) -> Result<()> {
+    candle_core::safetensors::save(tensors, path).with_context(|| path.display().to_string())
 }
 
 /// Whole checkpoints of a run, oldest first.
@@ -84,7 +88,7 @@ fn all(run: &Path) -> Result<Vec<PathBuf>> {
     }
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
+        let path = entry.with_context(|| folder.display().to_string())?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse::<usize>().ok()) {
             found.push((step, path));
@@ -141,7 +145,9 @@ pub(super) fn load(dir: &Path, config: &Value, variables: &[(String, Var)], opti
         };
         *pair = (moment("mean")?, moment("square")?);
     }
-    optimizer.steps = stored["optimizer_steps"].as_u64().context("optimizer_steps: expected a number")? as usize;
+    let steps = stored["optimizer_steps"].as_u64();
+    let steps = steps.with_context(|| format!("{}: optimizer_steps: expected a number", dir.join(STATE).display()))?;
+    optimizer.steps = steps as usize;
     Ok(state)
 }
 

@@ -1,6 +1,9 @@
 //! Settings that every stage of training has.
 
-use anyhow::{Result, ensure};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// `[run]`: how much, where, and how often it is looked at.
@@ -62,6 +65,26 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// Largest norm of the gradient.
     pub max_grad_norm: f64,
+}
+
+/// Reads the settings of a stage, which `check` finds fit or not.
+///
+/// # Errors
+/// A file that is missing, a key that is unknown, missing or out of bounds, with its name.
+pub(crate) fn read<C: DeserializeOwned>(path: &Path, check: impl Fn(&C) -> Result<()>) -> Result<C> {
+    let read = || -> Result<C> {
+        let text = std::fs::read_to_string(path)?;
+        let config: C = toml::from_str(&text)?;
+        check(&config)?;
+        Ok(config)
+    };
+    read().with_context(|| path.display().to_string())
+}
+
+/// Where a config that is shipped lies.
+#[cfg(test)]
+pub(crate) fn path_of(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training").join(name)
 }
 
 fn one() -> usize {

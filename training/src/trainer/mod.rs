@@ -34,6 +34,9 @@ pub use objective::{Objective, Share};
 use optimizer::AdamW;
 use progress::Progress;
 
+/// What turns the seed of a run into that of a hold-out that is drawn.
+pub(crate) const HOLD_OUT: u64 = 0x686f_6c64;
+
 /// What the loop needs to know of a stage.
 pub struct Settings<'a> {
     /// Name of the stage in the manifest.
@@ -132,11 +135,20 @@ pub fn run<O: Objective>(objective: &O, student: &Student, settings: &Settings<'
         optimizer,
         seen,
         taught: 0,
+        first: 0,
         state: State::default(),
     };
     run.start()?;
     // Ranks wait for each other: one that fails ends them all.
     run.train().map_err(|error| settings.job.collective.abort(error))
+}
+
+/// Whether a folder has checkpoints to go on from.
+///
+/// # Errors
+/// A folder that can't be read.
+pub(crate) fn is_begun(out: &Path) -> Result<bool> {
+    Ok(checkpoint::newest(out)?.is_some())
 }
 
 struct Run<'a, O: Objective> {
@@ -149,9 +161,11 @@ struct Run<'a, O: Objective> {
     /// One thread each: candle's own parallel loops would else meet in one shared pool.
     pools: Vec<rayon::ThreadPool>,
     optimizer: AdamW,
-    /// Variables that ever had a gradient, and steps in which some had.
+    /// Variables that had a gradient since the process began, and steps in which some had.
     seen: Vec<bool>,
     taught: usize,
+    /// The step that the process began with.
+    first: usize,
     state: State,
 }
 
@@ -177,6 +191,7 @@ impl<O: Objective> Run<'_, O> {
         match (self.settings.job.resume, newest) {
             (true, Some(dir)) => {
                 self.state = checkpoint::load(&dir, &self.settings.config, &self.variables, &mut self.optimizer)?;
+                self.first = self.state.step;
                 tracing::info!(checkpoint = %dir.display(), step = self.state.step, "resuming");
             }
             (true, None) => bail!("--resume: {}: expected checkpoints, got none", self.out.display()),
@@ -244,8 +259,7 @@ impl<O: Objective> Run<'_, O> {
         }
         progress.close("done");
         if self.lead() {
-            self.student.save(self.out)?;
-            self.manifest(self.out)?;
+            self.deploy(self.out)?;
             self.draw()?;
         }
         self.settings.job.collective.barrier()?;
@@ -378,7 +392,7 @@ impl<O: Objective> Run<'_, O> {
     /// A kernel without a backward cuts the graph in silence; this is where it shows.
     fn all_have_gradients(&self) -> Result<()> {
         let mut pairs = self.variables.iter().zip(&self.seen);
-        let trained = |name: &str| (0..self.state.step).any(|step| self.objective.trains(step, name));
+        let trained = |name: &str| (self.first..self.state.step).any(|step| self.objective.trains(step, name));
         match pairs.find(|((name, _), seen)| !**seen && trained(name)) {
             Some(((name, _), _)) => bail!("{name} has no gradient: an operation above it cut the graph"),
             None => Ok(()),
@@ -405,9 +419,7 @@ impl<O: Objective> Run<'_, O> {
                 self.state.evaluations.push(point);
                 if loss.is_finite() && self.state.best.is_none_or(|best| loss < best.loss) {
                     self.state.best = Some(Best { step: self.state.step, loss });
-                    let best = self.out.join("best");
-                    self.student.save(&best)?;
-                    self.manifest(&best)?;
+                    self.deploy(&self.out.join("best"))?;
                 }
             }
         }
@@ -416,15 +428,19 @@ impl<O: Objective> Run<'_, O> {
 
     fn save(&self) -> Result<()> {
         if self.lead() {
-            let write = |dir: &Path| {
-                self.student.save(dir)?;
-                self.manifest(dir)
-            };
+            let write = |dir: &Path| self.deploy(dir);
             let config = &self.settings.config;
             checkpoint::save(self.out, &self.state, config, &self.variables, &self.optimizer, &write)?;
             checkpoint::prune(self.out, self.settings.run.keep)?;
         }
         self.settings.job.collective.barrier()
+    }
+
+    /// Writes what would be deployed, with its manifest.
+    fn deploy(&self, dir: &Path) -> Result<()> {
+        self.student.save(dir)?;
+        self.objective.save(dir)?;
+        self.manifest(dir)
     }
 
     /// `curves/TERM.png`: each term over the steps, on what is trained on and on the hold-out.

@@ -60,6 +60,14 @@ pub trait Objective: Sync {
         Ok(Vec::new())
     }
 
+    /// Writes what is deployed beside the model, where there is any, into the folder of the model.
+    ///
+    /// # Errors
+    /// A file that can't be written.
+    fn save(&self, _dir: &std::path::Path) -> Result<()> {
+        Ok(())
+    }
+
     /// Called once a step is done, on rank 0 alone: what shall be kept of its batches to be read by people.
     ///
     /// # Errors

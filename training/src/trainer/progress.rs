@@ -34,7 +34,8 @@ impl Progress {
         bar.enable_steady_tick(Duration::from_millis(500));
         let events = match (lead, resumed) {
             (false, _) => None,
-            (true, true) => Some(EventWriter::append(&out.join("events"), done as u64)?),
+            // Points have the number of steps done: that of the checkpoint stays.
+            (true, true) => Some(EventWriter::append(&out.join("events"), done as u64 + 1)?),
             (true, false) => Some(EventWriter::create(&out.join("events"))?),
         };
         Ok(Self { bar, events, lead, steps, sums: Vec::new(), norm: 0.0, tokens: 0.0, count: 0, since: Instant::now() })

@@ -9,6 +9,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use geometry::Stamp;
 
 use super::{MAX_WAITING_BYTES, Recorder};
+use crate::config::{Config, UseFixed};
 use crate::message::{
     DiagnosticLevel, DiagnosticsMessage, ImageMessage, ImagePayload, Input, Output, TrajectoryMessage,
 };
@@ -18,24 +19,10 @@ use crate::transport::{Ends, Topics};
 const TIMEOUT: Duration = Duration::from_secs(20);
 const PIXELS: usize = 1 << 20;
 
+/// Those of the shipped config.
 fn topics() -> Topics {
-    Topics {
-        node_name: "egoreasoner".to_owned(),
-        namespace: "/".to_owned(),
-        domain_id: None,
-        image: "/camera/image_raw".to_owned(),
-        image_compressed: false,
-        image_reliable: false,
-        image_queue_depth: 5,
-        camera_info: "/camera/camera_info".to_owned(),
-        trajectory: "/ego/trajectory".to_owned(),
-        odometry: "/ego/odometry".to_owned(),
-        diagnostics: "/diagnostics".to_owned(),
-        reasoning: "/egoreasoner/reasoning".to_owned(),
-        status: "/egoreasoner/status".to_owned(),
-        renames: Vec::new(),
-        qos: Vec::new(),
-    }
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
+    Config::load(&shipped, &[]).unwrap().topics
 }
 
 /// What a disk does once it has no room.
@@ -198,7 +185,7 @@ fn a_full_disk_ends_the_recording_and_not_the_node() {
     std::fs::write(&path, &*file.lock().unwrap()).unwrap();
     let recording = Recording::open(&path).unwrap();
     assert!(recording.damage().is_some());
-    let camera = recording.camera(&topics(), crate::config::UseFixed::Always).unwrap();
+    let camera = recording.camera(&topics(), UseFixed::Always).unwrap();
     assert_eq!(camera.images(), written);
 }
 

@@ -1,0 +1,139 @@
+//! `pose_head.json` and `pose_head.safetensors`, in the folder of what was trained with the heads: the weights', or the
+//! adapter's.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{PoseHead, PoseHeadConfig};
+use crate::qwen3_vl::Qwen3Vl;
+use crate::weights::read_json;
+use crate::{Error, Result};
+
+const CONFIG: &str = "pose_head.json";
+const WEIGHTS: &str = "pose_head.safetensors";
+/// The files of a pose head.
+pub const FILES: [&str; 2] = [CONFIG, WEIGHTS];
+/// Of the files and of where the tokens stand: `<Pos>` and `<Ori>` of frames 1 to 4 behind the prompt of `answer_only`.
+const VERSION: u32 = 1;
+/// Largest width that a file may ask for.
+const MOST: usize = 1 << 16;
+
+/// Where the heads of a model lie: beside what was trained with them.
+pub fn folder<'a>(weights: &'a Path, adapter: Option<&'a Path>) -> &'a Path {
+    adapter.unwrap_or(weights)
+}
+
+/// Copies the heads of a folder, where it has any.
+///
+/// # Errors
+/// A file that can't be copied.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    if from.join(CONFIG).is_file() {
+        for name in FILES {
+            let path = from.join(name);
+            std::fs::copy(&path, to.join(name)).map_err(|source| Error::Io { path, source })?;
+        }
+    }
+    Ok(())
+}
+
+/// `pose_head.json`
+#[derive(Serialize)]
+struct Stored {
+    version: u32,
+    #[serde(flatten)]
+    config: PoseHeadConfig,
+}
+
+impl PoseHead {
+    /// Writes the files; a reader never sees half of one.
+    ///
+    /// # Errors
+    /// A file that can't be written.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let tokens = [("pos", &self.pos), ("ori", &self.ori), ("frame", &self.frame)];
+        let mut tensors: HashMap<String, Tensor> =
+            tokens.into_iter().map(|(name, token)| (name.to_owned(), token.clone())).collect();
+        self.position.collect("position", &mut tensors);
+        self.orientation.collect("orientation", &mut tensors);
+        let stored = Stored { version: VERSION, config: self.config };
+        replace(&dir.join(WEIGHTS), |part| {
+            candle_core::safetensors::save(&tensors, part)
+                .map_err(|source| Error::Weights { path: part.to_owned(), source })
+        })?;
+        replace(&dir.join(CONFIG), |part| {
+            let text = serde_json::to_string_pretty(&stored);
+            let text = text.map_err(|source| Error::Json { path: part.to_owned(), source })?;
+            std::fs::write(part, text + "\n").map_err(|source| Error::Io { path: part.to_owned(), source })
+        })
+    }
+
+    /// Reads the heads beside `model`.
+    ///
+    /// # Errors
+    /// A file that is missing, broken or of another version, heads that do not say a full pose, a tensor that is missing,
+    /// has another shape, or holds what is no number.
+    pub fn load(dir: &Path, model: &Qwen3Vl) -> Result<Self> {
+        let config = read_config(&dir.join(CONFIG))?;
+        let path = dir.join(WEIGHTS);
+        let fail = |source| Error::Weights { path: path.clone(), source };
+        let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(fail)?;
+        for (name, tensor) in &tensors {
+            let values = tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1::<f32>()).map_err(fail)?;
+            if let Some(got) = values.iter().find(|value| !value.is_finite()) {
+                let (what, expected) = (name.clone(), "finite numbers".to_owned());
+                return Err(Error::PoseHead { path, what, expected, got: got.to_string() });
+            }
+        }
+        let vb = VarBuilder::from_tensors(tensors, DType::F32, model.device());
+        Self::new(config, model.config().text_config.hidden_size, &vb).map_err(|error| match error {
+            Error::Tensor(source) => fail(source),
+            other => other,
+        })
+    }
+}
+
+/// Writes a file beside its place, and puts it there.
+fn replace(whole: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let part = whole.with_extension("part");
+    write(&part)?;
+    std::fs::rename(&part, whole).map_err(|source| Error::Io { path: whole.to_owned(), source })
+}
+
+/// Reads and checks `pose_head.json`. The version comes first: another one may have other keys.
+fn read_config(path: &Path) -> Result<PoseHeadConfig> {
+    let refuse = |what: &str, expected: String, got: String| {
+        Err(Error::PoseHead { path: path.to_owned(), what: what.to_owned(), expected, got })
+    };
+    let json: Value = read_json(path)?;
+    if json["version"].as_u64() != Some(u64::from(VERSION)) {
+        return refuse("version", VERSION.to_string(), json["version"].to_string());
+    }
+    let config: PoseHeadConfig =
+        serde_json::from_value(json).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    if !config.full_pose {
+        // A ground plane alone leaves height, pitch and roll to a guess.
+        let expected = "true: heads of the ground plane alone state no pose of six degrees of freedom";
+        return refuse("full_pose", expected.to_owned(), "false".to_owned());
+    }
+    for (key, value) in [("unit", config.unit), ("tilt_unit_deg", config.tilt_unit_deg)] {
+        if !(value.is_finite() && value > 0.0) {
+            return refuse(key, "a finite number above 0".to_owned(), value.to_string());
+        }
+    }
+    for (key, value, least) in [("hidden", config.hidden, 1), ("bins", config.bins, 4)] {
+        if !(least..=MOST).contains(&value) {
+            return refuse(key, format!("from {least} to {MOST}"), value.to_string());
+        }
+    }
+    let [low, high] = config.log_variance;
+    if low >= high {
+        return refuse("log_variance", "the lower bound first".to_owned(), format!("[{low}, {high}]"));
+    }
+    Ok(config)
+}
