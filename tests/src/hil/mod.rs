@@ -214,10 +214,8 @@ fn listened(topics: &Topics) -> listener::Topics {
     }
 }
 
-/// The node's program: of the environment, or else of the config.
+/// The node's program: of the environment, or else of the config; relative to the repository's root.
 pub fn program(config: &Config) -> PathBuf {
-    match std::env::var_os("EGOREASONER_NODE") {
-        Some(program) => PathBuf::from(program),
-        None => root().join(&config.node.program),
-    }
+    let named = std::env::var_os("EGOREASONER_NODE").map(PathBuf::from);
+    root().join(named.as_ref().unwrap_or(&config.node.program))
 }
