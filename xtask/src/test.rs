@@ -47,6 +47,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         steps.cargo("format", &["fmt", "--all", "--check"]);
         steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
         steps.cargo("tests", &["test", "--workspace", "--no-fail-fast"]);
+        steps.software_in_the_loop();
         steps.licences();
         steps.package();
         steps.fuzz();
@@ -86,6 +87,16 @@ impl Steps {
 
     fn cargo(&mut self, name: &'static str, args: &[&str]) {
         self.step(name, || workspace::run(workspace::cargo().args(args)));
+    }
+
+    /// The bench of tests/sil.toml around the node that the tests have built. Selected from the whole workspace, so that
+    /// their dependencies serve again.
+    fn software_in_the_loop(&mut self) {
+        self.step("software in the loop", || {
+            let mut cargo = workspace::cargo();
+            cargo.args(["test", "--workspace", "--test", "hil"]);
+            workspace::run(cargo.env("EGOREASONER_NODE", workspace::target().join("debug/node")))
+        });
     }
 
     /// deny.toml, where cargo-deny is installed: its own build takes longer than all that it looks at.
