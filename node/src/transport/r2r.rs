@@ -3,6 +3,10 @@
 //!
 //! r2r puts every subscription behind a channel of ten and drops, unseen, what does not fit. The spinning thread
 //! therefore empties all streams after every wake-up and does nothing else; outputs are published from the caller's.
+//!
+//! Of an image r2r makes one copy, of the whole of the pixels, out of the message that rcl has filled: from there on they are
+//! moved. A message that the middleware lends (r2r's native subscriptions) would save nothing: images have no fixed size, and
+//! such are not lent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -286,5 +290,33 @@ fn status_from(diagnostics: DiagnosticsMessage, name: String) -> DiagnosticStatu
         message: diagnostics.message,
         hardware_id: String::new(),
         values,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use r2r::WrappedTypesupport;
+
+    use super::{CompressedImage, Image, ImageMessage, ImagePayload, image_from_compressed, image_from_raw};
+
+    fn place(image: &ImageMessage) -> (*const u8, usize) {
+        match &image.payload {
+            ImagePayload::Raw { data, .. } | ImagePayload::Compressed { data, .. } => (data.as_ptr(), data.len()),
+        }
+    }
+
+    #[test]
+    fn pixels_stay_where_r2r_has_put_them() {
+        let sent = Image { data: vec![7; 640 * 480 * 3], ..Image::default() };
+        // As from another node: through the bytes of the middleware, into the one copy that r2r hands out.
+        let bytes = sent.to_serialized_bytes().unwrap();
+        let image = Image::from_serialized_bytes(&bytes).unwrap();
+        assert_eq!(image.data.capacity(), sent.data.len(), "taken in one piece");
+        let before = (image.data.as_ptr(), image.data.len());
+        assert_eq!(place(&image_from_raw(image)), before);
+
+        let image = CompressedImage { data: vec![7; 100_000], ..CompressedImage::default() };
+        let before = (image.data.as_ptr(), image.data.len());
+        assert_eq!(place(&image_from_compressed(image)), before);
     }
 }
