@@ -252,6 +252,7 @@ impl Pipeline {
                 inference.run()
             })?,
         ];
+        control.declare();
         if settings.autostart {
             control.start();
         }

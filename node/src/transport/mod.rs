@@ -37,6 +37,11 @@ const TF_STATIC: &str = "/tf_static";
 /// Changes of the lifecycle's state.
 const TRANSITION_EVENT: &str = "~/transition_event";
 
+/// Parameters of all nodes.
+const PARAMETER_EVENTS: &str = "/parameter_events";
+/// Depth of the history of that topic, as rclcpp has it: a change must not be missed.
+const KEEP_PARAMETER_EVENTS: u32 = 1000;
+
 /// How long a transport stays after its last message, so that a reliable reader can still ask for it again.
 const LINGER: Duration = Duration::from_millis(200);
 
@@ -272,6 +277,7 @@ impl Topics {
         let qos = match name {
             // Whoever comes later must get it: it is not sent again.
             TF_STATIC => Qos { is_reliable: true, is_transient_local: true, depth: 1 },
+            PARAMETER_EVENTS => Qos { is_reliable: true, is_transient_local: false, depth: KEEP_PARAMETER_EVENTS },
             _ => Qos { is_reliable: true, is_transient_local: false, depth: KEEP_LAST },
         };
         Ok(qos::overridden(&self.qos, &self.resolve(name)?, End::Publisher, qos))

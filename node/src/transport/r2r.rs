@@ -18,13 +18,14 @@ use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use r2r::geometry_msgs::msg::{Point, Pose, PoseStamped, PoseWithCovariance, Quaternion, TwistWithCovariance};
 use r2r::lifecycle_msgs::msg::TransitionEvent;
 use r2r::nav_msgs::msg::{Odometry, Path};
+use r2r::rcl_interfaces::msg::ParameterEvent;
 use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
 use r2r::std_msgs::msg::{Header, String as Text};
 use r2r::{Context, Node, Publisher, QosProfile, WrappedTypesupport};
 
 use super::qos::Qos;
 use super::{
-    Ends, Error, Kind, TRANSITION_EVENT, TWIST_VARIANCE, Topics, diagnostic_name, environment_domain,
+    Ends, Error, Kind, PARAMETER_EVENTS, TRANSITION_EVENT, TWIST_VARIANCE, Topics, diagnostic_name, environment_domain,
     publish_until_stopped,
 };
 use crate::message::{
@@ -121,6 +122,9 @@ struct Publishers {
     reasoning: Publisher<Text>,
     transforms: Transforms,
     transition_event: Publisher<TransitionEvent>,
+    parameter_events: Publisher<ParameterEvent>,
+    /// With its namespace.
+    full_name: String,
 }
 
 impl Publishers {
@@ -134,6 +138,8 @@ impl Publishers {
             reasoning: publisher(node, topics, &topics.reasoning)?,
             transforms: Transforms::new(node, topics)?,
             transition_event: publisher(node, topics, TRANSITION_EVENT)?,
+            parameter_events: publisher(node, topics, PARAMETER_EVENTS)?,
+            full_name: node.fully_qualified_name().map_err(|error| middleware("read the node's name", &error))?,
         })
     }
 
@@ -149,6 +155,10 @@ impl Publishers {
             Output::StaticTransform(m) => (super::TF_STATIC, self.transforms.publish_static(m)),
             Output::Transition(m) => {
                 ("transition_event", self.transition_event.publish(&services::transition_event_from(m)))
+            }
+            Output::ParameterEvent(m) => {
+                let event = services::parameter_event_from(m, self.full_name.clone());
+                (PARAMETER_EVENTS, self.parameter_events.publish(&event))
             }
         };
         result.map_err(|error| (topic, error))
