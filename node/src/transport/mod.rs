@@ -24,7 +24,8 @@ pub(crate) mod wire;
 
 use qos::{End, Override, Qos};
 
-/// How often a transport looks at [`Ends::stop`] while nothing is to be published.
+/// How often a transport's threads look whether they are to end, while there is nothing to publish and nothing comes. What
+/// comes wakes them at once.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
 /// Depth of the history of the node's publishers, and of CameraInfo.

@@ -10,7 +10,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt, stream};
 use r2r::builtin_interfaces::msg::Time;
@@ -25,8 +24,8 @@ use r2r::{Context, Node, Publisher, QosProfile, WrappedTypesupport};
 
 use super::qos::Qos;
 use super::{
-    Ends, Error, Kind, PARAMETER_EVENTS, TRANSITION_EVENT, TWIST_VARIANCE, Topics, diagnostic_name, environment_domain,
-    publish_until_stopped,
+    Ends, Error, Kind, PARAMETER_EVENTS, STOP_POLL, TRANSITION_EVENT, TWIST_VARIANCE, Topics, diagnostic_name,
+    environment_domain, publish_until_stopped,
 };
 use crate::message::{
     CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output,
@@ -37,9 +36,6 @@ mod services;
 mod tf;
 
 use tf::Transforms;
-
-/// How long one wait for messages lasts at most; the time that stopping takes.
-const SPIN: Duration = Duration::from_millis(20);
 
 /// Runs until stopped; see [`super::run`].
 ///
@@ -84,7 +80,7 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                node.spin_once(SPIN);
+                node.spin_once(STOP_POLL);
                 // The odometry first: an image may end a window that it measures. Then CameraInfo, which belongs to the image
                 // that comes with it.
                 while let Some(Some(odometry)) = odometries.next().now_or_never() {
