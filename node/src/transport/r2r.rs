@@ -4,9 +4,9 @@
 //! r2r puts every subscription behind a channel of ten and drops, unseen, what does not fit. The spinning thread
 //! therefore empties all streams after every wake-up and does nothing else; outputs are published from the caller's.
 //!
-//! Of an image r2r makes one copy, of the whole of the pixels, out of the message that rcl has filled: from there on they are
-//! moved. A message that the middleware lends (r2r's native subscriptions) would save nothing: images have no fixed size, and
-//! such are not lent.
+//! Of an image r2r makes one copy, of all pixels at once, out of the message that rcl has filled: from there on they are
+//! moved. A message that the middleware lends (r2r's native subscriptions) would save nothing: images have no fixed size,
+//! and such are not lent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -81,8 +81,8 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 node.spin_once(STOP_POLL);
-                // The odometry first: an image may end a window that it measures. Then CameraInfo, which belongs to the image
-                // that comes with it.
+                // The odometry first: an image may end a window that it measures. Then CameraInfo, which belongs to the
+                // image that comes with it.
                 while let Some(Some(odometry)) = odometries.next().now_or_never() {
                     input(Input::Odometry(odometry));
                 }
