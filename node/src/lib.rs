@@ -1,8 +1,8 @@
 //! The ROS 2 node: a camera topic in, poses on `/ego/trajectory` out.
 //!
 //! The way of a frame: [`transport`] in, [`ingest`] (cheap checks, intrinsics, [`window`]s), [`solver`] (decode, encode,
-//! answer), [`scale`], [`trust`] (check, stitch, believe or not), [`publish`], transport out. [`pipeline`] puts threads between;
-//! [`replay`] puts none. A [`recording`] is what came in and went out, in a file. What other nodes ask ([`call`]:
+//! answer), [`scale`], [`trust`] (check, stitch, believe or not), [`publish`], transport out. [`pipeline`] puts threads
+//! between; [`replay`] puts none. A [`recording`] is what came in and went out, in a file. What other nodes ask ([`call`]:
 //! [`parameters`], [`lifecycle`], a reset) goes from the transport to the pipeline.
 //!
 //! Architecture Invariant: only [`pipeline`] and what writes a [`recording`] have threads and clocks, and only

@@ -4,6 +4,7 @@
 use geometry::Stamp;
 
 use crate::lifecycle::Edge;
+use crate::parameters::Value;
 
 /// `sensor_msgs/Image` or `sensor_msgs/CompressedImage`, not yet decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -181,6 +182,17 @@ pub struct TransitionMessage {
     pub edge: Edge,
 }
 
+/// `rcl_interfaces/ParameterEvent` on `/parameter_events`, without the node's name, which the transport knows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParameterEventMessage {
+    /// When it happened.
+    pub stamp: Stamp,
+    /// Parameters that there are from now on: all of them, when the node starts.
+    pub new: Vec<(String, Value)>,
+    /// Parameters that were set, with what they hold now.
+    pub changed: Vec<(String, Value)>,
+}
+
 /// What the pipeline hands to a transport.
 #[expect(clippy::large_enum_variant, reason = "a few a second, and the large one, odometry, is the most frequent")]
 #[derive(Debug, Clone, PartialEq)]
@@ -201,4 +213,6 @@ pub enum Output {
     StaticTransform(TransformMessage),
     /// For `~/transition_event`.
     Transition(TransitionMessage),
+    /// For `/parameter_events`.
+    ParameterEvent(ParameterEventMessage),
 }

@@ -107,6 +107,12 @@ impl Parameters {
         held.and_then(|(kind, value)| of_toml(kind, value)).unwrap_or(Value::Unset)
     }
 
+    /// All, with their values.
+    #[must_use]
+    pub fn all(&self) -> Vec<(String, Value)> {
+        TABLE.iter().map(|spec| (spec.name().to_owned(), self.get(spec.name()))).collect()
+    }
+
     /// The names under any of the `prefixes`, or all where there are none; at most `depth` levels down, 0 for any.
     #[must_use]
     pub fn list(&self, prefixes: &[String], depth: u64) -> Listing {

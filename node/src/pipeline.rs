@@ -32,7 +32,7 @@ use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
 use crate::message::{CameraInfoMessage, ImageMessage, Input, Output};
 use crate::parameters::Parameters;
-use crate::scale::Reference;
+use crate::scale::{Reference, Scaler};
 use crate::stats::{Fate, Snapshot, Stats, Ticket};
 use crate::transport::Ends;
 
@@ -197,6 +197,7 @@ impl Pipeline {
         let (gone, inference_gone) = bounded(0);
         let (working, done) = bounded(0);
         let reference = Arc::new(Reference::new(settings.mount.as_ref()));
+        stats.update(|s| s.scale = Scaler::new(settings.scale, Arc::clone(&reference)).scale());
         let shared = Shared {
             stats: Arc::clone(&stats),
             stop: Arc::clone(&stop),
@@ -252,6 +253,7 @@ impl Pipeline {
                 inference.run()
             })?,
         ];
+        control.declare();
         if settings.autostart {
             control.start();
         }

@@ -10,6 +10,7 @@ use geometry::Transform;
 use nalgebra::{Isometry3, UnitQuaternion, Vector3};
 use node::call::Call;
 use node::config::Mount;
+use node::config::table::TABLE;
 use node::estimator::{Error, Estimate};
 use node::lifecycle::State::{self, Activating, Active, CleaningUp, Configuring, Deactivating, ErrorProcessing};
 use node::lifecycle::State::{Finalized, Inactive, ShuttingDown, Unconfigured};
@@ -265,6 +266,29 @@ fn a_set_while_running_changes_what_is_done_with_the_next_answer() {
     assert_eq!(finished.unwrap().answers_unparsed, 1);
     assert_eq!(outputs.trajectories.len(), 2);
     assert_eq!(outputs.reasonings, ["poses"]);
+}
+
+#[test]
+fn parameters_are_told_when_the_node_starts_and_when_they_are_set() {
+    let rig = managed_rig(5);
+    let start = Outputs::until(&rig.output, |outputs| !outputs.parameter_events.is_empty());
+    let [declared] = &start.parameter_events[..] else { panic!("{:?}", start.parameter_events) };
+    assert_eq!((declared.new.len(), declared.changed.len()), (TABLE.len(), 0));
+    assert!(
+        declared.new.contains(&("window.max_gap_millis".to_owned(), Value::Integer(500))) && declared.stamp.nanos > 0
+    );
+
+    let [metres, degrees] = ["sanity.max_step_metres", "sanity.max_step_degrees"].map(str::to_owned);
+    // As `ros2 param set` writes a whole number; it is told as what it is held as.
+    assert_eq!(set(&rig, &metres, Value::Integer(2)), Ok(()));
+    assert!(set(&rig, &metres, Value::Double(-1.0)).is_err());
+    let both = vec![(metres.clone(), Value::Double(3.0)), (degrees, Value::Double(45.0))];
+    let changes = both.clone();
+    assert_eq!(rig.answer(|reply| Call::SetParametersAtomically(changes, reply)), Ok(()));
+    let (finished, outputs) = rig.finish();
+    finished.unwrap();
+    let changed: Vec<_> = outputs.parameter_events.into_iter().map(|event| (event.new, event.changed)).collect();
+    assert_eq!(changed, [(vec![], vec![(metres, Value::Double(2.0))]), (vec![], both)]);
 }
 
 #[test]

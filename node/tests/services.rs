@@ -211,6 +211,8 @@ fn a_peer_leads_the_node_through_its_life_sets_its_parameters_and_gets_its_poses
     let mut peer = Peer::join(domain);
     let events: Subscription<TransitionEvent> =
         peer.subscription(&format!("{NODE}/transition_event"), "lifecycle_msgs", "TransitionEvent");
+    let parameter_events: Subscription<raw::ParameterEvent> =
+        peer.subscription("/parameter_events", "rcl_interfaces", "ParameterEvent");
     let paths: Subscription<Path> = peer.subscription("/ego/trajectory", "nav_msgs", "Path");
     let images: Publisher<Image> = peer.publisher("/camera/image_raw", "sensor_msgs", "Image");
     let infos: Publisher<CameraInfo> = peer.publisher("/camera/camera_info", "sensor_msgs", "CameraInfo");
@@ -269,6 +271,15 @@ fn a_peer_leads_the_node_through_its_life_sets_its_parameters_and_gets_its_poses
     let results: Vec<SetParametersResult> = ask(&set, SetParametersRequest { parameter: parameters }).results;
     assert!(results[0].successful && !results[1].successful, "{results:?}");
     assert!(results[1].reason.contains("when the node starts"), "{results:?}");
+    let event = loop {
+        let (event, _) = in_time(parameter_events.async_take()).unwrap();
+        if !event.changed_parameters.is_empty() {
+            break event;
+        }
+    };
+    let changed = event.changed_parameters.into_iter().map(|p| (p.name, ParameterValue::from(p.value)));
+    assert_eq!(event.node, NODE);
+    assert_eq!(changed.collect::<Vec<_>>(), [(step.clone(), ParameterValue::Double(1.25))], "but not what was refused");
     let values = ask(&get, GetParametersRequest { names: vec![step, "no.such".to_owned()] }).values;
     let values: Vec<ParameterValue> = values.into_iter().map(ParameterValue::from).collect();
     assert_eq!(values, [ParameterValue::Double(1.25), ParameterValue::NotSet]);

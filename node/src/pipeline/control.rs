@@ -12,7 +12,7 @@ use super::gate::Gate;
 use super::{Live, SharedLive, stamp};
 use crate::call::{Call, Reply};
 use crate::lifecycle::{ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Edge, GRAPH, Machine, Outcome, State};
-use crate::message::TransitionMessage;
+use crate::message::{Output, ParameterEventMessage, TransitionMessage};
 use crate::parameters::{Parameters, Value};
 use crate::stats::Stats;
 
@@ -26,12 +26,30 @@ pub(super) enum Job {
 }
 
 /// What the ingest thread is to tell.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Notice {
     /// The state of the lifecycle has changed.
     Transition(TransitionMessage),
+    /// Parameters have.
+    Parameters(ParameterEventMessage),
     /// Something else has that a report should not wait with.
     Changed,
+}
+
+impl Notice {
+    /// Whether a report should not wait with it.
+    pub fn calls_for_report(&self) -> bool {
+        matches!(self, Self::Transition(_) | Self::Changed)
+    }
+
+    /// What is published of it.
+    pub fn output(self) -> Option<Output> {
+        match self {
+            Self::Transition(transition) => Some(Output::Transition(transition)),
+            Self::Parameters(event) => Some(Output::ParameterEvent(event)),
+            Self::Changed => None,
+        }
+    }
 }
 
 /// Shared by the transport, which brings requests, and the inference thread, which ends transitions.
@@ -68,6 +86,12 @@ impl Control {
         let Parts { parameters, jobs, notices, gate, live, stats } = parts;
         let inner = Inner { machine: Machine::default(), parameters, pending: None, is_starting: false };
         Self { inner: Mutex::new(inner), jobs, notices, gate, live, stats }
+    }
+
+    /// Says what parameters there are.
+    pub fn declare(&self) {
+        let new = self.lock().parameters.all();
+        self.tell_parameters(new, Vec::new());
     }
 
     /// Configures the node and, when that is done, activates it.
@@ -233,6 +257,8 @@ impl Control {
             Ok(config) => {
                 self.live.set(&Live::from(&config));
                 tracing::info!(parameters = names(), "set");
+                let held = changes.iter().map(|(name, _)| (name.clone(), inner.parameters.get(name)));
+                self.tell_parameters(Vec::new(), held.collect());
                 let _ = self.notices.send(Notice::Changed);
                 Ok(())
             }
@@ -241,6 +267,12 @@ impl Control {
                 Err(reason)
             }
         }
+    }
+
+    /// Has it published what parameters hold.
+    fn tell_parameters(&self, new: Vec<(String, Value)>, changed: Vec<(String, Value)>) {
+        let stamp = stamp(&self.live.get(), &self.stats);
+        let _ = self.notices.send(Notice::Parameters(ParameterEventMessage { stamp, new, changed }));
     }
 
     /// Counts a transition and has it published.

@@ -36,11 +36,7 @@ impl<E: Estimator> IngestThread<E> {
         let ended = self.until_stopped();
         // Whatever the model is at is not wanted any more.
         self.shared.gate.interrupt();
-        for notice in self.told.try_iter() {
-            if let Notice::Transition(transition) = notice {
-                self.shared.publish(Output::Transition(transition));
-            }
-        }
+        self.told.try_iter().filter_map(Notice::output).for_each(|output| self.shared.publish(output));
         ended
     }
 
@@ -59,9 +55,10 @@ impl<E: Estimator> IngestThread<E> {
                 recv(self.inference_gone) -> _ => return Ok(()),
                 default(STOP_POLL) => {}
             }
+            is_due |= notice.as_ref().is_some_and(Notice::calls_for_report);
             // Also where the node is stopping meanwhile: the last transition is news to whoever asked for it.
-            if let Some(Notice::Transition(transition)) = notice {
-                self.shared.publish(Output::Transition(transition));
+            if let Some(output) = notice.and_then(Notice::output) {
+                self.shared.publish(output);
             }
             if self.shared.is_stopped() {
                 return Ok(());
@@ -72,7 +69,7 @@ impl<E: Estimator> IngestThread<E> {
                 Some(Queued::Image(image, ticket)) => self.take(image, ticket),
                 None => {}
             }
-            if is_due || notice.is_some() {
+            if is_due {
                 let diagnostics = self.shared.live.get().diagnostics;
                 if diagnostics.period != period {
                     period = diagnostics.period;

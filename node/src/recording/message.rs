@@ -123,7 +123,8 @@ impl Entry {
             | Output::Reasoning(_)
             | Output::Transform(_)
             | Output::StaticTransform(_)
-            | Output::Transition(_) => return None,
+            | Output::Transition(_)
+            | Output::ParameterEvent(_) => return None,
         };
         Some(Self { kind, log_time, publish_time, data })
     }

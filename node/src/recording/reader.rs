@@ -90,7 +90,7 @@ impl Recording {
     }
 
     /// The topics that the config names, or else the only ones of their types; without CameraInfo where the config's
-    /// intrinsics always count. The odometry that gives the scale goes by its name alone, since the node's own is of its type.
+    /// intrinsics always count. The odometry that gives the scale goes by its name alone: the node's own is of its type.
     ///
     /// # Errors
     ///
@@ -185,8 +185,8 @@ impl Camera<'_> {
         Error::Images { path: self.path.to_owned(), topic: self.topic().to_owned(), reason }
     }
 
-    /// Hands over what the camera and the odometry said, with the time at which it was heard, in the file's order, which is that of their
-    /// coming; a message that is not what its type says, as what is wrong with it.
+    /// Hands over what the camera and the odometry said, with the time at which it was heard, in the file's order, which is
+    /// that of their coming; a message that is not what its type says, as what is wrong with it.
     ///
     /// # Errors
     ///

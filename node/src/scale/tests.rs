@@ -196,8 +196,8 @@ proptest! {
         };
         for half in -1..60 {
             let frame = f64::from(half) / 2.0;
-            let [x, y, z] = place(frame).into();
-            reference.push(&at(i64::from(half) * PERIOD / 2, [x, y, z])).unwrap();
+            let position: [f64; 3] = place(frame).into();
+            reference.push(&at(i64::from(half) * PERIOD / 2, position)).unwrap();
         }
         let mut found = None;
         for (window, noise) in (0_i64..).zip(noise.chunks_exact(4)) {

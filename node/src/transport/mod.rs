@@ -24,7 +24,8 @@ pub(crate) mod wire;
 
 use qos::{End, Override, Qos};
 
-/// How often a transport looks at [`Ends::stop`] while nothing is to be published.
+/// How often a transport's threads look whether they are to end, while there is nothing to publish and nothing comes. What
+/// comes wakes them at once.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
 /// Depth of the history of the node's publishers, and of CameraInfo.
@@ -36,6 +37,11 @@ const TF: &str = "/tf";
 const TF_STATIC: &str = "/tf_static";
 /// Changes of the lifecycle's state.
 const TRANSITION_EVENT: &str = "~/transition_event";
+
+/// Parameters of all nodes.
+const PARAMETER_EVENTS: &str = "/parameter_events";
+/// Depth of the history of that topic, as rclcpp has it: a change must not be missed.
+const KEEP_PARAMETER_EVENTS: u32 = 1000;
 
 /// How long a transport stays after its last message, so that a reliable reader can still ask for it again.
 const LINGER: Duration = Duration::from_millis(200);
@@ -272,6 +278,7 @@ impl Topics {
         let qos = match name {
             // Whoever comes later must get it: it is not sent again.
             TF_STATIC => Qos { is_reliable: true, is_transient_local: true, depth: 1 },
+            PARAMETER_EVENTS => Qos { is_reliable: true, is_transient_local: false, depth: KEEP_PARAMETER_EVENTS },
             _ => Qos { is_reliable: true, is_transient_local: false, depth: KEEP_LAST },
         };
         Ok(qos::overridden(&self.qos, &self.resolve(name)?, End::Publisher, qos))

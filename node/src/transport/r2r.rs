@@ -3,10 +3,13 @@
 //!
 //! r2r puts every subscription behind a channel of ten and drops, unseen, what does not fit. The spinning thread
 //! therefore empties all streams after every wake-up and does nothing else; outputs are published from the caller's.
+//!
+//! Of an image r2r makes one copy, of all pixels at once, out of the message that rcl has filled: from there on they are
+//! moved. A message that the middleware lends (r2r's native subscriptions) would save nothing: images have no fixed size,
+//! and such are not lent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt, stream};
 use r2r::builtin_interfaces::msg::Time;
@@ -14,14 +17,15 @@ use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use r2r::geometry_msgs::msg::{Point, Pose, PoseStamped, PoseWithCovariance, Quaternion, TwistWithCovariance};
 use r2r::lifecycle_msgs::msg::TransitionEvent;
 use r2r::nav_msgs::msg::{Odometry, Path};
+use r2r::rcl_interfaces::msg::ParameterEvent;
 use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
 use r2r::std_msgs::msg::{Header, String as Text};
 use r2r::{Context, Node, Publisher, QosProfile, WrappedTypesupport};
 
 use super::qos::Qos;
 use super::{
-    Ends, Error, Kind, TRANSITION_EVENT, TWIST_VARIANCE, Topics, diagnostic_name, environment_domain,
-    publish_until_stopped,
+    Ends, Error, Kind, PARAMETER_EVENTS, STOP_POLL, TRANSITION_EVENT, TWIST_VARIANCE, Topics, diagnostic_name,
+    environment_domain, publish_until_stopped,
 };
 use crate::message::{
     CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output,
@@ -32,9 +36,6 @@ mod services;
 mod tf;
 
 use tf::Transforms;
-
-/// How long one wait for messages lasts at most; the time that stopping takes.
-const SPIN: Duration = Duration::from_millis(20);
 
 /// Runs until stopped; see [`super::run`].
 ///
@@ -79,9 +80,9 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                node.spin_once(SPIN);
-                // The odometry first: an image may end a window that it measures. Then CameraInfo, which belongs to the image
-                // that comes with it.
+                node.spin_once(STOP_POLL);
+                // The odometry first: an image may end a window that it measures. Then CameraInfo, which belongs to the
+                // image that comes with it.
                 while let Some(Some(odometry)) = odometries.next().now_or_never() {
                     input(Input::Odometry(odometry));
                 }
@@ -117,6 +118,9 @@ struct Publishers {
     reasoning: Publisher<Text>,
     transforms: Transforms,
     transition_event: Publisher<TransitionEvent>,
+    parameter_events: Publisher<ParameterEvent>,
+    /// With its namespace.
+    full_name: String,
 }
 
 impl Publishers {
@@ -130,6 +134,8 @@ impl Publishers {
             reasoning: publisher(node, topics, &topics.reasoning)?,
             transforms: Transforms::new(node, topics)?,
             transition_event: publisher(node, topics, TRANSITION_EVENT)?,
+            parameter_events: publisher(node, topics, PARAMETER_EVENTS)?,
+            full_name: node.fully_qualified_name().map_err(|error| middleware("read the node's name", &error))?,
         })
     }
 
@@ -145,6 +151,10 @@ impl Publishers {
             Output::StaticTransform(m) => (super::TF_STATIC, self.transforms.publish_static(m)),
             Output::Transition(m) => {
                 ("transition_event", self.transition_event.publish(&services::transition_event_from(m)))
+            }
+            Output::ParameterEvent(m) => {
+                let event = services::parameter_event_from(m, self.full_name.clone());
+                (PARAMETER_EVENTS, self.parameter_events.publish(&event))
             }
         };
         result.map_err(|error| (topic, error))
@@ -286,5 +296,33 @@ fn status_from(diagnostics: DiagnosticsMessage, name: String) -> DiagnosticStatu
         message: diagnostics.message,
         hardware_id: String::new(),
         values,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use r2r::WrappedTypesupport;
+
+    use super::{CompressedImage, Image, ImageMessage, ImagePayload, image_from_compressed, image_from_raw};
+
+    fn place(image: &ImageMessage) -> (*const u8, usize) {
+        match &image.payload {
+            ImagePayload::Raw { data, .. } | ImagePayload::Compressed { data, .. } => (data.as_ptr(), data.len()),
+        }
+    }
+
+    #[test]
+    fn pixels_stay_where_r2r_has_put_them() {
+        let sent = Image { data: vec![7; 640 * 480 * 3], ..Image::default() };
+        // As from another node: through the bytes of the middleware, into the one copy that r2r hands out.
+        let bytes = sent.to_serialized_bytes().unwrap();
+        let image = Image::from_serialized_bytes(&bytes).unwrap();
+        assert_eq!(image.data.capacity(), sent.data.len(), "taken in one piece");
+        let before = (image.data.as_ptr(), image.data.len());
+        assert_eq!(place(&image_from_raw(image)), before);
+
+        let image = CompressedImage { data: vec![7; 100_000], ..CompressedImage::default() };
+        let before = (image.data.as_ptr(), image.data.len());
+        assert_eq!(place(&image_from_compressed(image)), before);
     }
 }

@@ -16,7 +16,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::qos::Qos;
-use super::{Ends, Error, KEEP_LAST, Kind, TF, TF_STATIC, TRANSITION_EVENT, Topics, publish_until_stopped, wire};
+use super::{
+    Ends, Error, KEEP_LAST, Kind, PARAMETER_EVENTS, TF, TF_STATIC, TRANSITION_EVENT, Topics, publish_until_stopped,
+    wire,
+};
 use crate::message::{CameraInfoMessage, ImageMessage, Input, OdometryMessage, Output};
 
 mod services;
@@ -106,6 +109,9 @@ struct Publishers {
     tf: Publisher<wire::TfMessage>,
     tf_static: Publisher<wire::TfMessage>,
     transition_event: Publisher<wire::service::TransitionEvent>,
+    parameter_events: Publisher<wire::service::ParameterEvent>,
+    /// With its namespace.
+    full_name: String,
 }
 
 impl Publishers {
@@ -121,6 +127,9 @@ impl Publishers {
             tf: graph.publish(TF, "tf2_msgs", "TFMessage")?,
             tf_static: graph.publish(TF_STATIC, "tf2_msgs", "TFMessage")?,
             transition_event: graph.publish(TRANSITION_EVENT, "lifecycle_msgs", "TransitionEvent")?,
+            // The library has one of its own, for parameters that it keeps itself: there are none.
+            parameter_events: graph.publish(PARAMETER_EVENTS, "rcl_interfaces", "ParameterEvent")?,
+            full_name: graph.node.fully_qualified_name(),
         })
     }
 
@@ -146,6 +155,10 @@ impl Publishers {
             Output::Transform(m) => send(TF, &self.tf, m.into()),
             Output::StaticTransform(m) => send(TF_STATIC, &self.tf_static, m.into()),
             Output::Transition(m) => send("transition_event", &self.transition_event, m.into()),
+            Output::ParameterEvent(m) => {
+                let event = wire::service::ParameterEvent::new(m, self.full_name.clone());
+                send(PARAMETER_EVENTS, &self.parameter_events, event)
+            }
         }
     }
 }

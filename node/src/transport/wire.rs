@@ -365,3 +365,51 @@ impl From<TransformMessage> for TfMessage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use byteorder::LittleEndian;
+    use geometry::Stamp;
+    use serde::de::DeserializeOwned;
+
+    use super::{CompressedImage, Image, ImageView};
+    use crate::message::{ImageMessage, ImagePayload};
+
+    fn pixels(payload: &ImagePayload) -> &[u8] {
+        match payload {
+            ImagePayload::Raw { data, .. } | ImagePayload::Compressed { data, .. } => data,
+        }
+    }
+
+    /// Reads the message as `ros2_client` does, which is its one copy; what is made of it has the pixels where they are.
+    fn assert_one_copy<Wire: DeserializeOwned + Into<ImageMessage>>(
+        payload: ImagePayload,
+        data: fn(&Wire) -> &Vec<u8>,
+    ) {
+        let sent = ImageMessage { stamp: Stamp::from_nanos(5), frame_id: "eye".to_owned(), payload };
+        let mut bytes = Vec::new();
+        cdr_encoding::to_writer::<_, LittleEndian, _>(&mut bytes, &ImageView::from(&sent)).unwrap();
+        let (wire, _) = cdr_encoding::from_bytes::<Wire, LittleEndian>(&bytes).unwrap();
+        let (place, room) = (data(&wire).as_ptr(), data(&wire).capacity());
+        assert_eq!(room, pixels(&sent.payload).len(), "taken in one piece, not byte by byte into what has to grow");
+        let got: ImageMessage = wire.into();
+        assert_eq!(pixels(&got.payload).as_ptr(), place, "moved, not copied");
+        assert_eq!(got, sent);
+    }
+
+    #[test]
+    fn pixels_are_copied_out_of_the_wire_once() {
+        let data: Vec<u8> = (0..640 * 480 * 3).map(|i| i as u8).collect();
+        let raw = ImagePayload::Raw {
+            width: 640,
+            height: 480,
+            encoding: "rgb8".to_owned(),
+            is_bigendian: false,
+            step: 640 * 3,
+            data: data.clone(),
+        };
+        assert_one_copy::<Image>(raw, |image| &image.data);
+        let file = ImagePayload::Compressed { format: "jpeg".to_owned(), data };
+        assert_one_copy::<CompressedImage>(file, |image| &image.data);
+    }
+}

@@ -19,7 +19,7 @@ use node::estimator::{Error, Estimate, Estimator};
 use node::lifecycle::State;
 use node::message::{
     CameraInfoMessage, DiagnosticLevel, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output,
-    TrajectoryMessage, TransformMessage,
+    ParameterEventMessage, TrajectoryMessage, TransformMessage,
 };
 use node::pipeline::{Failure, Live, Pipeline, Settings};
 use node::stats::Snapshot;
@@ -296,6 +296,7 @@ pub struct Outputs {
     pub transforms: Vec<TransformMessage>,
     pub static_transforms: Vec<TransformMessage>,
     pub transitions: Vec<(State, State)>,
+    pub parameter_events: Vec<ParameterEventMessage>,
 }
 
 impl Outputs {
@@ -332,6 +333,7 @@ impl Outputs {
             Output::Transform(t) => self.transforms.push(t),
             Output::StaticTransform(t) => self.static_transforms.push(t),
             Output::Transition(t) => self.transitions.push((t.edge.start, t.edge.goal)),
+            Output::ParameterEvent(event) => self.parameter_events.push(event),
         }
     }
 }

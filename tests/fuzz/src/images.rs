@@ -99,7 +99,8 @@ fn read(payload: &ImagePayload) -> bool {
     true
 }
 
-/// `sensor_msgs/CameraInfo` as a sample: what it says of images of its own size, raw and rectified, and a small one rectified by it.
+/// `sensor_msgs/CameraInfo` as a sample: what it says of images of its own size, raw and rectified, and a small one that is
+/// rectified by it.
 pub fn camera_info(data: &[u8]) -> bool {
     let inputs = within(SAMPLE * data.len() + SLACK, || inputs(Kind::Image, data));
     let info = inputs.into_iter().find_map(|input| if let Input::CameraInfo(info) = input { Some(info) } else { None });

@@ -1,10 +1,12 @@
 //! The services of the node: parameters, lifecycle, reset.
 
 use futures::{Stream, StreamExt};
+use r2r::builtin_interfaces::msg::Time;
 use r2r::lifecycle_msgs::msg::{State, Transition, TransitionDescription, TransitionEvent};
 use r2r::lifecycle_msgs::srv::{ChangeState, GetAvailableStates, GetAvailableTransitions, GetState};
 use r2r::rcl_interfaces::msg::{
-    IntegerRange, ListParametersResult, Parameter, ParameterDescriptor, ParameterValue, SetParametersResult,
+    IntegerRange, ListParametersResult, Parameter, ParameterDescriptor, ParameterEvent, ParameterValue,
+    SetParametersResult,
 };
 use r2r::rcl_interfaces::srv::{
     DescribeParameters, GetParameterTypes, GetParameters, ListParameters, SetParameters, SetParametersAtomically,
@@ -15,7 +17,7 @@ use r2r::{Node, QosProfile, WrappedServiceTypeSupport};
 use super::{Error, middleware};
 use crate::call::{Call, Reply};
 use crate::lifecycle;
-use crate::message::TransitionMessage;
+use crate::message::{ParameterEventMessage, TransitionMessage};
 use crate::parameters::{Descriptor, Listing, Value};
 
 /// The requests of a service, as calls whose answers go back by themselves.
@@ -142,6 +144,21 @@ fn description(edge: lifecycle::Edge) -> TransitionDescription {
 pub(super) fn transition_event_from(event: TransitionMessage) -> TransitionEvent {
     let TransitionDescription { transition, start_state, goal_state } = description(event.edge);
     TransitionEvent { timestamp: u64::try_from(event.stamp.nanos).unwrap_or(0), transition, start_state, goal_state }
+}
+
+/// An event of the node of this full name.
+pub(super) fn parameter_event_from(event: ParameterEventMessage, node: String) -> ParameterEvent {
+    let (sec, nanosec) = event.stamp.to_sec_nanosec();
+    let parameters = |all: Vec<(String, Value)>| {
+        all.into_iter().map(|(name, value)| Parameter { name, value: value_to(value) }).collect()
+    };
+    ParameterEvent {
+        stamp: Time { sec, nanosec },
+        node,
+        new_parameters: parameters(event.new),
+        changed_parameters: parameters(event.changed),
+        deleted_parameters: Vec::new(),
+    }
 }
 
 fn changes(parameters: Vec<Parameter>) -> Vec<(String, Value)> {

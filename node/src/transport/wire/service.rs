@@ -6,7 +6,7 @@ use ros2_client::rcl_interfaces::ListParametersResult;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle;
-use crate::message::TransitionMessage;
+use crate::message::{ParameterEventMessage, TransitionMessage};
 use crate::parameters::{Descriptor, Listing, Value};
 
 /// A request without fields, to which ROS 2 gives one.
@@ -78,6 +78,32 @@ impl From<TransitionMessage> for TransitionEvent {
     fn from(event: TransitionMessage) -> Self {
         let timestamp_nanos = u64::try_from(event.stamp.nanos).unwrap_or(0);
         Self { timestamp_nanos, description: event.edge.into() }
+    }
+}
+
+/// On `/parameter_events`.
+#[derive(Debug, Clone, Serialize)]
+pub(in crate::transport) struct ParameterEvent {
+    stamp: super::Time,
+    node: String,
+    new_parameters: Vec<raw::Parameter>,
+    changed_parameters: Vec<raw::Parameter>,
+    deleted_parameters: Vec<raw::Parameter>,
+}
+
+impl ParameterEvent {
+    /// An event of the node of this full name.
+    pub(in crate::transport) fn new(event: ParameterEventMessage, node: String) -> Self {
+        let listed = |parameters: Vec<(String, Value)>| {
+            parameters.into_iter().map(|(name, held)| raw::Parameter { name, value: value(held) }).collect()
+        };
+        Self {
+            stamp: event.stamp.into(),
+            node,
+            new_parameters: listed(event.new),
+            changed_parameters: listed(event.changed),
+            deleted_parameters: Vec::new(),
+        }
     }
 }
 
