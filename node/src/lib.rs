@@ -28,6 +28,7 @@ pub mod rectify;
 pub mod replay;
 pub mod report;
 pub mod sequence;
+pub mod sight;
 pub mod solver;
 pub mod stats;
 pub mod transport;

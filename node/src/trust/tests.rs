@@ -3,6 +3,7 @@ use geometry::{Outcome, Stamp, WindowTrajectory};
 use super::state::Status;
 use super::synthetic::{motion, poses_alone, rules};
 use super::{Judge, Judged, NoPoses};
+use crate::config::Frozen;
 use crate::estimator::Estimate;
 
 const PERIOD: i64 = 100_000_000;
@@ -10,7 +11,7 @@ const PERIOD: i64 = 100_000_000;
 /// Frames `first` to `first + 4` of a camera that goes 0.1 m forward a frame, answered with these poses.
 fn push_in(judge: &mut Judge, epoch: u32, first: i64, trajectory: &WindowTrajectory) -> Judged {
     let stamps = std::array::from_fn(|i| Stamp::from_nanos((first + i as i64) * PERIOD));
-    judge.answer(epoch, &stamps, &poses_alone(trajectory))
+    judge.answer(epoch, &stamps, &poses_alone(trajectory), false)
 }
 
 fn push(judge: &mut Judge, first: i64, trajectory: &WindowTrajectory) -> Judged {
@@ -82,7 +83,7 @@ fn one_wrong_window_speaks_against_itself_and_the_next_and_no_more() {
     }
     // Nor is a window forgotten behind one that does not parse.
     let stamps = std::array::from_fn(|i| Stamp::from_nanos((6 + i as i64) * PERIOD));
-    judge.answer(0, &stamps, &Estimate { trajectory: Err("cut off".to_owned()), ..poses_alone(&walk()) });
+    judge.answer(0, &stamps, &Estimate { trajectory: Err("cut off".to_owned()), ..poses_alone(&walk()) }, false);
     assert!(ratio(push(&mut judge, 7, &motion(0.13, 0.0))) > 4.0);
 }
 
@@ -110,7 +111,7 @@ fn windows_without_poses_are_named_and_lead_to_lost() {
         (&silent, "no complete <poses> block", Status::Lost),
         (&silent, "no complete <poses> block", Status::Lost),
     ] {
-        let judged = judge.answer(0, &stamps, estimate);
+        let judged = judge.answer(0, &stamps, estimate, false);
         assert_eq!(judged.evidence, None);
         assert_eq!(judged.verdict.status, status);
         let Err(NoPoses::Unusable(reason)) = &judged.poses else { panic!("{judged:?}") };
@@ -123,4 +124,35 @@ fn windows_without_poses_are_named_and_lead_to_lost() {
     let found = push(&mut judge, 11, &walk());
     assert_eq!(published(&found).len(), 5);
     assert_eq!((found.poses.unwrap().push.outcome, judge.reset_counter()), (Outcome::Started, 0));
+}
+
+#[test]
+fn frozen_images_are_what_the_rules_make_of_them() {
+    let stamps = |first: i64| std::array::from_fn(|i| Stamp::from_nanos((first + i as i64) * PERIOD));
+    let rules = |frozen| {
+        let mut rules = rules();
+        rules.images.frozen = frozen;
+        rules
+    };
+    let still = poses_alone(&motion(0.0, 0.0));
+    for (frozen, statuses, published) in [
+        (Frozen::Ignored, [Status::Ok; 4], [5, 1, 1, 1]),
+        (Frozen::Degraded, [Status::Degraded; 4], [5, 1, 1, 1]),
+        (Frozen::Withheld, [Status::Ok, Status::Degraded, Status::Lost, Status::Lost], [0; 4]),
+    ] {
+        let mut judge = Judge::new(&rules(frozen));
+        for ((first, status), count) in (0..).zip(statuses).zip(published) {
+            let judged = judge.answer(0, &stamps(first), &still, true);
+            assert_eq!(judged.verdict.status, status, "{frozen:?}, window {first}");
+            assert_eq!(self::published(&judged).len(), count, "{frozen:?}, window {first}");
+            assert_eq!(judged.reason.contains("image is frozen"), status != Status::Ok, "{}", judged.reason);
+            assert_eq!(judged.poses == Err(NoPoses::Frozen), frozen == Frozen::Withheld);
+            let widening = if status == Status::Degraded { 3.0 } else { 1.0 };
+            assert!((judged.verdict.widening - widening).abs() < 1e-12 || frozen == Frozen::Withheld);
+        }
+        // It moves again.
+        push(&mut judge, 14, &walk());
+        let last = push(&mut judge, 15, &walk());
+        assert_eq!((last.verdict.status, last.poses.is_ok()), (Status::Ok, true), "{frozen:?}");
+    }
 }
