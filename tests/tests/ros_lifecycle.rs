@@ -1,12 +1,12 @@
 //! The node's services against rclpy, with each transport: `lifecycle.py` is the manager. It runs as `ros_roundtrip` does.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-
-mod ros;
-use ros::{Place, from_environment, root};
+use tests::process::{PATIENCE, Place, from_environment};
+use tests::root;
 
 #[test]
 fn ros2_client_is_led_through_its_life_by_rclpy() {
@@ -19,7 +19,7 @@ fn r2r_is_led_through_its_life_by_rclpy() {
 }
 
 fn led_through_its_life(transport: &str) {
-    let place = Place::new(&format!("ros_{transport}_lifecycle"));
+    let place = Place::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ros_{transport}_lifecycle")));
     let json = place.folder.join("seen.json");
     let _ = std::fs::remove_file(&json); // of an earlier run
     let params = place.folder.join("params.yaml");
@@ -37,9 +37,7 @@ fn led_through_its_life(transport: &str) {
     manager.args(["--node", "/robot/ego_under_test"]);
     let status = manager.status().expect("the manager starts");
     assert!(status.success(), "manager: {status}; the node said:\n{}", place.log());
-    let gone = node.0.try_wait().expect("the child can be waited for");
-    assert!(gone.is_none(), "the node ended by itself:\n{}", place.log());
-    let status = node.stop();
+    let (status, _) = node.stop(PATIENCE).unwrap_or_else(|e| panic!("{e}; the node said:\n{}", place.log()));
     assert!(status.success(), "the node ended with {status}:\n{}", place.log());
     let text = std::fs::read_to_string(&json).expect("the manager wrote its JSON");
     let seen: Value = serde_json::from_str(&text).expect("the manager writes JSON");

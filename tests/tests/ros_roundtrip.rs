@@ -6,13 +6,13 @@
 //!     cargo xtask ros2 -- cargo test -p tests --features ros --test ros_roundtrip
 //! ```
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-
-mod ros;
-use ros::{Place, from_environment, root};
+use tests::process::{PATIENCE, Place, Running, from_environment};
+use tests::root;
 
 /// Frames that may still be on their way at the last report: of the window being answered, of the one that waits, and of
 /// the one that waits for its last frames. After the stop nothing may be.
@@ -87,7 +87,8 @@ struct RoundTrip<'a> {
 
 /// Starts the node, plays the camera, stops the node, and returns what came back.
 fn round_trip(case: &RoundTrip<'_>) -> Received {
-    let place = Place::new(&format!("ros_{}_{}", case.transport, case.name));
+    let name = format!("ros_{}_{}", case.transport, case.name);
+    let place = Place::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
     let json = place.folder.join("received.json");
     let _ = std::fs::remove_file(&json); // of an earlier run
 
@@ -104,18 +105,17 @@ fn round_trip(case: &RoundTrip<'_>) -> Received {
     camera.arg(root().join("tests/ros/counterpart.py")).arg("--out").arg(&json).args(case.camera);
     camera.args(["--image-topic", "/front/image_raw", "--camera-info-topic", "/front/camera_info"]);
     camera.args(["--frame-id", FRAME_ID, "--drain", "60"]);
-    let mut camera = ros::Running(camera.spawn().expect("the counterpart starts"));
+    let mut camera = Running::new(camera.spawn().expect("the counterpart starts"));
     let status = loop {
-        if let Some(status) = camera.0.try_wait().expect("the child can be waited for") {
+        if let Some(status) = camera.exited() {
             break status;
         }
-        let gone = node.0.try_wait().expect("the child can be waited for");
-        assert!(gone.is_none(), "the node ended by itself:\n{}", place.log());
+        assert!(node.exited().is_none(), "the node ended by itself:\n{}", place.log());
         std::thread::sleep(Duration::from_millis(50));
     };
     assert!(status.success(), "counterpart: {status}; the node said:\n{}", place.log());
 
-    let status = node.stop();
+    let (status, _) = node.stop(PATIENCE).unwrap_or_else(|e| panic!("{e}; the node said:\n{}", place.log()));
     let log = place.log();
     assert!(status.success(), "the node ended with {status}:\n{log}");
     let text = std::fs::read_to_string(&json).expect("the counterpart wrote its JSON");
