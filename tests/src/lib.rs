@@ -3,6 +3,7 @@
 //! node: the messages are written down here once more. A node on any other middleware hears the same.
 
 pub mod camera;
+pub mod hil;
 pub mod listener;
 mod peer;
 pub mod process;

@@ -1,7 +1,7 @@
 //! The node as its own process.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -65,16 +65,22 @@ impl Place {
         command.env("FASTRTPS_DEFAULT_PROFILES_FILE", root().join("config/fastdds.xml"));
     }
 
-    /// The command of a node with the shipped config; what it says goes to the log.
+    /// The command of a node; what it says goes to the log.
+    pub fn command(&self, program: &Path, config: &Path) -> Command {
+        let mut node = Command::new(program);
+        self.put_in_domain(&mut node);
+        node.env("NO_COLOR", "1").env_remove("RUST_LOG");
+        node.arg("run").arg("--config").arg(config);
+        node
+    }
+
+    /// The same for the node of the environment with the shipped config.
     ///
     /// # Panics
     ///
     /// Where EGOREASONER_NODE is not in the environment.
     pub fn node(&self, transport: &str) -> Command {
-        let mut node = Command::new(from_environment("EGOREASONER_NODE"));
-        self.put_in_domain(&mut node);
-        node.env("NO_COLOR", "1").env_remove("RUST_LOG");
-        node.arg("run").arg("--config").arg(root().join("config/node.toml"));
+        let mut node = self.command(&from_environment("EGOREASONER_NODE"), &root().join("config/node.toml"));
         node.arg("--set").arg(format!("node.transport={transport}"));
         node
     }
@@ -157,21 +163,13 @@ impl Running {
         bail!("it was still there {patience:?} after SIGTERM")
     }
 
-    /// What it takes of the machine at this moment; Linux only.
+    /// What it takes of the machine at this moment.
     ///
     /// # Errors
     ///
-    /// Where it has ended.
+    /// Those of [`usage_of`].
     pub fn usage(&self) -> Result<Usage> {
-        let read = |name: &str| {
-            let path = format!("/proc/{}/{name}", self.id());
-            std::fs::read_to_string(&path).with_context(|| path.clone()).map(|text| (path, text))
-        };
-        let (path, status) = read("status")?;
-        let resident_bytes = resident_of(&status).with_context(|| format!("{path}: expected VmRSS in kB"))?;
-        let (path, stat) = read("stat")?;
-        let cpu = cpu_of(&stat).with_context(|| format!("{path}: expected utime and stime"))?;
-        Ok(Usage { resident_bytes, cpu })
+        usage_of(self.id())
     }
 }
 
@@ -180,6 +178,23 @@ impl Drop for Running {
         let _ = self.0.kill(); // it has gone already where all went well
         let _ = self.0.wait();
     }
+}
+
+/// What a process takes of the machine at this moment; Linux only.
+///
+/// # Errors
+///
+/// Where it has ended.
+pub fn usage_of(id: u32) -> Result<Usage> {
+    let read = |name: &str| {
+        let path = format!("/proc/{id}/{name}");
+        std::fs::read_to_string(&path).with_context(|| path.clone()).map(|text| (path, text))
+    };
+    let (path, status) = read("status")?;
+    let resident_bytes = resident_of(&status).with_context(|| format!("{path}: expected VmRSS in kB"))?;
+    let (path, stat) = read("stat")?;
+    let cpu = cpu_of(&stat).with_context(|| format!("{path}: expected utime and stime"))?;
+    Ok(Usage { resident_bytes, cpu })
 }
 
 /// Of /proc/PID/status, which unlike statm does not count in pages.
