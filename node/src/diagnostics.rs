@@ -15,7 +15,7 @@ use crate::trust::state::Status;
 const LOOK_BACK: usize = 10;
 
 /// Causes that a healthy node on a healthy camera does not count.
-const ABNORMAL: [Fate; 11] = [
+const ABNORMAL: [Fate; 12] = [
     Fate::QueueFull,
     Fate::NoCameraInfo,
     Fate::CameraInfoInvalid,
@@ -27,6 +27,19 @@ const ABNORMAL: [Fate; 11] = [
     Fate::CameraChanged,
     Fate::BrokenWindow,
     Fate::Decode,
+    Fate::Blank,
+];
+
+/// Causes for which a camera that is set up wrongly loses every image.
+const REFUSED: [Fate; 8] = [
+    Fate::NoCameraInfo,
+    Fate::CameraInfoInvalid,
+    Fate::CameraInfoMismatch,
+    Fate::Repeated,
+    Fate::Backward,
+    Fate::BrokenWindow,
+    Fate::Decode,
+    Fate::Blank,
 ];
 
 /// Turns counters into reports; keeps the last few to tell what is going on from what once happened.
@@ -73,11 +86,10 @@ impl Reporter {
         let before = self.past.front().expect("there is always one");
         let problem = || snapshot.last_problem.as_deref().unwrap_or("unknown");
         let since = |fate: Fate| snapshot.fate(fate) - before.fate(fate);
-        let refused: u64 = [Fate::NoCameraInfo, Fate::CameraInfoInvalid, Fate::CameraInfoMismatch, Fate::Decode]
-            .map(since)
-            .iter()
-            .sum();
-        if refused > 0 && refused >= snapshot.frames_received - before.frames_received {
+        let refused: u64 = REFUSED.map(since).iter().sum();
+        let (received, pending) = (snapshot.frames_received - before.frames_received, snapshot.frames_pending);
+        // Those that wait may be refused yet; that they are as many as the others says that they will not be.
+        if refused > pending && refused + pending >= received {
             return (DiagnosticLevel::Error, format!("every image is refused: {}", problem()));
         }
         if snapshot.status == Status::Lost {
@@ -238,6 +250,21 @@ mod tests {
         });
         assert_eq!(level, DiagnosticLevel::Error);
         assert!(message.contains("every image is refused") && message.contains("no CameraInfo yet"), "{message}");
+    }
+
+    #[test]
+    fn images_of_which_the_last_still_wait_for_their_window_are_all_refused_too() {
+        let covered = |reports| {
+            last_of(reports, |i, stats, now| {
+                if i == 0 {
+                    (0..4).for_each(|_| std::mem::forget(stats.receive(now)));
+                }
+                [Fate::Blank, Fate::BrokenWindow, Fate::BrokenWindow].map(|fate| end(stats, now, fate));
+                stats.update(|s| s.last_problem = Some("image is black".to_owned()));
+            })
+        };
+        assert_eq!(covered(1).0, DiagnosticLevel::Warn, "four wait behind three");
+        assert_eq!(covered(6), (DiagnosticLevel::Error, "every image is refused: image is black".to_owned()));
     }
 
     #[test]

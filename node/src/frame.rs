@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use image::RgbImage;
+
 use crate::decode::decode;
 use crate::estimator::{Error, Estimator};
 use crate::message::ImagePayload;
 use crate::rectify::Rectifier;
+use crate::sight::{self, Digest};
 use crate::stats::{Fate, Ticket};
 use crate::window::View;
 
@@ -21,18 +24,27 @@ pub struct Frame<F> {
 #[derive(Debug)]
 enum Content<F> {
     Message(ImagePayload),
-    Encoded(Arc<F>),
+    Encoded(Arc<Seen<F>>),
     Broken(String),
+}
+
+/// What is kept of a picture.
+#[derive(Debug)]
+pub struct Seen<F> {
+    /// By the model.
+    pub embedding: F,
+    /// Of the pixels as they came.
+    pub digest: Digest,
 }
 
 /// What [`Frame::embedding`] found.
 #[derive(Debug)]
 pub enum Embedding<F> {
     /// Encoded for an earlier window.
-    Cached(Arc<F>),
+    Cached(Arc<Seen<F>>),
     /// Encoded now.
-    Fresh(Arc<F>),
-    /// The pixels cannot be read, and why.
+    Fresh(Arc<Seen<F>>),
+    /// The pixels cannot be read or show nothing, and why.
     Broken(String),
 }
 
@@ -47,8 +59,12 @@ impl<F> Frame<F> {
         self.ticket.note(fate);
     }
 
-    /// What the model keeps of it.
-    pub fn embedding<E>(&self, view: &View, estimator: &mut E) -> Result<Embedding<F>, Error>
+    /// What the model keeps of it, where it has `least_contrast` ([`sight::check`]).
+    ///
+    /// # Errors
+    ///
+    /// The model's own failure.
+    pub fn embedding<E>(&self, view: &View, least_contrast: f64, estimator: &mut E) -> Result<Embedding<F>, Error>
     where
         E: Estimator<Frame = F>,
     {
@@ -58,24 +74,32 @@ impl<F> Frame<F> {
             Content::Broken(reason) => return Ok(Embedding::Broken(reason.clone())),
             Content::Message(payload) => payload,
         };
-        let rectified = decode(payload).map(|image| match &self.rectifier {
-            Some(rectifier) => rectifier.apply(&image),
-            None => image,
-        });
-        let reason = match rectified {
-            Ok(image) => match estimator.encode(&image, &view.intrinsics) {
+        let (fate, reason) = match self.picture(payload, least_contrast) {
+            Ok((image, digest)) => match estimator.encode(&image, &view.intrinsics) {
                 Ok(embedding) => {
-                    let embedding = Arc::new(embedding);
-                    *content = Content::Encoded(Arc::clone(&embedding));
-                    return Ok(Embedding::Fresh(embedding));
+                    let seen = Arc::new(Seen { embedding, digest });
+                    *content = Content::Encoded(Arc::clone(&seen));
+                    return Ok(Embedding::Fresh(seen));
                 }
-                Err(Error::Image(reason)) => reason,
+                Err(Error::Image(reason)) => (Fate::Decode, reason),
                 Err(fatal) => return Err(fatal),
             },
-            Err(e) => e.to_string(),
+            Err(refused) => refused,
         };
-        self.note(Fate::Decode);
+        self.note(fate);
         *content = Content::Broken(reason.clone());
         Ok(Embedding::Broken(reason))
+    }
+
+    /// The pixels for the model. They are looked at before they are rectified, which leaves black what the lens did not see.
+    fn picture(&self, payload: &ImagePayload, least_contrast: f64) -> Result<(RgbImage, Digest), (Fate, String)> {
+        let image = decode(payload).map_err(|e| (Fate::Decode, e.to_string()))?;
+        sight::check(&image, least_contrast).map_err(|blank| (Fate::Blank, blank.to_string()))?;
+        let digest = Digest::of(&image);
+        let rectified = match &self.rectifier {
+            Some(rectifier) => rectifier.apply(&image),
+            None => image,
+        };
+        Ok((rectified, digest))
     }
 }

@@ -30,6 +30,7 @@ pub mod replay;
 pub mod report;
 pub mod scale;
 pub mod sequence;
+pub mod sight;
 pub mod solver;
 pub mod stats;
 pub mod transport;

@@ -11,7 +11,7 @@ use geometry::{Stamp, WINDOW};
 
 use crate::config::TrustRules;
 use crate::estimator::{Error, Estimator};
-use crate::frame::{Embedding, Frame};
+use crate::frame::{Embedding, Frame, Seen};
 use crate::scale::Scaler;
 use crate::stats::{Fate, Stats};
 use crate::trust::state::{Status, Verdict};
@@ -26,7 +26,7 @@ pub type SharedFrame<E> = Arc<Frame<<E as Estimator>::Frame>>;
 pub enum Solved {
     /// The model answered.
     Answered(Box<Answered>),
-    /// A member could not be decoded.
+    /// A member could not be decoded, or shows nothing.
     Broken(String),
     /// It was given up.
     Stopped,
@@ -102,19 +102,20 @@ impl<E: Estimator> Solver<E> {
         let span = tracing::info_span!("window", window_id = window.id, stamp = window.stamps[0].nanos);
         let _entered = span.enter();
         let begun = Instant::now();
-        let mut embeddings = Vec::with_capacity(WINDOW);
+        let least_contrast = self.judge.image_rules().least_contrast;
+        let mut all_seen = Vec::with_capacity(WINDOW);
         for frame in &window.frames {
             if is_stopped() {
                 return Ok(Solved::Stopped);
             }
-            match frame.embedding(&window.view, &mut self.estimator)? {
-                Embedding::Cached(embedding) => {
+            match frame.embedding(&window.view, least_contrast, &mut self.estimator)? {
+                Embedding::Cached(seen) => {
                     self.stats.update(|s| s.encode_cache_hits += 1);
-                    embeddings.push(embedding);
+                    all_seen.push(seen);
                 }
-                Embedding::Fresh(embedding) => {
+                Embedding::Fresh(seen) => {
                     self.stats.update(|s| s.encode_cache_misses += 1);
-                    embeddings.push(embedding);
+                    all_seen.push(seen);
                 }
                 Embedding::Broken(reason) => {
                     window.frames.iter().for_each(|f| f.note(Fate::BrokenWindow));
@@ -128,9 +129,10 @@ impl<E: Estimator> Solver<E> {
                 }
             }
         }
-        let embeddings: [Arc<E::Frame>; WINDOW] =
-            embeddings.try_into().unwrap_or_else(|_| unreachable!("one embedding for each of the frames"));
-        let estimate = self.estimator.estimate(embeddings.each_ref().map(|e| &**e))?;
+        let all_seen: [Arc<Seen<E::Frame>>; WINDOW] =
+            all_seen.try_into().unwrap_or_else(|_| unreachable!("one embedding for each of the frames"));
+        let is_frozen = all_seen.iter().all(|seen| seen.digest == all_seen[0].digest);
+        let estimate = self.estimator.estimate(all_seen.each_ref().map(|seen| &seen.embedding))?;
         if is_stopped() {
             // The answer may have been cut short.
             return Ok(Solved::Stopped);
@@ -143,7 +145,7 @@ impl<E: Estimator> Solver<E> {
             Err(_) => Ok(1.0),
         };
         let judged = match scale {
-            Ok(scale) => self.judge.answer(window.epoch, &window.stamps, &estimate, scale),
+            Ok(scale) => self.judge.answer(window.epoch, &window.stamps, &estimate, scale, is_frozen),
             Err(reason) => self.judge.unscaled(reason),
         };
         self.note(&judged.verdict, &judged.reason);
@@ -157,7 +159,7 @@ impl<E: Estimator> Solver<E> {
             match &judged.poses {
                 Ok(_) => s.windows_degraded += u64::from(judged.verdict.status == Status::Degraded),
                 Err(NoPoses::Unusable(_)) => s.answers_unparsed += 1,
-                Err(NoPoses::Withheld(_)) => s.windows_withheld += 1,
+                Err(NoPoses::Withheld(_) | NoPoses::Frozen) => s.windows_withheld += 1,
                 Err(NoPoses::Unscaled(_)) => s.windows_unscaled += 1,
             }
             if let Err(reason) = &judged.poses {

@@ -73,10 +73,12 @@ fates! {
     CameraChanged => "frames_dropped_camera_changed",
     /// All its windows gave way to newer ones.
     Superseded => "frames_dropped_superseded",
-    /// All its windows had a member that could not be decoded.
+    /// All its windows had a member that could not be decoded or was blank.
     BrokenWindow => "frames_dropped_broken_window",
     /// Its pixels could not be decoded.
     Decode => "frames_dropped_decode",
+    /// Its pixels show nothing.
+    Blank => "frames_dropped_blank",
     /// The model read it in at least one window and answered, whether or not the answer could be used.
     Used => "frames_used",
 }
@@ -131,7 +133,7 @@ pub struct Snapshot {
     pub windows_complete: u64,
     /// Windows that gave way to a newer one before the model saw them.
     pub windows_superseded: u64,
-    /// Windows with a member that could not be decoded.
+    /// Windows with a member that could not be decoded or was blank.
     pub windows_broken: u64,
     /// Windows that the model answered.
     pub windows_answered: u64,
@@ -139,7 +141,7 @@ pub struct Snapshot {
     pub answers_unparsed: u64,
     /// Windows whose poses came out while the node was DEGRADED.
     pub windows_degraded: u64,
-    /// Windows whose poses did not come out since the node was LOST.
+    /// Windows whose poses did not come out since the node was LOST or the images frozen.
     pub windows_withheld: u64,
     /// Windows whose poses did not come out since their scale was not known.
     pub windows_unscaled: u64,

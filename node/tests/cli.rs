@@ -125,11 +125,11 @@ fn parameters_of_ros_reach_the_node_that_they_are_for() {
     assert_contains(&stderr, &["qos_overrides./t.publisher.depth", "1 to 1000"]);
 }
 
-/// A sequence of eight grey frames that moves 0.1 to the right each time.
+/// A sequence of eight frames, each a ramp of grey, that moves 0.1 to the right each time.
 fn sequence(dir: &Path) {
     std::fs::create_dir_all(dir.join("frames")).unwrap();
     for i in 0..8 {
-        let image = image::RgbImage::from_pixel(64, 48, image::Rgb([20 * i; 3]));
+        let image = image::RgbImage::from_fn(64, 48, |x, _| image::Rgb([20 * i + x as u8; 3]));
         image.save(dir.join(format!("frames/{i:06}.jpg"))).unwrap();
     }
     let pose = |i: usize| json!([1, 0, 0, 0.1 * i as f64, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]);

@@ -96,7 +96,7 @@ fn a_window_has_five_poses_with_their_own_sigma_and_no_text_is_decoded() {
     let mut rules = settings(dir.path()).1;
     rules.sanity.max_step_radians = 4.0;
     let stamps = std::array::from_fn(|i| Stamp::from_nanos(100_000_000 * i as i64));
-    let judged = Judge::new(&rules).answer(0, &stamps, &estimate, 1.0);
+    let judged = Judge::new(&rules).answer(0, &stamps, &estimate, 1.0, false);
     let largest = stated.into_iter().fold(0.0, f64::max);
     assert_eq!(judged.evidence.unwrap().stated_stddev_metres, Some(largest));
     let poses = judged.poses.unwrap();

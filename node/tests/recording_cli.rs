@@ -30,7 +30,7 @@ fn output(args: &[&str]) -> (Option<i32>, String, String) {
     (status.code(), stdout, stderr)
 }
 
-/// Frames of a grey camera on the topics of the config that is shipped.
+/// Frames, each a ramp of grey, on the topics of the config that is shipped.
 fn write(file: &Path, frames: i64) {
     let config = Config::load(&repository().join("config/node.toml"), &[]).unwrap();
     let mut writer = FileWriter::create(file, &config.topics).unwrap();
@@ -49,7 +49,7 @@ fn write(file: &Path, frames: i64) {
             encoding: "mono8".to_owned(),
             is_bigendian: false,
             step: 64,
-            data: vec![20 * i as u8; 64 * 48],
+            data: (0..64 * 48).map(|at| 20 * i as u8 + (at % 64) as u8).collect(),
         };
         let stamp = Stamp::from_nanos(i * PERIOD);
         let image = Input::Image(ImageMessage { stamp, frame_id: "eye".to_owned(), payload });

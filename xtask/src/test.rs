@@ -204,6 +204,8 @@ fn round_trip(env: &Env, filter: &str) -> Command {
         "ros_roundtrip",
         "--test",
         "ros_lifecycle",
+        "--test",
+        "ros_faults",
     ]);
     cargo.args(["--", "--nocapture", "--test-threads", "1", filter]);
     cargo

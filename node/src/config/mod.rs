@@ -182,6 +182,26 @@ pub struct CheckRules {
     pub least_motion_metres: f64,
 }
 
+/// What images must be for their window to be believed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ImageRules {
+    /// Standard deviation of grey levels, 0 to 255, below which an image shows nothing; 0 for none.
+    pub least_contrast: f64,
+    /// Five that are the same bit for bit.
+    pub frozen: Frozen,
+}
+
+/// What is made of a window whose images are the same bit for bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frozen {
+    /// Nothing.
+    Ignored,
+    /// The node is DEGRADED.
+    Degraded,
+    /// Its poses do not come out.
+    Withheld,
+}
+
 /// What follows from the checks. A ratio is what a check measured over what it measures in an answer that can be
 /// believed; the largest of a window counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -226,6 +246,8 @@ pub struct TrustRules {
     pub sanity: Sanity,
     /// What is inconsistent.
     pub checks: CheckRules,
+    /// What shows nothing.
+    pub images: ImageRules,
     /// What follows from it.
     pub status: StatusRules,
     /// What poses claim about themselves.

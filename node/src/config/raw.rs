@@ -112,6 +112,8 @@ pub(super) struct Trust {
     pub overlap_rotation_degrees: f64,
     pub overlap_translation: f64,
     pub least_motion_metres: f64,
+    pub least_contrast: f64,
+    pub frozen_images: String,
     pub consistent_ratio: f64,
     pub bad_ratio: f64,
     pub gross_ratio: f64,

@@ -170,6 +170,14 @@ pub const TABLE: &[Spec] = &[
     .live(),
     double("trust.overlap_translation", "Typical: the same for translations, over the motion", POSITIVE).live(),
     double("trust.least_motion_metres", "A shorter motion counts as this long, metres", POSITIVE).live(),
+    double("trust.least_contrast", "Images of a smaller standard deviation, in grey levels, show nothing", "0 or more")
+        .live(),
+    text(
+        "trust.frozen_images",
+        "What five images make that are the same bit for bit",
+        "\"ignored\", \"degraded\" or \"withheld\"",
+    )
+    .live(),
     double("trust.consistent_ratio", "Up to this multiple of what is typical a window is consistent", "1 or more")
         .live(),
     double("trust.bad_ratio", "Above this multiple it is bad", "trust.consistent_ratio or more").live(),

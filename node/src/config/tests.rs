@@ -125,6 +125,8 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
             &["`covariance.rotation_stddev_degrees`", "NaN"],
         ),
         (with("trust.epipolar_pixels", "0.0"), &["`trust.epipolar_pixels`", "above 0", "got 0"]),
+        (with("trust.least_contrast", "-1.0"), &["`trust.least_contrast`", "0 or more", "got -1"]),
+        (with("trust.frozen_images", "lost"), &["`trust.frozen_images`", "\"degraded\"", "got \"lost\""]),
         (with("trust.consistent_ratio", "0.5"), &["`trust.consistent_ratio`", "1 or more", "got 0.5"]),
         (with("trust.bad_ratio", "1.5"), &["`trust.bad_ratio`", "trust.consistent_ratio or more", "got 1.5"]),
         (with("trust.gross_ratio", "3.0"), &["`trust.gross_ratio`", "trust.bad_ratio or more", "got 3"]),

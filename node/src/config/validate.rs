@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Ask, CameraRules, CheckRules, Config, Covariance, DiagnosticsConfig, Error, Images, ModelConfig, Mount,
-    PublishConfig, Sanity, ScaleRules, StatusRules, TrustRules, UseFixed, WindowRules, raw,
+    Ask, CameraRules, CheckRules, Config, Covariance, DiagnosticsConfig, Error, Frozen, ImageRules, Images,
+    ModelConfig, Mount, PublishConfig, Sanity, ScaleRules, StatusRules, TrustRules, UseFixed, WindowRules, raw,
 };
 use geometry::{Intrinsics, Transform, WINDOW};
 use model::Mode;
@@ -149,6 +149,7 @@ pub(super) fn config(raw: raw::Raw, path: &Path) -> Result<Config, Error> {
                 max_step_radians: check.positive("sanity.max_step_degrees", raw.sanity.max_step_degrees)?.to_radians(),
             },
             checks: checks(&check, &raw.trust)?,
+            images: images(&check, &raw.trust)?,
             status: status(&check, &raw.trust)?,
             covariance: covariance(&check, &raw.covariance)?,
         },
@@ -171,6 +172,17 @@ fn checks(check: &Check<'_>, trust: &raw::Trust) -> Result<CheckRules, Error> {
         overlap_rotation_deg: check.positive("trust.overlap_rotation_degrees", trust.overlap_rotation_degrees)?,
         overlap_translation: check.positive("trust.overlap_translation", trust.overlap_translation)?,
         least_motion_metres: check.positive("trust.least_motion_metres", trust.least_motion_metres)?,
+    })
+}
+
+fn images(check: &Check<'_>, trust: &raw::Trust) -> Result<ImageRules, Error> {
+    Ok(ImageRules {
+        least_contrast: check.at_least("trust.least_contrast", trust.least_contrast, 0.0, "0")?,
+        frozen: check.choice(
+            "trust.frozen_images",
+            &trust.frozen_images,
+            &[("ignored", Frozen::Ignored), ("degraded", Frozen::Degraded), ("withheld", Frozen::Withheld)],
+        )?,
     })
 }
 

@@ -18,7 +18,7 @@ fn answered(metres: f64, radians: f64) -> Answered {
     let mut judge = Judge::new(&rules());
     let mut answer = |first: i64| {
         let stamps = std::array::from_fn(|i| Stamp::from_nanos((first + i as i64) * PERIOD));
-        (stamps, judge.answer(0, &stamps, &poses_alone(&motion(metres, radians)), 1.0))
+        (stamps, judge.answer(0, &stamps, &poses_alone(&motion(metres, radians)), 1.0, false))
     };
     answer(0);
     let (stamps, judged) = answer(4);

@@ -10,7 +10,7 @@
 
 use geometry::{Odometry, Outcome, Push, Stamp, WINDOW, WindowTrajectory};
 
-use crate::config::{CheckRules, TrustRules};
+use crate::config::{CheckRules, Frozen, ImageRules, TrustRules};
 use crate::estimator::Estimate;
 
 pub mod checks;
@@ -23,7 +23,7 @@ mod tests;
 
 use checks::Evidence;
 use covariance::Drift;
-use state::{Event, State, Status, Verdict};
+use state::{Event, FROZEN, State, Status, Verdict};
 
 /// Judges the windows of one camera in the order in which they come.
 #[derive(Debug)]
@@ -71,6 +71,9 @@ pub enum NoPoses {
     /// The answer does not parse or is absurd.
     #[error("{0}")]
     Unusable(String),
+    /// All its images are one and the same.
+    #[error("withheld: {}", state::FROZEN)]
+    Frozen,
     /// The answer has poses, but the node does not know that they are right.
     #[error("withheld, since the node is LOST: {0}")]
     Withheld(String),
@@ -109,9 +112,21 @@ impl Judge {
         self.drift.set_rules(rules.covariance);
     }
 
+    /// What images must be.
+    pub fn image_rules(&self) -> ImageRules {
+        self.rules.images
+    }
+
     /// Takes an answer for the window of these stamps, whose translations are metres when multiplied by `scale`; stamps of
-    /// different epochs cannot be compared.
-    pub fn answer(&mut self, epoch: u32, stamps: &[Stamp; WINDOW], estimate: &Estimate, scale: f64) -> Judged {
+    /// different epochs cannot be compared. `is_frozen`: all its images are the same bit for bit.
+    pub fn answer(
+        &mut self,
+        epoch: u32,
+        stamps: &[Stamp; WINDOW],
+        estimate: &Estimate,
+        scale: f64,
+        is_frozen: bool,
+    ) -> Judged {
         self.is_unscaled = false;
         let newest = stamps[WINDOW - 1];
         let sane = estimate.trajectory.as_ref().map_err(String::clone).and_then(|said| {
@@ -125,6 +140,10 @@ impl Judge {
                 return self.judged(verdict, None, Err(NoPoses::Unusable(problem)));
             }
         };
+        if is_frozen && self.rules.images.frozen == Frozen::Withheld {
+            let verdict = self.state.push(newest, Event::Failed(FROZEN));
+            return self.judged(verdict, None, Err(NoPoses::Frozen));
+        }
         if epoch != self.epoch {
             // Stamps of the old epoch would make every new window look late.
             self.epoch = epoch;
@@ -142,7 +161,9 @@ impl Judge {
             pair.push(&earlier, &previous);
             evidence.add_overlap(&pair.push(stamps, &trajectory).outcome, &self.rules.checks);
         }
-        let verdict = self.state.push(newest, Event::Answer(&evidence));
+        let is_suspect = is_frozen && self.rules.images.frozen == Frozen::Degraded;
+        let event = if is_suspect { Event::Frozen(&evidence) } else { Event::Answer(&evidence) };
+        let verdict = self.state.push(newest, event);
         if verdict.status == Status::Lost {
             let withheld = NoPoses::Withheld(self.state.reason().to_owned());
             return self.judged(verdict, Some(evidence), Err(withheld));

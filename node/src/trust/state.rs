@@ -6,7 +6,8 @@
 //!       ^------ consistent in a row -------' (OK -> LOST as well)                          |
 //!       ^---------------------------- consistent in a row --------------------------------'
 //! ```
-//! A window is bad where its answer fails or disagrees, consistent where it agrees; what lies between is neither and moves
+//! A window whose images are one and the same makes the node DEGRADED at once and no worse: a simulated camera that stands
+//! still sends such. A window is bad where its answer fails or disagrees, consistent where it agrees; what lies between is neither and moves
 //! the state nowhere, so that a node at a threshold does not flicker.
 
 use std::collections::VecDeque;
@@ -39,11 +40,16 @@ impl fmt::Display for Status {
     }
 }
 
+/// What is said of a window whose images are one and the same.
+pub const FROZEN: &str = "image is frozen: all five of the window are the same bit for bit";
+
 /// What became of a window.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
     /// It has poses, and this is what the checks found.
     Answer(&'a Evidence),
+    /// The same, but its images are one and the same: the camera hangs, or is a simulated one that stands still.
+    Frozen(&'a Evidence),
     /// Its answer does not parse or is absurd.
     Failed(&'a str),
     /// It has no answer, through no fault of the model: for the state only time has passed.
@@ -80,6 +86,7 @@ impl Verdict {
 enum Grade {
     Consistent,
     Doubtful,
+    Frozen,
     Bad,
     Gross,
     Nothing,
@@ -143,6 +150,12 @@ impl State {
                     self.recent.clear();
                 }
             }
+            Grade::Frozen => {
+                if self.status == Status::Ok {
+                    self.status = Status::Degraded;
+                    FROZEN.clone_into(&mut self.reason);
+                }
+            }
             Grade::Bad | Grade::Gross | Grade::Nothing => self.fall(stamp, grade, &problem(event)),
         }
         Verdict {
@@ -157,6 +170,10 @@ impl State {
         let evidence = match event {
             Event::Gap(_) => return Grade::Nothing,
             Event::Failed(_) => return Grade::Bad,
+            Event::Frozen(evidence) => match self.grade(Event::Answer(evidence)) {
+                worse @ (Grade::Bad | Grade::Gross) => return worse,
+                _ => return Grade::Frozen,
+            },
             Event::Answer(evidence) => evidence,
         };
         let ratio = evidence.worst().map_or(0.0, |worst| worst.ratio);
@@ -173,7 +190,7 @@ impl State {
 
     fn count(&mut self, stamp: Stamp, grade: Grade) {
         let is_bad = matches!(grade, Grade::Bad | Grade::Gross);
-        let is_usable = matches!(grade, Grade::Consistent | Grade::Doubtful);
+        let is_usable = matches!(grade, Grade::Consistent | Grade::Doubtful | Grade::Frozen);
         self.consistent_in_a_row = if grade == Grade::Consistent { self.consistent_in_a_row + 1 } else { 0 };
         if is_bad || is_usable {
             self.bad_in_a_row = if is_bad { self.bad_in_a_row + 1 } else { 0 };
@@ -216,7 +233,7 @@ impl State {
 
     fn widening(&self, event: Event<'_>) -> f64 {
         let mut widening = 1.0_f64;
-        if let Event::Answer(evidence) = event {
+        if let Event::Answer(evidence) | Event::Frozen(evidence) = event {
             widening = evidence.worst().map_or(1.0, |worst| worst.ratio.max(1.0));
             if !evidence.faults.is_empty() {
                 // As bad as what can be measured and is.
@@ -229,7 +246,7 @@ impl State {
 
 fn problem(event: Event<'_>) -> String {
     match event {
-        Event::Answer(evidence) => evidence.problem(),
+        Event::Answer(evidence) | Event::Frozen(evidence) => evidence.problem(),
         Event::Failed(problem) | Event::Gap(problem) => problem.to_owned(),
     }
 }
@@ -262,8 +279,8 @@ mod tests {
         Evidence { residuals: vec![typical, found], ..Evidence::default() }
     }
 
-    /// Pushes a window a second: `c`onsistent, `d`oubtful, `b`ad, `g`ross, `f`ailed, `l`acking its reasoning, `-` for
-    /// none; the states behind each, by their first letters, and the recoveries.
+    /// Pushes a window a second: `c`onsistent, `d`oubtful, `b`ad, `g`ross, `f`ailed, `l`acking its reasoning, `s`tuck (and
+    /// `S`, bad too), `-` for none; the states behind each, by their first letters, and the recoveries.
     fn run(rules: StatusRules, windows: &str, nanos: impl Fn(i64) -> i64) -> (String, usize) {
         let mut state = State::new(rules);
         let mut recoveries = 0;
@@ -273,13 +290,15 @@ mod tests {
             let found = match window {
                 'c' => evidence(1.9),
                 'd' => evidence(3.9),
-                'b' => evidence(4.1),
+                'b' | 'S' => evidence(4.1),
+                's' => evidence(0.5),
                 'g' => evidence(20.1),
                 _ => Evidence { faults: vec!["no complete <step3> block".to_owned()], ..evidence(0.5) },
             };
             let event = match window {
                 'f' => Event::Failed("does not parse"),
                 '-' => Event::Gap("cannot be decoded"),
+                's' | 'S' => Event::Frozen(&found),
                 _ => Event::Answer(&found),
             };
             let verdict = state.push(stamp, event);
@@ -329,6 +348,15 @@ mod tests {
             ("gcbcfcgcc", "LLLLLLLLO", 1),
             ("gddddd", "LLLLLL", 0),
             ("gccgcc", "LLOLLO", 2),
+            // Images that stand still are DEGRADED at once, for as long as they do, and no worse by themselves.
+            ("csssssc", "ODDDDDD", 0),
+            ("csssscc", "ODDDDDO", 0),
+            ("cscscc", "ODDDDO", 0),
+            ("bsb", "ODD", 0),
+            ("bbsb", "ODDD", 0),
+            // They do not lead out of LOST, nor hide what else is wrong.
+            ("gcscsc", "LLLLLL", 0),
+            ("SSS", "ODL", 0),
             // What was bad before LOST does not count behind it.
             ("gccb", "LLOO", 1),
         ];

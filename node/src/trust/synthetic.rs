@@ -6,7 +6,7 @@ use geometry::{Anchor, Camera, Intrinsics, Transform, WindowTrajectory};
 use model::chain::{Chain, Track, parse_poses, write, write_poses};
 use nalgebra::{Isometry3, Point3, Translation3, UnitQuaternion, Vector2, Vector3};
 
-use crate::config::{CheckRules, Covariance, Sanity, StatusRules, TrustRules};
+use crate::config::{CheckRules, Covariance, Frozen, ImageRules, Sanity, StatusRules, TrustRules};
 use crate::estimator::Estimate;
 
 /// Rules that an exact answer passes by far.
@@ -21,6 +21,7 @@ pub(crate) fn rules() -> TrustRules {
             overlap_translation: 0.05,
             least_motion_metres: 0.05,
         },
+        images: ImageRules { least_contrast: 0.0, frozen: Frozen::Ignored },
         status: StatusRules {
             consistent_ratio: 2.0,
             bad_ratio: 4.0,

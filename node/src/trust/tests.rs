@@ -3,6 +3,7 @@ use geometry::{Outcome, Stamp, WindowTrajectory};
 use super::state::Status;
 use super::synthetic::{chain, estimate, motion, poses_alone, rules};
 use super::{Judge, Judged, NoPoses};
+use crate::config::Frozen;
 use crate::estimator::Estimate;
 
 const PERIOD: i64 = 100_000_000;
@@ -10,7 +11,7 @@ const PERIOD: i64 = 100_000_000;
 /// Frames `first` to `first + 4` of a camera that goes 0.1 m forward a frame, answered with these poses.
 fn push_in(judge: &mut Judge, epoch: u32, first: i64, trajectory: &WindowTrajectory) -> Judged {
     let stamps = std::array::from_fn(|i| Stamp::from_nanos((first + i as i64) * PERIOD));
-    judge.answer(epoch, &stamps, &poses_alone(trajectory), 1.0)
+    judge.answer(epoch, &stamps, &poses_alone(trajectory), 1.0, false)
 }
 
 fn push(judge: &mut Judge, first: i64, trajectory: &WindowTrajectory) -> Judged {
@@ -82,7 +83,7 @@ fn one_wrong_window_speaks_against_itself_and_the_next_and_no_more() {
     }
     // Nor is a window forgotten behind one that does not parse.
     let stamps = std::array::from_fn(|i| Stamp::from_nanos((6 + i as i64) * PERIOD));
-    judge.answer(0, &stamps, &Estimate { trajectory: Err("cut off".to_owned()), ..poses_alone(&walk()) }, 1.0);
+    judge.answer(0, &stamps, &Estimate { trajectory: Err("cut off".to_owned()), ..poses_alone(&walk()) }, 1.0, false);
     assert!(ratio(push(&mut judge, 7, &motion(0.13, 0.0))) > 4.0);
 }
 
@@ -110,7 +111,7 @@ fn windows_without_poses_are_named_and_lead_to_lost() {
         (&silent, "no complete <poses> block", Status::Lost),
         (&silent, "no complete <poses> block", Status::Lost),
     ] {
-        let judged = judge.answer(0, &stamps, estimate, 1.0);
+        let judged = judge.answer(0, &stamps, estimate, 1.0, false);
         assert_eq!(judged.evidence, None);
         assert_eq!(judged.verdict.status, status);
         let Err(NoPoses::Unusable(reason)) = &judged.poses else { panic!("{judged:?}") };
@@ -131,13 +132,13 @@ fn what_is_scaled_agrees_with_its_reasoning_and_is_bounded_in_metres() {
     let said = estimate(&chain(&motion(0.2, 0.0)));
     let mut judge = Judge::new(&rules());
     let stamps = |first: i64| std::array::from_fn(|i| Stamp::from_nanos((first + i as i64) * PERIOD));
-    let first = judge.answer(0, &stamps(0), &said, 0.5);
+    let first = judge.answer(0, &stamps(0), &said, 0.5, false);
     assert_eq!(published(&first), [(0, 0), (1, 10), (2, 20), (3, 30), (4, 40)]);
     assert!(first.verdict.is_consistent, "{first:?}");
-    assert_eq!(published(&judge.answer(0, &stamps(1), &said, 0.5)), [(5, 50)]);
+    assert_eq!(published(&judge.answer(0, &stamps(1), &said, 0.5, false)), [(5, 50)]);
     let poses = first.poses.unwrap();
     assert!((poses.covariances[4][0] - 0.2_f64.powi(2)).abs() < 1e-6, "0.4 units: {:?}", poses.covariances[4]);
-    let far = judge.answer(0, &stamps(2), &said, 6.0);
+    let far = judge.answer(0, &stamps(2), &said, 6.0, false);
     assert!(matches!(&far.poses, Err(NoPoses::Unusable(reason)) if reason.contains("got 1.200")), "{far:?}");
 }
 
@@ -157,4 +158,35 @@ fn an_answer_without_a_scale_is_withheld_and_neither_good_nor_bad() {
     assert!(push(&mut judge, 11, &motion(-0.1, 0.0)).verdict.is_loss());
     let judged = judge.unscaled("no scale yet".to_owned());
     assert_eq!((judged.verdict.before, judged.verdict.status), (Status::Lost, Status::Lost));
+}
+
+#[test]
+fn frozen_images_are_what_the_rules_make_of_them() {
+    let stamps = |first: i64| std::array::from_fn(|i| Stamp::from_nanos((first + i as i64) * PERIOD));
+    let rules = |frozen| {
+        let mut rules = rules();
+        rules.images.frozen = frozen;
+        rules
+    };
+    let still = poses_alone(&motion(0.0, 0.0));
+    for (frozen, statuses, published) in [
+        (Frozen::Ignored, [Status::Ok; 4], [5, 1, 1, 1]),
+        (Frozen::Degraded, [Status::Degraded; 4], [5, 1, 1, 1]),
+        (Frozen::Withheld, [Status::Ok, Status::Degraded, Status::Lost, Status::Lost], [0; 4]),
+    ] {
+        let mut judge = Judge::new(&rules(frozen));
+        for ((first, status), count) in (0..).zip(statuses).zip(published) {
+            let judged = judge.answer(0, &stamps(first), &still, 1.0, true);
+            assert_eq!(judged.verdict.status, status, "{frozen:?}, window {first}");
+            assert_eq!(self::published(&judged).len(), count, "{frozen:?}, window {first}");
+            assert_eq!(judged.reason.contains("image is frozen"), status != Status::Ok, "{}", judged.reason);
+            assert_eq!(judged.poses == Err(NoPoses::Frozen), frozen == Frozen::Withheld);
+            let widening = if status == Status::Degraded { 3.0 } else { 1.0 };
+            assert!((judged.verdict.widening - widening).abs() < 1e-12 || frozen == Frozen::Withheld);
+        }
+        // It moves again.
+        push(&mut judge, 14, &walk());
+        let last = push(&mut judge, 15, &walk());
+        assert_eq!((last.verdict.status, last.poses.is_ok()), (Status::Ok, true), "{frozen:?}");
+    }
 }

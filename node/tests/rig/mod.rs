@@ -12,8 +12,8 @@ use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
 use node::call::{Call, Reply};
 use node::config::{
-    CameraRules, CheckRules, Covariance, DiagnosticsConfig, Images, PublishConfig, Sanity, ScaleRules, Sheet,
-    StatusRules, TrustRules, UseFixed, WindowRules,
+    CameraRules, CheckRules, Covariance, DiagnosticsConfig, Frozen, ImageRules, Images, PublishConfig, Sanity,
+    ScaleRules, Sheet, StatusRules, TrustRules, UseFixed, WindowRules,
 };
 use node::estimator::{Error, Estimate, Estimator};
 use node::lifecycle::State;
@@ -110,6 +110,8 @@ fn trust() -> TrustRules {
             overlap_translation: 0.1,
             least_motion_metres: 0.05,
         },
+        // The frames of most tests are of one grey.
+        images: ImageRules { least_contrast: 0.0, frozen: Frozen::Ignored },
         status: StatusRules {
             consistent_ratio: 2.0,
             bad_ratio: 4.0,
@@ -153,7 +155,9 @@ pub fn grey(nanos: i64, value: u8) -> Input {
 
 /// What the parameters are read from and set in: not the settings above, which a set replaces by these.
 pub fn sheet() -> Sheet {
-    Sheet::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml"), &[]).unwrap().0
+    let overrides = [("trust.least_contrast", "0.0"), ("trust.frozen_images", "ignored")];
+    let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Sheet::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml"), &overrides).unwrap().0
 }
 
 pub struct Rig {
