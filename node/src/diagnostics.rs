@@ -259,7 +259,9 @@ mod tests {
                 if i == 0 {
                     (0..4).for_each(|_| std::mem::forget(stats.receive(now)));
                 }
-                [Fate::Blank, Fate::BrokenWindow, Fate::BrokenWindow].map(|fate| end(stats, now, fate));
+                for fate in [Fate::Blank, Fate::BrokenWindow, Fate::BrokenWindow] {
+                    end(stats, now, fate);
+                }
                 stats.update(|s| s.last_problem = Some("image is black".to_owned()));
             })
         };

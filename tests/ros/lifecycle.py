@@ -127,15 +127,22 @@ def describe(descriptor):
     }
 
 
-def look(node):
-    names = list(node.call("list_parameters", ListParameters.Request()).result.names)
-    described = node.call("describe_parameters", DescribeParameters.Request(names=names)).descriptors
+def look(node, prefixes):
+    names, described, values = [], [], {}
+    for request in [ListParameters.Request(prefixes=[p]) for p in prefixes] or [ListParameters.Request()]:
+        names += node.call("list_parameters", request).result.names
+    size = 2 if prefixes else len(names)
+    for part in (names[i : i + size] for i in range(0, len(names), size)):
+        described += node.call("describe_parameters", DescribeParameters.Request(names=part)).descriptors
+        values |= node.values(part)
     assert all(d.type != ParameterType.PARAMETER_NOT_SET for d in described)
     report = {
-        "values": node.values(names),
+        "values": values,
         "described": {d.name: describe(d) for d in described},
         "states": len(node.call("get_available_states", GetAvailableStates.Request()).available_states),
-        "graph": len(node.call("get_transition_graph", GetAvailableTransitions.Request()).available_transitions),
+        "graph": None
+        if prefixes
+        else len(node.call("get_transition_graph", GetAvailableTransitions.Request()).available_transitions),
         "steps": [node.step(asked) for asked in ["start", *STEPS]],
         "set": [node.set(name, value) for name, value in SETS],
     }
@@ -153,13 +160,19 @@ def main():
     p.add_argument("--node", required=True, help="full name of the node")
     p.add_argument("--timeout", type=float, default=30.0, help="for each answer, in seconds (default 30)")
     p.add_argument("--settle", type=float, default=1.0, help="between the match and the first request, in seconds")
+    p.add_argument(
+        "--prefix",
+        action="append",
+        default=[],
+        help="ask for the parameters under this, a few at a time, and not for the graph of transitions (default: everything at once)",
+    )
     args = p.parse_args()
     rclpy.init()
     node = Manager(args.node, args.timeout)
     try:
         node.wait()
         time.sleep(args.settle)  # the node's side of the match cannot be seen from here
-        report = look(node)
+        report = look(node, args.prefix)
     except NoAnswer as problem:
         print(f"lifecycle: {problem}", file=sys.stderr)
         return 3

@@ -242,7 +242,7 @@ mod tests {
         // Surer than the config at frames 1 and 2, less sure at 3 and 4.
         let all = rig.push_with(0, 2.0, 1.0, Some(&[0.01, 0.1, 0.6, 0.8]));
         for (covariance, sigma) in all.iter().zip([0.1, 0.1, 0.2, 0.6, 0.8]) {
-            assert_close(variance(covariance, 0), (2.0 * sigma).powi(2));
+            assert_close(variance(covariance, 0), (2.0_f64 * sigma).powi(2));
         }
         assert_close(variance(&all[4], 3), (2.0 * 0.04_f64).powi(2));
         // Frame 5 is one on from frame 4, where the window joins: both of its frames count.

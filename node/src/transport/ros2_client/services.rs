@@ -1,5 +1,10 @@
 //! The services of the node: parameters, lifecycle, reset.
+//!
+//! RustDDS 0.15.1 writes one byte too many into each fragment that carries the identity of a request beside the sample,
+//! which is how Fast DDS and Connext have it. Nobody can read such an answer, so one that would be cut into fragments is not
+//! sent, and the log says so.
 
+use byteorder::LittleEndian;
 use futures::channel::oneshot;
 use futures::executor::block_on;
 use futures::future::{AbortRegistration, Abortable, join_all};
@@ -10,6 +15,7 @@ use ros2_client::rcl_interfaces::{
     SetParametersAtomicallyResponse, SetParametersRequest, SetParametersResponse,
 };
 use ros2_client::{Message, Server, ServiceMapping};
+use serde::Serialize;
 
 use super::super::Error;
 use super::super::wire::service::{self, ChangeStateRequest, ChangeStateResponse, Empty, GetState, Trigger};
@@ -17,6 +23,10 @@ use super::super::wire::service::{GetAvailableStates, GetAvailableTransitions};
 use super::Graph;
 use crate::call::{Call, Reply};
 use crate::parameters::Value;
+
+/// Most bytes of an answer that one datagram takes on an Ethernet of 1,500 bytes: what RustDDS fills of it, less a heartbeat,
+/// the header of a sample and that of its encoding.
+const MAX_ANSWER: usize = 1452 - 32 - 48 - 4;
 
 pub(super) struct Services {
     change_state: Server<ChangeStateRequest, ChangeStateResponse>,
@@ -162,11 +172,31 @@ async fn serve<Request, Response, Answer>(
         ask(request, Box::new(move |answer| drop(reply.send(answer))));
         // None where the node ends before there is one.
         let Ok(answer) = answer.await else { return };
-        if let Err(error) = server.async_send_response(id, response(answer)).await {
+        let response = response(answer);
+        let bytes = length(&response);
+        if bytes > MAX_ANSWER && mapping() == ServiceMapping::Enhanced {
+            let kind = std::any::type_name::<Response>();
+            tracing::error!(
+                kind,
+                bytes,
+                MAX_ANSWER,
+                "an answer is too long for this transport; ask for less, or use r2r"
+            );
+            return;
+        }
+        if let Err(error) = server.async_send_response(id, response).await {
             tracing::warn!(%error, "an answer was not sent");
         }
     });
     answered.await;
+}
+
+/// Bytes on the wire.
+fn length(response: &impl Serialize) -> usize {
+    let mut bytes = Vec::new();
+    // What cannot be written is told when it is to be sent.
+    let _ = cdr_encoding::to_writer::<_, LittleEndian, _>(&mut bytes, response);
+    bytes.len()
 }
 
 /// How requests go over DDS depends on the other side's middleware, of which nothing but the environment tells.
@@ -174,5 +204,22 @@ pub(super) fn mapping() -> ServiceMapping {
     match std::env::var("RMW_IMPLEMENTATION") {
         Ok(rmw) if rmw.contains("cyclonedds") => ServiceMapping::Cyclone,
         _ => ServiceMapping::Enhanced,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::{GRAPH, State};
+    use crate::parameters::Listing;
+
+    #[test]
+    fn only_the_whole_graph_and_long_lists_of_parameters_are_too_long() {
+        assert!(length(&GetAvailableStates::from(State::ALL.to_vec())) < MAX_ANSWER);
+        assert!(length(&GetAvailableTransitions::from(GRAPH.to_vec())) > MAX_ANSWER);
+        // A sequence's length, then each name with its own and an end of zero, at multiples of four.
+        let names = vec!["window.stride".to_owned(); 3];
+        let answer = ListParametersResponse { result: service::listing(Listing { names, prefixes: Vec::new() }) };
+        assert_eq!(length(&answer), 4 + 3 * (4 + 16) - 2 + 2 + 4);
     }
 }
