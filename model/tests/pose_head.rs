@@ -23,7 +23,7 @@ fn frames(model: &EgoModel) -> [FrameEmbedding; WINDOW] {
     let intrinsics = Intrinsics::new(150.0, 150.0, 80.0, 48.0, 160, 96).unwrap();
     std::array::from_fn(|i| {
         let image = RgbImage::from_fn(160, 96, |x, y| {
-            let bright = ((x + 3 * i as u32) / 12 + y / 12) % 2 == 0;
+            let bright = ((x + 3 * i as u32) / 12 + y / 12).is_multiple_of(2);
             Rgb(if bright { [200, 180, 160] } else { [40, 60, 80] })
         });
         model.encode(&model.preprocess(&image, &intrinsics).unwrap()).unwrap()

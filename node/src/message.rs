@@ -85,7 +85,6 @@ pub struct CameraInfoMessage {
 }
 
 /// What a transport hands to the pipeline.
-#[expect(clippy::large_enum_variant, reason = "what is large in an image is behind a Vec")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// An image of the camera topic.
