@@ -104,7 +104,7 @@ fn check_parameters(seen: &Value) {
         ("trust.lost_windows", json!(5)),       // of the command line
         ("node.autostart", json!(false)),       // of the file, for all nodes
         ("topics.image", json!("/camera/image_raw")),
-        ("covariance.position_stddev_metres", json!([0.1, 0.2, 0.3, 0.4])),
+        ("covariance.position_stddev_metres", json!([0.025, 0.05, 0.07, 0.09])),
         ("use_sim_time", json!(false)),
     ] {
         assert_eq!(values.get(name), Some(&&value), "{name}");

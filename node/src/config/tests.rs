@@ -105,7 +105,7 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
             &["`covariance.position_stddev_metres`", "4 finite numbers", "got [0.1, 0.2, 0.3]"],
         ),
         (
-            edited("[2.0, 4.0, 6.0, 8.0]", "[2.0, 4.0, 6.0, 8.0, 9.0]"),
+            edited("[1.1, 2.1, 3.1, 4.0]", "[1.1, 2.1, 3.1, 4.0, 5.0]"),
             &["`covariance.rotation_stddev_degrees`", "4 finite numbers"],
         ),
         (

@@ -30,7 +30,7 @@ fn every_parameter_has_the_value_of_its_key_and_a_type() {
         ("window.stride", Value::Integer(1), 2),
         ("camera.fx", Value::Double(600.0), 3), // an override without a point
         ("topics.image", Value::Text("/camera/image_raw".to_owned()), 4),
-        ("covariance.position_stddev_metres", Value::Doubles(vec![0.1, 0.2, 0.3, 0.4]), 8),
+        ("covariance.position_stddev_metres", Value::Doubles(vec![0.025, 0.05, 0.07, 0.09]), 8),
         ("no.such", Value::Unset, 0),
     ];
     for (name, value, type_id) in rows {
