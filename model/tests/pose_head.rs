@@ -89,7 +89,10 @@ fn heads_say_the_same_before_and_after_their_files_bit_for_bit() {
     copy(folder(Path::new("/weights"), Some(dir.path())), copied.path()).unwrap();
     assert_eq!(said(&PoseHead::load(copied.path(), model.network()).unwrap(), &frames), before);
     let none = tempfile::tempdir().unwrap();
+    copy(copied.path(), copied.path()).unwrap();
+    assert_eq!(said(&PoseHead::load(copied.path(), model.network()).unwrap(), &frames), before);
     copy(none.path(), copied.path()).unwrap();
+    assert!(PoseHead::load(copied.path(), model.network()).is_err(), "those of other weights are gone");
     assert_eq!(folder(Path::new("/weights"), None), Path::new("/weights"));
 
     let trajectory = before.trajectory();

@@ -190,8 +190,9 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
         values.push(("latency_ms_max".to_owned(), format!("{:.1}", max.as_secs_f64() * 1e3)));
     }
     values.extend(machine::values());
-    if let Some(problem) = &snapshot.last_problem {
-        values.push(("last_problem".to_owned(), problem.clone()));
+    for (key, problem) in [("last_problem", &snapshot.last_problem), ("odometry_problem", &snapshot.odometry_problem)] {
+        let Some(problem) = problem else { continue };
+        values.push((key.to_owned(), problem.clone()));
     }
     DiagnosticsMessage { stamp, level, message, values }
 }

@@ -79,7 +79,7 @@ impl Reference {
             s.odometry_received += 1;
             if let Some(reason) = refused {
                 s.odometry_refused += 1;
-                s.last_problem = Some(format!("odometry at {} ns: {reason}", odometry.pose.stamp.nanos));
+                s.odometry_problem = Some(format!("odometry at {} ns: {reason}", odometry.pose.stamp.nanos));
             }
         });
     }
@@ -182,14 +182,22 @@ impl Scaler {
             }
             self.measured.push_back(scale);
         }
-        match self.scale() {
-            Scale::Metric | Scale::Arbitrary => Ok(1.0),
-            Scale::Measured(scale) => Ok(scale),
-            Scale::Unknown => {
+        self.known(measured.err().as_deref())
+    }
+
+    /// The factor as it stands, for an answer that measures nothing; `reason` is why.
+    ///
+    /// # Errors
+    /// Why there is none yet.
+    pub fn known(&self, reason: Option<&str>) -> Result<f64, String> {
+        match (self.scale(), self.rules) {
+            (Scale::Measured(scale), _) => Ok(scale),
+            (Scale::Unknown, ScaleRules::Measured { windows, .. }) => {
                 let (known, least) = (self.measured.len(), LEAST_WINDOWS.min(windows));
-                let last = measured.err().map(|reason| format!(", the last: {reason}")).unwrap_or_default();
+                let last = reason.map(|reason| format!(", the last: {reason}")).unwrap_or_default();
                 Err(format!("no scale yet: {known} of {least} windows measured{last}"))
             }
+            _ => Ok(1.0),
         }
     }
 }

@@ -140,6 +140,8 @@ impl<E: Estimator> Solver<E> {
         let latency = begun.elapsed();
         window.frames.iter().for_each(|f| f.note(Fate::Used));
         let scale = match &estimate.trajectory {
+            // The odometry may go on where the pictures stand still: that is no measure of what the weights call a metre.
+            Ok(_) if is_frozen => self.scaler.known(Some("the images are frozen")),
             Ok(trajectory) => self.scaler.take(&window.stamps, trajectory),
             // Nothing to scale.
             Err(_) => Ok(1.0),

@@ -165,6 +165,8 @@ pub struct Snapshot {
     pub last_stamp: Option<Stamp>,
     /// The last thing that went wrong with an input or an answer, in words.
     pub last_problem: Option<String>,
+    /// What the last odometry that was refused had wrong.
+    pub odometry_problem: Option<String>,
     /// Where the node is in its lifecycle.
     pub lifecycle: lifecycle::State,
     /// Why it is there, where a failure brought it there; empty otherwise.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::hil::check::{Verdict, checks, table};
 use tests::hil::config::Config;
@@ -21,8 +21,20 @@ use tests::root;
 /// What runs where no config is named.
 const DEFAULT: &str = if cfg!(feature = "hil") { "tests/hil.toml" } else { "tests/sil.toml" };
 
-/// Flags of `cargo test`'s harness that a value follows.
+/// Flags of `cargo test`'s harness that a value follows, and those that stand alone.
 const WITH_VALUE: [&str; 7] = ["--test-threads", "--skip", "--format", "--color", "--logfile", "--shuffle-seed", "-Z"];
+const ALONE: [&str; 10] = [
+    "--nocapture",
+    "--no-capture",
+    "--show-output",
+    "--exact",
+    "--quiet",
+    "-q",
+    "--include-ignored",
+    "--ignored",
+    "--report-time",
+    "--shuffle",
+];
 
 fn main() -> ExitCode {
     match try_main() {
@@ -57,6 +69,9 @@ impl Args {
                 args.next();
             } else if !arg.starts_with('-') {
                 parsed.filters.push(arg);
+            } else {
+                let name = arg.split('=').next().unwrap_or_default();
+                ensure!(ALONE.contains(&name) || WITH_VALUE.contains(&name), "{arg}: expected --config FILE");
             }
         }
         Ok(parsed)
@@ -115,7 +130,7 @@ fn judge(config: &Config, outcome: &Outcome, seconds: f64) -> Result<ExitCode> {
     }
     let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
     println!("hil: {failed} of {} checks failed", checks.len());
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failed == 0 && outcome.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use tests::hil::measure::LastWords;
 use tests::process::{PATIENCE, Place, Running, from_environment};
 use tests::root;
 
@@ -147,14 +148,8 @@ impl Received {
         assert!(pending <= MAX_PENDING, "{diagnostics:#}");
         assert!(diagnostics["name"].as_str().is_some_and(|name| name.starts_with("ego_under_test")), "{diagnostics:#}");
 
-        let last =
-            self.log.lines().rev().find(|line| line.contains("frames_received=")).expect("the node logs its counts");
-        let logged = |name: &str| {
-            let value = last.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-            value.and_then(|text| text.parse::<u64>().ok()).expect("a number")
-        };
-        assert_eq!(logged("frames_received"), images, "{last}");
-        assert_eq!(logged("frames_used") + logged("frames_dropped"), images, "{last}");
+        let last = LastWords::of_log(&self.log).expect("the node logs its counts");
+        assert_eq!((last.received, last.used + last.dropped), (images, images), "{last:?}");
     }
 
     /// Five poses each, stamped as published and in order, in the frame of the camera; windows in order too.

@@ -28,15 +28,21 @@ pub fn folder<'a>(weights: &'a Path, adapter: Option<&'a Path>) -> &'a Path {
     adapter.unwrap_or(weights)
 }
 
-/// Copies the heads of a folder, where it has any.
+/// Copies the heads of a folder. Where it has none, what lies in the other is of other weights and goes.
 ///
 /// # Errors
-/// A file that can't be copied.
+/// A file that can't be copied or removed.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    if from.join(CONFIG).is_file() {
-        for name in FILES {
-            let path = from.join(name);
-            std::fs::copy(&path, to.join(name)).map_err(|source| Error::Io { path, source })?;
+    if from == to {
+        return Ok(());
+    }
+    let has_heads = from.join(CONFIG).is_file();
+    for name in FILES {
+        let (path, copied) = (from.join(name), to.join(name));
+        if has_heads {
+            std::fs::copy(&path, &copied).map_err(|source| Error::Io { path, source })?;
+        } else if copied.is_file() {
+            std::fs::remove_file(&copied).map_err(|source| Error::Io { path: copied, source })?;
         }
     }
     Ok(())

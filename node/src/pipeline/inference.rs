@@ -103,6 +103,7 @@ where
         solver.set_rules(&self.shared.live.get().trust);
         let id = window.id;
         let is_stopped = || self.shared.is_stopped() || !gate.is_wanted(generation);
+        let before = self.shared.stats.snapshot().status;
         match solver.solve_unless(window, &is_stopped) {
             Err(problem) if self.is_fatal => return Err(problem.to_string()),
             Err(problem) => {
@@ -117,8 +118,17 @@ where
                     drop_frames(Fate::Forgotten);
                 }
             }
-            Ok(Solved::Broken(reason)) => tracing::warn!(window_id = id, "window dropped: {reason}"),
+            Ok(Solved::Broken(reason)) => {
+                // As with answers: a lens may stay covered.
+                let count = self.shared.stats.snapshot().windows_broken;
+                if count.is_power_of_two() {
+                    tracing::warn!(window_id = id, count, "window dropped: {reason}");
+                }
+            }
             Ok(Solved::Answered(answered)) => self.tell(generation, &answered),
+        }
+        if self.shared.stats.snapshot().status != before {
+            let _ = self.notices.send(Notice::Changed);
         }
         Ok(())
     }
@@ -138,14 +148,19 @@ where
             }
         }
         let outputs = self.outputs(answered);
-        self.shared.gate.pass(generation, || outputs.into_iter().for_each(|output| self.shared.publish(output)));
-        if answered.judged.verdict.before != answered.judged.verdict.status {
-            let _ = self.notices.send(Notice::Changed);
+        let mounts = outputs.iter().any(|output| matches!(output, Output::StaticTransform(_)));
+        let mut is_out = false;
+        self.shared.gate.pass(generation, || {
+            outputs.into_iter().for_each(|output| self.shared.publish(output));
+            is_out = true;
+        });
+        if mounts && is_out {
+            self.mounted = Some(Arc::clone(&answered.view.frame_id));
         }
     }
 
     /// What an answer makes come out.
-    fn outputs(&mut self, answered: &Answered) -> Vec<Output> {
+    fn outputs(&self, answered: &Answered) -> Vec<Output> {
         let on = self.shared.live.get().publish;
         let mut outputs = Vec::new();
         if on.reasoning {
@@ -160,7 +175,6 @@ where
         let Some(mount) = mount else { return outputs };
         let camera_frame = &answered.view.frame_id;
         if on.static_tf && self.mounted.as_ref() != Some(camera_frame) {
-            self.mounted = Some(Arc::clone(camera_frame));
             outputs.push(Output::StaticTransform(publish::static_transform(answered, mount)));
         }
         if on.tf {

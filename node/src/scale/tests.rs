@@ -146,7 +146,7 @@ fn positions_that_cannot_be_are_refused_and_counted() {
         reference.take(&at(nanos, position), &stats);
         let s = stats.snapshot();
         assert_eq!((s.odometry_received, s.odometry_refused), (count, count));
-        assert!(s.last_problem.as_ref().is_some_and(|said| said.contains(problem)), "{:?}", s.last_problem);
+        assert!(s.odometry_problem.as_ref().is_some_and(|said| said.contains(problem)), "{:?}", s.odometry_problem);
     }
     assert_close(scaler.take(&stamps(2), &walk(0.25)).unwrap(), 0.4);
     // A clock that went back for good: what was before is no neighbour of what comes.

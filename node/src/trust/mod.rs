@@ -188,7 +188,8 @@ impl Judge {
         let before = if self.is_unscaled { status } else { state };
         self.is_unscaled = true;
         let verdict = Verdict { before, status, is_consistent: false, widening: 1.0 };
-        Judged { verdict, reason: reason.clone(), evidence: None, poses: Err(NoPoses::Unscaled(reason)) }
+        let said = if state == Status::Lost { self.state.reason().to_owned() } else { reason.clone() };
+        Judged { verdict, reason: said, evidence: None, poses: Err(NoPoses::Unscaled(reason)) }
     }
 
     /// Takes note of a window without an answer, whose newest frame has this stamp.

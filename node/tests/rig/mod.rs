@@ -263,13 +263,15 @@ impl Rig {
 
     /// The next report of this level: its sentence and values.
     pub fn report(&self, level: DiagnosticLevel) -> (String, BTreeMap<String, String>) {
-        loop {
+        let begun = Instant::now();
+        while begun.elapsed() < TIMEOUT {
             match self.output.recv_timeout(TIMEOUT) {
                 Ok(Output::Diagnostics(d)) if d.level == level => return (d.message, d.values.into_iter().collect()),
                 Ok(_) => {}
                 Err(e) => panic!("no report of level {level:?}: {e}"),
             }
         }
+        panic!("no report of level {level:?} among those that came")
     }
 
     /// Hangs up the input, as a transport does when it returns; everything that came out, and the last counters.

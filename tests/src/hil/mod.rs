@@ -7,7 +7,7 @@
 pub mod check;
 pub mod config;
 pub mod junit;
-mod measure;
+pub mod measure;
 mod sampler;
 mod source;
 

@@ -193,6 +193,7 @@ impl GaspConfig {
             ("min_known", share(self.min_known), "0 to 1", self.min_known),
             ("max_spread", weight(self.max_spread), "at least 0", self.max_spread),
             ("number_sigma", weight(self.number_sigma), "at least 0", self.number_sigma),
+            ("tail_weight", weight(self.tail_weight.into()), "at least 0", self.tail_weight.into()),
         ] {
             ensure!(fine, "gasp.{key}: expected {expected}, got {got}");
         }

@@ -138,7 +138,8 @@ pub(super) fn parse(body: &[u8], options: &Options) -> Result<(Request, Delivery
         top_p: take(&mut fields, "top_p")?.unwrap_or(1.0),
         seed: seed.map_or_else(rand::random, i64::cast_unsigned),
     };
-    sampling.check().map_err(|e| Refusal::invalid("temperature", e.to_string()))?;
+    let wrong = if sampling.top_p > 0.0 && sampling.top_p <= 1.0 { "temperature" } else { "top_p" };
+    sampling.check().map_err(|e| Refusal::invalid(wrong, e.to_string()))?;
     let n = take::<usize>(&mut fields, "n")?.unwrap_or(1);
     if !(1..=MOST_ANSWERS).contains(&n) {
         return Err(Refusal::invalid("n", format!("expected 1 to {MOST_ANSWERS}, got {n}")));

