@@ -18,6 +18,7 @@ use node::trust::state::Status;
 
 use crate::case::{Case, Expect, from, image, picture, settings};
 use crate::common::{repository, tiny_weights};
+use crate::images::broken;
 use crate::rig::{Behaviour, Outputs, Rig, parsed, sheet, walk};
 
 const SIZE: (u32, u32) = (64, 48);
@@ -202,24 +203,11 @@ fn answers_that_never_come_to_poses() {
 /// White in the first pixel is what the fake cannot read.
 #[test]
 fn an_image_that_the_model_cannot_read() {
-    let mut case = Case::new();
-    case.frames(0..2);
     let mut data = vec![0; 48];
     data[0] = 255;
     let encoding = "mono8".to_owned();
-    case.image(image(2, ImagePayload::Raw { width: 8, height: 6, encoding, is_bigendian: false, step: 8, data }));
-    case.frames(3..9);
-    case.end(&Expect {
-        used: 5,
-        dropped: &[(Fate::Decode, 1), (Fate::BrokenWindow, 3)],
-        held: 1,
-        answered: 1,
-        broken: 1,
-        level: Warn,
-        message: "last: too white",
-        paths: vec![from(4)],
-        ..Expect::default()
-    });
+    let white = ImagePayload::Raw { width: 8, height: 6, encoding, is_bigendian: false, step: 8, data };
+    broken(white, "last: too white");
 }
 
 #[test]

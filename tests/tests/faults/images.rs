@@ -49,7 +49,7 @@ fn refused(payload: ImagePayload, message: &'static str) {
 }
 
 /// An image in the third place of which only its decoder finds out: the window goes with it.
-fn broken(payload: ImagePayload, message: &'static str) {
+pub fn broken(payload: ImagePayload, message: &'static str) {
     let mut case = Case::new();
     case.frames(0..2);
     case.image(image(2, payload));

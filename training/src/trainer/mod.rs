@@ -10,6 +10,7 @@ pub mod config;
 mod objective;
 pub mod optimizer;
 mod progress;
+mod record;
 pub mod tensorboard;
 
 use std::path::Path;
@@ -24,8 +25,7 @@ use model::nn::Dropout;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;
-use crate::curves::{Curve, curves};
-use crate::nano::{read_json, write_json};
+use crate::nano::write_json;
 use crate::parallel::{self, Alone, Collective};
 use crate::student::{Student, named, parameters};
 use checkpoint::{Best, State};
@@ -442,44 +442,6 @@ impl<O: Objective> Run<'_, O> {
         self.objective.save(dir)?;
         self.manifest(dir)
     }
-
-    /// `curves/TERM.png`: each term over the steps, on what is trained on and on the hold-out.
-    fn draw(&self) -> Result<()> {
-        let folder = self.out.join("curves");
-        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let of = |points: &[Value], term: &str| -> Vec<(f64, f64)> {
-            points.iter().filter_map(|point| Some((point["step"].as_f64()?, point[term].as_f64()?))).collect()
-        };
-        let evaluated = self.state.evaluations.first().and_then(Value::as_object);
-        let mut names: Vec<&str> = self.objective.terms().to_vec();
-        names.extend(evaluated.into_iter().flat_map(|point| point.keys()).map(String::as_str));
-        names.retain(|name| *name != "step");
-        names.sort_unstable();
-        names.dedup();
-        for term in names {
-            let drawn = [("training", &self.state.curve), ("hold-out", &self.state.evaluations)]
-                .map(|(name, points)| Curve { name: name.to_owned(), points: of(points, term) });
-            let drawn: Vec<Curve> = drawn.into_iter().filter(|curve| !curve.points.is_empty()).collect();
-            if !drawn.is_empty() {
-                curves(&folder.join(format!("{term}.png")), self.settings.stage, ("step", term), &drawn)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `manifest.json`: how the weights beside it were made, stage after stage.
-    fn manifest(&self, dir: &Path) -> Result<()> {
-        let mut stages = self.settings.init.map(stages).transpose()?.unwrap_or_default();
-        let state = &self.state;
-        stages.push(json!({
-            "stage": self.settings.stage, "config": self.settings.config, "commit": commit(),
-            "init": self.settings.init, "ranks": self.settings.job.collective.size(),
-            "steps_done": state.step, "examples_seen": state.examples, "tokens_seen": state.tokens,
-            "seconds": state.seconds.round(), "curve": state.curve, "evaluations": state.evaluations, "best": state.best,
-        }));
-        let parameters = parameters(&self.student.variables);
-        write_json(&dir.join("manifest.json"), &json!({ "parameters": parameters, "stages": stages }))
-    }
 }
 
 /// Adds gradients to sums.
@@ -492,21 +454,4 @@ fn merge(sums: &mut Gradients, gradients: Gradients) -> Result<()> {
         });
     }
     Ok(())
-}
-
-/// What a checkpoint's manifest says of how it was made.
-fn stages(dir: &Path) -> Result<Vec<Value>> {
-    let path = dir.join("manifest.json");
-    if !path.is_file() {
-        return Ok(Vec::new());
-    }
-    Ok(read_json(&path)?["stages"].as_array().cloned().unwrap_or_default())
-}
-
-/// The commit of the sources, where they are a git checkout.
-fn commit() -> Option<String> {
-    let mut git = std::process::Command::new("git");
-    git.args(["describe", "--always", "--dirty", "--abbrev=40"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    let output = git.output().ok().filter(|output| output.status.success())?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
