@@ -43,7 +43,7 @@ fn crates_stand_on_each_other_as_the_architecture_says() {
 fn what_must_stay_out_of_a_crate_stays_out() {
     for (krate, banned) in [
         ("geometry", &["candle-core", "candle-nn", "image", "tokio", "r2r", "ros2-client"][..]),
-        ("model", &["r2r", "ros2-client", "clap", "anyhow", "rayon"]),
+        ("model", &["r2r", "ros2-client", "clap", "anyhow"]),
         ("node", &["candle-core", "candle-nn", "rayon"]),
         ("training", &["r2r", "ros2-client"]),
         ("xtask", &["candle-core", "candle-nn"]),

@@ -76,6 +76,65 @@ fn rope_agrees_with_candle_in_value_and_with_its_transpose_in_gradient() -> Resu
     Ok(())
 }
 
+/// Gradients of norms whose weights are trained: there the product is an operation of its own.
+#[test]
+fn norms_give_trained_weights_their_gradients() -> Result<()> {
+    let x = Var::randn(0f32, 3.0, (5, 33), &Device::Cpu)?;
+    let (w, b) = (Var::rand(0.5f32, 1.5, 33, &Device::Cpu)?, Var::rand(-0.5f32, 0.5, 33, &Device::Cpu)?);
+    let pairs = [
+        (rms_norm(&x, &w, 1e-6)?, candle_nn::ops::rms_norm_slow(&x, &w, 1e-6)?),
+        (layer_norm(&x, &w, &b, 1e-6)?, candle_nn::ops::layer_norm_slow(&x, &w, &b, 1e-6)?),
+    ];
+    for (fused, composite) in pairs {
+        let (got, expected) = (fused.sqr()?.sum_all()?.backward()?, composite.sqr()?.sum_all()?.backward()?);
+        for var in [&x, &w, &b] {
+            match (got.get(var), expected.get(var)) {
+                (Some(got), Some(expected)) => {
+                    let error = (got - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                    assert!(error < 1e-3, "{error}");
+                }
+                (got, expected) => assert!(got.is_none() && expected.is_none()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tensors large enough to be shared out among threads: each row as it is alone.
+#[test]
+fn large_tensors_are_small_ones_under_one_another() -> Result<()> {
+    let (rows, width) = (96, 1031);
+    let tensor = || Tensor::randn(0f32, 2.0, (rows, width), &Device::Cpu);
+    let (x, y, w, b) = (tensor()?, tensor()?, tensor()?.get(0)?, tensor()?.get(1)?);
+    assert!(rows * width > 2 * SHARE);
+    type Kernel<'a> = &'a dyn Fn(&Tensor, &Tensor) -> Result<Tensor>;
+    let kernels: [Kernel<'_>; 5] = [
+        &|x, _| softmax(x, 0.3, false),
+        &|x, _| rms_norm(x, &w, 1e-6),
+        &|x, _| layer_norm(x, &w, &b, 1e-6),
+        &|x, _| gelu(x),
+        &|x, y| swiglu(x, y),
+    ];
+    // What comes out, and the gradients of both inputs.
+    let both = |f: Kernel<'_>, x: &Tensor, y: &Tensor| -> Result<Vec<Tensor>> {
+        let (x, y) = (Var::from_tensor(x)?, Var::from_tensor(y)?);
+        let out = f(x.as_tensor(), y.as_tensor())?;
+        let grads = out.sqr()?.sum_all()?.backward()?;
+        Ok([Some(out.detach()), grads.get(&x).cloned(), grads.get(&y).cloned()].into_iter().flatten().collect())
+    };
+    for kernel in kernels {
+        let whole = both(kernel, &x, &y)?;
+        for row in [0, 40, rows - 1] {
+            let alone = both(kernel, &x.narrow(0, row, 1)?, &y.narrow(0, row, 1)?)?;
+            assert_eq!(whole.len(), alone.len());
+            for (whole, alone) in whole.iter().zip(&alone) {
+                assert_eq!(whole.narrow(0, row, 1)?.to_vec2::<f32>()?, alone.to_vec2::<f32>()?);
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn exp_is_close_over_its_range() {
     for i in 0..8700 {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use candle_core::quantized::QTensor;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Device, Layout, Module, Shape, Tensor};
+use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Init;
 
 use super::Dropout;
-use super::known::Known;
+use super::product::{Adapted, Constant};
 use crate::Result;
 use crate::weights::Loader;
 
@@ -67,35 +67,13 @@ impl Matrix {
         match self {
             Self::Dense(w) if w.track_op() || !x.track_op() => x.matmul(&w.t()?),
             Self::Quantized(w) if !x.track_op() => x.contiguous()?.apply_op1_no_bwd(w.as_ref()),
-            _ => {
-                let y = x.detach().matmul(&self.dense(x.dtype())?.t()?)?;
-                x.apply_op1(Constant { matrix: self.clone(), y: Known::new(y) })
-            }
+            _ => x.contiguous()?.apply_op1(Constant(self.clone())),
         }
     }
-}
 
-/// Product with a constant matrix: the way forward is known already, the way back is the input's alone.
-struct Constant {
-    matrix: Matrix,
-    y: Known,
-}
-
-impl CustomOp1 for Constant {
-    fn name(&self) -> &'static str {
-        "product-with-constant"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.y.cpu()
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
-        self.y.cuda()
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(Some(grad.matmul(&self.matrix.dense(grad.dtype())?)?))
+    /// Whether it is trained itself.
+    fn is_trained(&self) -> bool {
+        matches!(self, Self::Dense(w) if w.track_op())
     }
 }
 
@@ -212,6 +190,19 @@ impl Linear {
         Ok(())
     }
 
+    /// `x W^T + scale * (x A^T) B^T`, `[rows, in] -> [rows, out]`.
+    fn adapted(&self, x: &Tensor, adapter: &Adapter) -> candle_core::Result<Tensor> {
+        let seen = Dropout::apply(&self.name, adapter.dropout, x)?;
+        // Trained in f32 beside weights in bf16.
+        let (a, b) = (adapter.a.to_dtype(x.dtype())?, adapter.b.to_dtype(x.dtype())?);
+        if seen.id() == x.id() && a.track_op() && b.track_op() && !self.matrix.is_trained() {
+            let kernel = Adapted { matrix: self.matrix.clone(), scale: adapter.scale };
+            return x.contiguous()?.apply_op3(&a, &b, kernel);
+        }
+        let low = Matrix::Dense(a).product(&seen)?;
+        self.matrix.product(x)? + (Matrix::Dense(b).product(&low)? * adapter.scale)?
+    }
+
     /// Where the matrix lies.
     pub fn device(&self) -> Device {
         match &self.matrix {
@@ -230,20 +221,53 @@ impl Module for Linear {
         let mut shape = x.dims().to_vec();
         let rows = x.elem_count() / input.max(1);
         let x = x.reshape((rows, input))?;
-        let mut y = self.matrix.product(&x)?;
+        let mut y = match &self.adapter {
+            Some(adapter) => self.adapted(&x, adapter)?,
+            None => self.matrix.product(&x)?,
+        };
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(bias)?;
-        }
-        if let Some(adapter) = &self.adapter {
-            let seen = Dropout::apply(&self.name, adapter.dropout, &x)?;
-            // Trained in f32 beside weights in bf16.
-            let half = |half: &Tensor| Ok::<_, candle_core::Error>(Matrix::Dense(half.to_dtype(x.dtype())?));
-            let low = half(&adapter.a)?.product(&seen)?;
-            y = (y + (half(&adapter.b)?.product(&low)? * adapter.scale)?)?;
         }
         if let Some(last) = shape.last_mut() {
             *last = output;
         }
         y.reshape(shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Result, Var, bail};
+
+    use super::*;
+
+    /// Value and gradients of x, A and B where the adapter is one node with its matrix, against operations apart.
+    #[test]
+    fn an_adapter_as_one_node_agrees_with_its_operations() -> Result<()> {
+        let random = |dims: (usize, usize)| Var::randn(0f32, 1.0, dims, &Device::Cpu);
+        let (x, a, b) = (random((7, 12))?, random((3, 12))?, random((9, 3))?);
+        let w = Tensor::randn(0f32, 1.0, (9, 12), &Device::Cpu)?;
+        let adapter = Adapter { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: 0.7, dropout: 0.0 };
+        let mut linear = Linear::from_parts("l", Matrix::Dense(w.clone()), None);
+        linear.adapt(adapter).map_err(candle_core::Error::wrap)?;
+        let got = linear.forward(x.as_tensor())?;
+        let expected = (x.matmul(&w.t()?)? + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * 0.7)?)?;
+        let far = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
+        assert!(far(&got, &expected)? < 1e-4);
+        let (got, expected) = (got.sqr()?.sum_all()?.backward()?, expected.sqr()?.sum_all()?.backward()?);
+        for var in [&x, &a, &b] {
+            let (Some(got), Some(expected)) = (got.get(var), expected.get(var)) else { bail!("no gradient") };
+            assert!(far(got, expected)? < 2e-3 * expected.abs()?.max_all()?.to_scalar::<f32>()?);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_input_of_another_width_is_an_error() -> Result<()> {
+        let w = Matrix::Dense(Tensor::zeros((9, 12), DType::F32, &Device::Cpu)?);
+        let x = Var::zeros((7, 11), DType::F32, &Device::Cpu)?;
+        let error = w.product(x.as_tensor()).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains("expected rows of 12, got 11"), "{error}");
+        Ok(())
     }
 }

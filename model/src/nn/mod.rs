@@ -18,6 +18,7 @@ mod attention;
 mod dropout;
 mod known;
 mod linear;
+mod product;
 
 /// Which kernels the layers call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 
-use super::{files, parameters};
+use super::{Safetensors, files, parameters};
 use crate::config::Config;
 use crate::lora::Lora;
 use crate::processor::Processor;
@@ -15,7 +14,7 @@ use crate::{Error, Result};
 /// A checkpoint folder, mapped, and what to add to it.
 pub struct Merged<'a> {
     dir: PathBuf,
-    tensors: MmapedSafetensors,
+    tensors: Safetensors,
     adapter: Option<&'a Lora>,
 }
 
@@ -25,10 +24,7 @@ impl<'a> Merged<'a> {
     /// # Errors
     /// A file that is missing or is not safetensors.
     pub fn open(dir: &Path, adapter: Option<&'a Lora>) -> Result<Self> {
-        // SAFETY: read-only; see `weights::builder`.
-        #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
-        let tensors = unsafe { MmapedSafetensors::multi(&files(dir)?) };
-        let tensors = tensors.map_err(|source| Error::Weights { path: dir.to_owned(), source })?;
+        let tensors = Safetensors::open(&files(dir)?)?;
         Ok(Self { dir: dir.to_owned(), tensors, adapter })
     }
 

@@ -4,6 +4,7 @@ pub mod gguf;
 mod loader;
 mod merged;
 mod parameters;
+mod safetensors;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ pub use loader::Loader;
 use merged::copy_json;
 pub use merged::{Merged, merge, write_config};
 pub use parameters::{parameters, published};
+use safetensors::Safetensors;
 
 /// Reads a JSON file with its name in the error.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
@@ -53,12 +55,8 @@ pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// A file that is missing or is not safetensors.
 pub fn builder(dir: &Path, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
-    let files = files(dir)?;
-    // SAFETY: the maps are read-only; a checkpoint that is rewritten under a running process is the one hazard, and
-    // the reason why weights are replaced by renaming folders, never in place.
-    #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
-    let vb = unsafe { VarBuilder::from_mmaped_safetensors(&files, dtype, device) };
-    vb.map_err(|source| Error::Weights { path: dir.to_owned(), source })
+    let source = Safetensors::open(&files(dir)?)?;
+    Ok(VarBuilder::from_backend(Box::new(source), dtype, device.clone()))
 }
 
 /// Config of a folder, whichever its format is.

@@ -52,7 +52,7 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
-        // SAFETY: read-only; see `weights::builder`.
+        // SAFETY: read-only; see `weights::safetensors`.
         #[expect(unsafe_code, reason = "memory maps are unsafe by their nature")]
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         let header = &map[..map.len().min(HEADER)];
@@ -146,6 +146,7 @@ impl Gguf {
             GgmlDType::BF16 => plain(DType::BF16),
             _ => self.quantized(kind, shape.clone(), range.clone(), device).and_then(|q| q.dequantize(device)),
         };
+        let tensor = tensor.and_then(|tensor| self.forget(range.clone()).map(|()| tensor));
         tensor.map_err(|e| self.wrong(format!("{name}: {e}")))
     }
 
@@ -174,6 +175,11 @@ impl Gguf {
         }
         let (_, input) = matrix.shape().dims2()?;
         Tensor::zeros((1, input), DType::F32, &Device::Cpu)?.apply_op1_no_bwd(matrix)?;
+        self.forget(range)
+    }
+
+    /// Lets go of pages whose bytes have been copied.
+    fn forget(&self, range: Range<usize>) -> candle_core::Result<()> {
         // SAFETY: a map of a file, never written: what is dropped is read again from the file.
         #[expect(unsafe_code, reason = "advice that drops pages is unsafe for private writable maps")]
         let dropped = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };

@@ -1,0 +1,128 @@
+//! Products with constant matrices as nodes of a graph, on storages: an output is made once, in its place.
+
+use candle_core::backend::BackendStorage;
+use candle_core::op::Add;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+
+use super::Matrix;
+
+/// The numbers of a tensor on one kind of device, and how they lie there.
+type Numbers<'a, S> = (&'a S, &'a Layout);
+
+/// `x W^T`, `[rows, in] -> [rows, out]`.
+fn times<S: BackendStorage>((x, x_layout): Numbers<'_, S>, (w, w_layout): Numbers<'_, S>) -> Result<S> {
+    let ((rows, input), (output, expected)) = (x_layout.shape().dims2()?, w_layout.shape().dims2()?);
+    if input != expected {
+        bail!("product with a matrix: expected rows of {expected}, got {input}");
+    }
+    x.matmul(w, (1, rows, output, input), x_layout, &w_layout.transpose(0, 1)?)
+}
+
+/// Product with a constant matrix: the way back is the input's alone.
+pub(super) struct Constant(pub Matrix);
+
+impl Constant {
+    fn shape(&self, x: &Layout) -> Result<Shape> {
+        Ok((x.shape().dims2()?.0, self.0.dims()?.0).into())
+    }
+}
+
+impl CustomOp1 for Constant {
+    fn name(&self) -> &'static str {
+        "product-with-constant"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let w = self.0.dense(x.dtype())?;
+        let (w, w_layout) = w.storage_and_layout();
+        let Storage::Cpu(w) = &*w else { bail!("expected a matrix on the CPU") };
+        Ok((times((x, layout), (w, w_layout))?, self.shape(layout)?))
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let w = self.0.dense(x.dtype())?;
+        let (w, w_layout) = w.storage_and_layout();
+        let Storage::Cuda(w) = &*w else { bail!("expected a matrix on a CUDA device") };
+        Ok((times((x, layout), (w, w_layout))?, self.shape(layout)?))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(grad.matmul(&self.0.dense(grad.dtype())?)?))
+    }
+}
+
+/// Product with a constant matrix and the adapter beside it, `x W^T + scale * (x A^T) B^T`, as one node of the graph: it
+/// keeps one tensor of the output's size where the operations apart keep four.
+pub(super) struct Adapted {
+    pub matrix: Matrix,
+    pub scale: f64,
+}
+
+impl Adapted {
+    fn run<S: BackendStorage>(
+        &self,
+        x: Numbers<'_, S>,
+        w: Numbers<'_, S>,
+        a: Numbers<'_, S>,
+        b: Numbers<'_, S>,
+    ) -> Result<(S, Shape)> {
+        let (rows, rank, output) = (x.1.shape().dims2()?.0, a.1.shape().dims2()?.0, w.1.shape().dims2()?.0);
+        let (low, whole) = (Layout::contiguous((rows, rank)), Layout::contiguous((rows, output)));
+        let change = times((&times(x, a)?.affine(&low, self.scale, 0.0)?, &low), b)?;
+        Ok((times(x, w)?.binary_impl::<Add>(&change, &whole, &whole)?, whole.shape().clone()))
+    }
+}
+
+impl CustomOp3 for Adapted {
+    fn name(&self) -> &'static str {
+        "product-with-adapted"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let w = self.matrix.dense(x.dtype())?;
+        let (w, w_layout) = w.storage_and_layout();
+        let Storage::Cpu(w) = &*w else { bail!("expected a matrix on the CPU") };
+        self.run((x, x_layout), (w, w_layout), (a, a_layout), (b, b_layout))
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        a: &CudaStorage,
+        a_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let w = self.matrix.dense(x.dtype())?;
+        let (w, w_layout) = w.storage_and_layout();
+        let Storage::Cuda(w) = &*w else { bail!("expected a matrix on a CUDA device") };
+        self.run((x, x_layout), (w, w_layout), (a, a_layout), (b, b_layout))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        a: &Tensor,
+        b: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let to_x = x.track_op();
+        // What is computed here is no part of a graph.
+        let (x, a, b) = (x.detach(), a.detach(), b.detach());
+        let low = (grad.matmul(&b)? * self.scale)?; // [rows, rank]
+        let d_a = low.t()?.matmul(&x)?;
+        let d_b = (grad.t()?.matmul(&x.matmul(&a.t()?)?)? * self.scale)?;
+        let d_x = to_x.then(|| grad.matmul(&self.matrix.dense(grad.dtype())?)? + low.matmul(&a)?);
+        Ok((d_x.transpose()?, Some(d_a), Some(d_b)))
+    }
+}
