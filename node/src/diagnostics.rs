@@ -9,6 +9,7 @@ use crate::lifecycle::State;
 use crate::machine;
 use crate::message::{DiagnosticLevel, DiagnosticsMessage};
 use crate::stats::{Fate, Snapshot};
+use crate::transport::qos::End;
 use crate::trust::state::Status;
 
 /// Reports that a verdict looks back over: a model that takes seconds answers nothing in most of them.
@@ -64,7 +65,16 @@ impl Reporter {
 
     /// The report of `snapshot` as it was at `now`; `stamp` is the same moment on the clock of the messages.
     pub fn report(&mut self, stamp: Stamp, now: Instant, snapshot: Snapshot) -> DiagnosticsMessage {
-        let (level, message) = self.verdict(now, &snapshot);
+        let (mut level, mut message) = self.verdict(now, &snapshot);
+        if snapshot.lifecycle == State::Active {
+            // Whatever the verdict is, this may be why. What others do not hear is for the log and the values.
+            for mismatch in snapshot.qos_mismatches.iter().filter(|m| m.ours == End::Subscription) {
+                if level == DiagnosticLevel::Ok {
+                    level = DiagnosticLevel::Warn;
+                }
+                message.push_str(&format!("; {mismatch}"));
+            }
+        }
         let report = message_of(stamp, level, message, &snapshot);
         if self.past.len() == LOOK_BACK {
             self.past.pop_front();
@@ -190,6 +200,10 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
         values.push(("latency_ms_max".to_owned(), format!("{:.1}", max.as_secs_f64() * 1e3)));
     }
     values.extend(machine::values());
+    if !snapshot.qos_mismatches.is_empty() {
+        let told: Vec<String> = snapshot.qos_mismatches.iter().map(ToString::to_string).collect();
+        values.push(("qos_mismatch".to_owned(), told.join("; ")));
+    }
     for (key, problem) in [("last_problem", &snapshot.last_problem), ("odometry_problem", &snapshot.odometry_problem)] {
         let Some(problem) = problem else { continue };
         values.push((key.to_owned(), problem.clone()));
@@ -208,6 +222,7 @@ mod tests {
     use crate::lifecycle::State;
     use crate::message::DiagnosticLevel;
     use crate::stats::{Fate, Stats};
+    use crate::transport::qos::{End, Mismatch};
     use crate::trust::checks::{Check, Evidence, Residual};
     use crate::trust::state::Status;
 
@@ -241,6 +256,51 @@ mod tests {
             }
         });
         assert_eq!(no_more, (DiagnosticLevel::Stale, "no image on /cam for 3 s".to_owned()));
+    }
+
+    fn mismatch(ours: End) -> Mismatch {
+        let (policy, offered, requested) = ("reliability", "best_effort", "reliable");
+        Mismatch { topic: "/cam".to_owned(), ours, policy, offered, requested }
+    }
+
+    #[test]
+    fn a_camera_that_is_not_heard_is_named_until_it_is_gone() {
+        let told = |reports, ours| {
+            last_of(reports, |i, stats, _| {
+                stats.update(|s| s.qos_mismatches = if i < 4 { vec![mismatch(ours)] } else { vec![] });
+            })
+        };
+        let reason = mismatch(End::Subscription).to_string();
+        assert_eq!(
+            told(1, End::Subscription),
+            (DiagnosticLevel::Warn, format!("waiting for the first answer; {reason}"))
+        );
+        let silent = "no image on /cam since the start, 4 s";
+        assert_eq!(told(4, End::Subscription), (DiagnosticLevel::Stale, format!("{silent}; {reason}")));
+        let silent = "no image on /cam since the start, 5 s";
+        assert_eq!(told(5, End::Subscription), (DiagnosticLevel::Stale, silent.to_owned()), "it is gone");
+        assert_eq!(told(1, End::Publisher).0, DiagnosticLevel::Ok, "a subscriber's wish is no fault of the node");
+        let inactive = last_of(1, |_, stats, _| {
+            stats.update(|s| {
+                s.lifecycle = State::Inactive;
+                s.qos_mismatches = vec![mismatch(End::Subscription)];
+            });
+        });
+        assert_eq!(inactive.0, DiagnosticLevel::Ok);
+    }
+
+    #[test]
+    fn values_name_every_mismatch() {
+        let stats = Stats::new();
+        let value = || {
+            let report = failure(Stamp::default(), "a test", &stats.snapshot());
+            report.values.into_iter().find(|(name, _)| name == "qos_mismatch").map(|(_, value)| value)
+        };
+        assert_eq!(value(), None);
+        let [subscription, publisher] = [End::Subscription, End::Publisher].map(mismatch);
+        let told = format!("{subscription}; {publisher}");
+        stats.update(|s| s.qos_mismatches = vec![subscription, publisher]);
+        assert_eq!(value(), Some(told));
     }
 
     #[test]

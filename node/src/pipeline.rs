@@ -35,6 +35,7 @@ use crate::parameters::Parameters;
 use crate::scale::{Reference, Scaler};
 use crate::stats::{Fate, Snapshot, Stats, Ticket};
 use crate::transport::Ends;
+use crate::transport::qos::Mismatch;
 
 mod control;
 mod gate;
@@ -260,6 +261,7 @@ impl Pipeline {
         let ends = Ends {
             input: Box::new(entrance(input, reference, Arc::clone(&stats))),
             call: Box::new(move |call| control.call(call)),
+            mismatches: Box::new(mismatches(Arc::clone(&stats))),
             output: outputs,
             stop: Arc::clone(&stop),
         };
@@ -348,6 +350,16 @@ fn entrance(input: Sender<Queued>, reference: Arc<Reference>, stats: Arc<Stats>)
             // The node is stopping; the ticket says so when it goes.
             Err(TrySendError::Disconnected(_)) => {}
         }
+    }
+}
+
+/// The callback of QoS mismatches: each is told in the log when it comes and when it goes, and is kept for the reports.
+fn mismatches(stats: Arc<Stats>) -> impl Fn(Vec<Mismatch>) + Send + Sync {
+    move |found| {
+        let before = stats.snapshot().qos_mismatches;
+        found.iter().filter(|new| !before.contains(new)).for_each(|new| tracing::warn!("{new}"));
+        before.iter().filter(|old| !found.contains(old)).for_each(|old| tracing::info!("gone: {old}"));
+        stats.update(|s| s.qos_mismatches = found);
     }
 }
 

@@ -13,6 +13,7 @@ use geometry::Stamp;
 
 use crate::lifecycle;
 use crate::scale::Scale;
+use crate::transport::qos::Mismatch;
 use crate::trust::checks::Evidence;
 use crate::trust::state::Status;
 
@@ -167,6 +168,8 @@ pub struct Snapshot {
     pub last_problem: Option<String>,
     /// What the last odometry that was refused had wrong.
     pub odometry_problem: Option<String>,
+    /// Ends in the graph that the node's own do not hear, or that do not hear them.
+    pub qos_mismatches: Vec<Mismatch>,
     /// Where the node is in its lifecycle.
     pub lifecycle: lifecycle::State,
     /// Why it is there, where a failure brought it there; empty otherwise.

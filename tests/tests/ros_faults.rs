@@ -277,9 +277,15 @@ fn other_reliability(transport: &str) {
         other.publish_image(image(i, payload(i))).unwrap();
         std::thread::sleep(Duration::from_millis(50));
     }
-    bench.wait("a word of the silence", is_stale);
+    let reason =
+        "QoS mismatch on /camera/image_raw: reliability: a publisher offers best_effort, this node requests reliable";
+    bench.wait("the reason of the silence", |report| is_stale(report).filter(|()| report.message.contains(reason)));
+    let told = |heard: &Heard| heard.statuses.iter().any(|status| status.message.contains(reason));
+    assert!(bench.listener.wait_until(TIMEOUT, told), "{:?}", bench.listener.heard().statuses.last());
+    assert_eq!(bench.place.log().matches(reason).count(), 1, "once in the log:\n{}", bench.place.log());
     assert_eq!(bench.count("frames_received"), 0);
     drop(other);
+    bench.wait("an end of it", |report| (!report.message.contains("QoS")).then_some(()));
     let camera = bench.camera(&camera::Topics::default());
     frames(&camera, START..START + 6);
     bench.wait_for_count("windows_answered", 1);

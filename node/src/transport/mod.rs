@@ -22,11 +22,14 @@ pub mod ros2_client;
 pub mod ros_args;
 pub(crate) mod wire;
 
-use qos::{End, Override, Qos};
+use qos::{End, Endpoint, Mismatch, Override, Qos};
 
 /// How often a transport's threads look whether they are to end, while there is nothing to publish and nothing comes. What
 /// comes wakes them at once.
 const STOP_POLL: Duration = Duration::from_millis(50);
+
+/// How often a transport looks for ends in the graph that the node's own do not hear.
+const QOS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Depth of the history of the node's publishers, and of CameraInfo.
 const KEEP_LAST: u32 = 10;
@@ -188,6 +191,8 @@ pub struct Ends {
     pub input: Box<dyn Fn(Input) + Send + Sync>,
     /// Takes every request at once; the answer may come much later, from another thread.
     pub call: Box<dyn Fn(Call) + Send + Sync>,
+    /// Takes, each second, all QoS mismatches that there are.
+    pub mismatches: Box<dyn Fn(Vec<Mismatch>) + Send + Sync>,
     /// What to publish; the transport returns when the sender hangs up.
     pub output: Receiver<Output>,
     /// Set to true from outside (a signal) to make the transport return.
@@ -282,6 +287,20 @@ impl Topics {
             _ => Qos { is_reliable: true, is_transient_local: false, depth: KEEP_LAST },
         };
         Ok(qos::overridden(&self.qos, &self.resolve(name)?, End::Publisher, qos))
+    }
+
+    /// The node's own ends of topics. Those of services, which cannot be chosen, are left out.
+    fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        let endpoint = |name: &str, end: End, qos: Qos| -> Result<Endpoint, Error> {
+            let Qos { is_reliable, is_transient_local, .. } = qos;
+            Ok(Endpoint { topic: self.resolve(name)?, end, is_reliable, is_transient_local })
+        };
+        let heard = [&self.image, &self.camera_info].into_iter().chain(&self.reference_odometry);
+        let said = [&self.trajectory, &self.odometry, &self.diagnostics, &self.reasoning, &self.status];
+        let said = said.map(String::as_str).into_iter().chain([TF, TF_STATIC, TRANSITION_EVENT, PARAMETER_EVENTS]);
+        let heard = heard.map(|name| endpoint(name, End::Subscription, self.sensor_qos(name)?));
+        let said = said.map(|name| endpoint(name, End::Publisher, self.publisher_qos(name)?));
+        heard.chain(said).collect()
     }
 
     /// The configured domain, else `ROS_DOMAIN_ID`, else 0.

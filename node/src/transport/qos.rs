@@ -1,4 +1,7 @@
-//! QoS overrides, as rclcpp has them: parameters such as `qos_overrides./camera/image_raw.subscription.reliability`.
+//! QoS: overrides, as rclcpp has them (parameters such as `qos_overrides./camera/image_raw.subscription.reliability`),
+//! and ends of a topic that do not hear each other, of which the topic itself shows silence alone.
+
+use std::fmt;
 
 use super::ros_args::RosArgsError;
 
@@ -91,9 +94,91 @@ pub(super) fn overridden(overrides: &[Override], topic: &str, end: End, qos: Qos
     })
 }
 
+/// An end of a topic, with those of its policies that the other end has to fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    /// By its name in the graph.
+    pub topic: String,
+    /// Which one.
+    pub end: End,
+    /// As in [`Qos`].
+    pub is_reliable: bool,
+    /// As in [`Qos`].
+    pub is_transient_local: bool,
+}
+
+/// A publisher and a subscription on one topic that do not hear each other, since less is offered than is requested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// By its name in the graph.
+    pub topic: String,
+    /// Which of the two is the node's own.
+    pub ours: End,
+    /// `reliability` or `durability`.
+    pub policy: &'static str,
+    /// What the publisher offers, as an override's value.
+    pub offered: &'static str,
+    /// What the subscription requests, as an override's value.
+    pub requested: &'static str,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, ours, policy, offered, requested } = self;
+        write!(f, "QoS mismatch on {topic}: {policy}: ")?;
+        match ours {
+            End::Publisher => write!(
+                f,
+                "this node offers {offered}, a subscription requests {requested}: start the node with \
+                 -p {PREFIX}{topic}.publisher.{policy}:={requested}, or let the subscription request {offered}"
+            ),
+            End::Subscription => write!(
+                f,
+                "a publisher offers {offered}, this node requests {requested}: start the node with \
+                 -p {PREFIX}{topic}.subscription.{policy}:={offered}, or let the publisher offer {requested}"
+            ),
+        }
+    }
+}
+
+/// What keeps ends of this node and ends of others from hearing each other, each thing once.
+pub(super) fn mismatches(ours: &[Endpoint], theirs: &[Endpoint]) -> Vec<Mismatch> {
+    let mut found = Vec::new();
+    for our in ours {
+        for their in theirs.iter().filter(|their| their.topic == our.topic && their.end != our.end) {
+            let (offer, request) = match our.end {
+                End::Publisher => (our, their),
+                End::Subscription => (their, our),
+            };
+            for [policy, offered, requested] in unmet(offer, request) {
+                let mismatch = Mismatch { topic: our.topic.clone(), ours: our.end, policy, offered, requested };
+                if !found.contains(&mismatch) {
+                    found.push(mismatch);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The policies of which `offer` has less than `request` wants, each with what is offered and what is requested.
+fn unmet(offer: &Endpoint, request: &Endpoint) -> impl Iterator<Item = [&'static str; 3]> {
+    let reliability = request.is_reliable && !offer.is_reliable;
+    let durability = request.is_transient_local && !offer.is_transient_local;
+    let rows = [
+        (reliability, ["reliability", "best_effort", "reliable"]),
+        (durability, ["durability", "volatile", "transient_local"]),
+    ];
+    rows.into_iter().filter_map(|(is_unmet, words)| is_unmet.then_some(words))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{End, Override, Qos, overridden};
+    use super::{End, Endpoint, Mismatch, Override, Qos, mismatches, overridden};
+
+    fn endpoint(topic: &str, end: End, is_reliable: bool, is_transient_local: bool) -> Endpoint {
+        Endpoint { topic: topic.to_owned(), end, is_reliable, is_transient_local }
+    }
 
     fn parse(name: &str, value: impl Into<toml::Value>) -> Result<Option<Override>, String> {
         Override::parse(name, &value.into()).map_err(|e| e.to_string())
@@ -119,6 +204,65 @@ mod tests {
         assert_eq!(of("/cam/image", End::Publisher), plain);
         assert_eq!(of("/ego/trajectory", End::Publisher), Qos { is_transient_local: true, ..plain });
         assert_eq!(of("/ego/odometry", End::Publisher), plain);
+    }
+
+    #[test]
+    fn ends_are_heard_where_no_less_is_offered_than_requested() {
+        let bits = [(false, false), (false, true), (true, false), (true, true)];
+        for offered in bits {
+            for requested in bits {
+                let publisher = [endpoint("/t", End::Publisher, offered.0, offered.1)];
+                let subscription = [endpoint("/t", End::Subscription, requested.0, requested.1)];
+                let policies = |found: Vec<Mismatch>| found.into_iter().map(|m| m.policy).collect::<Vec<_>>();
+                let mut expected = Vec::new();
+                if !offered.0 && requested.0 {
+                    expected.push("reliability");
+                }
+                if !offered.1 && requested.1 {
+                    expected.push("durability");
+                }
+                let ours = policies(mismatches(&subscription, &publisher));
+                assert_eq!(ours, expected, "{offered:?} offered, {requested:?} requested");
+                assert_eq!(policies(mismatches(&publisher, &subscription)), expected, "whichever end is ours");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mismatch_is_of_the_two_ends_of_one_topic_and_told_once() {
+        let ours = [endpoint("/t", End::Subscription, true, false)];
+        let deaf = endpoint("/t", End::Publisher, false, false);
+        let other_topic = endpoint("/u", End::Publisher, false, false);
+        let same_end = endpoint("/t", End::Subscription, false, false);
+        assert!(mismatches(&ours, &[other_topic, same_end]).is_empty());
+        assert_eq!(mismatches(&ours, &[deaf.clone(), deaf]).len(), 1);
+    }
+
+    #[test]
+    fn a_mismatch_says_what_to_change_and_that_parameter_is_one() {
+        let rows = [
+            (
+                End::Subscription,
+                "QoS mismatch on /cam: reliability: a publisher offers best_effort, this node requests reliable: start \
+                 the node with -p qos_overrides./cam.subscription.reliability:=best_effort, or let the publisher offer \
+                 reliable",
+                ("qos_overrides./cam.subscription.reliability", "best_effort"),
+            ),
+            (
+                End::Publisher,
+                "QoS mismatch on /cam: reliability: this node offers best_effort, a subscription requests reliable: \
+                 start the node with -p qos_overrides./cam.publisher.reliability:=reliable, or let the subscription \
+                 request best_effort",
+                ("qos_overrides./cam.publisher.reliability", "reliable"),
+            ),
+        ];
+        for (ours, told, (name, value)) in rows {
+            let (policy, offered, requested) = ("reliability", "best_effort", "reliable");
+            let mismatch = Mismatch { topic: "/cam".to_owned(), ours, policy, offered, requested };
+            assert_eq!(mismatch.to_string(), told);
+            assert!(told.contains(&format!("{name}:={value},")));
+            assert!(parse(name, value).unwrap().is_some());
+        }
     }
 
     #[test]

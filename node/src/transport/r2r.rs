@@ -10,6 +10,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use futures::{FutureExt, Stream, StreamExt, stream};
 use r2r::builtin_interfaces::msg::Time;
@@ -17,15 +18,16 @@ use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use r2r::geometry_msgs::msg::{Point, Pose, PoseStamped, PoseWithCovariance, Quaternion, TwistWithCovariance};
 use r2r::lifecycle_msgs::msg::TransitionEvent;
 use r2r::nav_msgs::msg::{Odometry, Path};
+use r2r::qos::{DurabilityPolicy, ReliabilityPolicy};
 use r2r::rcl_interfaces::msg::ParameterEvent;
 use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
 use r2r::std_msgs::msg::{Header, String as Text};
 use r2r::{Context, Node, Publisher, QosProfile, WrappedTypesupport};
 
-use super::qos::Qos;
+use super::qos::{End, Endpoint, Qos};
 use super::{
-    Ends, Error, Kind, PARAMETER_EVENTS, STOP_POLL, TRANSITION_EVENT, TWIST_VARIANCE, Topics, diagnostic_name,
-    environment_domain, publish_until_stopped,
+    Ends, Error, Kind, PARAMETER_EVENTS, QOS_PERIOD, STOP_POLL, TRANSITION_EVENT, TWIST_VARIANCE, Topics,
+    diagnostic_name, environment_domain, publish_until_stopped, qos,
 };
 use crate::message::{
     CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output,
@@ -43,7 +45,7 @@ use tf::Transforms;
 ///
 /// [`Error`] where rcl refuses the node or a name.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
-    let Ends { input, call, output, stop } = ends;
+    let Ends { input, call, mismatches, output, stop } = ends;
     let got = environment_domain()?;
     if let Some(expected) = topics.domain_id.filter(|&expected| expected != got) {
         return Err(Error::DomainFromEnvironment { expected, got });
@@ -74,11 +76,13 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     };
     let publishers = Publishers::new(&mut node, topics)?;
     let mut services = services::all(&mut node)?;
+    let ours = topics.endpoints()?;
     tracing::info!(transport = "r2r", image = topics.image, trajectory = topics.trajectory, domain = got, "listening");
 
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
+            let mut looked = Instant::now();
             while !done.load(Ordering::Relaxed) {
                 node.spin_once(STOP_POLL);
                 // The odometry first: an image may end a window that it measures. Then CameraInfo, which belongs to the
@@ -96,6 +100,10 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
                     while let Some(Some(request)) = requests.next().now_or_never() {
                         call(request);
                     }
+                }
+                if looked.elapsed() >= QOS_PERIOD {
+                    mismatches(qos::mismatches(&ours, &publishers_of_others(&node, &ours)));
+                    looked = Instant::now();
                 }
             }
         });
@@ -159,6 +167,33 @@ impl Publishers {
         };
         result.map_err(|error| (topic, error))
     }
+}
+
+/// What is published on the topics that `ours` listen to; a policy that rcl does not know counts as fitting. r2r 0.9.7 has
+/// no such call for subscriptions.
+fn publishers_of_others(node: &Node, ours: &[Endpoint]) -> Vec<Endpoint> {
+    let heard = ours.iter().filter(|our| our.end == End::Subscription);
+    let publishers = heard.flat_map(|our| {
+        let infos = node.get_publishers_info_by_topic(&our.topic, false).unwrap_or_else(|error| {
+            tracing::debug!(topic = our.topic, %error, "rcl does not tell who publishes");
+            Vec::new()
+        });
+        infos.into_iter().map(move |info| Endpoint {
+            topic: our.topic.clone(),
+            end: End::Publisher,
+            is_reliable: match info.qos_profile.reliability {
+                ReliabilityPolicy::Reliable => true,
+                ReliabilityPolicy::BestEffort => false,
+                _ => our.is_reliable,
+            },
+            is_transient_local: match info.qos_profile.durability {
+                DurabilityPolicy::TransientLocal => true,
+                DurabilityPolicy::Volatile => false,
+                _ => our.is_transient_local,
+            },
+        })
+    });
+    publishers.collect()
 }
 
 fn publisher<Message>(node: &mut Node, topics: &Topics, name: &str) -> Result<Publisher<Message>, Error>

@@ -3,10 +3,11 @@
 
 use std::thread;
 
+use crossbeam::channel::{RecvTimeoutError, bounded};
 use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::{AbortHandle, AbortRegistration, Abortable, ready};
-use ros2_client::dds::rustdds::{DomainParticipant, Topic};
+use ros2_client::dds::rustdds::{DomainParticipant, QosPolicies, Topic, policy};
 use ros2_client::qos::{Durability, History, QosProfile, WhenFull};
 use ros2_client::{
     Context, ContextOptions, Message, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Server,
@@ -15,10 +16,10 @@ use ros2_client::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::qos::Qos;
+use super::qos::{End, Endpoint, Qos};
 use super::{
-    Ends, Error, KEEP_LAST, Kind, PARAMETER_EVENTS, TF, TF_STATIC, TRANSITION_EVENT, Topics, publish_until_stopped,
-    wire,
+    Ends, Error, KEEP_LAST, Kind, PARAMETER_EVENTS, QOS_PERIOD, TF, TF_STATIC, TRANSITION_EVENT, Topics,
+    publish_until_stopped, qos, wire,
 };
 use crate::message::{CameraInfoMessage, ImageMessage, Input, OdometryMessage, Output};
 
@@ -32,7 +33,7 @@ use services::Services;
 ///
 /// [`Error`] where a name is not valid or the network cannot be opened.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
-    let Ends { input, call, output, stop } = ends;
+    let Ends { input, call, mismatches, output, stop } = ends;
     if std::env::var("ROS_LOCALHOST_ONLY").is_ok_and(|value| value == "1") {
         tracing::warn!("ROS_LOCALHOST_ONLY has no effect with transport \"ros2-client\"");
     }
@@ -54,6 +55,7 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     let services = Services::new(&mut graph)?;
     let spinner = graph.node.spinner().map_err(|error| middleware("start the node's spinner", &error))?;
     let (image_name, trajectory_name) = (topics.resolve(&topics.image)?, topics.resolve(&topics.trajectory)?);
+    let (ours, watched) = (topics.endpoints()?, graph.participant.clone());
     let domain = graph.node.domain_id();
     tracing::info!(transport = "ros2-client", image = image_name, trajectory = trajectory_name, domain, "listening");
 
@@ -85,6 +87,13 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
         scope.spawn(move || services.run(&call, registration));
+        // ros2-client hands on none of the events that RustDDS has for this, but what was discovered can be asked for.
+        let (running, ended) = bounded::<()>(0);
+        scope.spawn(move || {
+            while ended.recv_timeout(QOS_PERIOD) == Err(RecvTimeoutError::Timeout) {
+                mismatches(qos::mismatches(&ours, &others(&watched)));
+            }
+        });
 
         publish_until_stopped(&output, &stop, |output| {
             if let Err((topic, error)) = publishers.publish(output) {
@@ -92,6 +101,7 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
             }
         });
         aborts.iter().for_each(AbortHandle::abort);
+        drop(running);
         drop(graph); // ends the spinner
     });
     drop(publishers);
@@ -188,6 +198,30 @@ fn read<Wire, Message>(
     let _ = block_on(Abortable::new(messages, registration));
 }
 
+/// The ends of topics that others have in the graph.
+fn others(participant: &DomainParticipant) -> Vec<Endpoint> {
+    let writers = participant.discovered_writers();
+    let readers = participant.discovered_readers();
+    let writers = writers.iter().map(|writer| &writer.publication_topic_data);
+    let readers = readers.iter().map(|reader| &reader.subscription_topic_data);
+    let writers = writers.filter_map(|data| endpoint(data.topic_name(), End::Publisher, &data.qos()));
+    let readers = readers.filter_map(|data| endpoint(data.topic_name(), End::Subscription, &data.qos()));
+    writers.chain(readers).collect()
+}
+
+/// `None` for what is no topic of ROS. Policies that are not announced are DDS's defaults (DDS 1.4, 2.2.3): best effort
+/// for a reader, reliable for a writer, and volatile.
+fn endpoint(dds_name: &str, end: End, policies: &QosPolicies) -> Option<Endpoint> {
+    let topic = dds_name.strip_prefix("rt").filter(|topic| topic.starts_with('/'))?.to_owned();
+    let is_reliable = match policies.reliability() {
+        Some(policy::Reliability::Reliable { .. }) => true,
+        Some(policy::Reliability::BestEffort) => false,
+        None => end == End::Publisher,
+    };
+    let is_transient_local = policies.durability().is_some_and(|durability| durability != policy::Durability::Volatile);
+    Some(Endpoint { topic, end, is_reliable, is_transient_local })
+}
+
 /// The node in the ROS graph.
 struct Graph<'a> {
     participant: DomainParticipant,
@@ -271,4 +305,34 @@ fn keep_last(depth: u32) -> History {
 
 fn middleware(action: &str, reason: &dyn std::fmt::Display) -> Error {
     Error::Middleware { kind: Kind::Ros2Client, action: action.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use ros2_client::dds::rustdds::{Duration, QosPolicyBuilder, policy};
+
+    use super::{End, endpoint};
+
+    #[test]
+    fn policies_that_are_not_announced_are_the_defaults_of_dds() {
+        let silent = QosPolicyBuilder::new().build();
+        let read =
+            |end, policies| endpoint("rt/cam/image", end, policies).map(|e| (e.is_reliable, e.is_transient_local));
+        assert_eq!(read(End::Publisher, &silent), Some((true, false)));
+        assert_eq!(read(End::Subscription, &silent), Some((false, false)));
+        let told = QosPolicyBuilder::new().best_effort().durability(policy::Durability::TransientLocal).build();
+        assert_eq!(read(End::Publisher, &told), Some((false, true)));
+        let told = QosPolicyBuilder::new().reliable(Duration::ZERO).durability(policy::Durability::Volatile).build();
+        assert_eq!(read(End::Subscription, &told), Some((true, false)));
+    }
+
+    #[test]
+    fn topics_are_named_as_in_ros_and_all_else_is_passed_over() {
+        let policies = QosPolicyBuilder::new().build();
+        let topic = |dds_name| endpoint(dds_name, End::Publisher, &policies).map(|e| e.topic);
+        assert_eq!(topic("rt/cam/image").as_deref(), Some("/cam/image"));
+        for other in ["rq/cam/set_infoRequest", "ros_discovery_info", "rtk", "rt"] {
+            assert_eq!(topic(other), None, "{other}");
+        }
+    }
 }

@@ -435,6 +435,26 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_have_the_names_of_the_graph_and_the_policies_that_count() {
+        let line = "--ros-args -r /camera/image_raw:=/front -p qos_overrides./front.subscription.reliability:=reliable";
+        let (_, ros) = split(line).expect("valid line");
+        let (_, qos) = sorted(&ros.parameters(&topics()).expect("usable")).expect("usable");
+        let mut topics = Topics { qos, ..topics() };
+        ros.apply(&mut topics).expect("valid names");
+        let endpoints = topics.endpoints().expect("valid names");
+        for (topic, end, is_reliable, is_transient_local) in [
+            ("/front", qos::End::Subscription, true, false),
+            ("/wheels/odometry", qos::End::Subscription, false, false),
+            ("/egoreasoner/odometry", qos::End::Publisher, true, false),
+            ("/tf_static", qos::End::Publisher, true, true),
+        ] {
+            let expected = qos::Endpoint { topic: topic.to_owned(), end, is_reliable, is_transient_local };
+            assert!(endpoints.contains(&expected), "{expected:?} in {endpoints:#?}");
+        }
+        assert_eq!(endpoints.len(), 12);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let message = |line| split(line).expect_err("must fail").to_string();
         assert_eq!(message("--ros-args --remip a:=b"), "unknown flag \"--remip\" after --ros-args");

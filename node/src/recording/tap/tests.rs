@@ -78,7 +78,8 @@ fn rig(room: usize, then: Then, waiting: usize) -> Rig {
     let input = Box::new(move |_: Input| {
         counter.fetch_add(1, Ordering::SeqCst);
     });
-    let ends = Ends { input, call: Box::new(|_| {}), output, stop: Arc::new(AtomicBool::new(false)) };
+    let stop = Arc::new(AtomicBool::new(false));
+    let ends = Ends { input, call: Box::new(|_| {}), mismatches: Box::new(|_| {}), output, stop };
     let ends = recorder.tap(ends).unwrap();
     Rig { recorder, ends, pipeline, came, file }
 }
