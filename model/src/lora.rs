@@ -11,8 +11,8 @@ use crate::qwen3_vl::Qwen3Vl;
 use crate::weights::read_json;
 use crate::{Error, Result};
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const CONFIG: &str = "adapter_config.json";
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 /// What peft puts before the path of every module.
 const PREFIX: &str = "base_model.model.";
 

@@ -1,21 +1,36 @@
-//! The pose head on the shipped weights, with random heads: what is asked, its files, and what it refuses.
+//! The pose head on the shipped weights, with random heads: what is asked, its files, what it refuses, and beside which
+//! weights.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use geometry::{Intrinsics, Transform, WINDOW};
 use image::{Rgb, RgbImage};
 use model::pose_head::{ASKED, FILES, FramePose, PoseHeadConfig, copy, folder};
+use model::weights::gguf::{Recipe, export};
+use model::weights::identity;
 use model::{EgoModel, FrameEmbedding, PoseHead};
 
+const TENSORS: &str = "model.safetensors";
 const CONFIG: PoseHeadConfig =
     PoseHeadConfig { full_pose: true, hidden: 8, unit: 0.25, tilt_unit_deg: 10.0, log_variance: [-7.0, 5.0], bins: 36 };
 
+fn weights() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano")
+}
+
 fn nano() -> EgoModel {
-    EgoModel::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano"), &Device::Cpu).unwrap()
+    EgoModel::load(&weights(), &Device::Cpu).unwrap()
+}
+
+/// A folder with the weights alone.
+fn beside_nano() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(weights().join(TENSORS), dir.path().join(TENSORS)).unwrap();
+    dir
 }
 
 /// Stripes that move to the left.
@@ -63,15 +78,15 @@ fn head(model: &EgoModel, config: PoseHeadConfig, tensors: HashMap<String, Tenso
     PoseHead::new(config, width(model), &VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)).unwrap()
 }
 
-/// A folder with heads.
+/// A folder with weights and heads.
 fn saved(model: &EgoModel, config: PoseHeadConfig) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    head(model, config, tensors(width(model), &config)).save(dir.path()).unwrap();
+    let dir = beside_nano();
+    head(model, config, tensors(width(model), &config)).save(dir.path(), None).unwrap();
     dir
 }
 
 fn refused(dir: &Path, model: &EgoModel) -> String {
-    PoseHead::load(dir, model.network()).unwrap_err().to_string()
+    PoseHead::load(dir, None, model.network()).unwrap_err().to_string()
 }
 
 #[test]
@@ -81,18 +96,18 @@ fn heads_say_the_same_before_and_after_their_files_bit_for_bit() {
     let said =
         |head: &PoseHead, frames: &[FrameEmbedding; WINDOW]| model.poses(head, &frames.each_ref()).unwrap().unwrap();
     let before = said(&head(&model, CONFIG, tensors(width(&model), &CONFIG)), &frames);
-    let loaded = PoseHead::load(dir.path(), model.network()).unwrap();
+    let loaded = PoseHead::load(dir.path(), None, model.network()).unwrap();
     assert_eq!(said(&loaded, &frames), before);
 
     // What the node would do with it: copied by an export, found where the adapter is.
-    let copied = tempfile::tempdir().unwrap();
+    let copied = beside_nano();
     copy(folder(Path::new("/weights"), Some(dir.path())), copied.path()).unwrap();
-    assert_eq!(said(&PoseHead::load(copied.path(), model.network()).unwrap(), &frames), before);
+    assert_eq!(said(&PoseHead::load(copied.path(), None, model.network()).unwrap(), &frames), before);
     let none = tempfile::tempdir().unwrap();
     copy(copied.path(), copied.path()).unwrap();
-    assert_eq!(said(&PoseHead::load(copied.path(), model.network()).unwrap(), &frames), before);
+    assert_eq!(said(&PoseHead::load(copied.path(), None, model.network()).unwrap(), &frames), before);
     copy(none.path(), copied.path()).unwrap();
-    assert!(PoseHead::load(copied.path(), model.network()).is_err(), "those of other weights are gone");
+    assert!(PoseHead::load(copied.path(), None, model.network()).is_err(), "those of other weights are gone");
     assert_eq!(folder(Path::new("/weights"), None), Path::new("/weights"));
 
     let trajectory = before.trajectory();
@@ -115,6 +130,48 @@ fn heads_say_the_same_before_and_after_their_files_bit_for_bit() {
     let four: Vec<&FrameEmbedding> = frames[..4].iter().collect();
     let error = model.poses(&loaded, &four).unwrap_err().to_string();
     assert!(error.contains("frames: expected 5, got 4"), "{error}");
+}
+
+#[test]
+fn heads_beside_other_weights_are_refused_and_beside_an_export_of_theirs_are_not() {
+    let (model, dir) = (nano(), tempfile::tempdir().unwrap());
+    let of_nano = saved(&model, CONFIG);
+    let [quantized, other] = ["quantized", "other"].map(|name| dir.path().join(name));
+    export(&weights(), None, Recipe::Q8_0, &quantized).unwrap();
+    copy(of_nano.path(), &quantized).unwrap();
+    let small = EgoModel::load(&quantized, &Device::Cpu).unwrap();
+    PoseHead::load(&quantized, None, small.network()).unwrap();
+
+    // One tensor moves.
+    let mut moved = candle_core::safetensors::load(weights().join(TENSORS), &Device::Cpu).unwrap();
+    let norm = moved.get_mut("model.language_model.norm.weight").unwrap();
+    *norm = norm.affine(1.01, 0.0).unwrap();
+    std::fs::create_dir(&other).unwrap();
+    candle_core::safetensors::save(&moved, other.join(TENSORS)).unwrap();
+    copy(of_nano.path(), &other).unwrap();
+    let error = refused(&other, &model);
+    let json = other.join(FILES[0]);
+    assert!(error.contains(&format!("{}: weights: expected those that the heads", json.display())), "{error}");
+    let identities = [&weights(), &other].map(|dir| identity(dir, None).unwrap());
+    let [expected, got] = identities.each_ref().map(|identity| error.find(identity.as_str()).unwrap());
+    assert!(expected < got && error.contains(&format!("got {}, ", other.display())), "{error}");
+
+    // Heads beside an adapter, then beside this one on other weights: both folders are named.
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/qwen3vl/adapter");
+    let adapter = tempfile::tempdir().unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::copy(fixture.join(name), adapter.path().join(name)).unwrap();
+    }
+    let adapter = adapter.path();
+    head(&model, CONFIG, tensors(width(&model), &CONFIG)).save(&weights(), Some(adapter)).unwrap();
+    PoseHead::load(&weights(), Some(adapter), model.network()).unwrap();
+    PoseHead::load(&quantized, Some(adapter), model.network()).unwrap();
+    let error = PoseHead::load(&other, Some(adapter), model.network()).unwrap_err().to_string();
+    let both = format!("got {} with the adapter {}, ", other.display(), adapter.display());
+    assert!(error.contains(adapter.join(FILES[0]).to_str().unwrap()) && error.contains(&both), "{error}");
+    // Nor are they those of the weights alone.
+    copy(adapter, &quantized).unwrap();
+    assert!(refused(&quantized, &model).contains("weights: expected"));
 }
 
 #[test]

@@ -83,7 +83,9 @@ impl EgoEstimator {
                 constrained: config.constrained,
                 ..AnswerOptions::default()
             }),
-            Ask::PoseHead => Asked::PoseHead(PoseHead::load(heads_folder(config), model.network())?),
+            Ask::PoseHead => {
+                Asked::PoseHead(PoseHead::load(&config.weights, config.adapter.as_deref(), model.network())?)
+            }
         };
         Ok(Self { model, asked })
     }

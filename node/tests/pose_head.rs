@@ -23,7 +23,7 @@ use common::{repository, tiny_weights};
 const WIDTH: usize = 64;
 const HIDDEN: usize = 4;
 
-/// The files as `training situation` writes them.
+/// The files as `training situation` wrote them before they said beside which weights.
 fn heads(dir: &Path, value: impl Fn(usize) -> f32) {
     let shapes: [(&str, &[usize]); 11] = [
         ("pos", &[1, WIDTH]),
@@ -134,16 +134,35 @@ fn the_doctor_finds_the_heads_or_says_what_is_missing() {
         command.current_dir(repository()).env_remove("RUST_LOG").env_remove("ROS_DOMAIN_ID");
         command.args(["doctor", "--set", "model.mode=pose_head", "--set"]);
         let output = command.arg(format!("model.weights={}", dir.path().display())).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        let [text, log] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (output.status.code(), text, log)
     };
-    let (code, text) = doctor();
+    let (code, text, _) = doctor();
     assert_eq!(code, Some(1), "{text}");
     assert!(
         text.contains("FAIL  pose head") && text.contains(FILES[0]) && text.contains("-> take the weights"),
         "{text}"
     );
     heads(dir.path(), wave);
-    let (code, text) = doctor();
+    let (code, text, log) = doctor();
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("OK    pose head") && text.contains("OK    answer"), "{text}");
+    let json = dir.path().join(FILES[0]);
+    let unknown = "the heads do not say which weights they were trained beside";
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains(unknown)), "{log}");
+    assert!(log.contains(json.to_str().unwrap()), "{log}");
+
+    // Those that say it: as they should be, then beside other weights.
+    let say = |weights: &str| {
+        let mut stored: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        stored["weights"] = json!(weights);
+        std::fs::write(&json, stored.to_string()).unwrap();
+    };
+    say(&model::weights::identity(dir.path(), None).unwrap());
+    let (code, text, log) = doctor();
+    assert!(code == Some(0) && !log.contains(unknown), "{text}{log}");
+    say("0123456789abcdef0123456789abcdef");
+    let (code, text, _) = doctor();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("trained beside, 0123456789abcdef") && text.contains(json.to_str().unwrap()), "{text}");
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
-use candle_core::{DType, Device};
+use candle_core::DType;
 use clap::{Parser, Subcommand};
-use model::lora::Lora;
 use model::pose_head;
 use model::weights;
 use model::weights::gguf::Recipe;
@@ -311,7 +310,6 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Export { weights, adapter, format, r#type, out } => {
             let heads = pose_head::folder(&weights, adapter.as_deref()).to_owned();
-            let adapter = adapter.map(|dir| Lora::load(&dir, DType::F32, &Device::Cpu)).transpose()?;
             let bytes = match format {
                 Format::Safetensors => {
                     let dtype = match r#type.as_str() {
@@ -320,11 +318,11 @@ fn main() -> Result<ExitCode> {
                         "bf16" => DType::BF16,
                         other => anyhow::bail!("--type: expected f32, f16 or bf16 for safetensors, got {other}"),
                     };
-                    weights::merge(&weights, adapter.as_ref(), dtype, &out)?
+                    weights::merge(&weights, adapter.as_deref(), dtype, &out)?
                 }
                 Format::Gguf => {
                     let recipe = r#type.parse::<Recipe>().map_err(|e| anyhow::anyhow!("--type: {e}"))?;
-                    let (text, vision) = weights::gguf::export(&weights, adapter.as_ref(), recipe, &out)?;
+                    let (text, vision) = weights::gguf::export(&weights, adapter.as_deref(), recipe, &out)?;
                     text + vision
                 }
             };

@@ -1,7 +1,7 @@
 //! The model under training: its variables, and what else a checkpoint folder holds.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use anyhow::{Context, Result, bail};
@@ -53,6 +53,8 @@ pub struct Student {
     pub processor: Processor,
     /// What is trained in place of the model's own weights, where it is an adapter.
     pub adapter: Option<Lora>,
+    /// Folder of the weights that the adapter is beside.
+    pub base: Option<PathBuf>,
 }
 
 impl Student {
@@ -104,6 +106,7 @@ impl Student {
             tokenizer_json,
             tokenizer,
             adapter: None,
+            base: None,
         };
         student.initialise(seed)?;
         Ok(student)
@@ -174,6 +177,7 @@ impl Student {
             tokenizer_json: read_json(&dir.join("tokenizer.json"))?,
             tokenizer: Tokenizer::from_dir(dir, config)?,
             processor: Processor::from_dir(dir, &config.vision_config)?,
+            base: adapter.is_some().then(|| dir.to_owned()),
             adapter,
         })
     }

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{PoseHead, PoseHeadConfig};
 use crate::qwen3_vl::Qwen3Vl;
-use crate::weights::read_json;
+use crate::weights::{identity, read_json};
 use crate::{Error, Result};
 
 const CONFIG: &str = "pose_head.json";
@@ -49,25 +49,29 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// `pose_head.json`
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Stored {
     version: u32,
+    /// Identity of the weights that the heads were trained beside; older files do not say it.
+    weights: Option<String>,
     #[serde(flatten)]
     config: PoseHeadConfig,
 }
 
 impl PoseHead {
-    /// Writes the files; a reader never sees half of one.
+    /// Writes the files into the [`folder`] of the weights, or of the adapter beside them, that the heads were trained
+    /// with and that must be there; a reader never sees half of one.
     ///
     /// # Errors
-    /// A file that can't be written.
-    pub fn save(&self, dir: &Path) -> Result<()> {
+    /// Weights that can't be read, a file that can't be written.
+    pub fn save(&self, weights: &Path, adapter: Option<&Path>) -> Result<()> {
+        let dir = folder(weights, adapter);
         let tokens = [("pos", &self.pos), ("ori", &self.ori), ("frame", &self.frame)];
         let mut tensors: HashMap<String, Tensor> =
             tokens.into_iter().map(|(name, token)| (name.to_owned(), token.clone())).collect();
         self.position.collect("position", &mut tensors);
         self.orientation.collect("orientation", &mut tensors);
-        let stored = Stored { version: VERSION, config: self.config };
+        let stored = Stored { version: VERSION, weights: Some(identity(weights, adapter)?), config: self.config };
         replace(&dir.join(WEIGHTS), |part| {
             candle_core::safetensors::save(&tensors, part)
                 .map_err(|source| Error::Weights { path: part.to_owned(), source })
@@ -79,13 +83,14 @@ impl PoseHead {
         })
     }
 
-    /// Reads the heads beside `model`.
+    /// Reads the heads in the [`folder`] of the weights, or of the adapter beside them, that `model` was loaded from.
     ///
     /// # Errors
-    /// A file that is missing, broken or of another version, heads that do not say a full pose, a tensor that is missing,
-    /// has another shape, or holds what is no number.
-    pub fn load(dir: &Path, model: &Qwen3Vl) -> Result<Self> {
-        let config = read_config(&dir.join(CONFIG))?;
+    /// A file that is missing, broken or of another version, heads that were trained beside other weights or that do not
+    /// say a full pose, a tensor that is missing, has another shape, or holds what is no number.
+    pub fn load(weights: &Path, adapter: Option<&Path>, model: &Qwen3Vl) -> Result<Self> {
+        let dir = folder(weights, adapter);
+        let config = read_config(&dir.join(CONFIG), weights, adapter)?;
         let path = dir.join(WEIGHTS);
         let fail = |source| Error::Weights { path: path.clone(), source };
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(fail)?;
@@ -112,7 +117,7 @@ fn replace(whole: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> 
 }
 
 /// Reads and checks `pose_head.json`. The version comes first: another one may have other keys.
-fn read_config(path: &Path) -> Result<PoseHeadConfig> {
+fn read_config(path: &Path, weights: &Path, adapter: Option<&Path>) -> Result<PoseHeadConfig> {
     let refuse = |what: &str, expected: String, got: String| {
         Err(Error::PoseHead { path: path.to_owned(), what: what.to_owned(), expected, got })
     };
@@ -120,7 +125,7 @@ fn read_config(path: &Path) -> Result<PoseHeadConfig> {
     if json["version"].as_u64() != Some(u64::from(VERSION)) {
         return refuse("version", VERSION.to_string(), json["version"].to_string());
     }
-    let config: PoseHeadConfig =
+    let Stored { weights: trained_beside, config, .. } =
         serde_json::from_value(json).map_err(|source| Error::Json { path: path.to_owned(), source })?;
     if !config.full_pose {
         // A ground plane alone leaves height, pitch and roll to a guess.
@@ -140,6 +145,17 @@ fn read_config(path: &Path) -> Result<PoseHeadConfig> {
     let [low, high] = config.log_variance;
     if low >= high {
         return refuse("log_variance", "the lower bound first".to_owned(), format!("[{low}, {high}]"));
+    }
+    // Beside other weights the poses would look like any, and mean nothing.
+    let Some(expected) = trained_beside else {
+        tracing::warn!(file = %path.display(), "the heads do not say which weights they were trained beside");
+        return Ok(config);
+    };
+    let got = identity(weights, adapter)?;
+    if got != expected {
+        let with = adapter.map(|adapter| format!(" with the adapter {}", adapter.display())).unwrap_or_default();
+        let expected = format!("those that the heads were trained beside, {expected}");
+        return refuse("weights", expected, format!("{}{with}, {got}", weights.display()));
     }
     Ok(config)
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
+use super::identity::{KEY, identity};
 use super::{Safetensors, files, parameters};
 use crate::config::Config;
 use crate::lora::Lora;
@@ -12,20 +13,27 @@ use crate::processor::Processor;
 use crate::{Error, Result};
 
 /// A checkpoint folder, mapped, and what to add to it.
-pub struct Merged<'a> {
+pub struct Merged {
     dir: PathBuf,
     tensors: Safetensors,
-    adapter: Option<&'a Lora>,
+    adapter: Option<Lora>,
+    identity: String,
 }
 
-impl<'a> Merged<'a> {
-    /// Maps a folder.
+impl Merged {
+    /// Maps a folder and reads that of the adapter.
     ///
     /// # Errors
-    /// A file that is missing or is not safetensors.
-    pub fn open(dir: &Path, adapter: Option<&'a Lora>) -> Result<Self> {
+    /// A file that is missing or is not safetensors, an adapter that can't be read.
+    pub fn open(dir: &Path, adapter: Option<&Path>) -> Result<Self> {
         let tensors = Safetensors::open(&files(dir)?)?;
-        Ok(Self { dir: dir.to_owned(), tensors, adapter })
+        let lora = adapter.map(|adapter| Lora::load(adapter, DType::F32, &Device::Cpu)).transpose()?;
+        Ok(Self { dir: dir.to_owned(), tensors, adapter: lora, identity: identity(dir, adapter)? })
+    }
+
+    /// The identity of the two, to be stated in what is made of them.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// Whether every module of the adapter is one of the model's.
@@ -35,7 +43,7 @@ impl<'a> Merged<'a> {
     pub fn check(&self, config: &Config) -> Result<()> {
         let known = parameters(config);
         let known: Vec<&str> = known.iter().filter_map(|(name, _)| name.strip_suffix(".weight")).collect();
-        match self.adapter.and_then(|lora| lora.names().find(|name| !known.contains(name))) {
+        match self.adapter.as_ref().and_then(|lora| lora.names().find(|name| !known.contains(name))) {
             None => Ok(()),
             Some(module) => Err(Error::Adapter {
                 module: module.to_owned(),
@@ -52,7 +60,7 @@ impl<'a> Merged<'a> {
     pub fn load(&self, name: &str) -> Result<Tensor> {
         let tensor = self.tensors.load(name, &Device::Cpu).and_then(|t| t.to_dtype(DType::F32));
         let tensor = tensor.map_err(|source| Error::Weights { path: self.dir.clone(), source })?;
-        let (Some(lora), Some(module)) = (self.adapter, name.strip_suffix(".weight")) else { return Ok(tensor) };
+        let (Some(lora), Some(module)) = (&self.adapter, name.strip_suffix(".weight")) else { return Ok(tensor) };
         Ok(match lora.change(module, tensor.dims())? {
             Some(change) => (tensor + change)?,
             None => tensor,
@@ -60,12 +68,12 @@ impl<'a> Merged<'a> {
     }
 }
 
-/// Writes the checkpoint of `dir` with the adapter merged into it to `out`, as safetensors of `dtype`, with the folder's
-/// JSON files. Returns the bytes of the weights.
+/// Writes the checkpoint of `dir` with the adapter of a folder merged into it to `out`, as safetensors of `dtype`, with the
+/// JSON files of `dir`. Returns the bytes of the weights.
 ///
 /// # Errors
 /// A checkpoint that is missing or broken, an adapter that does not fit it, a file that can't be written.
-pub fn merge(dir: &Path, adapter: Option<&Lora>, dtype: DType, out: &Path) -> Result<u64> {
+pub fn merge(dir: &Path, adapter: Option<&Path>, dtype: DType, out: &Path) -> Result<u64> {
     let config = Config::from_dir(dir)?;
     let merged = Merged::open(dir, adapter)?;
     merged.check(&config)?;
@@ -76,7 +84,10 @@ pub fn merge(dir: &Path, adapter: Option<&Lora>, dtype: DType, out: &Path) -> Re
         tensors.insert(name.clone(), merged.load(&name)?.to_dtype(dtype)?);
     }
     let path = out.join("model.safetensors");
-    candle_core::safetensors::save(&tensors, &path).map_err(|source| Error::Weights { path: path.clone(), source })?;
+    // With metadata but without a format, transformers would refuse the file.
+    let metadata = [("format", "pt"), (KEY, merged.identity())].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    safetensors::serialize_to_file(&tensors, Some(metadata.into()), &path)
+        .map_err(|source| Error::Weights { path: path.clone(), source: source.into() })?;
     copy_json(dir, out)?;
     Ok(std::fs::metadata(&path).map_err(io)?.len())
 }

@@ -1,6 +1,7 @@
 //! Checkpoint folders: safetensors in the Hugging Face layout, or GGUF as llama.cpp writes it.
 
 pub mod gguf;
+mod identity;
 mod loader;
 mod merged;
 mod parameters;
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Config;
 use crate::{Error, Result};
+pub use identity::identity;
 pub use loader::Loader;
 use merged::copy_json;
 pub use merged::{Merged, merge, write_config};

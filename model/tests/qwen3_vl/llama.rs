@@ -41,7 +41,7 @@ fn written(recipe: Recipe) -> Qwen3Vl {
     let (config, dir) = (config(), folder(recipe));
     std::fs::create_dir_all(&dir).unwrap();
     let processor = Processor::with_pixel_limits(1024, 1 << 20);
-    write(&config, &processor, vec![], recipe, &dir, &mut |name, dims| Ok(weight(name, dims))).unwrap();
+    write(&config, &processor, vec![], None, recipe, &dir, &mut |name, dims| Ok(weight(name, dims))).unwrap();
     write_config(&config, &processor, &dir).unwrap();
     Qwen3Vl::load(&dir, Kernels::Fused, DType::F32, &Device::Cpu).unwrap()
 }

@@ -342,7 +342,8 @@ impl Objective for Situation<'_> {
     }
 
     fn save(&self, dir: &Path) -> Result<()> {
-        Ok(self.heads.pose.save(dir)?)
+        let base = self.student.base.as_deref();
+        Ok(self.heads.pose.save(base.unwrap_or(dir), base.map(|_| dir))?)
     }
 
     fn evaluate(&self, _step: usize) -> Result<Vec<(&'static str, f64)>> {

@@ -1,9 +1,10 @@
 use super::*;
-use candle_core::{Device, Var};
+use candle_core::{DType, Device, Var};
+use model::weights::gguf::{Recipe, export};
 use model::{EgoModel, PoseHead};
 
 use crate::nano::Shape;
-use crate::student::named;
+use crate::student::{Adapter, named};
 use crate::trainer::config::path_of;
 
 const SOURCE: &str = "synth:seed=21,windows=4,size=64x48";
@@ -231,7 +232,7 @@ fn the_node_reads_off_a_run_what_the_stage_evaluates() {
     let evaluated = objective.estimates(&reading).unwrap();
 
     let model = EgoModel::load(dir.path(), &Device::Cpu).unwrap();
-    let head = PoseHead::load(dir.path(), model.network()).unwrap();
+    let head = PoseHead::load(dir.path(), None, model.network()).unwrap();
     for (k, evaluated) in (0..).zip(evaluated.chunks(ASKED)) {
         let sample = objective.data.sample(k).unwrap();
         let encode = |image| model.encode(&model.preprocess(image, &sample.intrinsics).unwrap()).unwrap();
@@ -247,4 +248,36 @@ fn the_node_reads_off_a_run_what_the_stage_evaluates() {
             assert!(a.position.norm() > 1e-3, "heads that say nothing would agree too: {a:?}");
         }
     }
+}
+
+#[test]
+fn heads_beside_an_adapter_know_it_and_its_base_and_what_is_exported_of_them() {
+    let (mut config, dir) = (config(), tempfile::tempdir().unwrap());
+    let [base, other, out, quantized, merged] =
+        ["base", "other", "run", "quantized", "merged"].map(|name| dir.path().join(name));
+    student(&config).save(&base).unwrap();
+    config.run.seed += 1;
+    student(&config).save(&other).unwrap();
+    config.lora = Some(Adapter { r: 4, alpha: 8.0, dropout: 0.0, targets: vec!["q_proj".into(), "down_proj".into()] });
+    assert_eq!(run(&config, Some(&base), &out, &Job::default()).unwrap(), Finished::Done);
+
+    let load = |weights: &Path, adapter: Option<&Path>| {
+        let model = EgoModel::load_adapted(weights, adapter, &Device::Cpu).unwrap();
+        PoseHead::load(weights, adapter, model.network()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    load(&base, Some(&out)).unwrap();
+    load(&base, Some(&out.join("checkpoints/step-000001"))).unwrap();
+    let error = load(&other, Some(&out)).unwrap_err();
+    let named = [other.display().to_string(), out.join("pose_head.json").display().to_string()];
+    assert!(named.iter().all(|path| error.contains(path)), "{error}");
+
+    // Beside the base in smaller types, and merged into it.
+    export(&base, None, Recipe::Q8_0, &quantized).unwrap();
+    load(&quantized, Some(&out)).unwrap();
+    model::weights::merge(&base, Some(&out), DType::F16, &merged).unwrap();
+    model::pose_head::copy(&out, &merged).unwrap();
+    load(&merged, None).unwrap();
+    // The base alone is not what they were trained beside.
+    model::pose_head::copy(&out, &base).unwrap();
+    assert!(load(&base, None).unwrap_err().contains("trained beside"));
 }

@@ -12,9 +12,9 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use super::names::{Part, stored};
 use super::vocabulary;
 use crate::config::Config;
-use crate::lora::Lora;
 use crate::processor::Processor;
-use crate::weights::parameters;
+use crate::weights::identity::KEY;
+use crate::weights::{Merged, parameters};
 use crate::{Error, Result};
 
 /// Which type each tensor gets. Norms, biases and positions are f32 in all of them.
@@ -124,25 +124,27 @@ fn more_bits(name: &str, config: &Config) -> bool {
     here && matches!(part, "attn_v.weight" | "ffn_down.weight")
 }
 
-/// Writes `out/model.gguf`, `out/mmproj.gguf` and the folder's JSON files, from the safetensors of `dir` with an
-/// adapter merged into them where one is given. Returns the bytes of the two files.
+/// Writes `out/model.gguf`, `out/mmproj.gguf` and the folder's JSON files, from the safetensors of `dir` with the
+/// adapter of a folder merged into them where one is given. Returns the bytes of the two files.
 ///
 /// # Errors
 /// A checkpoint that is missing or broken, an adapter that does not fit it, a file that can't be written.
-pub fn export(dir: &Path, adapter: Option<&Lora>, recipe: Recipe, out: &Path) -> Result<(u64, u64)> {
+pub fn export(dir: &Path, adapter: Option<&Path>, recipe: Recipe, out: &Path) -> Result<(u64, u64)> {
     let config = Config::from_dir(dir)?;
     let processor = Processor::from_dir(dir, &config.vision_config)?;
-    let tensors = crate::weights::Merged::open(dir, adapter)?;
+    let tensors = Merged::open(dir, adapter)?;
     tensors.check(&config)?;
     std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.to_owned(), source })?;
     let vocabulary = vocabulary::written(dir, config.text_config.vocab_size)?;
-    let sizes = write(&config, &processor, vocabulary, recipe, out, &mut |name, _| tensors.load(name))?;
+    let identity = Some(tensors.identity());
+    let sizes = write(&config, &processor, vocabulary, identity, recipe, out, &mut |name, _| tensors.load(name))?;
     crate::weights::copy_json(dir, out)?;
     Ok(sizes)
 }
 
 /// Writes the two files with tensors from `tensor`, which is asked for each by its checkpoint name and shape. Without a
-/// `vocabulary` the file says that it has none.
+/// `vocabulary` the file says that it has none. `identity` is that of the weights that the tensors are of, where they are
+/// of any.
 ///
 /// # Errors
 /// `tensor`'s, and a file that can't be written.
@@ -150,6 +152,7 @@ pub fn write(
     config: &Config,
     processor: &Processor,
     vocabulary: Vec<(String, Value)>,
+    identity: Option<&str>,
     recipe: Recipe,
     out: &Path,
     tensor: &mut dyn FnMut(&str, &[usize]) -> Result<Tensor>,
@@ -177,7 +180,10 @@ pub fn write(
     let mut text = text_metadata(config, recipe);
     let none = || vec![("tokenizer.ggml.model".to_owned(), Value::String("none".to_owned()))];
     text.extend(if vocabulary.is_empty() { none() } else { vocabulary });
-    let vision = vision_metadata(config, recipe, processor);
+    let mut vision = vision_metadata(config, recipe, processor);
+    for metadata in [&mut text, &mut vision] {
+        metadata.extend(identity.map(|identity| (KEY.to_owned(), Value::String(identity.to_owned()))));
+    }
     let mut sizes = [0; 2];
     for (slot, (part, file, metadata)) in
         [(Part::Text, "model.gguf", text), (Part::Vision, "mmproj.gguf", vision)].into_iter().enumerate()

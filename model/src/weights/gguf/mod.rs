@@ -6,6 +6,7 @@ mod mapped;
 mod names;
 mod vocabulary;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Cursor;
 use std::ops::Range;
@@ -20,6 +21,7 @@ use memmap2::{Mmap, UncheckedAdvice};
 use crate::config::{Config, Rope, TextConfig, VisionConfig};
 use crate::processor::Processor;
 use crate::vision::LAYER_NORM_EPS;
+use crate::weights::identity::{KEY, digest, united};
 use crate::{Error, Result};
 pub use export::{Recipe, bytes, export, write};
 use mapped::Mapped;
@@ -307,6 +309,19 @@ impl Pair {
         // [d, channels, side, side] for each frame of the temporal pair.
         let second = file.tensor("v.patch_embd.weight.1", device)?.to_dtype(tensor.dtype())?;
         Ok(Tensor::stack(&[tensor, second], 2)?)
+    }
+
+    /// That of [`crate::weights::identity()`].
+    pub(super) fn identity(&self) -> Result<String> {
+        let (mut stated, mut tensors) = (BTreeSet::new(), BTreeMap::new());
+        for file in [&self.text, &self.vision] {
+            stated.insert(file.text(KEY).ok().map(str::to_owned));
+            for name in file.content.tensor_infos.keys() {
+                let (kind, shape, range) = file.find(name)?;
+                tensors.insert(name.clone(), digest(kind, shape.dims(), &file.map[range]));
+            }
+        }
+        Ok(united(&stated, &tensors))
     }
 
     /// A quantized matrix of a shape; nothing where the file has plain numbers.
