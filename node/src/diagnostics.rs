@@ -16,13 +16,14 @@ use crate::trust::state::Status;
 const LOOK_BACK: usize = 10;
 
 /// Causes that a healthy node on a healthy camera does not count.
-const ABNORMAL: [Fate; 12] = [
+const ABNORMAL: [Fate; 13] = [
     Fate::QueueFull,
     Fate::NoCameraInfo,
     Fate::CameraInfoInvalid,
     Fate::CameraInfoMismatch,
     Fate::Repeated,
     Fate::Backward,
+    Fate::Ahead,
     Fate::GapReset,
     Fate::ClockReset,
     Fate::CameraChanged,
@@ -32,12 +33,13 @@ const ABNORMAL: [Fate; 12] = [
 ];
 
 /// Causes for which a camera that is set up wrongly loses every image.
-const REFUSED: [Fate; 8] = [
+const REFUSED: [Fate; 9] = [
     Fate::NoCameraInfo,
     Fate::CameraInfoInvalid,
     Fate::CameraInfoMismatch,
     Fate::Repeated,
     Fate::Backward,
+    Fate::Ahead,
     Fate::BrokenWindow,
     Fate::Decode,
     Fate::Blank,

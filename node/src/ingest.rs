@@ -68,18 +68,21 @@ impl<F> Ingest<F> {
             tracing::info!(?restart, stamp = image.stamp.nanos, "the stream of frames starts afresh");
         }
         for (frame, cause) in push.dropped {
-            frame.note(match cause {
-                Cause::SkippedByStride => Fate::SkippedByStride,
-                Cause::Repeated => Fate::Repeated,
-                Cause::Backward => Fate::Backward,
-                Cause::Restarted(Restart::Gap) => Fate::GapReset,
-                Cause::Restarted(Restart::ClockWentBack) => Fate::ClockReset,
-                Cause::Restarted(Restart::CameraChanged) => Fate::CameraChanged,
-            });
-            if matches!(cause, Cause::Repeated | Cause::Backward) {
-                let problem = format!("stamp {} ns does not come after the frame before it", image.stamp.nanos);
-                self.stats.update(|s| s.last_problem = Some(problem));
-            }
+            let fate = fate_of(cause);
+            frame.note(fate);
+            drop(frame);
+            let problem = match cause {
+                Cause::Repeated | Cause::Backward => {
+                    format!("stamp {} ns does not come after the frame before it", image.stamp.nanos)
+                }
+                Cause::Stray { stamp, newest } => format!(
+                    "stamp {} ns is more than window.max_gap_millis from {} ns before it, and the next image does not go \
+                     on from it",
+                    stamp.nanos, newest.nanos
+                ),
+                Cause::SkippedByStride | Cause::Restarted(_) => continue,
+            };
+            self.tell_dropped(fate, problem);
         }
         self.stats.update(|s| s.windows_complete += u64::from(push.window.is_some()));
         push.window
@@ -107,15 +110,33 @@ impl<F> Ingest<F> {
         Ok((view, optics.rectifier.clone()))
     }
 
-    /// Logs the first, second, fourth, eighth, ... of a kind: a camera that is set up wrongly sends thirty a second.
     fn drop_frame(&self, ticket: Ticket, fate: Fate, problem: String) {
         ticket.note(fate);
         drop(ticket);
+        self.tell_dropped(fate, problem);
+    }
+
+    /// Logs the first, second, fourth, eighth, ... of a kind, which is counted already: a camera that is set up wrongly sends
+    /// thirty a second.
+    fn tell_dropped(&self, fate: Fate, problem: String) {
         let mut count = 0;
         self.stats.update(|s| count = s.fate(fate));
         if count.is_power_of_two() {
             tracing::warn!(count, counter = fate.counter(), "image dropped: {problem}");
         }
         self.stats.update(|s| s.last_problem = Some(problem));
+    }
+}
+
+fn fate_of(cause: Cause) -> Fate {
+    match cause {
+        Cause::SkippedByStride => Fate::SkippedByStride,
+        Cause::Repeated => Fate::Repeated,
+        Cause::Backward => Fate::Backward,
+        Cause::Stray { stamp, newest } if stamp < newest => Fate::Backward,
+        Cause::Stray { .. } => Fate::Ahead,
+        Cause::Restarted(Restart::Gap) => Fate::GapReset,
+        Cause::Restarted(Restart::ClockWentBack) => Fate::ClockReset,
+        Cause::Restarted(Restart::CameraChanged) => Fate::CameraChanged,
     }
 }

@@ -9,7 +9,8 @@
 //! Architecture Invariants:
 //! - The callbacks never block: what does not fit is dropped and counted, what takes long is a job of a thread.
 //! - At most one window waits; a newer one takes its place.
-//! - Nothing comes out while the node is not active, and nothing of before a reset behind it.
+//! - Nothing comes out while the node is not active, and nothing of before a reset behind it: each image belongs to the
+//!   generation in which it came in, also while it is queued.
 //! - When either thread ends, for whatever reason, the other ends too, and the output hangs up, which ends the transport.
 //!   A panic in a thread is a failure of the node, told in a last report, never a hang.
 
@@ -71,6 +72,8 @@ pub struct Settings {
     pub camera: CameraRules,
     /// What the weights' translations are.
     pub scale: ScaleRules,
+    /// Named where the scale that it gives is waited for; empty where none does.
+    pub scale_topic: String,
     /// Whether the node configures and activates itself, and ends where the model fails.
     pub autostart: bool,
     /// What parameters may change.
@@ -92,15 +95,16 @@ pub struct Live {
 
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
-        let image = &config.topics.image;
+        let topic = |name: &String| config.topics.resolve(name).unwrap_or_else(|_| name.clone());
         Self {
             queue_depth: config.topics.image_queue_depth as usize,
-            image_topic: config.topics.resolve(image).unwrap_or_else(|_| image.clone()),
+            image_topic: topic(&config.topics.image),
             odom_frame: config.odom_frame.clone(),
             mount: config.mount.clone(),
             window: config.window,
             camera: config.camera,
             scale: config.scale,
+            scale_topic: config.topics.reference_odometry.as_ref().map(topic).unwrap_or_default(),
             autostart: config.autostart,
             live: Live::from(config),
         }
@@ -160,8 +164,16 @@ pub enum Failure {
 /// What is waiting for the ingest thread.
 #[expect(clippy::large_enum_variant, reason = "what is large in an image is behind a Vec")]
 enum Queued {
-    Image(ImageMessage, Ticket),
+    Image(Received),
     CameraInfo(CameraInfoMessage),
+}
+
+/// An image as it came in.
+struct Received {
+    image: ImageMessage,
+    ticket: Ticket,
+    /// Of the gate when it came: what is queued when a generation ends belongs to that one, whenever it is looked at.
+    generation: u64,
 }
 
 /// The running threads.
@@ -197,7 +209,7 @@ impl Pipeline {
         let (notices, told) = unbounded();
         let (gone, inference_gone) = bounded(0);
         let (working, done) = bounded(0);
-        let reference = Arc::new(Reference::new(settings.mount.as_ref()));
+        let reference = Arc::new(Reference::new(settings.mount.as_ref(), &settings.scale_topic));
         stats.update(|s| s.scale = Scaler::new(settings.scale, Arc::clone(&reference)).scale());
         let shared = Shared {
             stats: Arc::clone(&stats),
@@ -217,7 +229,8 @@ impl Pipeline {
             stats: Arc::clone(&stats),
         }));
 
-        let generation = shared.gate.look().generation;
+        let gate = Arc::clone(&shared.gate);
+        let generation = gate.look().generation;
         let silent_after = settings.live.diagnostics.silent_after;
         let ingest = IngestThread::<E> {
             ingest: Ingest::new(&settings.camera, settings.window, Arc::clone(&stats)),
@@ -259,7 +272,7 @@ impl Pipeline {
             control.start();
         }
         let ends = Ends {
-            input: Box::new(entrance(input, reference, Arc::clone(&stats))),
+            input: Box::new(entrance(input, reference, gate, Arc::clone(&stats))),
             call: Box::new(move |call| control.call(call)),
             mismatches: Box::new(mismatches(Arc::clone(&stats))),
             output: outputs,
@@ -329,13 +342,19 @@ impl Shared {
 
 /// The callback of the camera's topics, and of the odometry that gives the scale, of which only the newest answer knows what
 /// it needs.
-fn entrance(input: Sender<Queued>, reference: Arc<Reference>, stats: Arc<Stats>) -> impl Fn(Input) + Send + Sync {
+fn entrance(
+    input: Sender<Queued>,
+    reference: Arc<Reference>,
+    gate: Arc<Gate>,
+    stats: Arc<Stats>,
+) -> impl Fn(Input) + Send + Sync {
     move |message| {
         let queued = match message {
             Input::Image(image) => {
+                let generation = gate.look().generation;
                 let ticket = stats.receive(Instant::now());
                 stats.update(|s| s.last_stamp = Some(image.stamp));
-                Queued::Image(image, ticket)
+                Queued::Image(Received { image, ticket, generation })
             }
             Input::CameraInfo(info) => Queued::CameraInfo(info),
             Input::Odometry(odometry) => {
@@ -345,7 +364,7 @@ fn entrance(input: Sender<Queued>, reference: Arc<Reference>, stats: Arc<Stats>)
         };
         match input.try_send(queued) {
             Ok(()) => {}
-            Err(TrySendError::Full(Queued::Image(_, ticket))) => ticket.note(Fate::QueueFull),
+            Err(TrySendError::Full(Queued::Image(Received { ticket, .. }))) => ticket.note(Fate::QueueFull),
             Err(TrySendError::Full(Queued::CameraInfo(_))) => stats.update(|s| s.camera_infos_dropped += 1),
             // The node is stopping; the ticket says so when it goes.
             Err(TrySendError::Disconnected(_)) => {}

@@ -58,7 +58,7 @@ impl<E: Estimator> Inline<E> {
         let stats = Stats::new();
         stats.update(|s| s.lifecycle = State::Active);
         let ingest = Ingest::new(camera, settings.window, Arc::clone(&stats));
-        let reference = Arc::new(Reference::new(settings.mount.as_ref()));
+        let reference = Arc::new(Reference::new(settings.mount.as_ref(), &settings.scale_topic));
         let scaler = Scaler::new(scale, Arc::clone(&reference));
         let solver = Solver::new(estimator, scaler, &settings.live.trust, Arc::clone(&stats));
         Self { ingest, reference, solver, stats }

@@ -57,6 +57,8 @@ impl fmt::Display for Scale {
 /// that the model is on asks; neither holds it for long.
 #[derive(Debug, Default)]
 pub struct Reference {
+    /// What it comes on.
+    topic: String,
     /// The camera on the body whose odometry it is, metres. Where it is not known the body stands for the camera, which
     /// is wrong where the robot turns.
     camera_in_base: Option<Point3<f64>>,
@@ -67,9 +69,10 @@ pub struct Reference {
 type Path = VecDeque<(Stamp, Point3<f64>)>;
 
 impl Reference {
-    /// Before the first message.
-    pub fn new(mount: Option<&Mount>) -> Self {
-        Self { camera_in_base: mount.map(|mount| mount.base_from_camera.origin()), path: Mutex::default() }
+    /// Before the first message on `topic`.
+    pub fn new(mount: Option<&Mount>, topic: &str) -> Self {
+        let camera_in_base = mount.map(|mount| mount.base_from_camera.origin());
+        Self { topic: topic.to_owned(), camera_in_base, path: Mutex::default() }
     }
 
     /// Takes a message and counts it.
@@ -195,7 +198,8 @@ impl Scaler {
             (Scale::Unknown, ScaleRules::Measured { windows, .. }) => {
                 let (known, least) = (self.measured.len(), LEAST_WINDOWS.min(windows));
                 let last = reason.map(|reason| format!(", the last: {reason}")).unwrap_or_default();
-                Err(format!("no scale yet: {known} of {least} windows measured{last}"))
+                let topic = &self.reference.topic;
+                Err(format!("waiting for the scale from {topic}: {known} of {least} windows measured{last}"))
             }
             _ => Ok(1.0),
         }

@@ -120,7 +120,7 @@ impl<E: Estimator> Solver<E> {
                 Embedding::Broken(reason) => {
                     window.frames.iter().for_each(|f| f.note(Fate::BrokenWindow));
                     let verdict = self.judge.gap(window.stamps[WINDOW - 1], &reason);
-                    self.note(&verdict, self.judge.reason());
+                    self.note(&verdict, &self.judge.reason());
                     self.stats.update(|s| {
                         s.windows_broken += 1;
                         s.last_problem = Some(reason.clone());
@@ -148,7 +148,7 @@ impl<E: Estimator> Solver<E> {
         };
         let judged = match scale {
             Ok(scale) => self.judge.answer(window.epoch, &window.stamps, &estimate, scale, is_frozen),
-            Err(reason) => self.judge.unscaled(reason),
+            Err(reason) => self.judge.unscaled(window.stamps[WINDOW - 1], reason),
         };
         self.note(&judged.verdict, &judged.reason);
         self.stats.update(|s| {

@@ -50,7 +50,7 @@ fates! {
     Shutdown => "frames_dropped_shutdown",
     /// The node was not active.
     Inactive => "frames_dropped_inactive",
-    /// The odometry was reset, or the node deactivated, before the frame was in an answered window.
+    /// The odometry was reset, or the node deactivated, after the image had come and before it was in an answered window.
     Forgotten => "frames_dropped_forgotten",
     /// Too many images were waiting to be looked at.
     QueueFull => "frames_dropped_queue_full",
@@ -64,6 +64,8 @@ fates! {
     Repeated => "frames_dropped_repeated",
     /// Its stamp is older than that of the frame before.
     Backward => "frames_dropped_backward",
+    /// Its stamp jumped ahead, and the next image did not go on from there; one that jumped back is `Backward`.
+    Ahead => "frames_dropped_ahead",
     /// It lies between the members of all windows.
     SkippedByStride => "frames_dropped_skipped_by_stride",
     /// It waited for its window when a gap in the stream restarted the buffer.

@@ -97,11 +97,11 @@ fn stride_and_gaps_are_counted() {
     rig.send(0..9);
     rig.wait("window", |s| s.windows_answered == 1);
     rig.send(9..11);
-    rig.send(20..21);
+    rig.send(20..22);
     rig.wait("ingested", |s| s.fate(Fate::GapReset) == 1);
     let (finished, _) = rig.finish();
     let s = finished.unwrap();
-    assert_eq!((s.frames_used(), s.fate(Fate::SkippedByStride), s.fate(Fate::GapReset)), (5, 5, 1));
+    assert_eq!((s.frames_used(), s.fate(Fate::SkippedByStride), s.fate(Fate::GapReset)), (5, 6, 1));
     assert_eq!(s.fate(Fate::Shutdown), 1, "frame 20 waited for its window");
 }
 
@@ -266,7 +266,10 @@ fn poses_of_weights_that_are_not_metric_wait_for_a_scale_and_come_out_in_metres(
         rig.wait("answer", |s| s.windows_answered as i64 == window + 1);
         if window == 0 {
             let (message, values) = rig.report(DiagnosticLevel::Warn);
-            assert!(message.contains("DEGRADED: no scale yet: 0 of 3") && message.contains("motion"), "{message}");
+            assert!(
+                message.contains("DEGRADED: waiting for the scale from /wheels: 0 of 3") && message.contains("motion"),
+                "{message}"
+            );
             assert_eq!((values["scale"].as_str(), values["status"].as_str()), ("unknown", "DEGRADED"));
             (rig.input)(wheels(5 * PERIOD, f64::NAN));
             (rig.input)(wheels(2 * PERIOD, 7.0));

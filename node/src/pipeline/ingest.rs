@@ -5,13 +5,13 @@ use std::time::Instant;
 use crossbeam::channel::{Receiver, Sender, TrySendError, select, tick};
 
 use super::control::Notice;
-use super::{Queued, STOP_POLL, Shared, stamp};
+use super::{Queued, Received, STOP_POLL, Shared, stamp};
 use crate::diagnostics::{Reporter, status};
 use crate::estimator::Estimator;
 use crate::ingest::Ingest;
-use crate::message::{ImageMessage, Output};
+use crate::message::Output;
 use crate::solver::SharedFrame;
-use crate::stats::{Fate, Ticket};
+use crate::stats::Fate;
 use crate::window::Window;
 
 /// A window, and the generation of its frames.
@@ -66,7 +66,7 @@ impl<E: Estimator> IngestThread<E> {
             self.keep_up();
             match queued {
                 Some(Queued::CameraInfo(info)) => self.ingest.camera_info(&info),
-                Some(Queued::Image(image, ticket)) => self.take(image, ticket),
+                Some(Queued::Image(received)) => self.take(received),
                 None => {}
             }
             if is_due {
@@ -98,9 +98,15 @@ impl<E: Estimator> IngestThread<E> {
         }
     }
 
-    fn take(&mut self, image: ImageMessage, ticket: Ticket) {
+    /// An image that was queued when its generation ended is as old as the frames that [`Self::keep_up`] has forgotten. None
+    /// is of a later generation than this thread, which keeps up behind the queue.
+    fn take(&mut self, Received { image, ticket, generation }: Received) {
         if !self.shared.gate.look().is_open {
             ticket.note(Fate::Inactive);
+            return;
+        }
+        if generation != self.generation {
+            ticket.note(Fate::Forgotten);
             return;
         }
         if let Some(window) = self.ingest.image(image, ticket) {
@@ -122,5 +128,95 @@ impl<E: Estimator> IngestThread<E> {
         let old = self.replaced.try_recv();
         old.iter().flat_map(|(_, window)| &window.frames).for_each(|frame| frame.note(fate));
         old.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use crossbeam::channel::{bounded, unbounded};
+    use geometry::{Intrinsics, Stamp, WINDOW};
+    use image::RgbImage;
+
+    use super::super::{Gate, Settings, Shared, SharedLive, entrance};
+    use super::IngestThread;
+    use crate::config::{CameraRules, Config, Images, UseFixed};
+    use crate::diagnostics::Reporter;
+    use crate::estimator::{Error, Estimate, Estimator};
+    use crate::ingest::Ingest;
+    use crate::message::{ImageMessage, ImagePayload, Input};
+    use crate::stats::{Fate, Stats};
+
+    const PERIOD: i64 = 100_000_000;
+
+    struct Nobody;
+
+    impl Estimator for Nobody {
+        type Frame = ();
+
+        fn encode(&mut self, _: &RgbImage, _: &Intrinsics) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn estimate(&mut self, _: [&(); WINDOW]) -> Result<Estimate, Error> {
+            Err(Error::Other("nobody asks".to_owned()))
+        }
+    }
+
+    fn image(at: i64) -> Input {
+        let encoding = "mono8".to_owned();
+        let payload =
+            ImagePayload::Raw { width: 8, height: 6, encoding, is_bigendian: false, step: 8, data: vec![7; 48] };
+        Input::Image(ImageMessage { stamp: Stamp::from_nanos(at * PERIOD), frame_id: "optical".to_owned(), payload })
+    }
+
+    #[test]
+    fn what_is_queued_when_a_generation_ends_belongs_to_it() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
+        let settings = Settings::from(&Config::load(&shipped, &[]).unwrap());
+        let intrinsics = Intrinsics::new(9.0, 9.0, 4.0, 3.0, 8, 6).unwrap();
+        let camera = CameraRules { use_fixed: UseFixed::Always, intrinsics, images: Images::Raw };
+        let (stats, gate) = (Stats::new(), Arc::new(Gate::default()));
+        gate.open();
+        let (input, queue) = unbounded();
+        let (windows, newest) = bounded(1);
+        let (_notices, told) = unbounded();
+        let (_inference, inference_gone) = bounded(0);
+        let (output, _outputs) = unbounded();
+        let (working, _done) = bounded(0);
+        let thread = IngestThread::<Nobody> {
+            ingest: Ingest::new(&camera, settings.window, Arc::clone(&stats)),
+            reporter: Reporter::new(String::new(), Duration::from_secs(60), Instant::now()),
+            queue,
+            windows,
+            replaced: newest.clone(),
+            told,
+            inference_gone,
+            generation: gate.look().generation,
+            shared: Shared {
+                stats: Arc::clone(&stats),
+                stop: Arc::default(),
+                gate: Arc::clone(&gate),
+                live: SharedLive::new(&settings.live),
+                failure: Arc::default(),
+                output,
+                _working: working,
+            },
+        };
+        // The thread is not yet at any of them when the odometry is reset.
+        let take = entrance(input, Arc::default(), Arc::clone(&gate), Arc::clone(&stats));
+        (0..4).for_each(|i| take(image(i)));
+        gate.renew();
+        (4..9).for_each(|i| take(image(i)));
+        drop(take);
+        thread.run().unwrap();
+        let (generation, window) = newest.try_recv().unwrap();
+        assert_eq!(generation, gate.look().generation);
+        assert_eq!(window.stamps.map(|stamp| stamp.nanos / PERIOD), [4, 5, 6, 7, 8]);
+        let s = stats.snapshot();
+        assert_eq!((s.frames_received, s.fate(Fate::Forgotten), s.frames_pending), (9, 4, 5));
     }
 }

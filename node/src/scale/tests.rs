@@ -45,7 +45,7 @@ fn drive(reference: &Reference, frames: std::ops::Range<i64>) {
 }
 
 fn scaler(rules: ScaleRules) -> (Arc<Reference>, Scaler) {
-    let reference = Arc::new(Reference::new(None));
+    let reference = Arc::new(Reference::new(None, "/wheels"));
     (Arc::clone(&reference), Scaler::new(rules, reference))
 }
 
@@ -72,7 +72,7 @@ fn three_windows_make_a_scale_and_the_last_ones_keep_it() {
     // 0.1 m a frame, which the weights call 0.25.
     for (window, measured) in [(0, "1 of 3"), (4, "2 of 3")] {
         let problem = scaler.take(&stamps(window), &walk(0.25)).unwrap_err();
-        assert!(problem.contains("no scale yet") && problem.contains(measured), "{problem}");
+        assert!(problem.contains("waiting for the scale from /wheels: ") && problem.contains(measured), "{problem}");
         assert_eq!(scaler.scale(), Scale::Unknown);
     }
     assert_close(scaler.take(&stamps(8), &walk(0.25)).unwrap(), 0.4);
@@ -90,7 +90,7 @@ fn three_windows_make_a_scale_and_the_last_ones_keep_it() {
 fn a_robot_that_stands_and_an_answer_that_does_not_move_measure_nothing() {
     let (reference, mut scaler) = scaler(RULES);
     drive(&reference, 0..40);
-    let still = Arc::new(Reference::new(None));
+    let still = Arc::new(Reference::new(None, "/wheels"));
     let mut standing = Scaler::new(RULES, Arc::clone(&still));
     for k in 0..100 {
         still.push(&at(k * 20 * MILLIS, [1.0 + 1e-4 * k as f64, 0.0, 0.0])).unwrap();
@@ -157,7 +157,7 @@ fn positions_that_cannot_be_are_refused_and_counted() {
 
 #[test]
 fn what_is_remembered_is_bounded() {
-    let reference = Reference::new(None);
+    let reference = Reference::new(None, "/wheels");
     for k in 0..REMEMBERED as i64 + 10 {
         reference.push(&at(k, [0.0; 3])).unwrap();
     }
@@ -168,7 +168,7 @@ fn what_is_remembered_is_bounded() {
 #[test]
 fn a_camera_beside_the_axle_moves_where_the_body_only_turns() {
     let base_from_camera = Transform::from_isometry(Isometry3::translation(0.5, 0.0, 1.0));
-    let reference = Reference::new(Some(&Mount { base: "base_link".to_owned(), base_from_camera }));
+    let reference = Reference::new(Some(&Mount { base: "base_link".to_owned(), base_from_camera }), "/wheels");
     let mut turned = at(0, [2.0, 3.0, 0.0]);
     turned.pose.orientation_xyzw = [0.0, 0.0, 0.5_f64.sqrt(), 0.5_f64.sqrt()];
     reference.push(&turned).unwrap();

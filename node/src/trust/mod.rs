@@ -7,6 +7,7 @@
 //! - No clock is read here and no thread is here; time is the stamps.
 //! - What is LOST has no poses: [`Judged`] does not hold them, so nobody can publish them.
 //! - Behind LOST the reset counter has grown: the jump is never taken for motion.
+//! - As long as the scale is not known the node says so and is DEGRADED at least, whatever else its windows say.
 
 use geometry::{Odometry, Outcome, Push, Stamp, WINDOW, WindowTrajectory};
 
@@ -37,8 +38,8 @@ pub struct Judge {
     previous: Option<([Stamp; WINDOW], WindowTrajectory)>,
     drift: Drift,
     epoch: u32,
-    /// The last window had no scale.
-    is_unscaled: bool,
+    /// What the scale waits for, where the last answer with poses had none.
+    waiting: Option<String>,
 }
 
 /// What is made of one answer.
@@ -92,7 +93,7 @@ impl Judge {
             previous: None,
             drift: Drift::new(rules.covariance),
             epoch: 0,
-            is_unscaled: false,
+            waiting: None,
         }
     }
 
@@ -102,7 +103,7 @@ impl Judge {
         self.previous = None;
         self.state = State::new(self.rules.status);
         self.drift = Drift::new(self.rules.covariance);
-        self.is_unscaled = false;
+        self.waiting = None;
     }
 
     /// Judges by other rules from now on; what was is not judged anew.
@@ -127,8 +128,12 @@ impl Judge {
         scale: f64,
         is_frozen: bool,
     ) -> Judged {
-        self.is_unscaled = false;
         let newest = stamps[WINDOW - 1];
+        let before = self.status();
+        if estimate.trajectory.is_ok() {
+            // Others come with a scale of no meaning.
+            self.waiting = None;
+        }
         let sane = estimate.trajectory.as_ref().map_err(String::clone).and_then(|said| {
             let trajectory = said.scaled(scale);
             checks::sane(&trajectory, &self.rules.sanity).map(|()| (said, trajectory))
@@ -136,12 +141,12 @@ impl Judge {
         let (said, trajectory) = match sane {
             Ok(both) => both,
             Err(problem) => {
-                let verdict = self.state.push(newest, Event::Failed(&problem));
+                let verdict = self.push(before, newest, Event::Failed(&problem));
                 return self.judged(verdict, None, Err(NoPoses::Unusable(problem)));
             }
         };
         if is_frozen && self.rules.images.frozen == Frozen::Withheld {
-            let verdict = self.state.push(newest, Event::Failed(FROZEN));
+            let verdict = self.push(before, newest, Event::Failed(FROZEN));
             return self.judged(verdict, None, Err(NoPoses::Frozen));
         }
         if epoch != self.epoch {
@@ -163,7 +168,7 @@ impl Judge {
         }
         let is_suspect = is_frozen && self.rules.images.frozen == Frozen::Degraded;
         let event = if is_suspect { Event::Frozen(&evidence) } else { Event::Answer(&evidence) };
-        let verdict = self.state.push(newest, event);
+        let verdict = self.push(before, newest, event);
         if verdict.status == Status::Lost {
             let withheld = NoPoses::Withheld(self.state.reason().to_owned());
             return self.judged(verdict, Some(evidence), Err(withheld));
@@ -180,26 +185,25 @@ impl Judge {
         self.judged(verdict, Some(evidence), Ok(Poses { trajectory, push, covariances }))
     }
 
-    /// Takes note of an answer whose scale nobody knows yet, and why. It speaks neither for the node nor against it, but
-    /// nothing comes out.
-    pub fn unscaled(&mut self, reason: String) -> Judged {
-        let state = self.state.status();
-        let status = if state == Status::Lost { state } else { Status::Degraded };
-        let before = if self.is_unscaled { status } else { state };
-        self.is_unscaled = true;
-        let verdict = Verdict { before, status, is_consistent: false, widening: 1.0 };
-        let said = if state == Status::Lost { self.state.reason().to_owned() } else { reason.clone() };
-        Judged { verdict, reason: said, evidence: None, poses: Err(NoPoses::Unscaled(reason)) }
+    /// Takes note of an answer whose scale nobody knows yet, and why; its newest frame has this stamp. It speaks neither for
+    /// the node nor against it, but nothing comes out.
+    pub fn unscaled(&mut self, newest: Stamp, reason: String) -> Judged {
+        let before = self.status();
+        self.waiting = Some(reason.clone());
+        let verdict = self.push(before, newest, Event::Unscaled(&reason));
+        self.judged(verdict, None, Err(NoPoses::Unscaled(reason)))
     }
 
     /// Takes note of a window without an answer, whose newest frame has this stamp.
     pub fn gap(&mut self, newest: Stamp, problem: &str) -> Verdict {
-        self.state.push(newest, Event::Gap(problem))
+        self.push(self.status(), newest, Event::Gap(problem))
     }
 
-    /// Why the state is not OK; empty where it is.
-    pub fn reason(&self) -> &str {
-        self.state.reason()
+    /// Why the state is not OK, and what the scale waits for; empty where it is and nothing does.
+    pub fn reason(&self) -> String {
+        let reasons = [self.state.reason(), self.waiting.as_deref().unwrap_or_default()];
+        let said: Vec<&str> = reasons.into_iter().filter(|reason| !reason.is_empty()).collect();
+        said.join("; ")
     }
 
     /// How many breaks the published odometry has had.
@@ -207,7 +211,21 @@ impl Judge {
         self.odometry.reset_counter()
     }
 
+    /// The state as it is told: no better than DEGRADED as long as the scale is not known.
+    fn status(&self) -> Status {
+        match self.state.status() {
+            Status::Ok if self.waiting.is_some() => Status::Degraded,
+            status => status,
+        }
+    }
+
+    /// Hands an event to the state; the verdict is of the state as it is told, which was `before`.
+    fn push(&mut self, before: Status, newest: Stamp, event: Event<'_>) -> Verdict {
+        let verdict = self.state.push(newest, event);
+        Verdict { before, status: self.status(), ..verdict }
+    }
+
     fn judged(&self, verdict: Verdict, evidence: Option<Evidence>, poses: Result<Poses, NoPoses>) -> Judged {
-        Judged { verdict, reason: self.state.reason().to_owned(), evidence, poses }
+        Judged { verdict, reason: self.reason(), evidence, poses }
     }
 }

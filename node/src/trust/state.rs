@@ -7,8 +7,9 @@
 //!       ^---------------------------- consistent in a row --------------------------------'
 //! ```
 //! A window whose images are one and the same makes the node DEGRADED at once and no worse: a simulated camera that stands
-//! still sends such. A window is bad where its answer fails or disagrees, consistent where it agrees; what lies between is neither and moves
-//! the state nowhere, so that a node at a threshold does not flicker.
+//! still sends such. A window is bad where its answer fails or disagrees, consistent where it agrees; what lies between is
+//! neither and moves the state nowhere, so that a node at a threshold does not flicker. So is a window that waits for its
+//! scale: it cannot be checked, but a node that has its answer is not one that cannot see.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -50,6 +51,8 @@ pub enum Event<'a> {
     Answer(&'a Evidence),
     /// The same, but its images are one and the same: the camera hangs, or is a simulated one that stands still.
     Frozen(&'a Evidence),
+    /// It has poses, but nobody knows yet what their units are.
+    Unscaled(&'a str),
     /// Its answer does not parse or is absurd.
     Failed(&'a str),
     /// It has no answer, through no fault of the model: for the state only time has passed.
@@ -169,6 +172,7 @@ impl State {
     fn grade(&self, event: Event<'_>) -> Grade {
         let evidence = match event {
             Event::Gap(_) => return Grade::Nothing,
+            Event::Unscaled(_) => return Grade::Doubtful,
             Event::Failed(_) => return Grade::Bad,
             Event::Frozen(evidence) => match self.grade(Event::Answer(evidence)) {
                 worse @ (Grade::Bad | Grade::Gross) => return worse,
@@ -247,7 +251,7 @@ impl State {
 fn problem(event: Event<'_>) -> String {
     match event {
         Event::Answer(evidence) | Event::Frozen(evidence) => evidence.problem(),
-        Event::Failed(problem) | Event::Gap(problem) => problem.to_owned(),
+        Event::Failed(problem) | Event::Gap(problem) | Event::Unscaled(problem) => problem.to_owned(),
     }
 }
 
@@ -280,7 +284,7 @@ mod tests {
     }
 
     /// Pushes a window a second: `c`onsistent, `d`oubtful, `b`ad, `g`ross, `f`ailed, `l`acking its reasoning, `s`tuck (and
-    /// `S`, bad too), `-` for none; the states behind each, by their first letters, and the recoveries.
+    /// `S`, bad too), `u`nscaled, `-` for none; the states behind each, by their first letters, and the recoveries.
     fn run(rules: StatusRules, windows: &str, nanos: impl Fn(i64) -> i64) -> (String, usize) {
         let mut state = State::new(rules);
         let mut recoveries = 0;
@@ -298,6 +302,7 @@ mod tests {
             let event = match window {
                 'f' => Event::Failed("does not parse"),
                 '-' => Event::Gap("cannot be decoded"),
+                'u' => Event::Unscaled("waiting"),
                 's' | 'S' => Event::Frozen(&found),
                 _ => Event::Answer(&found),
             };
@@ -333,6 +338,10 @@ mod tests {
             // Doubt is neither: it leads nowhere, but ends a row of bad ones.
             ("dddddd", "OOOOOO", 0),
             ("bbdbdb", "ODDDDD", 0),
+            // So does one that waits for its scale.
+            ("uuuuuu", "OOOOOO", 0),
+            ("bbubub", "ODDDDD", 0),
+            ("gcucc", "LLLLO", 1),
             // Three bad ones in a row are lost, from either state; a gap does not end the row.
             ("bbb", "ODL", 0),
             ("fff", "ODL", 0),
@@ -376,6 +385,9 @@ mod tests {
         assert_eq!(run(RULES, "cff", slow).0, "OOL");
         assert_eq!(run(RULES, "c--", slow).0, "OOL");
         assert_eq!(run(RULES, "d-f", slow).0, "OOL");
+        // To wait for a scale is not to be blind.
+        assert_eq!(run(RULES, "-uuuu-", slow).0, "OOOOOO");
+        assert_eq!(run(RULES, "-uuuu--", slow).0, "OOOOOOL");
         // Nothing usable ever: the clock starts with the first window.
         assert_eq!(run(RULES, "---", slow).0, "OOL");
         // A clock that goes back starts again: 0, 6, 12 would be lost, 12, 6, 0, 6 is not.

@@ -146,7 +146,7 @@ fn what_is_scaled_agrees_with_its_reasoning_and_is_bounded_in_metres() {
 fn an_answer_without_a_scale_is_withheld_and_neither_good_nor_bad() {
     let mut judge = Judge::new(&rules());
     for before in [Status::Ok, Status::Degraded] {
-        let judged = judge.unscaled("no scale yet".to_owned());
+        let judged = judge.unscaled(Stamp::default(), "no scale yet".to_owned());
         assert_eq!((judged.verdict.before, judged.verdict.status), (before, Status::Degraded));
         assert_eq!((judged.reason.as_str(), judged.evidence), ("no scale yet", None));
         assert_eq!(judged.poses, Err(NoPoses::Unscaled("no scale yet".to_owned())));
@@ -154,10 +154,35 @@ fn an_answer_without_a_scale_is_withheld_and_neither_good_nor_bad() {
     // Nothing was published that it could break with.
     let first = push(&mut judge, 10, &walk());
     assert_eq!((first.verdict.status, published(&first).len(), judge.reset_counter()), (Status::Ok, 5, 0));
-    // What is lost stays lost.
+    // What is lost stays lost, and says both.
     assert!(push(&mut judge, 11, &motion(-0.1, 0.0)).verdict.is_loss());
-    let judged = judge.unscaled("no scale yet".to_owned());
+    let judged = judge.unscaled(Stamp::default(), "no scale yet".to_owned());
     assert_eq!((judged.verdict.before, judged.verdict.status), (Status::Lost, Status::Lost));
+    assert!(judged.reason.contains("overlap_translation") && judged.reason.ends_with("; no scale yet"), "{judged:?}");
+}
+
+#[test]
+fn a_node_that_waits_for_its_scale_says_so_whatever_else_its_windows_are() {
+    let mut judge = Judge::new(&rules());
+    let second = |at: i64| Stamp::from_nanos(at * 1_000_000_000);
+    let unparsed = Estimate { trajectory: Err("no block".to_owned()), ..poses_alone(&walk()) };
+    // Hours of waiting are not hours without a usable answer.
+    judge.gap(second(0), "image is black");
+    for hour in 1..5 {
+        let verdict = judge.unscaled(second(3600 * hour), "no scale yet".to_owned()).verdict;
+        assert_eq!(verdict.status, Status::Degraded);
+        let verdict = judge.gap(second(3600 * hour + 1), "image is black");
+        assert_eq!((verdict.before, verdict.status), (Status::Degraded, Status::Degraded), "it does not flicker");
+        assert!(judge.reason().ends_with("no scale yet"), "{}", judge.reason());
+        let stamps = std::array::from_fn(|i| second(3600 * hour + 2 + i as i64));
+        let failed = judge.answer(0, &stamps, &unparsed, 1.0, false);
+        assert_eq!(failed.verdict.status, Status::Degraded, "hour {hour}: {}", failed.reason);
+        assert!(failed.reason.ends_with("no scale yet"), "{}", failed.reason);
+    }
+    let found = push(&mut judge, 1_000_000, &walk());
+    assert!(found.poses.is_ok() && !judge.reason().contains("no scale yet"), "{found:?}");
+    let freed = push(&mut judge, 1_000_001, &walk());
+    assert_eq!((freed.verdict.status, judge.reason().as_str()), (Status::Ok, ""));
 }
 
 #[test]

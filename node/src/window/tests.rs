@@ -73,28 +73,97 @@ fn restarts_hand_back_what_waited_and_never_mix() {
     let mut buffer = WindowBuffer::new(rules(1, 4));
     let times = [0, 100, 1000, 1100, 1200, 1300, 1400];
     let pushes = push_all(&mut buffer, &times);
-    assert_eq!(pushes[2].restart, Some(Restart::Gap));
+    assert_eq!((pushes[2].restart, &pushes[2].dropped), (None, &vec![]), "one frame does not make a clock");
+    assert_eq!(pushes[3].restart, Some(Restart::Gap));
     let gap = Cause::Restarted(Restart::Gap);
-    assert_eq!(pushes[2].dropped, [(0, gap), (1, gap)]);
-    assert_eq!(windows(&pushes), [[2, 3, 4, 5, 6]]);
+    assert_eq!(pushes[3].dropped, [(0, gap), (1, gap)]);
+    assert_eq!(windows(&pushes), [[2, 3, 4, 5, 6]], "what was held back is the first");
 
     // The log starts again from its beginning; frame 6 was in a window and is not handed back.
-    let back = buffer.push(millis(0), &view(100), 7);
+    let held = buffer.push(millis(0), &view(100), 7);
+    assert_eq!((held.restart, held.dropped), (None, vec![]));
+    let back = buffer.push(millis(100), &view(100), 8);
     assert_eq!((back.restart, back.dropped), (Some(Restart::ClockWentBack), vec![]));
-    let changed = buffer.push(millis(100), &view(200), 8);
+    let changed = buffer.push(millis(200), &view(200), 9);
     assert_eq!(changed.restart, Some(Restart::CameraChanged));
     let cause = Cause::Restarted(Restart::CameraChanged);
-    assert_eq!(changed.dropped, [(7, cause)]);
-    for (i, t) in (9..).zip([200, 300, 400, 500]) {
+    assert_eq!(changed.dropped, [(7, cause), (8, cause)]);
+    for (i, t) in (10..).zip([300, 400, 500, 600]) {
         let push = buffer.push(millis(t), &view(200), i);
         if let Some(window) = push.window {
-            assert_eq!(window.frames, [8, 9, 10, 11, 12]);
+            assert_eq!(window.frames, [9, 10, 11, 12, 13]);
             assert_eq!((window.id, window.epoch), (1, 1), "the clock jumped once");
             assert_eq!(window.view, view(200));
             return;
         }
     }
     panic!("no window after the restart");
+}
+
+/// What is dropped as no clock's, with its time and that of the frame before it.
+fn strays(pushes: &[Push<usize>]) -> Vec<(usize, i64, i64)> {
+    let dropped = pushes.iter().flat_map(|push| &push.dropped);
+    let strays = dropped.filter_map(|(frame, cause)| match cause {
+        Cause::Stray { stamp, newest } => Some((*frame, stamp.nanos / 1_000_000, newest.nanos / 1_000_000)),
+        _ => None,
+    });
+    strays.collect()
+}
+
+#[test]
+fn one_far_stamp_is_as_one_lost_frame_wherever_it_comes() {
+    for far in [-1_000_000, 0, 9_999, 11_900, 1_000_000] {
+        // Not as the first frame of all, which there is nothing to hold against.
+        for place in 1..9 {
+            let mut times: Vec<i64> = (0..9).map(|i| 10_500 + i * 100).collect();
+            times.insert(place, far);
+            let mut buffer = WindowBuffer::new(rules(1, 4));
+            let pushes = push_all(&mut buffer, &times);
+            assert!(pushes.iter().all(|push| push.restart.is_none()), "{far} at {place}");
+            assert_eq!(strays(&pushes), [(place, far, times[place - 1])]);
+            assert_eq!(pushes[place + 1].dropped.len(), 1, "as soon as the next frame has come");
+            let without: Vec<usize> = (0..10).filter(|i| *i != place).collect();
+            let expected: [[usize; 5]; 2] = [0, 4].map(|first| std::array::from_fn(|i| without[first + i]));
+            assert_eq!(windows(&pushes), expected, "{far} at {place}");
+            assert_eq!(buffer.waiting(), 0);
+        }
+    }
+}
+
+#[test]
+fn far_stamps_that_do_not_agree_are_each_dropped() {
+    let pushes = push_all(&mut WindowBuffer::new(rules(1, 4)), &[0, 100, 50_000, -70_000, 90_000, 200, 300, 400]);
+    assert_eq!(strays(&pushes), [(2, 50_000, 100), (3, -70_000, 100), (4, 90_000, 100)]);
+    assert_eq!(windows(&pushes), [[0, 1, 5, 6, 7]]);
+    // A camera slower than the longest gap: none goes on from another.
+    let mut buffer = WindowBuffer::new(rules(1, 4));
+    let slow: Vec<i64> = (0..8).map(|i| i * (GAP_MILLIS + 1)).collect();
+    let pushes = push_all(&mut buffer, &slow);
+    assert_eq!((strays(&pushes).len(), windows(&pushes).len(), buffer.waiting()), (6, 0, 2));
+}
+
+#[test]
+fn what_repeats_or_comes_late_decides_nothing_of_a_frame_that_is_held_back() {
+    // The clock of before goes on.
+    let pushes = push_all(&mut WindowBuffer::new(rules(1, 4)), &[5000, 5100, 0, 0, 5050, 5100, 5200, 5300, 5400]);
+    assert_eq!(pushes[3].dropped, [(3, Cause::Repeated)]);
+    assert_eq!(pushes[4].dropped, [(4, Cause::Backward)]);
+    assert_eq!(pushes[5].dropped, [(5, Cause::Repeated)]);
+    assert_eq!(strays(&pushes), [(2, 0, 5100)]);
+    assert_eq!(windows(&pushes), [[0, 1, 6, 7, 8]]);
+    // The new one does, out of order.
+    let pushes = push_all(&mut WindowBuffer::new(rules(1, 4)), &[0, 100, 5000, 4900, 5100, 5200, 5300, 5400]);
+    assert_eq!(pushes[3].dropped, [(3, Cause::Backward)]);
+    assert_eq!(pushes[4].restart, Some(Restart::Gap));
+    assert_eq!(windows(&pushes), [[2, 4, 5, 6, 7]]);
+}
+
+#[test]
+fn a_frame_that_is_held_back_is_forgotten_with_the_others() {
+    let mut buffer = WindowBuffer::new(rules(1, 4));
+    push_all(&mut buffer, &[0, 100, 9000]);
+    assert_eq!((buffer.waiting(), buffer.clear(), buffer.waiting()), (3, vec![0, 1, 2], 0));
+    assert_eq!(windows(&push_all(&mut buffer, &[9100, 9200, 9300, 9400, 9500])), [[0, 1, 2, 3, 4]]);
 }
 
 #[test]
@@ -106,8 +175,9 @@ fn extreme_stamps_do_not_overflow() {
     }
 }
 
-/// Steps between frames in milliseconds: mostly regular, at times repeated, late, silent or jumping.
-fn stream() -> impl Strategy<Value = Vec<(i64, u32)>> {
+/// Steps between frames in milliseconds: mostly regular, at times repeated, late, silent or jumping; how far the stamp alone
+/// is from there, and the width.
+fn stream() -> impl Strategy<Value = Vec<(i64, i64, u32)>> {
     let step = prop_oneof![
         12 => 1..=GAP_MILLIS,
         1 => Just(0_i64),
@@ -116,7 +186,8 @@ fn stream() -> impl Strategy<Value = Vec<(i64, u32)>> {
         1 => -100_000..-GAP_MILLIS,
     ];
     let width = prop_oneof![20 => Just(100_u32), 1 => Just(200_u32)];
-    proptest::collection::vec((step, width), 0..120)
+    let stray = prop_oneof![14 => Just(0_i64), 1 => -100_000..100_000_i64];
+    proptest::collection::vec((step, stray, width), 0..120)
 }
 
 proptest! {
@@ -130,24 +201,13 @@ proptest! {
         let mut emitted: Vec<Window<usize>> = Vec::new();
         let mut dropped: HashMap<usize, Cause> = HashMap::new();
         let mut stamps = Vec::new();
-        // Index in the stream of accepted frames since the last restart, and which restart.
-        let mut places: Vec<Option<(u32, u64)>> = Vec::new();
-        let (mut segment, mut place) = (0, 0);
         let mut now = 1_000_000;
-        for (i, &(step, width)) in steps.iter().enumerate() {
+        for (i, &(step, stray, width)) in steps.iter().enumerate() {
             now += step;
-            stamps.push(millis(now));
-            let push = buffer.push(millis(now), &view(width), i);
-            if push.restart.is_some() {
-                segment += 1;
-                place = 0;
-            }
-            let refused = push.dropped.contains(&(i, Cause::Repeated)) || push.dropped.contains(&(i, Cause::Backward));
-            places.push((!refused).then_some((segment, place)));
-            if refused {
+            stamps.push(millis(now + stray));
+            let push = buffer.push(millis(now + stray), &view(width), i);
+            if push.dropped.contains(&(i, Cause::Repeated)) || push.dropped.contains(&(i, Cause::Backward)) {
                 now -= step; // the stream goes on from the newest frame
-            } else {
-                place += 1;
             }
             for (frame, cause) in push.dropped {
                 prop_assert!(dropped.insert(frame, cause).is_none(), "frame {frame} was dropped twice");
@@ -163,12 +223,26 @@ proptest! {
         }
         prop_assert_eq!(members.len() + dropped.len() + buffer.waiting(), steps.len());
 
-        let accepted: Vec<usize> = (0..steps.len()).filter(|&i| places[i].is_some()).collect();
+        let is_refused = |cause: &Cause| matches!(cause, Cause::Repeated | Cause::Backward | Cause::Stray { .. });
+        let accepted: Vec<usize> = (0..steps.len()).filter(|i| !dropped.get(i).is_some_and(is_refused)).collect();
+        // Index in the stream of accepted frames since the last restart, and which restart.
+        let mut places: Vec<Option<(u32, u64)>> = vec![None; steps.len()];
+        let mut segment = 0;
+        for (k, &i) in accepted.iter().enumerate() {
+            let Some(&before) = k.checked_sub(1).and_then(|k| accepted.get(k)) else {
+                places[i] = Some((0, 0));
+                continue;
+            };
+            let step = stamps[i].nanos_since(stamps[before]);
+            let goes_on = (1..=GAP_MILLIS * 1_000_000).contains(&step) && steps[i].2 == steps[before].2;
+            segment += u32::from(!goes_on);
+            places[i] = Some((segment, if goes_on { places[before].unwrap().1 + 1 } else { 0 }));
+        }
         for (k, window) in emitted.iter().enumerate() {
             prop_assert_eq!(window.id, k as u64);
             for (frame, stamp) in window.frames.iter().zip(window.stamps) {
                 prop_assert_eq!(stamps[*frame], stamp);
-                prop_assert_eq!(view(steps[*frame].1), window.view.clone());
+                prop_assert_eq!(view(steps[*frame].2), window.view.clone());
             }
             for pair in window.stamps.windows(2) {
                 prop_assert!(pair[0] < pair[1]);

@@ -89,6 +89,7 @@ pub fn settings(stride: u32, hop: u32) -> Settings {
         },
         mount: None,
         scale: ScaleRules::Metric,
+        scale_topic: "/wheels".to_owned(),
         autostart: true,
         live: Live {
             trust: trust(),

@@ -32,6 +32,7 @@ pub struct Expect {
     pub superseded: u64,
     pub unparsed: u64,
     pub withheld: u64,
+    pub unscaled: u64,
     /// `odometry_breaks`.
     pub breaks: u64,
     pub status: Status,
@@ -57,6 +58,7 @@ impl Default for Expect {
             superseded: 0,
             unparsed: 0,
             withheld: 0,
+            unscaled: 0,
             breaks: 0,
             status: Status::Ok,
             reason: "",
@@ -204,6 +206,7 @@ impl Expect {
             ("windows_superseded", s.windows_superseded, self.superseded),
             ("answers_unparsed", s.answers_unparsed, self.unparsed),
             ("windows_withheld", s.windows_withheld, self.withheld),
+            ("windows_unscaled", s.windows_unscaled, self.unscaled),
             ("odometry_breaks", s.odometry_breaks, self.breaks),
         ];
         for (name, got, expected) in windows {

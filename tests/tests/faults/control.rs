@@ -52,6 +52,29 @@ fn many_resets_during_inference() {
 }
 
 #[test]
+fn images_of_before_a_reset_that_wait_to_be_looked_at() {
+    let (open, case) = Case::busy();
+    // Three images make no window: nothing of a burst may reach the next, looked at or not.
+    for first in (5..155).step_by(3) {
+        case.burst(first..first + 3);
+        case.rig.answer(Call::Reset).unwrap();
+    }
+    case.burst(160..165);
+    (0..2).for_each(|_| open.send(()).unwrap());
+    case.rig.wait("answer", |s| s.windows_answered == 1);
+    let outputs = case.end(&Expect {
+        used: 5,
+        dropped: &[(Fate::Forgotten, 155)],
+        held: 1,
+        answered: 1,
+        breaks: 1,
+        paths: vec![from(160)],
+        ..Expect::default()
+    });
+    assert!(outputs.odometries[0].pose.position[2].abs() < 1e-12, "at its origin");
+}
+
+#[test]
 fn a_deactivation_during_inference() {
     interrupted(|case| {
         assert!(case.rig.change("deactivate"));

@@ -15,4 +15,5 @@ mod images;
 #[expect(dead_code, reason = "the node's own tests use the rest")]
 #[path = "../../../node/tests/rig/mod.rs"]
 mod rig;
+mod scale;
 mod stamps;

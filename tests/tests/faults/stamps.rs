@@ -79,21 +79,90 @@ fn a_clock_that_jumps_ahead() {
     });
 }
 
+/// An image with a far stamp among thirteen regular ones: it is lost, and nothing else.
+fn one_stray(first: i64, stray: i64, dropped: &'static [(Fate, u64)], message: &'static str) {
+    let mut case = Case::new();
+    case.frames(first..first + 7);
+    case.image(picture(stray, 7));
+    case.frames(first + 7..first + 13);
+    let [one, two, three] = [0, 4, 8].map(|i| from(first + i));
+    case.end(&Expect {
+        used: 13,
+        dropped,
+        held: 1,
+        answered: 3,
+        level: Warn,
+        message,
+        paths: vec![one, two, three],
+        ..Expect::default()
+    });
+}
+
 #[test]
 fn a_single_stamp_from_the_future() {
+    one_stray(
+        0,
+        10_000,
+        &[(Fate::Ahead, 1)],
+        "frames_dropped_ahead +1; last: stamp 1000000000000 ns is more than window.max_gap_millis from 600000000 ns",
+    );
+}
+
+#[test]
+fn a_single_stamp_from_the_past() {
+    one_stray(
+        10_000,
+        9_000,
+        &[(Fate::Backward, 1)],
+        "frames_dropped_backward +1; last: stamp 900000000000 ns is more than window.max_gap_millis from 1000600000000 ns",
+    );
+}
+
+#[test]
+fn single_stamps_of_many_clocks_in_one_stream() {
+    let mut case = Case::new();
+    for i in 0..9 {
+        case.image(picture(100 + i, i as u8));
+        if i < 8 {
+            let stray = [0, 1_000, -500, i64::MAX, 50, i64::MIN, 300, 0][i as usize];
+            case.image(picture(stray, i as u8));
+        }
+    }
+    case.end(&Expect {
+        used: 9,
+        dropped: &[(Fate::Backward, 5), (Fate::Ahead, 3)],
+        held: 1,
+        answered: 2,
+        level: Warn,
+        message: "frames_dropped_backward +5, frames_dropped_ahead +3",
+        paths: vec![from(100), from(104)],
+        ..Expect::default()
+    });
+}
+
+#[test]
+fn a_far_stamp_that_is_the_last_of_all_waits_for_the_next() {
+    let mut case = Case::new();
+    case.frames(0..5);
+    case.image(picture(10_000, 5));
+    case.end(&Expect { used: 5, waiting: 1, held: 2, answered: 1, paths: vec![from(0)], ..Expect::default() });
+}
+
+#[test]
+fn a_far_stamp_before_the_clock_really_jumps() {
     let mut case = Case::new();
     case.frames(0..7);
     case.image(picture(10_000, 7));
-    case.frames(8..13);
+    case.frames(100..105);
     case.end(&Expect {
         used: 10,
-        dropped: &[(Fate::GapReset, 2), (Fate::ClockReset, 1)],
+        dropped: &[(Fate::Ahead, 1), (Fate::GapReset, 2)],
         held: 1,
         answered: 2,
         breaks: 1,
         level: Warn,
-        message: "frames_dropped_gap_reset +2, frames_dropped_clock_reset +1",
-        paths: vec![from(0), from(8)],
+        message: "frames_dropped_ahead +1, frames_dropped_gap_reset +2",
+        paths: vec![from(0), from(100)],
         ..Expect::default()
     });
 }
@@ -114,19 +183,45 @@ fn stamps_that_are_all_zero() {
 
 #[test]
 fn a_zero_stamp_among_good_ones() {
+    one_stray(
+        10,
+        0,
+        &[(Fate::Backward, 1)],
+        "frames_dropped_backward +1; last: stamp 0 ns is more than window.max_gap_millis from 1600000000 ns before it",
+    );
+}
+
+#[test]
+fn a_zero_stamp_that_comes_first() {
     let mut case = Case::new();
-    case.frames(10..17);
-    case.image(picture(0, 17));
-    case.frames(18..23);
+    case.image(picture(0, 0));
+    case.frames(100..105);
     case.end(&Expect {
-        used: 10,
-        dropped: &[(Fate::ClockReset, 2), (Fate::GapReset, 1)],
+        used: 5,
+        dropped: &[(Fate::GapReset, 1)],
         held: 1,
-        answered: 2,
-        breaks: 1,
+        answered: 1,
         level: Warn,
-        message: "frames_dropped_gap_reset +1, frames_dropped_clock_reset +2",
-        paths: vec![from(10), from(18)],
+        message: "frames_dropped_gap_reset +1",
+        paths: vec![from(100)],
+        ..Expect::default()
+    });
+}
+
+#[test]
+fn stamps_that_are_zero_from_some_image_on() {
+    let mut case = Case::new();
+    case.frames(10..15);
+    (0..20).for_each(|i| case.image(picture(0, i)));
+    case.end(&Expect {
+        used: 5,
+        dropped: &[(Fate::Repeated, 19)],
+        waiting: 1,
+        held: 2,
+        answered: 1,
+        level: Warn,
+        message: "frames_dropped_repeated +19; last: stamp 0 ns does not come after the frame before it",
+        paths: vec![from(10)],
         ..Expect::default()
     });
 }
@@ -139,12 +234,11 @@ fn stamps_of_the_first_and_the_last_moment() {
     case.frames(0..5);
     case.end(&Expect {
         used: 5,
-        dropped: &[(Fate::GapReset, 1), (Fate::ClockReset, 1)],
+        dropped: &[(Fate::Ahead, 1), (Fate::GapReset, 1)],
         held: 1,
         answered: 1,
-        breaks: 1,
         level: Warn,
-        message: "frames_dropped_gap_reset +1, frames_dropped_clock_reset +1",
+        message: "frames_dropped_ahead +1, frames_dropped_gap_reset +1",
         paths: vec![from(0)],
         ..Expect::default()
     });
@@ -155,11 +249,11 @@ fn a_camera_slower_than_the_longest_gap() {
     let mut case = Case::new();
     (0..8).for_each(|i| case.image(picture(6 * i, i as u8)));
     case.end(&Expect {
-        dropped: &[(Fate::GapReset, 7)],
-        waiting: 1,
-        held: 1,
-        level: Warn,
-        message: "frames_dropped_gap_reset +7",
+        dropped: &[(Fate::Ahead, 6)],
+        waiting: 2,
+        held: 2,
+        level: Error,
+        message: "every image is refused: stamp 3600000000 ns is more than window.max_gap_millis from 0 ns before it",
         ..Expect::default()
     });
 }
