@@ -47,11 +47,14 @@ impl TryFrom<Raw> for Intrinsics {
     }
 }
 
+/// Focal lengths that a camera may have, pixels: far beyond any lens, and still numbers on whatever grid they are scaled to.
+const FOCAL_LENGTHS: std::ops::RangeInclusive<f64> = 1e-3..=1e9;
+
 impl Intrinsics {
     /// Intrinsics in pixels.
     ///
     /// # Errors
-    /// [`Error::Intrinsics`] naming the field: focal lengths finite and positive (an uncalibrated camera publishes
+    /// [`Error::Intrinsics`] naming the field: focal lengths from 1e-3 to 1e9 (an uncalibrated camera publishes
     /// `K = 0`), sizes positive, principal point within one image size of the image: `[-w, 2w]`, `[-h, 2h]`.
     pub fn new(fx: f64, fy: f64, cx: f64, cy: f64, width: u32, height: u32) -> Result<Self, Error> {
         for (field, got) in [("width", width), ("height", height)] {
@@ -60,10 +63,13 @@ impl Intrinsics {
             }
         }
         for (field, got) in [("fx", fx), ("fy", fy)] {
-            if !(got.is_finite() && got > 0.0) {
+            if !FOCAL_LENGTHS.contains(&got) {
+                let (least, most) = (FOCAL_LENGTHS.start(), FOCAL_LENGTHS.end());
                 return Err(Error::Intrinsics {
                     field,
-                    expected: "a finite, positive focal length (an uncalibrated camera has K = 0)".to_owned(),
+                    expected: format!(
+                        "a focal length from {least} to {most:e} pixels (an uncalibrated camera has K = 0)"
+                    ),
                     got,
                 });
             }

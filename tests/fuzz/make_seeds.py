@@ -112,6 +112,8 @@ def camera_infos():
     write("camera_info", "equidistant", info("equidistant", [0.01, 0.001, 0.0, 0.0]))
     roi = RegionOfInterest(x_offset=8, y_offset=8, width=32, height=32)
     write("camera_info", "roi", info("plumb_bob", [0.0] * 5, roi=roi, binning_x=2, binning_y=2))
+    tiny = [60.0, 0.0, 32.0, 0.0, 5e-324, 24.0, 0.0, 0.0, 1.0]
+    write("camera_info", "bad-focal-length", info("plumb_bob", [0.0] * 5, k=tiny, roi=roi, binning_x=2, binning_y=2))
     write("camera_info", "bad-uncalibrated", info("plumb_bob", [0.0] * 5, k=[0.0] * 9))
 
 

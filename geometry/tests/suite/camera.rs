@@ -142,6 +142,9 @@ fn bad_intrinsics_name_their_field() {
     for (field, result) in [
         ("fx", Intrinsics::new(0.0, 1.0, 0.0, 0.0, 4, 4)),
         ("fy", Intrinsics::new(1.0, f64::NAN, 0.0, 0.0, 4, 4)),
+        // Half of the first is zero, twice the second infinite.
+        ("fy", Intrinsics::new(1.0, 5e-324, 0.0, 0.0, 4, 4)),
+        ("fx", Intrinsics::new(f64::MAX, 1.0, 0.0, 0.0, 4, 4)),
         ("cx", Intrinsics::new(1.0, 1.0, 8.1, 0.0, 4, 4)),
         ("cy", Intrinsics::new(1.0, 1.0, 0.0, -4.1, 4, 4)),
         ("cy", Intrinsics::new(1.0, 1.0, 0.0, f64::NAN, 4, 4)),

@@ -202,3 +202,10 @@ fn regions_that_are_not_inside_the_full_grid_are_refused() {
     camera.update(&CameraInfoMessage { roi: whole, binning: [1, 0], ..info(K, 64, 48) });
     assert_eq!(fx(&camera), 70.0_f64.to_bits());
 }
+
+#[test]
+fn a_focal_length_that_is_zero_once_binned_is_refused() {
+    let tiny = [70.0, 0.0, 32.0, 0.0, 5e-324, 24.0, 0.0, 0.0, 1.0];
+    let message = refusal(&CameraInfoMessage { binning: [2, 2], ..info(tiny, 64, 48) });
+    assert!(message.contains("K fy: expected a focal length from 0.001"), "{message}");
+}
