@@ -90,7 +90,7 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("model.mode", "fast"), &["`model.mode`", "\"answer_only\", \"pose_head\"", "got \"fast\""]),
         (with("model.max_tokens", "0"), &["`model.max_tokens`", "got 0"]),
         (with("camera.images", "undistorted"), &["`camera.images`", "\"raw\", \"rectified\"", "got \"undistorted\""]),
-        (with("camera.fx", "0.0"), &["`camera.fx`", "positive", "got 0"]),
+        (with("camera.fx", "0.0"), &["`camera.fx`", "a focal length from", "got 0"]),
         (with("camera.cx", "nan"), &["`camera.cx`", "NaN"]),
         (
             with("scale.odometry_topic", "/wheels"),
