@@ -194,12 +194,12 @@ fn round_trip(env: &Env, filter: &str) -> Command {
     let mut cargo = workspace::cargo();
     env.apply(&mut cargo);
     cargo.env("EGOREASONER_PYTHON", env.python().get_program());
+    // Selected from the whole workspace, so that what the tests stand on serves again.
     cargo.args([
         "test",
-        "--package",
-        "tests",
+        "--workspace",
         "--features",
-        "ros",
+        "tests/ros",
         "--test",
         "ros_roundtrip",
         "--test",
