@@ -73,8 +73,7 @@ impl<E: Estimator> Solver<E> {
         self.judge.reset();
         self.stats.update(|s| {
             s.odometry_breaks = self.breaks();
-            s.status = Status::Ok;
-            s.status_reason.clear();
+            (s.status, s.status_reason) = (self.judge.status(), self.judge.reason());
             s.evidence = None;
         });
     }

@@ -227,17 +227,42 @@ fn keep_memory() {
     }
 }
 
+/// `run.workers` of a config; whatever is wrong with the file is told when it is read.
+fn workers(config: &Path) -> Option<i64> {
+    let table: toml::Table = std::fs::read_to_string(config).ok()?.parse().ok()?;
+    table.get("run")?.get("workers")?.as_integer()
+}
+
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     // candle's matrix products would start as many threads again in each of our workers.
     let threads = match &arguments.verb {
         Verb::Bench { what: Bench::Model { threads, .. } } => *threads,
         Verb::Bench { what: Bench::Train(train) } => train.threads,
         // One request at a time has them all.
-        Verb::Serve(_) | Verb::Analyse(_) => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        Verb::Serve(_) | Verb::Analyse(_) => all,
+        // So has a worker that is alone.
+        Verb::Sft { config, .. }
+        | Verb::Grpo { config, .. }
+        | Verb::Gasp { config, .. }
+        | Verb::Situation { config, .. }
+            if workers(config) == Some(1) =>
+        {
+            all
+        }
         _ => 1,
     };
-    keep_memory();
+    if matches!(
+        &arguments.verb,
+        Verb::Sft { .. }
+            | Verb::Grpo { .. }
+            | Verb::Gasp { .. }
+            | Verb::Situation { .. }
+            | Verb::Bench { what: Bench::Train(_) }
+    ) {
+        keep_memory();
+    }
     // SAFETY: nothing else runs yet.
     #[expect(unsafe_code, reason = "candle reads its thread count from the environment alone")]
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {

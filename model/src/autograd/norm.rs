@@ -1,6 +1,6 @@
 //! RMSNorm and LayerNorm.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 
 use super::{dot, fused, rows, slice, sum, with};
 
@@ -24,6 +24,11 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Resul
 /// constants too.
 fn normalise(x: &Tensor, kernel: Normalise, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let x = x.contiguous()?;
+    for part in [Some(weight), bias].into_iter().flatten() {
+        if part.dims() != [x.dim(D::Minus1)?] {
+            bail!("norm: expected a weight and a bias as wide as the rows of {:?}, got {:?}", x.dims(), part.dims());
+        }
+    }
     if !weight.track_op() && bias.is_none_or(|bias| !bias.track_op()) {
         return x.apply_op1(Normalise { weight: Some(weight.clone()), bias: bias.cloned(), ..kernel });
     }

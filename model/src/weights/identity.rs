@@ -40,6 +40,11 @@ pub fn identity(weights: &Path, adapter: Option<&Path>) -> Result<String> {
         Some(pair) => pair.identity()?,
         None => of_safetensors(&files(weights)?)?,
     };
+    with_adapter(base, adapter)
+}
+
+/// That of weights whose own is `base`, with an adapter beside them.
+pub(super) fn with_adapter(base: String, adapter: Option<&Path>) -> Result<String> {
     let Some(adapter) = adapter else { return Ok(base) };
     let change = of_safetensors(&[adapter.join(lora::WEIGHTS)])?;
     let c: LoraConfig = read_json(&adapter.join(lora::CONFIG))?;
@@ -48,7 +53,8 @@ pub fn identity(weights: &Path, adapter: Option<&Path>) -> Result<String> {
     Ok(hex(&Sha256::digest(format!("{base} {change} {scale}"))))
 }
 
-fn of_safetensors(paths: &[PathBuf]) -> Result<String> {
+/// Identity of the tensors in files.
+pub(super) fn of_safetensors(paths: &[PathBuf]) -> Result<String> {
     let (mut stated, mut tensors) = (BTreeSet::new(), BTreeMap::new());
     for path in paths {
         let io = |source| Error::Io { path: path.clone(), source };
@@ -108,7 +114,8 @@ mod tests {
     #[test]
     fn it_is_of_the_tensors_and_not_of_their_files() {
         let whole = identity(&fixture("tiny"), None).unwrap();
-        assert!(whole.len() == 32 && whole.bytes().all(|b| b.is_ascii_hexdigit()), "{whole}");
+        // Heads on disk hold on to it, whatever becomes of the names that other crates print for types.
+        assert_eq!(whole, "973788207db52cc251a0b0eb7a1a956d");
         let dir = tempfile::tempdir().unwrap();
         let (mut files, mut weight_map) = ([HashMap::new(), HashMap::new()], BTreeMap::new());
         for (i, (name, tensor)) in tensors().into_iter().enumerate() {

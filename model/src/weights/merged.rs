@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::identity::{KEY, identity};
+use super::identity::{KEY, of_safetensors, with_adapter};
 use super::{Safetensors, files, parameters};
 use crate::config::Config;
 use crate::lora::Lora;
@@ -26,9 +26,11 @@ impl Merged {
     /// # Errors
     /// A file that is missing or is not safetensors, an adapter that can't be read.
     pub fn open(dir: &Path, adapter: Option<&Path>) -> Result<Self> {
-        let tensors = Safetensors::open(&files(dir)?)?;
+        let files = files(dir)?;
+        let tensors = Safetensors::open(&files)?;
+        let identity = with_adapter(of_safetensors(&files)?, adapter)?;
         let lora = adapter.map(|adapter| Lora::load(adapter, DType::F32, &Device::Cpu)).transpose()?;
-        Ok(Self { dir: dir.to_owned(), tensors, adapter: lora, identity: identity(dir, adapter)? })
+        Ok(Self { dir: dir.to_owned(), tensors, adapter: lora, identity })
     }
 
     /// The identity of the two, to be stated in what is made of them.

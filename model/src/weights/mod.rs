@@ -8,10 +8,12 @@ mod parameters;
 mod safetensors;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
+use memmap2::{Mmap, UncheckedAdvice};
 use serde::de::DeserializeOwned;
 
 use crate::config::Config;
@@ -27,6 +29,16 @@ use safetensors::Safetensors;
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
+}
+
+/// Lets go of pages of a map whose bytes have been copied. Where the kernel will not (they are locked), they are held twice.
+fn forget(map: &Mmap, range: Range<usize>) {
+    // SAFETY: a map of a file, never written: what is dropped is read again from the file.
+    #[expect(unsafe_code, reason = "advice that drops pages is unsafe for private writable maps")]
+    let dropped = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+    if let Err(error) = dropped {
+        tracing::debug!(%error, "pages of a checkpoint that was read stay in memory");
+    }
 }
 
 /// The safetensors files of a folder: `model.safetensors`, or those that `model.safetensors.index.json` names.

@@ -8,9 +8,10 @@ use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Error as CandleError, Shape, Tensor, bail};
 use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::Mmap;
 use safetensors::tensor::{Metadata, SafeTensors, TensorView};
 
+use super::forget;
 use crate::{Error, Result};
 
 /// One file.
@@ -74,9 +75,7 @@ impl Mapped {
         let view =
             TensorView::new(info.dtype, info.shape.clone(), bytes).map_err(CandleError::wrap).map_err(at_fault)?;
         let tensor = view.load(device).map_err(at_fault)?;
-        // SAFETY: a map of a file, never written: what is dropped is read again from the file.
-        #[expect(unsafe_code, reason = "advice that drops pages is unsafe for private writable maps")]
-        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, first, last - first) }?;
+        forget(&self.map, first..last);
         Ok(tensor)
     }
 }

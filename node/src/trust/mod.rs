@@ -97,13 +97,13 @@ impl Judge {
         }
     }
 
-    /// Forgets everything but how many breaks there were, of which this is one: the next window starts at the origin.
+    /// Forgets everything but how many breaks there were, of which this is one, and what the scale waits for: the next window
+    /// starts at the origin.
     pub fn reset(&mut self) {
         self.odometry.reset();
         self.previous = None;
         self.state = State::new(self.rules.status);
         self.drift = Drift::new(self.rules.covariance);
-        self.waiting = None;
     }
 
     /// Judges by other rules from now on; what was is not judged anew.
@@ -212,7 +212,7 @@ impl Judge {
     }
 
     /// The state as it is told: no better than DEGRADED as long as the scale is not known.
-    fn status(&self) -> Status {
+    pub fn status(&self) -> Status {
         match self.state.status() {
             Status::Ok if self.waiting.is_some() => Status::Degraded,
             status => status,

@@ -119,8 +119,10 @@ pub fn run<O: Objective>(objective: &O, student: &Student, settings: &Settings<'
         "run.batch: expected micro-batches for each of {ranks} ranks, got {micro_batches}"
     );
     let variables = named(&student.variables);
+    // What candle starts inside a worker runs in its pool.
+    let threads = if settings.run.workers == 1 { rayon::current_num_threads() } else { 1 };
     let pools = (0..settings.run.workers)
-        .map(|_| Ok(rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(64 << 20).build()?))
+        .map(|_| Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(64 << 20).build()?))
         .collect::<Result<Vec<_>>>()?;
     let optimizer = AdamW::new(&variables, settings.optimizer)?;
     let seen = vec![false; variables.len()];

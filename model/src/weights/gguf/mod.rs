@@ -16,11 +16,12 @@ use std::sync::Arc;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType, k_quants};
 use candle_core::{DType, Device, Shape, Tensor};
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::Mmap;
 
 use crate::config::{Config, Rope, TextConfig, VisionConfig};
 use crate::processor::Processor;
 use crate::vision::LAYER_NORM_EPS;
+use crate::weights::forget;
 use crate::weights::identity::{KEY, digest, united};
 use crate::{Error, Result};
 pub use export::{Recipe, bytes, export, write};
@@ -148,7 +149,7 @@ impl Gguf {
             GgmlDType::BF16 => plain(DType::BF16),
             _ => self.quantized(kind, shape.clone(), range.clone(), device).and_then(|q| q.dequantize(device)),
         };
-        let tensor = tensor.and_then(|tensor| self.forget(range.clone()).map(|()| tensor));
+        forget(&self.map, range);
         tensor.map_err(|e| self.wrong(format!("{name}: {e}")))
     }
 
@@ -177,15 +178,8 @@ impl Gguf {
         }
         let (_, input) = matrix.shape().dims2()?;
         Tensor::zeros((1, input), DType::F32, &Device::Cpu)?.apply_op1_no_bwd(matrix)?;
-        self.forget(range)
-    }
-
-    /// Lets go of pages whose bytes have been copied.
-    fn forget(&self, range: Range<usize>) -> candle_core::Result<()> {
-        // SAFETY: a map of a file, never written: what is dropped is read again from the file.
-        #[expect(unsafe_code, reason = "advice that drops pages is unsafe for private writable maps")]
-        let dropped = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
-        Ok(dropped?)
+        forget(&self.map, range);
+        Ok(())
     }
 
     fn quantized(
