@@ -146,13 +146,26 @@ impl Running {
     ///
     /// Where it had ended before, or is still there after `patience`.
     pub fn stop(&mut self, patience: Duration) -> Result<(ExitStatus, Duration)> {
+        self.end_by("TERM", patience)
+    }
+
+    /// As Ctrl-C does it: SIGINT, then wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::stop`].
+    pub fn interrupt(&mut self, patience: Duration) -> Result<(ExitStatus, Duration)> {
+        self.end_by("INT", patience)
+    }
+
+    fn end_by(&mut self, signal: &str, patience: Duration) -> Result<(ExitStatus, Duration)> {
         if let Some(status) = self.exited() {
             bail!("it had ended by itself: {status}");
         }
         let begun = Instant::now();
-        let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.id())]).status();
+        let kill = Command::new("sh").args(["-c", &format!("kill -{signal} {}", self.id())]).status();
         if !kill.context("sh")?.success() {
-            bail!("SIGTERM could not be sent to process {}", self.id());
+            bail!("SIG{signal} could not be sent to process {}", self.id());
         }
         while begun.elapsed() < patience {
             if let Some(status) = self.exited() {
@@ -160,7 +173,7 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        bail!("it was still there {patience:?} after SIGTERM")
+        bail!("it was still there {patience:?} after SIG{signal}")
     }
 
     /// What it takes of the machine at this moment.

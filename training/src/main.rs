@@ -1,5 +1,6 @@
 //! `cargo run --release -p training -- <verb>`.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -271,7 +272,9 @@ fn main() -> Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // ureq's own trace shows requests byte by byte, the key of an endpoint among them.
     let filter = filter.add_directive("ureq_proto=debug".parse()?);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Colours are for people, not for journals and files.
+    let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_coloured).init();
     let done: Result<()> = match arguments.verb {
         Verb::Sft { config, init, out, resume } => {
             let config = training::sft::read_config(&config)?;

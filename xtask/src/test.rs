@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result};
 
 use crate::ros2::{self, Env};
-use crate::{fuzz, package, system, workspace};
+use crate::{fuzz, install, package, system, workspace};
 
 /// How long each fuzz target runs here: enough to show that it runs, and that nothing is wrong close to its seeds.
 const FUZZ_SECONDS: u64 = 20;
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         steps.mpi();
     }
     if args.no_ros {
-        for name in ["node with r2r", "lints of r2r", "round trip ros2-client", "round trip r2r"] {
+        for name in ["node with r2r", "lints of r2r", "round trip ros2-client", "round trip r2r", "ros2 command line"] {
             steps.skip(name, "--no-ros");
         }
     } else {
@@ -168,14 +168,28 @@ impl Steps {
             }
             None => self.skip("lints of r2r", "the node with r2r was not built"),
         }
+        const TOOL: &str = "ros2 command line";
         let suites = [("round trip ros2-client", "ros2_client_"), ("round trip r2r", "r2r_")];
         for (name, filter) in suites {
             match &built {
                 Some((env, node)) => {
-                    self.step(name, || workspace::run(round_trip(env, filter).env("EGOREASONER_NODE", node)));
+                    let files = ["ros_roundtrip", "ros_lifecycle", "ros_faults"];
+                    self.step(name, || workspace::run(ros_tests(env, &files, filter).env("EGOREASONER_NODE", node)));
                 }
                 None => self.skip(name, "the node with r2r was not built"),
             }
+        }
+        match &built {
+            Some((env, node)) if workspace::output(env.command("ros2").arg("--help")).is_ok() => {
+                self.step(TOOL, || {
+                    let prefix = workspace::target().join("ros2/install");
+                    install::install(node, &prefix)?;
+                    let mut cargo = ros_tests(env, &["ros_tool"], "");
+                    workspace::run(cargo.env("EGOREASONER_NODE", node).env("EGOREASONER_PREFIX", prefix))
+                });
+            }
+            Some((env, _)) => self.skip(TOOL, &format!("{env} has no `ros2`: source one that has it")),
+            None => self.skip(TOOL, "the node with r2r was not built"),
         }
     }
 
@@ -189,24 +203,16 @@ impl Steps {
     }
 }
 
-/// The tests of one transport, told where the counterparts' Python is.
-fn round_trip(env: &Env, filter: &str) -> Command {
+/// Tests over the wire whose names begin with `filter`, told where the counterparts' Python is.
+fn ros_tests(env: &Env, files: &[&str], filter: &str) -> Command {
     let mut cargo = workspace::cargo();
     env.apply(&mut cargo);
     cargo.env("EGOREASONER_PYTHON", env.python().get_program());
     // Selected from the whole workspace, so that what the tests stand on serves again.
-    cargo.args([
-        "test",
-        "--workspace",
-        "--features",
-        "tests/ros",
-        "--test",
-        "ros_roundtrip",
-        "--test",
-        "ros_lifecycle",
-        "--test",
-        "ros_faults",
-    ]);
+    cargo.args(["test", "--workspace", "--features", "tests/ros"]);
+    files.iter().for_each(|file| {
+        cargo.args(["--test", file]);
+    });
     cargo.args(["--", "--nocapture", "--test-threads", "1", filter]);
     cargo
 }
