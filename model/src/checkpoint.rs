@@ -8,7 +8,9 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Shape, Tensor, TensorId, Var};
 
 use crate::Result;
-use crate::nn::Known;
+use known::Known;
+
+mod known;
 
 /// Where the gradients of variables inside checkpointed layers are found: candle's own store holds those of the graph
 /// that it walks, and the inside of such a layer is no part of it.

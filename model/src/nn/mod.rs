@@ -11,12 +11,10 @@ use crate::Result;
 use crate::weights::Loader;
 pub use attention::{KeyValues, attention};
 pub use dropout::Dropout;
-pub(crate) use known::Known;
 pub use linear::{Adapter, Linear, Matrix};
 
 mod attention;
 mod dropout;
-mod known;
 mod linear;
 mod product;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use model::nn::Kernels;
 use model::qwen3_vl::Embedded;
-use model::weights::gguf::{Recipe, write};
+use model::weights::gguf::{Header, Recipe, write};
 use model::weights::{parameters, write_config};
 use model::{Config, Processor, Qwen3Vl};
 
@@ -41,7 +41,8 @@ fn written(recipe: Recipe) -> Qwen3Vl {
     let (config, dir) = (config(), folder(recipe));
     std::fs::create_dir_all(&dir).unwrap();
     let processor = Processor::with_pixel_limits(1024, 1 << 20);
-    write(&config, &processor, vec![], None, recipe, &dir, &mut |name, dims| Ok(weight(name, dims))).unwrap();
+    let header = Header { config: &config, processor: &processor, vocabulary: vec![], identity: None };
+    write(header, recipe, &dir, &mut |name, dims| Ok(weight(name, dims))).unwrap();
     write_config(&config, &processor, &dir).unwrap();
     Qwen3Vl::load(&dir, Kernels::Fused, DType::F32, &Device::Cpu).unwrap()
 }

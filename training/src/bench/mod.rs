@@ -41,7 +41,8 @@ pub fn checkpoint(shape: &str, layers: Option<usize>, recipe: Recipe, out: &Path
         let values: Vec<f32> = (0..dims.iter().product()).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * width).collect();
         Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
     };
-    gguf::write(&config, &processor, Vec::new(), None, recipe, out, &mut random)?;
+    let header = gguf::Header { config: &config, processor: &processor, vocabulary: Vec::new(), identity: None };
+    gguf::write(header, recipe, out, &mut random)?;
     ::model::weights::write_config(&config, &processor, out)?;
     Ok(())
 }

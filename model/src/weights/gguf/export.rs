@@ -136,23 +136,31 @@ pub fn export(dir: &Path, adapter: Option<&Path>, recipe: Recipe, out: &Path) ->
     tensors.check(&config)?;
     std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.to_owned(), source })?;
     let vocabulary = vocabulary::written(dir, config.text_config.vocab_size)?;
-    let identity = Some(tensors.identity());
-    let sizes = write(&config, &processor, vocabulary, identity, recipe, out, &mut |name, _| tensors.load(name))?;
+    let header = Header { config: &config, processor: &processor, vocabulary, identity: Some(tensors.identity()) };
+    let sizes = write(header, recipe, out, &mut |name, _| tensors.load(name))?;
     crate::weights::copy_json(dir, out)?;
     Ok(sizes)
 }
 
-/// Writes the two files with tensors from `tensor`, which is asked for each by its checkpoint name and shape. Without a
-/// `vocabulary` the file says that it has none. `identity` is that of the weights that the tensors are of, where they are
-/// of any.
+/// What the two files say of the model beside its tensors.
+#[derive(Debug)]
+pub struct Header<'a> {
+    /// Shapes and token ids.
+    pub config: &'a Config,
+    /// Mean and deviation of pixels.
+    pub processor: &'a Processor,
+    /// Metadata of the vocabulary; where it is empty the file says that it has none.
+    pub vocabulary: Vec<(String, Value)>,
+    /// That of the weights that the tensors are of, where they are of any.
+    pub identity: Option<&'a str>,
+}
+
+/// Writes the two files with tensors from `tensor`, which is asked for each by its checkpoint name and shape.
 ///
 /// # Errors
 /// `tensor`'s, and a file that can't be written.
 pub fn write(
-    config: &Config,
-    processor: &Processor,
-    vocabulary: Vec<(String, Value)>,
-    identity: Option<&str>,
+    Header { config, processor, vocabulary, identity }: Header<'_>,
     recipe: Recipe,
     out: &Path,
     tensor: &mut dyn FnMut(&str, &[usize]) -> Result<Tensor>,

@@ -24,7 +24,7 @@ use crate::vision::LAYER_NORM_EPS;
 use crate::weights::forget;
 use crate::weights::identity::{KEY, digest, united};
 use crate::{Error, Result};
-pub use export::{Recipe, bytes, export, write};
+pub use export::{Header, Recipe, bytes, export, write};
 use mapped::Mapped;
 pub use names::{Part, stored};
 
