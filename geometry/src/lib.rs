@@ -17,6 +17,7 @@
 //! one world from another; [`Transform::relabel`] is the marked place where a frame changes its name.
 #![deny(missing_docs)]
 
+pub mod adjust;
 mod camera;
 pub mod epipolar;
 mod error;

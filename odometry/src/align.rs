@@ -1,0 +1,266 @@
+//! Where a patch of one picture is in another, to a few hundredths of a pixel.
+//!
+//! Inverse-compositional alignment of a translation with gain and offset (Baker and Matthews, "Lucas-Kanade 20 years
+//! on", IJCV 2004; part 3, section 2.3, for appearance projected out). The patch's gradients are made orthogonal to a
+//! constant and to the patch itself; what a step needs of the other picture is then three sums of products with
+//! it, whatever its gain and offset. Fixed lanes and no fused operations: the same bits on every processor.
+
+use nalgebra::Point2;
+
+use crate::picture::{Level, PAD, Picture};
+
+/// Side of a patch, pixels of its level.
+pub(crate) const SIDE: usize = 16;
+/// Pixels of a patch.
+const AREA: usize = SIDE * SIDE;
+/// From a patch's centre to its first pixel.
+const HALF: f32 = (SIDE as f32 - 1.0) / 2.0;
+/// Steps on a level.
+const STEPS: usize = 10;
+/// A step shorter than this, pixels of the level, is the last one: on the finest level, on the others.
+const FINE_STEP: f32 = 0.01;
+const COARSE_STEP: f32 = 0.1;
+/// Farthest that a level may move what the level above it found, pixels of the level.
+const REACH: f32 = 8.0;
+/// Least contrast of the other picture over the patch's own.
+const LEAST_GAIN: f32 = 0.2;
+/// Least deviation of a patch, grey levels of 255: below, it is noise.
+const LEAST_DEVIATION: f32 = 1.0;
+
+/// A patch on one level, prepared to be found.
+#[derive(Clone)]
+struct Template {
+    /// Grey values without their mean.
+    values: [f32; AREA],
+    /// Gradients, orthogonal to a constant and to `values`.
+    along_x: [f32; AREA],
+    along_y: [f32; AREA],
+    /// Inverse of the gradients' 2 x 2 matrix: xx, xy, yy.
+    inverse: [f32; 3],
+    /// Sum of squares of `values`.
+    energy: f32,
+}
+
+/// A point's patches on the levels of a picture, the finest first; `None` where a level shows nothing there.
+pub(crate) struct Patch {
+    levels: Vec<Option<Template>>,
+}
+
+/// Where a patch was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Found {
+    /// Pixel of the finest level.
+    pub at: Point2<f32>,
+    /// Normalised cross-correlation on the finest level that was used.
+    pub correlation: f32,
+}
+
+/// Bilinear weights of a place, and its whole pixel.
+#[inline(always)]
+fn split(value: f32) -> (isize, f32) {
+    let whole = value.floor();
+    (whole as isize, value - whole)
+}
+
+/// Lanes that sums are kept in: their number fixes the order of additions, and with it the last bits.
+const LANES: usize = 16;
+
+/// The sum of products of two lists of pixels.
+#[inline(always)]
+fn dot(a: &[f32; AREA], b: &[f32; AREA]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
+        for k in 0..LANES {
+            lanes[k] += a[k] * b[k];
+        }
+    }
+    lanes.iter().sum()
+}
+
+#[inline(always)]
+fn sum(a: &[f32; AREA]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    for a in a.chunks_exact(LANES) {
+        for k in 0..LANES {
+            lanes[k] += a[k];
+        }
+    }
+    lanes.iter().sum()
+}
+
+/// The patch of a level around a place, bilinear.
+#[inline(always)]
+fn sample(level: &Level, x: f32, y: f32) -> [f32; AREA] {
+    let ((x, share_x), (y, share_y)) = (split(x - HALF), split(y - HALF));
+    let column = (x + PAD as isize) as usize;
+    let mut rows = [0.0_f32; AREA + SIDE];
+    for (r, out) in rows.chunks_exact_mut(SIDE).enumerate() {
+        let pixels = &level.row(y + r as isize)[column..column + SIDE + 1];
+        for (out, pair) in out.iter_mut().zip(pixels.windows(2)) {
+            let (a, b) = (f32::from(pair[0]), f32::from(pair[1]));
+            *out = a + share_x * (b - a);
+        }
+    }
+    let mut out = [0.0_f32; AREA];
+    for (out, (above, below)) in out.iter_mut().zip(rows[..AREA].iter().zip(&rows[SIDE..])) {
+        *out = above + share_y * (below - above);
+    }
+    out
+}
+
+impl Template {
+    #[inline(always)]
+    fn new(level: &Level, x: f32, y: f32) -> Option<Self> {
+        let mut values = sample(level, x, y);
+        let half_difference = |a: [f32; AREA], b: [f32; AREA]| {
+            let mut out = a;
+            for (out, b) in out.iter_mut().zip(b) {
+                *out = 0.5 * (*out - b);
+            }
+            out
+        };
+        let mut along_x = half_difference(sample(level, x + 1.0, y), sample(level, x - 1.0, y));
+        let mut along_y = half_difference(sample(level, x, y + 1.0), sample(level, x, y - 1.0));
+        for list in [&mut values, &mut along_x, &mut along_y] {
+            let mean = sum(list) / AREA as f32;
+            list.iter_mut().for_each(|value| *value -= mean);
+        }
+        let energy = dot(&values, &values);
+        if energy < AREA as f32 * LEAST_DEVIATION * LEAST_DEVIATION {
+            return None;
+        }
+        for list in [&mut along_x, &mut along_y] {
+            let share = dot(list, &values) / energy;
+            for (out, value) in list.iter_mut().zip(&values) {
+                *out -= share * value;
+            }
+        }
+        let (xx, xy, yy) = (dot(&along_x, &along_x), dot(&along_x, &along_y), dot(&along_y, &along_y));
+        let determinant = xx * yy - xy * xy;
+        // A straight edge has no second direction.
+        if determinant <= 1e-4 * (xx + yy) * (xx + yy) {
+            return None;
+        }
+        let inverse = [yy / determinant, -xy / determinant, xx / determinant];
+        Some(Self { values, along_x, along_y, inverse, energy })
+    }
+
+    /// Normalised cross-correlation with another patch; `own` is its product with this one.
+    #[inline(always)]
+    fn correlation(&self, other: &[f32; AREA], own: f32) -> f32 {
+        let sum = sum(other);
+        let variance = dot(other, other) - sum * sum / AREA as f32;
+        own / (self.energy * variance.max(1e-6)).sqrt()
+    }
+
+    /// From a place near it to the patch's place on a level; `None` where it does not come to rest.
+    #[inline(always)]
+    fn find(&self, level: &Level, start: (f32, f32), last_step: f32) -> Option<(f32, f32, f32)> {
+        let (mut x, mut y) = start;
+        for step in 0..STEPS {
+            if !level.contains(x, y) {
+                return None;
+            }
+            let other = sample(level, x, y);
+            let own = dot(&self.values, &other);
+            let (sum_x, sum_y) = (dot(&self.along_x, &other), dot(&self.along_y, &other));
+            let gain = own / self.energy;
+            if !(gain > LEAST_GAIN) {
+                return None;
+            }
+            let dx = -(self.inverse[0] * sum_x + self.inverse[1] * sum_y) / gain;
+            let dy = -(self.inverse[1] * sum_x + self.inverse[2] * sum_y) / gain;
+            // A step of a patch's half is a guess, no measurement.
+            let (dx, dy) = (dx.clamp(-3.0, 3.0), dy.clamp(-3.0, 3.0));
+            x += dx;
+            y += dy;
+            if (x - start.0).abs().max((y - start.1).abs()) > REACH {
+                return None;
+            }
+            if dx * dx + dy * dy < last_step * last_step || step + 1 == STEPS {
+                return level.contains(x, y).then_some((x, y, self.correlation(&other, own)));
+            }
+        }
+        None
+    }
+}
+
+/// Pixel of a level of a pixel of the finest one: centres of pixels are whole numbers on each.
+#[inline(always)]
+fn down(value: f32, level: usize) -> f32 {
+    (value + 0.5) / (1_u32 << level) as f32 - 0.5
+}
+
+#[inline(always)]
+fn up(value: f32, level: usize) -> f32 {
+    (value + 0.5) * (1_u32 << level) as f32 - 0.5
+}
+
+impl Patch {
+    #[inline(always)]
+    fn prepare(picture: &Picture, at: Point2<f32>, levels: usize) -> Self {
+        let one = |(index, level): (usize, &Level)| Template::new(level, down(at.x, index), down(at.y, index));
+        Self { levels: picture.levels().iter().take(levels).enumerate().map(one).collect() }
+    }
+
+    #[inline(always)]
+    fn seek(&self, picture: &Picture, guess: Point2<f32>, coarsest: usize) -> Option<Found> {
+        let mut at = guess;
+        let mut found = None;
+        for index in (0..self.levels.len().min(picture.levels().len()).min(coarsest.saturating_add(1))).rev() {
+            let level = &picture.levels()[index];
+            let Some(template) = &self.levels[index] else {
+                // A level that shows nothing here decides nothing; without the finest there is no sub-pixel.
+                if index == 0 {
+                    return None;
+                }
+                continue;
+            };
+            let last_step = if index == 0 { FINE_STEP } else { COARSE_STEP };
+            match template.find(level, (down(at.x, index), down(at.y, index)), last_step) {
+                Some((x, y, correlation)) => {
+                    at = Point2::new(up(x, index), up(y, index));
+                    found = Some(Found { at, correlation });
+                }
+                None if index == 0 => return None,
+                // What a coarse level cannot follow, a finer one may from where it was.
+                None => (),
+            }
+        }
+        found
+    }
+
+    /// The patches of a point on the first `levels` levels; the point must be on the picture.
+    pub fn new(picture: &Picture, at: Point2<f32>, levels: usize) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2")]
+            fn wide(picture: &Picture, at: Point2<f32>, levels: usize) -> Patch {
+                Patch::prepare(picture, at, levels)
+            }
+            if std::arch::is_x86_feature_detected!("avx2") {
+                // SAFETY: the processor was asked for it.
+                #[expect(unsafe_code, reason = "the same code for wider registers")]
+                return unsafe { wide(picture, at, levels) };
+            }
+        }
+        Self::prepare(picture, at, levels)
+    }
+
+    /// Where the point is in another picture, from the coarsest of the levels on to the finest, starting at a guess.
+    pub fn find(&self, picture: &Picture, guess: Point2<f32>, coarsest: usize) -> Option<Found> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2")]
+            fn wide(patch: &Patch, picture: &Picture, guess: Point2<f32>, coarsest: usize) -> Option<Found> {
+                patch.seek(picture, guess, coarsest)
+            }
+            if std::arch::is_x86_feature_detected!("avx2") {
+                // SAFETY: the processor was asked for it.
+                #[expect(unsafe_code, reason = "the same code for wider registers")]
+                return unsafe { wide(self, picture, guess, coarsest) };
+            }
+        }
+        self.seek(picture, guess, coarsest)
+    }
+}

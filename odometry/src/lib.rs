@@ -1,0 +1,24 @@
+//! Exact camera poses from grey pictures, up to scale: tracks of points, the adjustment of five pictures, and a stream
+//! that gives one pose a frame.
+//!
+//! Pictures come with intrinsics and stamps and without distortion; nothing here reads a file, a clock or a topic, and
+//! time is an argument, so that a film gives the same poses live and from disk. The mathematics is in `geometry`.
+//!
+//! # The way of a picture
+//! [`Picture`] (grey pyramid on a bounded grid) -> [`tracks`] (where points went) -> [`window`] (five pictures at once)
+//! or [`stream`] (one after the other).
+//!
+//! # Limits
+//! One camera cannot see scale: lengths are in units that a window or a stream chooses and keeps. What moves by itself
+//! in the scene is an outlier as long as most of the picture stands still.
+#![deny(missing_docs)]
+
+mod align;
+mod corners;
+mod error;
+mod picture;
+pub mod tracks;
+//pub mod window;
+
+pub use error::Error;
+pub use picture::{Grey, Picture};
