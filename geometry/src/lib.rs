@@ -20,9 +20,12 @@
 mod camera;
 pub mod epipolar;
 mod error;
+pub mod five_point;
 mod frame;
+mod linear;
 pub mod metrics;
 mod odometry;
+mod polynomial;
 mod procrustes;
 pub mod reward;
 mod stamp;
@@ -30,6 +33,7 @@ mod svd;
 mod trajectory;
 pub mod tum;
 mod units;
+mod up_to;
 
 pub use camera::Intrinsics;
 pub use error::Error;
@@ -40,3 +44,4 @@ pub use procrustes::{RANK_RATIO, Similarity, kabsch, singular_ratio, umeyama};
 pub use stamp::{Stamp, Stamped};
 pub use trajectory::{WINDOW, WindowTrajectory};
 pub use units::{Metres, Radians};
+pub use up_to::UpTo;
