@@ -28,10 +28,12 @@ mod odometry;
 mod polynomial;
 mod procrustes;
 pub mod reward;
+mod robust;
 mod stamp;
 mod svd;
 mod trajectory;
 pub mod tum;
+pub mod two_view;
 mod units;
 mod up_to;
 
