@@ -25,6 +25,7 @@ mod frame;
 mod linear;
 pub mod metrics;
 mod odometry;
+pub mod pnp;
 mod polynomial;
 mod procrustes;
 pub mod reward;
