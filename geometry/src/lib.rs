@@ -23,6 +23,7 @@ pub mod epipolar;
 mod error;
 pub mod five_point;
 mod frame;
+pub mod homography;
 mod linear;
 pub mod metrics;
 mod odometry;

@@ -11,5 +11,6 @@ mod evo;
 mod metrics;
 mod procrustes;
 mod reward;
+mod solvers;
 mod trajectory;
 mod transforms;
