@@ -18,7 +18,7 @@ mod corners;
 mod error;
 mod picture;
 pub mod tracks;
-//pub mod window;
+pub mod window;
 
 pub use error::Error;
 pub use picture::{Grey, Picture};

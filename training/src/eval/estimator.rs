@@ -26,6 +26,8 @@ pub enum Estimator {
     TumFolder(TumFolder),
     /// Another program's poses, one file of a whole trajectory.
     TumTrajectory(TumTrajectory),
+    /// Tracked points and their adjustment: no weights, and no scale.
+    Tracks,
     /// An earlier run's texts.
     Answers(Answers),
     /// A model that is served elsewhere.
@@ -96,7 +98,7 @@ impl Estimator {
         Self::asked(name, Question::default())
     }
 
-    /// By name: `identity`, `constant-velocity`, `tum:PATH` (see [`TumFolder`] and [`TumTrajectory`]), `answers:FILE`
+    /// By name: `identity`, `constant-velocity`, `tracks` ([`odometry::window`]), `tum:PATH` (see [`TumFolder`] and [`TumTrajectory`]), `answers:FILE`
     /// (see [`Answers`]) or `openai:URL[#MODEL]` (see [`Endpoint`]), which alone needs the question.
     ///
     /// # Errors
@@ -120,9 +122,10 @@ impl Estimator {
         match name {
             "identity" => Ok(Self::Identity),
             "constant-velocity" => Ok(Self::ConstantVelocity),
+            "tracks" => Ok(Self::Tracks),
             other => {
                 bail!(
-                    "--estimator: expected identity, constant-velocity, tum:PATH, answers:FILE or openai:URL[#MODEL], \
+                    "--estimator: expected identity, constant-velocity, tracks, tum:PATH, answers:FILE or openai:URL[#MODEL], \
                      got {other}"
                 )
             }
@@ -150,6 +153,7 @@ impl Estimator {
                 }
                 Ok(Estimate::poses(Some(&WindowTrajectory::new(poses)?)))
             }
+            Self::Tracks => tracked(sample),
             Self::TumFolder(folder) => {
                 let poses = folder.window(&sample.id, &sample.stamps)?;
                 Ok(Estimate { seconds: folder.seconds(&sample.id), ..Estimate::poses(poses.as_ref()) })
@@ -160,6 +164,26 @@ impl Estimator {
             Self::Weights(model, options) => answer(model, options, sample, reversed),
         }
     }
+}
+
+/// The exact window of a sample's pictures.
+fn tracked(sample: &WindowSample) -> Result<Estimate> {
+    let grey = |image: &image::RgbImage| {
+        odometry::Grey::from_rgb(image.width() as usize, image.height() as usize, image.as_raw())
+    };
+    let greys = sample.images.iter().map(grey).collect::<Result<Vec<_>, _>>()?;
+    let start = Instant::now();
+    let picture = |(grey, stamp): (&odometry::Grey, &geometry::Stamp)| {
+        odometry::Picture::new(*stamp, &sample.intrinsics, grey)
+    };
+    let pictures = greys.iter().zip(&sample.stamps).map(picture).collect::<Result<Vec<_>, _>>()?;
+    let Ok(pictures) = <[odometry::Picture; WINDOW]>::try_from(pictures) else { bail!("expected {WINDOW} pictures") };
+    let solved = odometry::window::solve(&pictures, None)?;
+    let seconds = Some(start.elapsed().as_secs_f64());
+    Ok(match solved {
+        Ok(solved) => Estimate { seconds, ..Estimate::poses(Some(&solved.trajectory)) },
+        Err(refusal) => Estimate { seconds, error: Some(refusal.to_string()), ..Estimate::default() },
+    })
 }
 
 fn answer(model: &EgoModel, options: &AnswerOptions, sample: &WindowSample, reversed: bool) -> Result<Estimate> {

@@ -44,7 +44,7 @@ pub struct Args {
     /// Checkpoint folder.
     #[arg(long, required_unless_present = "estimator")]
     pub weights: Option<PathBuf>,
-    /// In place of weights: identity, constant-velocity, tum:PATH (a folder with ID.tum for each window, or one file of
+    /// In place of weights: identity, constant-velocity, tracks, tum:PATH (a folder with ID.tum for each window, or one file of
     /// a whole trajectory, camera to world), answers:FILE (the answers.jsonl of an earlier run) or openai:URL[#MODEL]
     /// (an OpenAI-compatible endpoint, as http://127.0.0.1:8000/v1#qwen; its key is read from OPENAI_API_KEY).
     #[arg(long, conflicts_with = "weights")]

@@ -1,0 +1,524 @@
+//! The exact window: poses of five pictures from the points that they share, up to scale.
+//!
+//! Tracks; starts from robust two-view geometry and from whatever is believed beforehand; a robust adjustment of five
+//! cameras and all points; a test whether translation explains more than noise would, else rotation alone.
+
+use geometry::adjust::{Bundle, Observations, Options, PosePrior, View, step_between};
+use geometry::homography::{decompose_homography, estimate_homography};
+use geometry::pnp::estimate_pose;
+use geometry::two_view::{
+    RobustOptions, best_poses, decompose_essential, estimate_essential, euclidean, rotation_between, triangulate,
+};
+use geometry::{Anchor, Camera, Intrinsics, Transform, WINDOW, WindowTrajectory};
+use nalgebra::{DMatrix, DVector, Isometry3, Matrix6, Point2, Translation3, UnitQuaternion, Vector2, Vector3, Vector4};
+
+use crate::picture::Picture;
+use crate::tracks::{self, Tracks};
+use crate::Error;
+
+/// Scale of the Cauchy loss, pixels: tracks are precise to a fifth of one or so.
+const LOSS_PX: f64 = 0.5;
+/// Largest Sampson error of a pair, pixels; largest reprojection error of an observation that stays.
+const EPIPOLAR_PX: f64 = 1.0;
+const OUTLIER_PX: f64 = 3.0;
+/// Deviation of a pair from a rotation, pixels.
+const ROTATION_PX: f64 = 2.0;
+/// Points that a picture must show to be registered and to stay.
+const LEAST_POINTS: usize = 8;
+/// Tracks that a window needs.
+const LEAST_TRACKS: usize = 15;
+/// Pairs of pictures that starts are made from, tracks that they are judged on, and how they are adjusted.
+const START_PAIRS: usize = 2;
+const START_TRACKS: usize = 80;
+const START_ITERATIONS: usize = 8;
+/// Iterations of a final adjustment, and the relative gain below which any stops.
+const ITERATIONS: usize = 12;
+const MIN_GAIN: f64 = 1e-4;
+/// Parallax, pixels, from which the camera surely moved; below, F must be at least so large.
+const SURE_PARALLAX_PX: f64 = 4.0;
+const MIN_F: f64 = 1.8;
+
+/// What is believed of a window's motion before its pictures are looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prior {
+    /// The poses; their unit becomes that of the answer.
+    pub trajectory: WindowTrajectory,
+    /// Covariance of each pose but the first: rotation (radians) before translation, in the axes of the camera.
+    pub covariance: [Matrix6<f64>; WINDOW - 1],
+}
+
+/// What the poses stand on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// Points alone.
+    Tracks,
+    /// The prior alone.
+    Prior,
+    /// Points, with a prior.
+    Both,
+}
+
+/// What moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Motion {
+    /// The camera went somewhere: translation explains more than noise would.
+    Moved,
+    /// It turned, or stood still: no translation can be told from noise.
+    Turned,
+}
+
+/// Poses of a window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Solved {
+    /// The poses, in units of the prior, or else of the median depth of the points that frame 0 sees.
+    pub trajectory: WindowTrajectory,
+    /// Covariance of frames 1 to 4, six unknowns each (24 x 24): rotation (radians) before translation, of a step
+    /// from the left of `camera_from_anchor`. Without a prior the scale is held, so that it has rank 23.
+    pub covariance: DMatrix<f64>,
+    /// What the poses stand on.
+    pub carried: Carried,
+    /// What moved.
+    pub motion: Motion,
+    /// Points that the poses stand on, and the observations of them.
+    pub points: usize,
+    /// How many observations there are of them.
+    pub observations: usize,
+    /// Standard deviation of an image coordinate, pixels of the working grid.
+    pub sigma_px: f64,
+    /// Largest over pairs of pictures of the median motion that no rotation explains, pixels.
+    pub parallax_px: f64,
+}
+
+/// Why a window has no poses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Too few points were followed.
+    #[error("{got} tracks, of {LEAST_TRACKS} that it takes")]
+    FewTracks {
+        /// How many.
+        got: usize,
+    },
+    /// A picture shares too few points with the others.
+    #[error("picture {index} shows {got} of the points that the others show, of {LEAST_POINTS} that it takes")]
+    FewPoints {
+        /// Which picture.
+        index: usize,
+        /// How many.
+        got: usize,
+    },
+    /// No two pictures give a start that fits all five.
+    #[error("no motion fits the tracks")]
+    NoStart,
+}
+
+/// The poses of five pictures.
+///
+/// # Errors
+/// [`Error::Camera`] where the pictures are not of one camera, [`Error::Stamp`] where their stamps do not increase,
+/// [`Error::Prior`]. What the pictures do not show is a [`Refusal`].
+pub fn solve(pictures: &[Picture; WINDOW], prior: Option<&Prior>) -> Result<Result<Solved, Refusal>, Error> {
+    check(pictures, prior)?;
+    let tracks = tracks::of_window(pictures);
+    Ok(solve_tracks(&tracks, pictures[0].intrinsics(), prior))
+}
+
+fn check(pictures: &[Picture; WINDOW], prior: Option<&Prior>) -> Result<(), Error> {
+    for index in 1..WINDOW {
+        let (last, own) = (&pictures[index - 1], &pictures[index]);
+        if own.given_intrinsics() != last.given_intrinsics() {
+            let (expected, got) = (last.given_intrinsics(), own.given_intrinsics());
+            return Err(Error::Camera { index, expected: format!("{expected:?}"), got: format!("{got:?}") });
+        }
+        if own.stamp() <= last.stamp() {
+            let (last_nanos, got_nanos) = (last.stamp().nanos, own.stamp().nanos);
+            return Err(Error::Stamp { index, last_nanos, got_nanos });
+        }
+    }
+    let Some(prior) = prior else { return Ok(()) };
+    for (index, pose) in prior.trajectory.anchor_from_camera.iter().enumerate() {
+        if pose.isometry().translation.vector.iter().chain(pose.to_xyzw().iter()).any(|value| !value.is_finite()) {
+            return Err(Error::Prior { what: format!("pose {index}"), expected: "finite numbers" });
+        }
+    }
+    for (index, covariance) in prior.covariance.iter().enumerate() {
+        if covariance.iter().any(|value| !value.is_finite()) || nalgebra::Cholesky::new(*covariance).is_none() {
+            let what = format!("covariance of pose {}", index + 1);
+            return Err(Error::Prior { what, expected: "a finite positive matrix" });
+        }
+    }
+    Ok(())
+}
+
+/// Normalised places of the tracks.
+struct Points {
+    xy: Vec<[Option<Vector2<f64>>; WINDOW]>,
+    focal: Vector2<f64>,
+}
+
+impl Points {
+    fn pairs(&self, i: usize, j: usize) -> (Vec<Point2<f64>>, Vec<Point2<f64>>) {
+        let both = |track: &[Option<Vector2<f64>>; WINDOW]| Some((Point2::from(track[i]?), Point2::from(track[j]?)));
+        self.xy.iter().filter_map(both).unzip()
+    }
+
+    fn mean_focal(&self) -> f64 {
+        0.5 * (self.focal.x + self.focal.y)
+    }
+
+    fn observations(&self) -> Observations {
+        let mut observations = Observations::new();
+        for track in &self.xy {
+            observations.push(track.iter().enumerate().filter_map(|(view, xy)| Some((view, (*xy)?))));
+        }
+        observations
+    }
+
+    /// Points in the world of these poses; those that cannot be are put on the ray of the picture that sees them first.
+    fn triangulated(&self, poses: &[Isometry3<f64>; WINDOW]) -> Vec<Vector4<f64>> {
+        let one = |track: &[Option<Vector2<f64>>; WINDOW]| {
+            let (mut views, mut xy) = (Vec::with_capacity(WINDOW), Vec::with_capacity(WINDOW));
+            for (pose, place) in poses.iter().zip(track) {
+                if let Some(place) = place {
+                    views.push(*pose);
+                    xy.push(Point2::from(*place));
+                }
+            }
+            triangulate(&views, &xy).unwrap_or_else(|| far(&views[0], &xy[0]))
+        };
+        self.xy.iter().map(one).collect()
+    }
+
+    fn bundle(&self, poses: &[Isometry3<f64>; WINDOW]) -> Bundle {
+        let views = poses.iter().enumerate().map(|(k, pose)| if k == 0 { View::held(*pose) } else { View::free(*pose) });
+        Bundle { views: views.collect(), points: self.triangulated(poses), observations: self.observations() }
+    }
+
+    fn options(&self, iterations: usize) -> Options {
+        Options { focal: self.focal, loss_px: LOSS_PX, iterations, min_gain: MIN_GAIN, turn_only: false }
+    }
+
+    /// At most `count` of the tracks, those that most pictures show, in their order.
+    fn longest(&self, count: usize) -> Self {
+        let mut order: Vec<usize> = (0..self.xy.len()).collect();
+        let length = |k: &usize| self.xy[*k].iter().flatten().count();
+        // Tracks are in the order of cells and strength: every n-th is spread over the picture.
+        order.sort_by_key(|k| std::cmp::Reverse(length(k)));
+        let full = order.iter().take_while(|k| length(k) == WINDOW).count();
+        let chosen: Vec<usize> = if full > count {
+            (0..count).map(|k| order[k * full / count]).collect()
+        } else {
+            order.into_iter().take(count).collect()
+        };
+        Self { xy: chosen.into_iter().map(|k| self.xy[k]).collect(), focal: self.focal }
+    }
+}
+
+/// The point at infinity on a ray.
+fn far(camera_from_world: &Isometry3<f64>, xy: &Point2<f64>) -> Vector4<f64> {
+    let ray = camera_from_world.rotation.inverse() * xy.to_homogeneous().normalize();
+    ray.push(0.0)
+}
+
+/// The poses that tracks tell, of pixels of a camera; see [`solve`].
+///
+/// # Errors
+/// A [`Refusal`] where they do not tell them.
+pub fn solve_tracks(tracks: &Tracks, intrinsics: &Intrinsics, prior: Option<&Prior>) -> Result<Solved, Refusal> {
+    let focal = Vector2::new(intrinsics.fx, intrinsics.fy);
+    let normalised = |p: &Point2<f32>| {
+        Vector2::new((f64::from(p.x) - intrinsics.cx) / focal.x, (f64::from(p.y) - intrinsics.cy) / focal.y)
+    };
+    let xy: Vec<_> = tracks.points.iter().map(|track| track.map(|p| p.as_ref().map(normalised))).collect();
+    let points = Points { xy, focal };
+    let answer = solve_points(&points, prior);
+    match (answer, prior) {
+        // Where the pictures tell nothing, what was believed is what is left.
+        (Err(_), Some(prior)) => Ok(believed(prior, &points)),
+        (answer, _) => answer,
+    }
+}
+
+fn believed(prior: &Prior, points: &Points) -> Solved {
+    let mut covariance = DMatrix::zeros(6 * (WINDOW - 1), 6 * (WINDOW - 1));
+    for (k, own) in prior.covariance.iter().enumerate() {
+        covariance.fixed_view_mut::<6, 6>(6 * k, 6 * k).copy_from(own);
+    }
+    Solved {
+        trajectory: prior.trajectory,
+        covariance,
+        carried: Carried::Prior,
+        motion: Motion::Moved,
+        points: points.xy.len(),
+        observations: 0,
+        sigma_px: f64::NAN,
+        parallax_px: f64::NAN,
+    }
+}
+
+fn solve_points(points: &Points, prior: Option<&Prior>) -> Result<Solved, Refusal> {
+    if points.xy.len() < LEAST_TRACKS {
+        return Err(Refusal::FewTracks { got: points.xy.len() });
+    }
+    for index in 0..WINDOW {
+        let got = points.xy.iter().filter(|track| track[index].is_some()).count();
+        if got < LEAST_POINTS {
+            return Err(Refusal::FewPoints { index, got });
+        }
+    }
+    let few = points.longest(START_TRACKS);
+    let pairs = ranked_pairs(points);
+    let parallax_px = pairs.iter().map(|pair| pair.parallax_px).fold(0.0, f64::max);
+    let mut starts = starts(&few, &pairs);
+    if let Some(prior) = prior {
+        starts.push(prior.trajectory.anchor_from_camera.map(|pose| pose.inverse().relabel::<Camera, Camera>().isometry().to_owned()));
+    }
+    let tried = starts.iter().map(|poses| {
+        let mut bundle = few.bundle(poses);
+        let cost = bundle.adjust(&few.options(START_ITERATIONS));
+        (cost, bundle)
+    });
+    let best = tried.min_by(|a, b| a.0.total_cmp(&b.0)).ok_or(Refusal::NoStart)?.1;
+    let mut poses: [Isometry3<f64>; WINDOW] = std::array::from_fn(|k| best.views[k].camera_from_world);
+
+    let mut used = Points { xy: points.xy.clone(), focal: points.focal };
+    let mut bundle = Bundle::default();
+    let mut cost = 0.0;
+    for _ in 0..2 {
+        let all = points.bundle(&poses);
+        let squares = all.squares(&points.focal);
+        let mut square = squares.iter();
+        used.xy = points.xy.iter().map(|track| {
+            track.map(|xy| xy.filter(|_| square.next().is_some_and(|square| *square < OUTLIER_PX * OUTLIER_PX)))
+        }).filter(|track| track.iter().flatten().count() >= 2).collect();
+        for index in 0..WINDOW {
+            let got = used.xy.iter().filter(|track| track[index].is_some()).count();
+            if got < LEAST_POINTS {
+                return Err(Refusal::FewPoints { index, got });
+            }
+        }
+        bundle = used.bundle(&poses);
+        cost = bundle.adjust(&used.options(ITERATIONS));
+        poses = std::array::from_fn(|k| bundle.views[k].camera_from_world);
+    }
+    if parallax_px < SURE_PARALLAX_PX {
+        let (turned, turned_cost) = turn_only(&bundle, &used);
+        let (count, observed) = (bundle.points.len() as f64, used_observations(&used) as f64);
+        // What noise gains by a depth for each point and eleven parameters of translation, over what noise costs.
+        let gained = (turned_cost - cost) / (count + 11.0);
+        let f = gained * (2.0 * observed - 3.0 * count - 23.0).max(1.0) / cost.max(1e-9);
+        if f < MIN_F {
+            return Ok(finish(&turned, &used, Motion::Turned, parallax_px));
+        }
+    }
+    let _ = (step_between, PosePrior { camera_from_world: Isometry3::identity(), information: Matrix6::zeros() });
+    Ok(finish(&bundle, &used, Motion::Moved, parallax_px))
+}
+
+fn used_observations(points: &Points) -> usize {
+    points.xy.iter().map(|track| track.iter().flatten().count()).sum()
+}
+
+/// The adjusted cameras in their final unit, with what is known of their errors.
+fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64) -> Solved {
+    let squares = bundle.squares(&points.focal);
+    // Robust: of residuals that are Gaussian in two dimensions, less what the unknowns took of them.
+    let mut sorted = squares.clone();
+    let middle = sorted.len() / 2;
+    let median = if sorted.is_empty() { 0.0 } else { *sorted.select_nth_unstable_by(middle, f64::total_cmp).1 };
+    let (n, m) = (2.0 * squares.len() as f64, 3.0 * bundle.points.len() as f64 + 23.0);
+    let variance = median / (2.0 * std::f64::consts::LN_2) * n / (n - m).max(1.0);
+    let mut scale = 1.0;
+    if motion == Motion::Moved {
+        let mut depths: Vec<f64> = Vec::new();
+        for (point, track) in bundle.points.iter().zip(&points.xy) {
+            if track[0].is_some() {
+                depths.push(point.w / point.z.max(1e-6));
+            }
+        }
+        let middle = depths.len() / 2;
+        if !depths.is_empty() {
+            scale = depths.select_nth_unstable_by(middle, f64::total_cmp).1.max(1e-3);
+        }
+    }
+    let mut trajectory = WindowTrajectory::identity();
+    for (pose, view) in trajectory.anchor_from_camera.iter_mut().zip(&bundle.views).skip(1) {
+        let mut camera_from_anchor = view.camera_from_world;
+        camera_from_anchor.translation.vector *= scale;
+        *pose = Transform::<Anchor, Camera>::from_isometry(camera_from_anchor.inverse());
+    }
+    let unknowns = 6 * (WINDOW - 1);
+    let mut information = bundle.information(&points.options(0));
+    // In the final unit.
+    for k in 0..unknowns {
+        if k % 6 >= 3 {
+            information.row_mut(k).scale_mut(1.0 / scale);
+            information.column_mut(k).scale_mut(1.0 / scale);
+        }
+    }
+    let along = DVector::from_fn(unknowns, |k, _| {
+        let t = bundle.views[k / 6 + 1].camera_from_world.translation.vector * scale;
+        if k % 6 >= 3 { t[k % 6 - 3] } else { 0.0 }
+    });
+    let covariance = pseudo_inverse(information, &along) * variance;
+    Solved {
+        trajectory,
+        covariance,
+        carried: Carried::Tracks,
+        motion,
+        points: bundle.points.len(),
+        observations: squares.len(),
+        sigma_px: variance.sqrt(),
+        parallax_px,
+    }
+}
+
+/// The inverse of an information matrix whose one free direction is held.
+fn pseudo_inverse(mut information: DMatrix<f64>, along: &DVector<f64>) -> DMatrix<f64> {
+    let size = information.nrows();
+    let norm = along.norm();
+    let trace = information.trace() / size as f64;
+    if norm > 0.0 {
+        let unit = along / norm;
+        information += &unit * unit.transpose() * trace;
+        let inverse = invert(information);
+        return &inverse - &unit * unit.transpose() / trace;
+    }
+    invert(information)
+}
+
+fn invert(mut information: DMatrix<f64>) -> DMatrix<f64> {
+    let size = information.nrows();
+    let floor = 1e-12 * information.trace() / size as f64;
+    for k in 0..size {
+        information[(k, k)] += floor;
+    }
+    match nalgebra::Cholesky::new(information) {
+        Some(cholesky) => cholesky.inverse(),
+        None => DMatrix::identity(size, size) * 1e6,
+    }
+}
+
+/// Two pictures, and what their tracks say.
+struct Pair {
+    i: usize,
+    j: usize,
+    common: usize,
+    parallax_px: f64,
+    turn: UnitQuaternion<f64>,
+}
+
+/// Pairs of pictures, those with many points and a large parallax first.
+fn ranked_pairs(points: &Points) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for (i, j) in [(0, 4), (0, 3), (1, 4), (0, 2), (2, 4), (1, 3), (0, 1), (1, 2), (2, 3), (3, 4)] {
+        let (a, b) = points.pairs(i, j);
+        if a.len() < LEAST_POINTS {
+            continue;
+        }
+        let rays = |xy: &[Point2<f64>]| xy.iter().map(|p| p.to_homogeneous().normalize()).collect::<Vec<Vector3<f64>>>();
+        let (rays_a, rays_b) = (rays(&a), rays(&b));
+        let focal = points.mean_focal();
+        let Some(found) = rotation_between(&rays_a, &rays_b, ROTATION_PX / focal, 7) else { continue };
+        let mut left: Vec<f64> =
+            rays_a.iter().zip(&rays_b).map(|(a, b)| (found.b_from_a * a - b).norm() * focal).collect();
+        let middle = left.len() / 2;
+        let parallax_px = *left.select_nth_unstable_by(middle, f64::total_cmp).1;
+        pairs.push(Pair { i, j, common: a.len(), parallax_px, turn: found.b_from_a });
+    }
+    let worth = |pair: &Pair| pair.common as f64 * pair.parallax_px.min(20.0);
+    pairs.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
+    pairs
+}
+
+/// Poses of all five pictures to start from: `camera_from_anchor`, the largest translation 1.
+fn starts(points: &Points, pairs: &[Pair]) -> Vec<[Isometry3<f64>; WINDOW]> {
+    let threshold = EPIPOLAR_PX / points.mean_focal();
+    let options = RobustOptions { threshold, max_iterations: 400, confidence: 0.999, seed: 7 };
+    let turn = |k: usize| {
+        let pair = pairs.iter().find(|pair| pair.i == 0 && pair.j == k);
+        pair.map_or_else(UnitQuaternion::identity, |pair| pair.turn)
+    };
+    let mut starts = Vec::new();
+    for pair in pairs.iter().take(START_PAIRS) {
+        let (a, b) = points.pairs(pair.i, pair.j);
+        let Some(found) = estimate_essential(&a, &b, &options, &[]) else { continue };
+        let inliers: Vec<usize> = (0..a.len()).filter(|k| found.inliers[*k]).collect();
+        if inliers.len() < LEAST_POINTS {
+            continue;
+        }
+        let (a, b): (Vec<_>, Vec<_>) = inliers.iter().map(|k| (a[*k], b[*k])).unzip();
+        let mut candidates = vec![found.b_from_a];
+        candidates.extend(decompose_essential(&found.essential).into_iter().flatten());
+        let plane = RobustOptions { threshold: 2.0 * threshold, max_iterations: 100, ..options };
+        if let Some(plane) = estimate_homography(&a, &b, &plane)
+            && plane.inlier_count() * 10 > 6 * a.len()
+        {
+            let motions = decompose_homography(&plane.b_from_a, &a);
+            candidates.extend(motions.iter().filter_map(|motion| {
+                let t = motion.b_from_a.translation.vector.try_normalize(1e-9)?;
+                Some(Isometry3::from_parts(Translation3::from(t), motion.b_from_a.rotation))
+            }));
+        }
+        for ranked in best_poses(&candidates, &a, &b, threshold).iter().take(3) {
+            starts.extend(registered(points, pair, &ranked.b_from_a, &turn));
+        }
+    }
+    starts
+}
+
+/// All poses from the pose of picture j in picture i.
+fn registered(
+    points: &Points,
+    pair: &Pair,
+    j_from_i: &Isometry3<f64>,
+    turn: &impl Fn(usize) -> UnitQuaternion<f64>,
+) -> Option<[Isometry3<f64>; WINDOW]> {
+    // The world is picture i's camera.
+    let (mut known, mut tracks) = (Vec::new(), Vec::new());
+    for track in &points.xy {
+        let (Some(a), Some(b)) = (track[pair.i], track[pair.j]) else { continue };
+        let point = triangulate(&[Isometry3::identity(), *j_from_i], &[a.into(), b.into()]);
+        if let Some(point) = point.as_ref().filter(|p| p.w > 1e-4).and_then(euclidean) {
+            known.push(point);
+            tracks.push(track);
+        }
+    }
+    let threshold = OUTLIER_PX / points.mean_focal();
+    let options = RobustOptions { threshold, max_iterations: 60, confidence: 0.99, seed: 7 };
+    let mut poses = [Isometry3::identity(); WINDOW];
+    poses[pair.j] = *j_from_i;
+    for k in (0..WINDOW).filter(|k| *k != pair.i && *k != pair.j) {
+        let (seen, xy): (Vec<_>, Vec<_>) =
+            known.iter().zip(&tracks).filter_map(|(p, track)| Some((*p, Point2::from(track[k]?)))).unzip();
+        let share = (k as f64 - pair.i as f64) / (pair.j as f64 - pair.i as f64);
+        let rotation = turn(k) * turn(pair.i).inverse();
+        let guess = Isometry3::from_parts(Translation3::from(j_from_i.translation.vector * share), rotation);
+        let found = estimate_pose(&seen, &xy, &options, &[guess])?;
+        if found.inlier_count() < 6 {
+            return None;
+        }
+        poses[k] = found.camera_from_world;
+    }
+    let anchor = poses[0].inverse();
+    let poses = poses.map(|pose| pose * anchor);
+    let longest = poses.iter().map(|pose| pose.translation.vector.norm()).fold(1e-12, f64::max);
+    Some(poses.map(|mut pose| {
+        pose.translation.vector /= longest;
+        pose
+    }))
+}
+
+/// The same cameras turning alone, with all points at infinity, and their cost.
+fn turn_only(bundle: &Bundle, points: &Points) -> (Bundle, f64) {
+    let mut turned = bundle.clone();
+    for view in &mut turned.views {
+        view.camera_from_world.translation.vector = Vector3::zeros();
+    }
+    for (point, track) in turned.points.iter_mut().zip(&points.xy) {
+        if let Some((view, xy)) = track.iter().enumerate().find_map(|(k, xy)| Some((k, (*xy)?))) {
+            *point = far(&turned.views[view].camera_from_world, &xy.into());
+        }
+    }
+    let cost = turned.adjust(&Options { turn_only: true, ..points.options(ITERATIONS) });
+    (turned, cost)
+}
