@@ -60,6 +60,10 @@ pub(crate) trait Search<const K: usize> {
     fn solve(&self, sample: &[usize; K], found: &mut dyn FnMut(Self::Model));
     /// The MSAC cost, in squared thresholds: at most 1 a datum. May stop early at any number of at least `limit`.
     fn cost(&self, model: &Self::Model, limit: f64) -> f64;
+    /// The cost by which polished models are compared: [`Self::cost`] and what is too slow for each sample.
+    fn full_cost(&self, model: &Self::Model) -> f64 {
+        self.cost(model, f64::INFINITY)
+    }
     /// A model near this one that fits better.
     fn polish(&self, model: &Self::Model) -> Option<Self::Model>;
 }
@@ -84,7 +88,7 @@ pub(crate) fn ransac<const K: usize, S: Search<K>>(
         }
         *best_raw = raw;
         for candidate in search.polish(&model).into_iter().chain([model]) {
-            let cost = search.cost(&candidate, count as f64);
+            let cost = search.full_cost(&candidate);
             if best.as_ref().is_none_or(|(_, least)| cost < *least) {
                 *best = Some((candidate, cost));
             }

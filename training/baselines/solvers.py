@@ -29,8 +29,8 @@ WIDTH, HEIGHT, FOCAL = 640, 480, 500.0
 CENTRE = np.array([319.5, 239.5])
 NOISE_PX = 0.5
 THRESHOLD_PX = 2.0
-PAIRS, RELATIVE = 60, 30
-POINTS, ABSOLUTE = 40, 30
+PAIRS, POINTS = 60, 40
+PROBLEMS = 30
 CAMERA = {"model": "PINHOLE", "width": WIDTH, "height": HEIGHT, "params": [FOCAL, FOCAL, *CENTRE]}
 # How the camera moves, in turns: along its own axes, and a plane in front of it.
 KINDS = ["any", "sideways", "forward", "plane"]
@@ -136,6 +136,7 @@ def errors(problem: dict, directions: bool) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "geometry/tests/fixtures/solvers.json")
+    parser.add_argument("--problems", type=int, default=PROBLEMS, help="of each kind; the test expects the default")
     arguments = parser.parse_args()
     if poselib.__version__ != POSELIB:
         raise SystemExit(f"expected poselib {POSELIB}, got {poselib.__version__}")
@@ -145,8 +146,8 @@ def main() -> None:
         "focal": FOCAL,
         "centre": CENTRE.tolist(),
         "threshold_px": THRESHOLD_PX,
-        "relative": [relative_problem(random, KINDS[k % len(KINDS)]) for k in range(RELATIVE)],
-        "absolute": [absolute_problem(random, ["any", "plane"][k % 2]) for k in range(ABSOLUTE)],
+        "relative": [relative_problem(random, KINDS[k % len(KINDS)]) for k in range(arguments.problems)],
+        "absolute": [absolute_problem(random, ["any", "plane"][k % 2]) for k in range(arguments.problems)],
     }
     arguments.out.write_text(json.dumps(result, separators=(",", ":")) + "\n")
     for name, directions in [("relative", True), ("absolute", False)]:
