@@ -174,14 +174,17 @@ pub(crate) trait Problem<const N: usize> {
 /// Damping at the start, and the one at which there is no way down.
 const DAMPING: f64 = 1e-4;
 const MAX_DAMPING: f64 = 1e6;
-/// A relative gain below this ends the iterations.
-const CONVERGED: f64 = 1e-9;
+/// The relative gain of a step below which iterations end: of a local optimisation, which only has to tell models
+/// apart, and of a last one.
+pub(crate) const ROUGH: f64 = 1e-3;
+pub(crate) const CONVERGED: f64 = 1e-9;
 
-/// Levenberg-Marquardt from `start`; the state and its cost.
+/// Levenberg-Marquardt from `start`, until a step gains less than a part `gain` of the cost; the state and its cost.
 pub(crate) fn minimise<const N: usize, P: Problem<N>>(
     problem: &P,
     start: &P::State,
     iterations: usize,
+    gain: f64,
 ) -> (P::State, f64) {
     let mut state = *start;
     let mut damping = DAMPING;
@@ -211,7 +214,7 @@ pub(crate) fn minimise<const N: usize, P: Problem<N>>(
         let Some((next, least)) = accepted else { break };
         state = next;
         cost = least;
-        if now - least <= CONVERGED * now {
+        if now - least <= gain * now {
             break;
         }
     }

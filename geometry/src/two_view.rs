@@ -11,7 +11,7 @@ use crate::five_point::five_point;
 use crate::frame::{nearest_rotation, quaternion_from_orthonormal};
 use crate::homography::{decompose_homography, transfer_squared};
 use crate::linear::{smallest_eigenvector, solve_positive};
-use crate::robust::{Loss, Problem, Search, accumulate, minimise, ransac};
+use crate::robust::{CONVERGED, Loss, Problem, ROUGH, Search, accumulate, minimise, ransac};
 use crate::svd::svd;
 use crate::up_to::UpTo;
 
@@ -244,7 +244,7 @@ pub fn estimate_essential(
     let (essential, _) = ransac(&search, options, priors.filter(|e| e.iter().all(|x| x.is_finite())))?;
     let refined = |essential: &Matrix3<f64>| {
         let motion = Motion::from_essential(essential)?;
-        let (motion, _) = minimise(&search.problem(Loss::Truncated(search.square)), &motion, FINAL_STEPS);
+        let (motion, _) = minimise(&search.problem(Loss::Truncated(search.square)), &motion, FINAL_STEPS, CONVERGED);
         search.best_side(&motion.essential())
     };
     let (mut cost, mut b_from_a) = refined(&essential)?;
@@ -452,7 +452,7 @@ impl Search<5> for EssentialSearch {
 
     fn polish(&self, e: &Matrix3<f64>) -> Option<Matrix3<f64>> {
         let motion = Motion::from_essential(e)?;
-        let (motion, _) = minimise(&self.problem(Loss::Truncated(self.square)), &motion, POLISH_STEPS);
+        let (motion, _) = minimise(&self.problem(Loss::Truncated(self.square)), &motion, POLISH_STEPS, ROUGH);
         Some(motion.essential())
     }
 }
