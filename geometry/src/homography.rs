@@ -385,7 +385,7 @@ mod tests {
                 let exact = truth * a.to_homogeneous();
                 worst = worst.max(transfer_squared(&got.b_from_a, a, &Point2::from(exact.xy() / exact.z)));
             }
-            prop_assert!(worst.sqrt() < 2.0 * noise, "{}", worst.sqrt());
+            prop_assert!(worst.sqrt() < 5.0 * noise, "{}", worst.sqrt());
             prop_assert!(got.score < 200.0 && got.score > 0.9 * views.wrong as f64 - 2.0);
         }
 

