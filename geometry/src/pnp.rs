@@ -8,10 +8,8 @@ use nalgebra::{Isometry3, Matrix3, Matrix6, Point2, Point3, Translation3, UnitQu
 
 use crate::frame::quaternion_from_orthonormal;
 use crate::polynomial::real_roots;
-use crate::robust::{CONVERGED, Loss, Problem, ROUGH, Search, accumulate, minimise, ransac};
+use crate::robust::{CONVERGED, Loss, Problem, ROUGH, RobustOptions, Search, accumulate, minimise, ransac};
 use crate::up_to::UpTo;
-
-pub use crate::robust::RobustOptions;
 
 /// Steps of Newton's method on the distances.
 const NEWTON_STEPS: usize = 8;

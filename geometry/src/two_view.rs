@@ -11,11 +11,9 @@ use crate::five_point::five_point;
 use crate::frame::{nearest_rotation, quaternion_from_orthonormal};
 use crate::homography::{decompose_homography, transfer_squared};
 use crate::linear::{smallest_eigenvector, solve_positive};
-use crate::robust::{CONVERGED, Loss, Problem, ROUGH, Search, accumulate, minimise, ransac};
+use crate::robust::{CONVERGED, Loss, Problem, ROUGH, RobustOptions, Search, accumulate, minimise, ransac};
 use crate::svd::svd;
 use crate::up_to::UpTo;
-
-pub use crate::robust::RobustOptions;
 
 /// Fewest pairs that determine an essential matrix.
 const MIN_PAIRS: usize = 5;

@@ -80,7 +80,7 @@ def relative_problem(random: np.random.Generator, kind: str) -> dict:
         "kind": kind,
         "a": centi(a),
         "b": centi(b),
-        "truth": {"rotation": turn.as_rotvec().tolist(), "translation": (t / np.linalg.norm(t)).tolist()},
+        "truth": rounded(turn, t / np.linalg.norm(t)),
         "poselib": answer(pose, info),
     }
 
@@ -104,7 +104,7 @@ def absolute_problem(random: np.random.Generator, kind: str) -> dict:
         "kind": kind,
         "points": np.round(1e4 * points).astype(int).ravel().tolist(),
         "xy": centi(pixels),
-        "truth": {"rotation": turn.as_rotvec().tolist(), "translation": t.tolist()},
+        "truth": rounded(turn, t),
         "poselib": answer(pose, info),
     }
 
@@ -114,11 +114,12 @@ def centi(pixels: np.ndarray) -> list[int]:
 
 
 def answer(pose: "poselib.CameraPose", info: dict) -> dict:
-    return {
-        "rotation": Rotation.from_matrix(pose.R).as_rotvec().tolist(),
-        "translation": np.asarray(pose.t).tolist(),
-        "inliers": int(np.sum(info["inliers"])),
-    }
+    turn = Rotation.from_matrix(pose.R)
+    return {**rounded(turn, np.asarray(pose.t)), "inliers": int(np.sum(info["inliers"]))}
+
+
+def rounded(turn: Rotation, t: np.ndarray) -> dict:
+    return {"rotation": np.round(turn.as_rotvec(), 9).tolist(), "translation": np.round(t, 9).tolist()}
 
 
 def errors(problem: dict, directions: bool) -> tuple[float, float]:
@@ -152,7 +153,8 @@ def main() -> None:
     arguments.out.write_text(json.dumps(result, separators=(",", ":")) + "\n")
     for name, directions in [("relative", True), ("absolute", False)]:
         medians = np.median([errors(problem, directions) for problem in result[name]], axis=0)
-        print(f"{name}: median rotation {medians[0]:.3e} rad, {'direction' if directions else 'position'} {medians[1]:.3e}")
+        part = "direction" if directions else "position"
+        print(f"{name}: median rotation {medians[0]:.3e} rad, {part} {medians[1]:.3e}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 //! The robust estimators are as accurate as the public library PoseLib on the same problems, and succeed as often;
 //! `training/baselines/solvers.py` drew the problems and ran PoseLib.
+//!
+//! Thirty problems leave medians uncertain by a tenth or so. On a thousand of each kind (`--problems 1000`) ours were
+//! 1.04 and 1.02 times PoseLib's for relative poses (rotation, direction), and 0.98 and 0.95 for absolute ones; both
+//! succeeded on all but planes between two views, where 171 and 179 of 250 single answers were the right twin.
 
 use std::path::PathBuf;
 
+use geometry::RobustOptions;
 use geometry::pnp::estimate_pose;
-use geometry::two_view::{RobustOptions, alternatives, estimate_essential};
+use geometry::two_view::{alternatives, estimate_essential};
 use nalgebra::{Isometry3, Point2, Point3, Vector3};
 use serde::Deserialize;
 
