@@ -297,8 +297,8 @@ fn eliminate(mut rows: [Cubic; 10]) -> Option<([[f64; 10]; 6], f64)> {
                 row[c] -= factor * top[c];
             }
         }
-        for c in k + 1..20 {
-            rows[k][c] *= inverse;
+        for x in &mut rows[k][k + 1..] {
+            *x *= inverse;
         }
     }
     // Upwards, for the six rows that are used.
@@ -426,16 +426,21 @@ mod tests {
     #[ignore = "measures: cargo test --release -p geometry five_point -- --ignored --nocapture"]
     fn time_of_a_call() {
         let mut random = ChaCha8Rng::seed_from_u64(1);
-        let problems: Vec<_> = (0..10_000)
+        let problems: Vec<_> = (0..1000)
             .map(|_| {
                 let b_from_a = Isometry3::new(vector(&mut random), 0.4 * vector(&mut random));
                 let a = cloud(&mut random);
                 (a, a.map(|p| b_from_a.rotation * p + b_from_a.translation.vector))
             })
             .collect();
-        let start = std::time::Instant::now();
-        let answers: usize = problems.iter().map(|(a, b)| five_point(a, b).len()).sum();
-        println!("{:?} a call, {} answers", start.elapsed() / 10_000, answers as f64 / 1e4);
+        // The best of ten: others may share the machine.
+        let once = |_| {
+            let start = std::time::Instant::now();
+            let answers: usize = problems.iter().map(|(a, b)| five_point(a, b).len()).sum();
+            (start.elapsed() / 1000, answers as f64 / 1000.0)
+        };
+        let (time, answers) = (0..10).map(once).min_by_key(|(time, _)| *time).unwrap();
+        println!("five_point: {time:?}, {answers} answers");
     }
 
     #[test]

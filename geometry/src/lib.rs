@@ -1,4 +1,5 @@
-//! Frames, SE(3), cameras, Procrustes alignment, five-frame trajectories and the metrics on them.
+//! Frames, SE(3), cameras, robust poses from image points, Procrustes alignment, five-frame trajectories and the metrics
+//! on them.
 //!
 //! Every part of EgoReasoner that speaks of a pose speaks of it in the types of this crate: the data loaders, the text
 //! of the reasoning chain, the reward, the evaluation and the robot's node. What is here is arithmetic: no I/O but TUM
@@ -46,6 +47,7 @@ pub use frame::{Anchor, Base, Camera, Frame, Odom, Transform, World, nearest_rot
 pub use metrics::{SceneScale, Summary, WindowErrors};
 pub use odometry::{Disagreement, Odometry, Outcome, Push};
 pub use procrustes::{RANK_RATIO, Similarity, kabsch, singular_ratio, umeyama};
+pub use robust::RobustOptions;
 pub use stamp::{Stamp, Stamped};
 pub use trajectory::{WINDOW, WindowTrajectory};
 pub use units::{Metres, Radians};

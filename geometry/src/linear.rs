@@ -55,11 +55,8 @@ fn cholesky<const N: usize>(matrix: &[[f64; N]; N]) -> Option<[[f64; N]; N]> {
     for i in 0..N {
         let mut square = matrix[i][i];
         for j in 0..i {
-            let mut rest = matrix[i][j];
-            for k in 0..j {
-                rest -= l[i][k] * l[j][k];
-            }
-            l[i][j] = rest * l[j][j];
+            let dot: f64 = l[i][..j].iter().zip(&l[j][..j]).map(|(a, b)| a * b).sum();
+            l[i][j] = (matrix[i][j] - dot) * l[j][j];
             square -= l[i][j] * l[i][j];
         }
         if square.is_nan() || square <= 0.0 {

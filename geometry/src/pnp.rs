@@ -8,10 +8,8 @@ use nalgebra::{Isometry3, Matrix3, Matrix6, Point2, Point3, Translation3, UnitQu
 
 use crate::frame::quaternion_from_orthonormal;
 use crate::polynomial::real_roots;
-use crate::robust::{Loss, Problem, Search, accumulate, minimise, ransac};
+use crate::robust::{CONVERGED, Loss, Problem, ROUGH, RobustOptions, Search, accumulate, minimise, ransac};
 use crate::up_to::UpTo;
-
-pub use crate::robust::RobustOptions;
 
 /// Steps of Newton's method on the distances.
 const NEWTON_STEPS: usize = 8;
@@ -197,7 +195,7 @@ pub fn estimate_pose(
     let priors = priors.iter().filter(|prior| finite_pose(prior)).map(View::new);
     let (view, _) = ransac(&search, options, priors)?;
     let problem = Reprojection { data: &data, loss: Loss::Truncated(search.square) };
-    let (view, _) = minimise(&problem, &view, FINAL_STEPS);
+    let (view, _) = minimise(&problem, &view, FINAL_STEPS, CONVERGED);
     let inliers: Vec<bool> =
         points.iter().zip(xy).map(|(p, xy)| view.square(&p.coords, 1.0, xy) <= search.square).collect();
     let score = search.cost(&view, f64::INFINITY);
@@ -252,7 +250,7 @@ pub fn refine_pose(
         return None;
     }
     let problem = Reprojection { data: &data, loss: Loss::Cauchy(scale * scale) };
-    let (view, _) = minimise(&problem, &View::new(start), iterations);
+    let (view, _) = minimise(&problem, &View::new(start), iterations, CONVERGED);
     let (cost, normal, _) = problem.linearise(&view);
     let information = Matrix6::from_fn(|i, j| normal[i.max(j)][i.min(j)]);
     Some(RefinedPose { camera_from_world: view.pose(), information, cost })
@@ -339,7 +337,7 @@ impl Search<3> for PoseSearch<'_> {
 
     fn polish(&self, view: &View) -> Option<View> {
         let problem = Reprojection { data: self.data, loss: Loss::Truncated(self.square) };
-        Some(minimise(&problem, view, POLISH_STEPS).0)
+        Some(minimise(&problem, view, POLISH_STEPS, ROUGH).0)
     }
 }
 

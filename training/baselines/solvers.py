@@ -29,8 +29,8 @@ WIDTH, HEIGHT, FOCAL = 640, 480, 500.0
 CENTRE = np.array([319.5, 239.5])
 NOISE_PX = 0.5
 THRESHOLD_PX = 2.0
-PAIRS, RELATIVE = 60, 30
-POINTS, ABSOLUTE = 40, 30
+PAIRS, POINTS = 60, 40
+PROBLEMS = 30
 CAMERA = {"model": "PINHOLE", "width": WIDTH, "height": HEIGHT, "params": [FOCAL, FOCAL, *CENTRE]}
 # How the camera moves, in turns: along its own axes, and a plane in front of it.
 KINDS = ["any", "sideways", "forward", "plane"]
@@ -80,7 +80,7 @@ def relative_problem(random: np.random.Generator, kind: str) -> dict:
         "kind": kind,
         "a": centi(a),
         "b": centi(b),
-        "truth": {"rotation": turn.as_rotvec().tolist(), "translation": (t / np.linalg.norm(t)).tolist()},
+        "truth": rounded(turn, t / np.linalg.norm(t)),
         "poselib": answer(pose, info),
     }
 
@@ -104,7 +104,7 @@ def absolute_problem(random: np.random.Generator, kind: str) -> dict:
         "kind": kind,
         "points": np.round(1e4 * points).astype(int).ravel().tolist(),
         "xy": centi(pixels),
-        "truth": {"rotation": turn.as_rotvec().tolist(), "translation": t.tolist()},
+        "truth": rounded(turn, t),
         "poselib": answer(pose, info),
     }
 
@@ -114,11 +114,12 @@ def centi(pixels: np.ndarray) -> list[int]:
 
 
 def answer(pose: "poselib.CameraPose", info: dict) -> dict:
-    return {
-        "rotation": Rotation.from_matrix(pose.R).as_rotvec().tolist(),
-        "translation": np.asarray(pose.t).tolist(),
-        "inliers": int(np.sum(info["inliers"])),
-    }
+    turn = Rotation.from_matrix(pose.R)
+    return {**rounded(turn, np.asarray(pose.t)), "inliers": int(np.sum(info["inliers"]))}
+
+
+def rounded(turn: Rotation, t: np.ndarray) -> dict:
+    return {"rotation": np.round(turn.as_rotvec(), 9).tolist(), "translation": np.round(t, 9).tolist()}
 
 
 def errors(problem: dict, directions: bool) -> tuple[float, float]:
@@ -136,6 +137,7 @@ def errors(problem: dict, directions: bool) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "geometry/tests/fixtures/solvers.json")
+    parser.add_argument("--problems", type=int, default=PROBLEMS, help="of each kind; the test expects the default")
     arguments = parser.parse_args()
     if poselib.__version__ != POSELIB:
         raise SystemExit(f"expected poselib {POSELIB}, got {poselib.__version__}")
@@ -145,13 +147,14 @@ def main() -> None:
         "focal": FOCAL,
         "centre": CENTRE.tolist(),
         "threshold_px": THRESHOLD_PX,
-        "relative": [relative_problem(random, KINDS[k % len(KINDS)]) for k in range(RELATIVE)],
-        "absolute": [absolute_problem(random, ["any", "plane"][k % 2]) for k in range(ABSOLUTE)],
+        "relative": [relative_problem(random, KINDS[k % len(KINDS)]) for k in range(arguments.problems)],
+        "absolute": [absolute_problem(random, ["any", "plane"][k % 2]) for k in range(arguments.problems)],
     }
     arguments.out.write_text(json.dumps(result, separators=(",", ":")) + "\n")
     for name, directions in [("relative", True), ("absolute", False)]:
         medians = np.median([errors(problem, directions) for problem in result[name]], axis=0)
-        print(f"{name}: median rotation {medians[0]:.3e} rad, {'direction' if directions else 'position'} {medians[1]:.3e}")
+        part = "direction" if directions else "position"
+        print(f"{name}: median rotation {medians[0]:.3e} rad, {part} {medians[1]:.3e}")
 
 
 if __name__ == "__main__":
