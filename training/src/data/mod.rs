@@ -5,6 +5,7 @@
 //! layout's own conventions are converted in its reader under [`formats`], and nowhere else.
 
 mod error;
+mod films;
 pub mod formats;
 mod order;
 mod sequence;
@@ -14,6 +15,7 @@ mod split;
 mod windows;
 
 pub use error::Error;
+pub use films::{Film, FilmSource};
 pub use formats::{Opened, Skipped};
 pub use order::Order;
 pub use sequence::{DepthFile, Frame, Image, Sequence};

@@ -259,4 +259,4 @@ fn nearest(values: &[f32], from: (u32, u32), to: (u32, u32)) -> Vec<f32> {
 
 #[cfg(test)]
 #[path = "sequence_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// A written synthetic film of seven frames; `change` may spoil the JSON.
-fn written(directory: &Path, change: impl FnOnce(&mut Value)) -> synth::SynthSequence {
+pub(in super::super) fn written(directory: &Path, change: impl FnOnce(&mut Value)) -> synth::SynthSequence {
     let film = synth::sequence(3, 5, 7, (64, 48));
     std::fs::create_dir_all(directory.join("frames")).unwrap();
     std::fs::create_dir_all(directory.join("depth")).unwrap();
@@ -146,6 +146,8 @@ fn sources_parse_or_say_what_is_wrong() {
     assert!(matches!(source, WindowSource::Synth { seed: 9001, windows: 500, size: (320, 240), .. }));
     let sample = parse_source("synth:seed=1,windows=2,size=64x48").unwrap().sample(1).unwrap();
     assert_eq!((sample.id.as_str(), sample.images[0].dimensions(), sample.metric), ("synth-1-1", (64, 48), true));
+    let sample = parse_source("synth:seed=1,windows=2,size=64x48,stratum=dark").unwrap().sample(1).unwrap();
+    assert_eq!((sample.id.as_str(), sample.source.as_str()), ("synth-dark-1-1", "synth-1"));
     assert!(matches!(source.sample(500), Err(Error::Index { expected: 500, got: 500, .. })));
     for (spec, part) in [
         ("synth:seed=x,windows=5", "seed"),
@@ -153,6 +155,8 @@ fn sources_parse_or_say_what_is_wrong() {
         ("synth:seed=1,windows=0", "windows=N"),
         ("synth:seed=1,windows=2,size=4x4", "WIDTHxHEIGHT"),
         ("synth:seed=1,windows=2,speed=3", "speed=3"),
+        ("synth:seed=1,windows=2,stratum=foggy", "a stratum: blur, dark, noise"),
+        ("synth:seed=1,films=2,frames=9", "films=N and frames=N are for films"),
         ("/nowhere/at/all", "/nowhere/at/all"),
         ("/nowhere,stride=0", "above 0"),
     ] {

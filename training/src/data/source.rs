@@ -4,7 +4,7 @@ use super::error::Error;
 use super::formats::{Opened, Skipped, open_all};
 use super::sequence::Sequence;
 use super::windows::Spacing;
-use crate::synth::{SynthConfig, window_with};
+use crate::synth::{Stratum, SynthConfig, window_of};
 use geometry::{Intrinsics, Stamp, WINDOW, WindowTrajectory};
 use image::RgbImage;
 use std::collections::BTreeSet;
@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 /// Size that synthetic windows are rendered at where the source does not say: a camera's own, so that the whole of the
 /// image processor is used.
 pub const SYNTH_SIZE: (u32, u32) = (320, 240);
-/// Time between the frames of a synthetic window.
-const SYNTH_STEP_NANOS: i64 = 100_000_000;
+/// Time between the frames of a synthetic window or film.
+pub(super) const SYNTH_STEP_NANOS: i64 = 100_000_000;
 
 /// Five frames and what is known of them.
 #[derive(Debug, Clone)]
 pub struct WindowSample {
-    /// Unique in the source, and stable: `synth-SEED-INDEX` or `NAME-sSTRIDE-FIRST` (with `mDEG` or `uUNITS` in place
+    /// Unique in the source, and stable: `synth-SEED-INDEX`, `synth-STRATUM-SEED-INDEX` or `NAME-sSTRIDE-FIRST` (with `mDEG` or `uUNITS` in place
     /// of `sSTRIDE` where motion spaces the frames).
     pub id: String,
     /// The video or scene that the frames are of, which a split must not cut: [`Sequence::source`], or `synth-SEED`.
@@ -57,6 +57,8 @@ pub enum WindowSource {
         size: (u32, u32),
         /// What is drawn from.
         config: SynthConfig,
+        /// The kind of difficulty; none for the default generator.
+        stratum: Option<Stratum>,
     },
     /// Windows of recorded sequences, sequence after sequence.
     Recorded {
@@ -165,10 +167,10 @@ impl WindowSource {
             return Err(Error::Index { path, expected: self.len(), got: index });
         }
         match self {
-            Self::Synth { seed, size, config, .. } => {
-                let window = window_with(config, *seed, index, *size);
+            Self::Synth { seed, size, config, stratum, .. } => {
+                let window = window_of(config, *stratum, *seed, index, *size);
                 Ok(WindowSample {
-                    id: format!("synth-{seed}-{index}"),
+                    id: format!("{}-{index}", synth_name(*seed, *stratum)),
                     source: synth_source(*seed),
                     images: window.images,
                     frames: None,
@@ -189,6 +191,15 @@ impl WindowSource {
     }
 }
 
+/// What windows and films of a stream are called, before their number.
+pub(super) fn synth_name(seed: u64, stratum: Option<Stratum>) -> String {
+    match stratum {
+        Some(stratum) => format!("synth-{stratum}-{seed}"),
+        None => synth_source(seed),
+    }
+}
+
+/// The same for all strata of a stream: they show the same scenes.
 fn synth_source(seed: u64) -> String {
     format!("synth-{seed}")
 }

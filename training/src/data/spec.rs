@@ -4,7 +4,7 @@ use super::error::Error;
 use super::formats::{Opened, Pictures, Videos, open_all, open_realestate, open_ros2};
 use super::source::{SYNTH_SIZE, WindowSource};
 use super::windows::{Motion, Spacing};
-use crate::synth::SynthConfig;
+use crate::synth::{Stratum, SynthConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 const REACH: usize = 48;
 const KEYS: &str = "stride=N, every=N, motion=DEGREES, move=UNITS, reach=N, part=FILE:NAME or pose_frame=NAME";
 const RE10K_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH, or a key of every recording";
+const FILM_KEYS: &str = "part=FILE:NAME or pose_frame=NAME";
+const RE10K_FILM_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH, or part=FILE:NAME";
 
 /// Reads the text of a source:
-/// * `synth:seed=9001,windows=500[,size=320x240]`: the generator.
+/// * `synth:seed=9001,windows=500[,size=320x240][,stratum=NAME]`: the generator, or a [`Stratum`] of it.
 /// * `PATH`: a recording in any layout of [`super::formats`], or a folder of recordings, of which those that cannot be
 ///   read are skipped.
 /// * `re10k:POSES,frames=DIR` or `re10k:POSES,videos=DIR[,cache=DIR][,ffmpeg=PATH]`: RealEstate10K, `POSES` a file or a
@@ -29,36 +31,19 @@ const RE10K_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PA
 /// # Errors
 /// [`Error::Spec`], and those of opening.
 pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
-    let mut parts = spec.split(',').map(str::trim);
-    let first = parts.next().unwrap_or_default();
-    if let Some(synth) = first.strip_prefix("synth:") {
-        return synthetic(spec, std::iter::once(synth).chain(parts));
+    if let Some(keys) = synth_keys(spec) {
+        return synthetic(spec, keys);
     }
-    let wrong = |expected, got: &str| Error::Spec { spec: spec.to_owned(), expected, got: got.to_owned() };
-    let poses = first.strip_prefix("re10k:");
-    let keys = if poses.is_some() { RE10K_KEYS } else { KEYS };
-    let mut values: BTreeMap<&str, &str> = BTreeMap::new();
-    for part in parts {
-        let (key, value) = part.split_once('=').ok_or_else(|| wrong(keys, part))?;
-        let known = match key {
-            "stride" | "every" | "motion" | "move" | "reach" | "part" => true,
-            "frames" | "videos" | "cache" | "ffmpeg" => poses.is_some(),
-            "pose_frame" => poses.is_none(),
-            _ => false,
-        };
-        if !known || values.insert(key, value).is_some() {
-            return Err(wrong(if known { "each key once" } else { keys }, part));
-        }
-    }
+    let keys = Keys::of(spec, &["stride", "every", "motion", "move", "reach"], KEYS, RE10K_KEYS)?;
     let count = |key: &str| -> Result<Option<usize>, Error> {
         let parsed = |value: &&str| value.parse().ok().filter(|&n: &usize| n > 0);
-        let number = |value: &&str| parsed(value).ok_or_else(|| wrong("a whole number above 0", value));
-        values.get(key).map(number).transpose()
+        let number = |value: &&str| parsed(value).ok_or_else(|| keys.wrong("a whole number above 0", value));
+        keys.values.get(key).map(number).transpose()
     };
     let amount = |key: &str| -> Result<Option<f64>, Error> {
         let parsed = |value: &&str| value.parse().ok().filter(|&x: &f64| x.is_finite() && x > 0.0);
-        let number = |value: &&str| parsed(value).ok_or_else(|| wrong("a number above 0", value));
-        values.get(key).map(number).transpose()
+        let number = |value: &&str| parsed(value).ok_or_else(|| keys.wrong("a number above 0", value));
+        keys.values.get(key).map(number).transpose()
     };
     let every = count("every")?.unwrap_or(1);
     let spacing = match (count("stride")?, amount("motion")?, amount("move")?, count("reach")?) {
@@ -66,36 +51,90 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
         (None, angle_deg, distance, reach) if angle_deg.is_some() || distance.is_some() => {
             Spacing::Motion(Motion { angle_deg, distance, reach: reach.unwrap_or(REACH) })
         }
-        _ => return Err(wrong("stride=N, or motion=DEGREES and move=UNITS with reach=N", spec)),
+        _ => return Err(keys.wrong("stride=N, or motion=DEGREES and move=UNITS with reach=N", spec)),
     };
-    let of = |opened: Opened, path: &Path| {
-        let all = WindowSource::of(opened, spacing, every, path)?;
-        let Some(part) = values.get("part") else { return Ok(all) };
-        let sources = part_of(part).ok_or_else(|| wrong("FILE:NAME of a part that the stage split wrote", part))?;
-        let left = all.only(&sources);
-        if left.is_empty() { Err(wrong("a part with windows", part)) } else { Ok(left) }
-    };
-    let Some(poses) = poses else {
-        let path = Path::new(first);
-        let opened = match values.get("pose_frame") {
-            None => open_all(path),
-            Some(&"") => return Err(wrong("the name of a frame for pose_frame", spec)),
-            Some(frame) => open_ros2(path, frame),
+    let all = WindowSource::of(keys.open()?, spacing, every, keys.path)?;
+    let Some(part) = keys.values.get("part") else { return Ok(all) };
+    let left = all.only(&keys.sources(part)?);
+    if left.is_empty() { Err(keys.wrong("a part with windows", part)) } else { Ok(left) }
+}
+
+/// Opens the recordings that a text names, whole.
+pub(super) fn recorded_films(spec: &str) -> Result<Opened, Error> {
+    let keys = Keys::of(spec, &[], FILM_KEYS, RE10K_FILM_KEYS)?;
+    let mut opened = keys.open()?;
+    if let Some(part) = keys.values.get("part") {
+        let sources = keys.sources(part)?;
+        opened.sequences.retain(|sequence| sources.iter().any(|source| source == sequence.source()));
+        if opened.sequences.is_empty() {
+            return Err(keys.wrong("a part with recordings", part));
+        }
+    }
+    Ok(opened)
+}
+
+/// The text of a source of recordings, taken apart.
+struct Keys<'a> {
+    spec: &'a str,
+    /// The recordings, or the text files of RealEstate10K.
+    path: &'a Path,
+    realestate: bool,
+    values: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Keys<'a> {
+    /// `own` are keys beside those that open a recording; `expected` and `expected_re10k` are what an error lists.
+    fn of(spec: &'a str, own: &[&str], expected: &'static str, expected_re10k: &'static str) -> Result<Self, Error> {
+        let mut parts = spec.split(',').map(str::trim);
+        let first = parts.next().unwrap_or_default();
+        let poses = first.strip_prefix("re10k:");
+        let expected = if poses.is_some() { expected_re10k } else { expected };
+        let path = Path::new(poses.unwrap_or(first));
+        let mut keys = Self { spec, path, realestate: poses.is_some(), values: BTreeMap::new() };
+        for part in parts {
+            let (key, value) = part.split_once('=').ok_or_else(|| keys.wrong(expected, part))?;
+            let known = match key {
+                "part" => true,
+                "frames" | "videos" | "cache" | "ffmpeg" => keys.realestate,
+                "pose_frame" => !keys.realestate,
+                _ => own.contains(&key),
+            };
+            if !known || keys.values.insert(key, value).is_some() {
+                return Err(keys.wrong(if known { "each key once" } else { expected }, part));
+            }
+        }
+        Ok(keys)
+    }
+
+    fn wrong(&self, expected: &'static str, got: &str) -> Error {
+        Error::Spec { spec: self.spec.to_owned(), expected, got: got.to_owned() }
+    }
+
+    fn open(&self) -> Result<Opened, Error> {
+        if !self.realestate {
+            return match self.values.get("pose_frame") {
+                None => open_all(self.path),
+                Some(&"") => Err(self.wrong("the name of a frame for pose_frame", self.spec)),
+                Some(frame) => open_ros2(self.path, frame),
+            };
+        }
+        let folder = |key: &str| self.values.get(key).map(PathBuf::from);
+        let pictures = match (folder("frames"), folder("videos"), folder("cache"), folder("ffmpeg")) {
+            (Some(frames), None, None, None) => Pictures::Frames(frames),
+            (None, Some(directory), cache, ffmpeg) => Pictures::Videos(Videos {
+                cache: cache.unwrap_or_else(|| directory.join("frames")),
+                ffmpeg: ffmpeg.unwrap_or_else(|| PathBuf::from("ffmpeg")),
+                directory,
+            }),
+            _ => return Err(self.wrong("frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH", self.spec)),
         };
-        return of(opened?, path);
-    };
-    let folder = |key: &str| values.get(key).map(PathBuf::from);
-    let pictures = match (folder("frames"), folder("videos"), folder("cache"), folder("ffmpeg")) {
-        (Some(frames), None, None, None) => Pictures::Frames(frames),
-        (None, Some(directory), cache, ffmpeg) => Pictures::Videos(Videos {
-            cache: cache.unwrap_or_else(|| directory.join("frames")),
-            ffmpeg: ffmpeg.unwrap_or_else(|| PathBuf::from("ffmpeg")),
-            directory,
-        }),
-        _ => return Err(wrong("frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH", spec)),
-    };
-    let path = Path::new(poses);
-    of(open_realestate(path, &pictures)?, path)
+        open_realestate(self.path, &pictures)
+    }
+
+    /// The videos or scenes of the part `FILE:NAME`.
+    fn sources(&self, part: &str) -> Result<Vec<String>, Error> {
+        part_of(part).ok_or_else(|| self.wrong("FILE:NAME of a part that the stage split wrote", part))
+    }
 }
 
 /// The sources of a part: `FILE:NAME`, of a file that the stage `split` wrote.
@@ -105,30 +144,56 @@ fn part_of(text: &str) -> Option<Vec<String>> {
     serde_json::from_value(split["parts"][name]["sources"].clone()).ok()
 }
 
-fn synthetic<'a>(spec: &str, parts: impl Iterator<Item = &'a str>) -> Result<WindowSource, Error> {
-    let wrong = |expected, got: &str| Error::Spec { spec: spec.to_owned(), expected, got: got.to_owned() };
-    let (mut seed, mut windows, mut size) = (None, None, SYNTH_SIZE);
-    for part in parts {
-        match part.split_once('=') {
-            Some(("seed", value)) => {
-                let number = value.parse();
-                seed = Some(number.map_err(|_| wrong("a whole number for seed", value))?);
+/// The keys of a text that begins with `synth:`, or none where it does not.
+pub(super) fn synth_keys(spec: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(spec.trim_start().strip_prefix("synth:")?.split(',').map(str::trim))
+}
+
+/// What a text says of the generator; `counts` are the values of keys that the caller names.
+pub(super) struct SynthSpec<const N: usize> {
+    pub seed: u64,
+    pub size: (u32, u32),
+    pub stratum: Option<Stratum>,
+    pub counts: [Option<u64>; N],
+}
+
+impl<const N: usize> SynthSpec<N> {
+    /// `expected` is what an error lists for an unknown key.
+    pub fn parse<'a>(
+        spec: &str,
+        parts: impl Iterator<Item = &'a str>,
+        count_keys: [&str; N],
+        expected: &'static str,
+    ) -> Result<Self, Error> {
+        let wrong = |expected, got: &str| Error::Spec { spec: spec.to_owned(), expected, got: got.to_owned() };
+        let (mut seed, mut size, mut stratum, mut counts) = (None, SYNTH_SIZE, None, [None; N]);
+        for part in parts {
+            let (key, value) = part.split_once('=').ok_or_else(|| wrong(expected, part))?;
+            match key {
+                "seed" => seed = Some(value.parse().map_err(|_| wrong("a whole number for seed", value))?),
+                "size" => {
+                    let sides = value.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+                    let good = |&(w, h): &(u32, u32)| (8..=4096).contains(&w) && (8..=4096).contains(&h);
+                    size = sides.filter(good).ok_or_else(|| wrong("WIDTHxHEIGHT, each 8 to 4096", value))?;
+                }
+                "stratum" => stratum = Some(Stratum::named(value).ok_or_else(|| wrong(Stratum::NAMES, value))?),
+                _ => {
+                    let place = count_keys.iter().position(|&other| other == key);
+                    let place = place.ok_or_else(|| wrong(expected, part))?;
+                    counts[place] = Some(value.parse().map_err(|_| wrong("a whole number of them", part))?);
+                }
             }
-            Some(("windows", value)) => {
-                let number = value.parse();
-                windows = Some(number.map_err(|_| wrong("a whole number for windows", value))?);
-            }
-            Some(("size", value)) => {
-                let sides = value.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-                let good = |&(w, h): &(u32, u32)| (8..=4096).contains(&w) && (8..=4096).contains(&h);
-                size = sides.filter(good).ok_or_else(|| wrong("WIDTHxHEIGHT, each 8 to 4096", value))?;
-            }
-            _ => return Err(wrong("seed=N, windows=N or size=WxH", part)),
         }
+        let seed = seed.ok_or_else(|| wrong("seed=N", spec))?;
+        Ok(Self { seed, size, stratum, counts: counts.map(|count| count.filter(|&n| n > 0)) })
     }
-    let seed = seed.ok_or_else(|| wrong("seed=N", spec))?;
-    let windows = windows.filter(|&n| n > 0).ok_or_else(|| wrong("windows=N with N above 0", spec))?;
-    Ok(WindowSource::Synth { seed, windows, size, config: SynthConfig::default() })
+}
+
+fn synthetic<'a>(spec: &str, parts: impl Iterator<Item = &'a str>) -> Result<WindowSource, Error> {
+    let expected = "seed=N, windows=N, size=WxH or stratum=NAME (films=N and frames=N are for films)";
+    let SynthSpec { seed, size, stratum, counts: [windows] } = SynthSpec::parse(spec, parts, ["windows"], expected)?;
+    let none = || Error::Spec { spec: spec.to_owned(), expected: "windows=N with N above 0", got: spec.to_owned() };
+    Ok(WindowSource::Synth { seed, windows: windows.ok_or_else(none)?, size, config: SynthConfig::default(), stratum })
 }
 
 #[cfg(test)]

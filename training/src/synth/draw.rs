@@ -11,6 +11,8 @@ pub(super) enum Stream {
     Motion = 2,
     Camera = 3,
     Sensor = 4,
+    Stratum = 5,
+    Exposure = 6,
 }
 
 pub(super) struct Draw(ChaCha8Rng);

@@ -8,39 +8,46 @@
 //! The image is a sensor with square pixels (4:3 by default) stretched to the size that the caller asks for, as the
 //! image processor stretches real frames: fx and fy differ where the size is not of the sensor's shape.
 //!
-//! What it leaves out: mirrors, glass, cast shadows (contact shade only), moving things, rolling shutter, motion blur,
-//! lens distortion, JPEG artefacts.
+//! A [`Stratum`] makes it hard, or easy, in one way that is known, for judging an odometry; [`SynthFilm`] renders a long
+//! film frame by frame. Both are opt-in: what the default generator draws stays as it is, to the bit.
+//!
+//! What it leaves out: mirrors, glass, cast shadows (contact shade only), moving things, rolling shutter, motion blur
+//! (but in its stratum), lens distortion, JPEG artefacts.
 
+mod course;
 mod draw;
+mod film;
 mod layout;
 mod material;
 mod motion;
 mod noise;
+mod plan;
 mod render;
 mod scene;
 mod sensor;
 mod sheet;
 mod solid;
 #[cfg(test)]
+mod strata_tests;
+mod stratum;
+mod surfaces;
+#[cfg(test)]
 mod tests;
 mod texture;
 mod things;
 mod vec3;
 
+pub use film::{SynthFilm, SynthFrame};
 pub use motion::MotionKind;
-pub use sheet::contact_sheet;
+pub use sheet::{contact_sheet, stratum_sheet};
+pub use stratum::Stratum;
 
-use draw::{Draw, Stream};
 use geometry::{Camera, Intrinsics, Transform, WINDOW, World};
 use image::RgbImage;
-use layout::layout;
-use motion::{Path, Pose, start};
-use nalgebra::{Isometry3, Rotation3, Translation3, UnitQuaternion, Vector3};
-use render::{Eye, Light};
-use scene::Scene;
-use sensor::Sensor;
+use motion::Pose;
+use nalgebra::{Isometry3, Rotation3, Translation3, UnitQuaternion};
+use plan::plan;
 use serde::{Deserialize, Serialize};
-use vec3::v3;
 
 /// What a window shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -187,105 +194,9 @@ pub struct SynthPoses {
     pub median_depth: f64,
 }
 
-/// A scene with a path through it that keeps clear of everything.
-struct Plan {
-    scene: Scene,
-    kind: SceneKind,
-    motion: MotionKind,
-    poses: Vec<Pose>,
-    intrinsics: Intrinsics,
-    median_depth: f64,
-}
-
-/// Nearest that the camera may come to a surface, metres: z-depths stay above 0.1 m at the widest field of view.
-const CLEARANCE: f32 = 0.17;
-/// Draws of camera and path before the scene is drawn anew.
-const PATHS_PER_SCENE: u64 = 6;
-
-fn camera(config: &SynthConfig, draw: &mut Draw, size: (u32, u32)) -> Intrinsics {
-    assert!(size.0 >= 8 && size.1 >= 8, "synthetic images have at least 8 x 8 pixels, got {size:?}");
-    let (width, height) = (f64::from(size.0), f64::from(size.1));
-    let half_fov = 0.5 * draw.range(config.horizontal_fov_deg[0], config.horizontal_fov_deg[1]).to_radians();
-    let aspect = draw.pick(&config.sensor_aspects);
-    // The angle is that of a 4:3 sensor's width: a portrait sensor has it along its long side.
-    let focal_in_widths = 0.5 / half_fov.tan() / if aspect < 1.0 { aspect } else { 1.0 };
-    let jitter = config.principal_jitter;
-    let (dx, dy) = (draw.range(-jitter, jitter), draw.range(-jitter, jitter));
-    Intrinsics {
-        fx: width * focal_in_widths,
-        fy: height * aspect * focal_in_widths,
-        cx: 0.5 * (width - 1.0) + dx * width,
-        cy: 0.5 * (height - 1.0) + dy * height,
-        width: size.0,
-        height: size.1,
-    }
-}
-
-/// Median depth of the first pose, where the camera keeps clear and sees something in every frame.
-fn survey(scene: &Scene, kind: SceneKind, poses: &[Pose], intrinsics: &Intrinsics) -> Option<f64> {
-    let (least, most) = match kind {
-        SceneKind::TableTop => (0.3, 1.8),
-        SceneKind::Room => (0.6, 6.0),
-    };
-    let clear = |pose: &Pose| {
-        let p = v3(pose.position.x as f32, pose.position.y as f32, pose.position.z as f32);
-        let room = [(p.x, scene.room.x), (p.y, scene.room.y), (p.z, scene.room.z)];
-        room.iter().all(|&(at, size)| at > CLEARANCE && at < size - CLEARANCE)
-            && scene.solids.iter().all(|solid| solid.distance(p) > CLEARANCE)
-    };
-    if !poses.iter().all(clear) {
-        return None;
-    }
-    let mut first = None;
-    for pose in poses.iter().step_by(2) {
-        let (depths, bare) = Eye::new(pose, intrinsics).survey(scene);
-        let median = f64::from(depths[depths.len() / 2]);
-        if median < least || median > most || bare > 0.75 {
-            return None;
-        }
-        first.get_or_insert(median);
-    }
-    first
-}
-
-fn plan(config: &SynthConfig, seed: u64, index: u64, frames: usize, size: (u32, u32)) -> Plan {
-    let intrinsics = camera(config, &mut Draw::new(seed, index, Stream::Camera, 0), size);
-    // Drawn once, not per attempt: what is easier to place must not become more frequent.
-    let mut draw = Draw::new(seed, index, Stream::Motion, u64::MAX);
-    let kind = if draw.chance(config.room_share) { SceneKind::Room } else { SceneKind::TableTop };
-    let motion = MotionKind::random(&mut draw, kind);
-    let mut scene_number = 0;
-    loop {
-        let world = layout(&mut Draw::new(seed, index, Stream::Scene, scene_number), kind);
-        let wide = |v: vec3::V3| Vector3::new(f64::from(v.x), f64::from(v.y), f64::from(v.z));
-        let targets: Vec<_> = world.targets.iter().copied().map(wide).collect();
-        for attempt in 0..PATHS_PER_SCENE {
-            let mut draw = Draw::new(seed, index, Stream::Motion, scene_number * PATHS_PER_SCENE + attempt);
-            let Some(start) = start(&mut draw, kind, wide(world.scene.room), &targets) else {
-                continue;
-            };
-            let path = Path::random(&mut draw, kind, motion, start);
-            let poses: Vec<_> = (0..frames).map(|frame| path.at(frame as f64 / (WINDOW - 1) as f64)).collect();
-            if let Some(median_depth) = survey(&world.scene, kind, &poses, &intrinsics) {
-                return Plan { scene: world.scene, kind, motion, poses, intrinsics, median_depth };
-            }
-        }
-        scene_number += 1;
-    }
-}
-
 fn transform(pose: &Pose) -> Transform<World, Camera> {
     let rotation = UnitQuaternion::from_rotation_matrix(&Rotation3::from_matrix_unchecked(pose.rotation));
     Transform::from_isometry(Isometry3::from_parts(Translation3::from(pose.position), rotation))
-}
-
-fn exposed(seed: u64, index: u64, first: &Light) -> Sensor {
-    let (mut sum, mut count) = (0.0, 0.0);
-    for colour in first.colour.iter().step_by(7) {
-        sum += colour.luminance();
-        count += 1.0;
-    }
-    Sensor::random(&mut Draw::new(seed, index, Stream::Sensor, 0), sum / count)
 }
 
 fn median(depth: &[f32]) -> f64 {
@@ -307,20 +218,34 @@ pub fn window(seed: u64, index: u64, size: (u32, u32)) -> SynthWindow {
 /// # Panics
 /// As [`window`].
 pub fn window_with(config: &SynthConfig, seed: u64, index: u64, size: (u32, u32)) -> SynthWindow {
-    let plan = plan(config, seed, index, WINDOW, size);
-    let mut light: [Light; WINDOW] =
-        std::array::from_fn(|i| Eye::new(&plan.poses[i], &plan.intrinsics).render(&plan.scene));
-    let sensor = exposed(seed, index, &light[0]);
-    let images = std::array::from_fn(|i| sensor.expose(std::mem::take(&mut light[i].colour), size, i as u32));
-    let median_depth = median(&light[0].depth);
+    window_of(config, None, seed, index, size)
+}
+
+/// A window of a stratum; without one, [`window_with`].
+///
+/// # Panics
+/// As [`window`].
+pub fn window_of(
+    config: &SynthConfig,
+    stratum: Option<Stratum>,
+    seed: u64,
+    index: u64,
+    size: (u32, u32),
+) -> SynthWindow {
+    let (film, first) = SynthFilm::begun(config, stratum, seed, index, WINDOW, size);
+    let mut first = Some(first);
+    let mut frames = [0, 1, 2, 3, 4].map(|i| match first.take() {
+        Some(light) => film.developed(i, light),
+        None => film.frame(i),
+    });
     SynthWindow {
-        images,
-        depth: light.map(|light| light.depth),
-        intrinsics: plan.intrinsics,
-        world_from_camera: std::array::from_fn(|i| transform(&plan.poses[i])),
-        kind: plan.kind,
-        motion: plan.motion,
-        median_depth,
+        images: std::array::from_fn(|i| std::mem::take(&mut frames[i].image)),
+        median_depth: median(&frames[0].depth),
+        depth: frames.map(|frame| frame.depth),
+        intrinsics: film.plan.intrinsics,
+        world_from_camera: std::array::from_fn(|i| transform(&film.plan.poses[i])),
+        kind: film.plan.kind,
+        motion: film.plan.motion,
     }
 }
 
@@ -330,23 +255,41 @@ pub fn window_with(config: &SynthConfig, seed: u64, index: u64, size: (u32, u32)
 /// # Panics
 /// As [`window`].
 pub fn sequence(seed: u64, index: u64, frames: usize, size: (u32, u32)) -> SynthSequence {
-    let plan = plan(&SynthConfig::default(), seed, index, frames.max(1), size);
-    let mut sensor = None;
+    sequence_with(&SynthConfig::default(), None, seed, index, frames, size)
+}
+
+/// A film of a stratum, with settings; without a stratum, of the same generator as [`sequence`]. [`SynthFilm`] is the
+/// same film frame by frame.
+///
+/// # Panics
+/// As [`window`].
+pub fn sequence_with(
+    config: &SynthConfig,
+    stratum: Option<Stratum>,
+    seed: u64,
+    index: u64,
+    frames: usize,
+    size: (u32, u32),
+) -> SynthSequence {
+    let (film, first) = SynthFilm::begun(config, stratum, seed, index, frames, size);
     let (mut images, mut depth) = (Vec::with_capacity(frames), Vec::with_capacity(frames));
-    for (number, pose) in plan.poses.iter().take(frames).enumerate() {
-        let light = Eye::new(pose, &plan.intrinsics).render(&plan.scene);
-        let sensor = sensor.get_or_insert_with(|| exposed(seed, index, &light));
-        images.push(sensor.expose(light.colour, size, number as u32));
-        depth.push(light.depth);
+    let mut first = Some(first);
+    for number in 0..frames {
+        let frame = match first.take() {
+            Some(light) => film.developed(number, light),
+            None => film.frame(number),
+        };
+        images.push(frame.image);
+        depth.push(frame.depth);
     }
     SynthSequence {
-        median_depth: depth.first().map_or(plan.median_depth, |first: &Vec<f32>| median(first)),
+        median_depth: depth.first().map_or(film.plan.median_depth, |first: &Vec<f32>| median(first)),
         images,
         depth,
-        intrinsics: plan.intrinsics,
-        world_from_camera: plan.poses.iter().take(frames).map(transform).collect(),
-        kind: plan.kind,
-        motion: plan.motion,
+        intrinsics: film.plan.intrinsics,
+        world_from_camera: film.plan.poses.iter().take(frames).map(transform).collect(),
+        kind: film.plan.kind,
+        motion: film.plan.motion,
     }
 }
 
@@ -355,7 +298,7 @@ pub fn sequence(seed: u64, index: u64, frames: usize, size: (u32, u32)) -> Synth
 /// # Panics
 /// As [`window`].
 pub fn poses(seed: u64, index: u64, frames: usize, size: (u32, u32)) -> SynthPoses {
-    let plan = plan(&SynthConfig::default(), seed, index, frames.max(1), size);
+    let plan = plan(&SynthConfig::default(), None, seed, index, frames.max(1), size);
     SynthPoses {
         world_from_camera: plan.poses.iter().take(frames).map(transform).collect(),
         intrinsics: plan.intrinsics,

@@ -62,15 +62,15 @@ impl Wave {
 }
 
 /// Tremor of the hand: two quicker waves.
-#[derive(Debug, Clone, Copy)]
-struct Tremor([(f64, f64, f64); 2]);
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tremor([(f64, f64, f64); 2]);
 
 impl Tremor {
-    fn random(draw: &mut Draw, amplitude: f64) -> Self {
+    pub fn random(draw: &mut Draw, amplitude: f64) -> Self {
         Self([0; 2].map(|_| (amplitude * draw.normal() * 0.7, draw.range(0.5, 2.4), draw.range(0.0, TAU))))
     }
 
-    fn at(&self, time: f64) -> f64 {
+    pub fn at(&self, time: f64) -> f64 {
         self.0.iter().map(|(a, f, p)| a * (TAU * f * time + p).sin()).sum()
     }
 }
@@ -97,12 +97,12 @@ pub(super) struct Path {
     gaze: Option<Vector3<f64>>,
 }
 
-fn look(direction: &Vector3<f64>) -> (f64, f64) {
+pub(super) fn look(direction: &Vector3<f64>) -> (f64, f64) {
     (direction.y.atan2(direction.x), direction.z.atan2(direction.xy().norm()))
 }
 
 /// Columns right, down, forward of a camera with this yaw, pitch and roll.
-fn axes(yaw: f64, pitch: f64, roll: f64) -> Matrix3<f64> {
+pub(super) fn axes(yaw: f64, pitch: f64, roll: f64) -> Matrix3<f64> {
     let forward = Vector3::new(pitch.cos() * yaw.cos(), pitch.cos() * yaw.sin(), pitch.sin());
     let right = Vector3::new(yaw.sin(), -yaw.cos(), 0.0);
     let down = forward.cross(&right);
@@ -184,6 +184,31 @@ impl Path {
             angle_tremor: [0; 3].map(|_| Tremor::random(draw, 0.003 * hand)),
             gaze: (motion == MotionKind::Orbit).then_some(start.target),
         }
+    }
+
+    /// The path with all its motions so many times as large, but for the tremor.
+    pub fn quickened(mut self, factor: f64) -> Self {
+        self.shift *= factor;
+        self.turns = self.turns.map(|turn| turn * factor);
+        self
+    }
+
+    /// The turns alone, scaled to about `radians` over a window: the camera's position is the same to the bit at all
+    /// times.
+    pub fn turning(mut self, radians: f64) -> Self {
+        let scale = radians / self.turns[0].hypot(self.turns[1]).max(1e-9);
+        self.turns = [self.turns[0] * scale, self.turns[1] * scale, (self.turns[2] * scale).clamp(-0.09, 0.09)];
+        self.shift = Vector3::zeros();
+        self.position_tremor = Default::default();
+        self.gaze = None;
+        self
+    }
+
+    /// The path at rest: its pose is the same to the bit at all times.
+    pub fn resting(mut self) -> Self {
+        self = self.turning(0.0);
+        self.angle_tremor = Default::default();
+        self
     }
 
     /// Pose at `time`, in windows.

@@ -6,6 +6,8 @@ use super::vec3::{V3, v3};
 use geometry::Intrinsics;
 
 const TILE: usize = 8;
+/// Columns and rows of the coarse grid.
+const GRID: (usize, usize) = (12, 9);
 /// Nearest depth that a tile bound is computed for; closer things are tested everywhere.
 const NEAR: f32 = 0.05;
 
@@ -115,7 +117,8 @@ impl Eye {
         sum
     }
 
-    pub fn render(&self, scene: &Scene) -> Light {
+    /// One ray a pixel decides where `smooth` is false: for pictures that are averaged with others.
+    pub fn render(&self, scene: &Scene, smooth: bool) -> Light {
         let view = View::new(scene, self.position);
         let (columns, tiles) = self.tiles(scene);
         let (width, height) = self.size;
@@ -133,10 +136,11 @@ impl Eye {
                 let at = row * width + column;
                 let hit = &hits[at];
                 let id = hit.surface_id();
-                let edge = (column > 0 && hits[at - 1].surface_id() != id)
-                    || (column + 1 < width && hits[at + 1].surface_id() != id)
-                    || (row > 0 && hits[at - width].surface_id() != id)
-                    || (row + 1 < height && hits[at + width].surface_id() != id);
+                let edge = smooth
+                    && ((column > 0 && hits[at - 1].surface_id() != id)
+                        || (column + 1 < width && hits[at + 1].surface_id() != id)
+                        || (row > 0 && hits[at - width].surface_id() != id)
+                        || (row + 1 < height && hits[at + width].surface_id() != id));
                 if !edge {
                     colour.push(self.shade(&view, hit, self.direction(column as f32, row as f32), scale));
                     continue;
@@ -148,26 +152,47 @@ impl Eye {
         Light { colour, depth: hits.iter().map(|hit| hit.t).collect() }
     }
 
-    /// Depths (metres, sorted) on a coarse grid, and the largest share of it that one surface of the room takes.
-    pub fn survey(&self, scene: &Scene) -> (Vec<f32>, f32) {
+    /// Pixel coordinates and depths (metres) on a coarse grid.
+    pub fn grid(&self, scene: &Scene) -> Vec<(f32, f32, f32)> {
+        self.grid_hits(scene).into_iter().map(|(u, v, hit)| (u, v, hit.t)).collect()
+    }
+
+    fn grid_hits(&self, scene: &Scene) -> Vec<(f32, f32, Hit)> {
         let view = View::new(scene, self.position);
         let all: Vec<u16> = (0..scene.solids.len() as u16).collect();
-        let (columns, rows) = (12, 9);
-        let mut depths = Vec::with_capacity(columns * rows);
-        let mut bare = [0u32; 6];
+        let (columns, rows) = GRID;
+        let mut hits = Vec::with_capacity(columns * rows);
         for row in 0..rows {
             for column in 0..columns {
                 let u = (column as f32 + 0.5) / columns as f32 * self.size.0 as f32 - 0.5;
                 let v = (row as f32 + 0.5) / rows as f32 * self.size.1 as f32 - 0.5;
-                let hit = view.trace(self.direction(u, v), &all);
-                depths.push(hit.t);
-                if hit.solid == ROOM && hit.decor == 0 {
-                    bare[usize::from(hit.face)] += 1;
-                }
+                hits.push((u, v, view.trace(self.direction(u, v), &all)));
+            }
+        }
+        hits
+    }
+
+    /// What is in the corners of the image.
+    pub fn corners(&self, scene: &Scene) -> [Hit; 4] {
+        let view = View::new(scene, self.position);
+        let all: Vec<u16> = (0..scene.solids.len() as u16).collect();
+        let (right, bottom) = (self.size.0 as f32 - 0.5, self.size.1 as f32 - 0.5);
+        [(-0.5, -0.5), (right, -0.5), (-0.5, bottom), (right, bottom)]
+            .map(|(u, v)| view.trace(self.direction(u, v), &all))
+    }
+
+    /// Depths (metres, sorted) on a coarse grid, and the largest share of it that one surface of the room takes.
+    pub fn survey(&self, scene: &Scene) -> (Vec<f32>, f32) {
+        let mut bare = [0u32; 6];
+        let mut depths = Vec::with_capacity(GRID.0 * GRID.1);
+        for (_, _, hit) in self.grid_hits(scene) {
+            depths.push(hit.t);
+            if hit.solid == ROOM && hit.decor == 0 {
+                bare[usize::from(hit.face)] += 1;
             }
         }
         depths.sort_by(f32::total_cmp);
-        let share = bare.into_iter().max().unwrap_or(0) as f32 / (columns * rows) as f32;
+        let share = bare.into_iter().max().unwrap_or(0) as f32 / (GRID.0 * GRID.1) as f32;
         (depths, share)
     }
 }

@@ -8,6 +8,7 @@ const STEPS: usize = 4096;
 /// The curve goes on to so many times the light that is white at first, rolling off.
 const HEADROOM: usize = 4;
 
+#[derive(Clone)]
 pub(super) struct Sensor {
     /// Gain per channel.
     gain: V3,
@@ -52,14 +53,60 @@ impl Sensor {
         }
     }
 
-    /// Bytes of frame number `frame` (it decides the noise and the flicker). `light` is row-major; it is used up.
-    pub fn expose(&self, mut light: Vec<V3>, size: (u32, u32), frame: u32) -> RgbImage {
+    /// The same camera with noise of this standard deviation, levels of 255.
+    pub fn noisy(mut self, noise: f32) -> Self {
+        self.noise = noise;
+        self
+    }
+
+    /// The same camera with a brightness that changes by up to this share from frame to frame, either way.
+    pub fn flickering(mut self, share: f32) -> Self {
+        self.flicker = share;
+        self
+    }
+
+    /// Standard deviation of its noise, levels of 255.
+    pub fn noise(&self) -> f32 {
+        self.noise
+    }
+
+    /// The same camera with so short an exposure that an image of `light` has this mean level of 255.
+    pub fn darkened(mut self, light: &[V3], level: f32) -> Self {
+        // Stray light would be all that is left to see.
+        let (lift, least) = (self.curve[0], self.curve[0].min(2.0));
+        for mapped in &mut self.curve {
+            *mapped = least + (*mapped - lift) * (255.0 - least) / (255.0 - lift);
+        }
+        let last = (HEADROOM * STEPS) as f32;
+        // The vignette takes a third of its share on average.
+        let whole = self.gain * ((1.0 - self.vignette / 3.0) * STEPS as f32);
+        let mean = |factor: f32| {
+            let (mut sum, mut count) = (0.0, 0.0);
+            for pixel in light.iter().step_by(7) {
+                let lit = pixel.times(whole) * factor;
+                sum += [lit.x, lit.y, lit.z].map(|value| self.curve[low(value, last) as usize]).iter().sum::<f32>();
+                count += 3.0;
+            }
+            sum / count
+        };
+        let (mut short, mut long) = (0.0, 1.0);
+        for _ in 0..24 {
+            let middle = 0.5 * (short + long);
+            if mean(middle) < level { short = middle } else { long = middle }
+        }
+        self.gain = self.gain * long;
+        self
+    }
+
+    /// Bytes of frame number `frame` (it decides the noise and the flicker), exposed `factor` times as long as the
+    /// camera would. `light` is row-major; it is used up.
+    pub fn expose(&self, mut light: Vec<V3>, size: (u32, u32), frame: u32, factor: f32) -> RgbImage {
         let (width, height) = (size.0 as usize, size.1 as usize);
         if self.blur > 0.0 {
             blur(&mut light, width, height, self.blur);
         }
         let start = mixed(self.seed ^ frame.wrapping_mul(0x9E37_79B9));
-        let gain = self.gain * (1.0 + self.flicker * (start as f32 / u32::MAX as f32 * 2.0 - 1.0));
+        let gain = self.gain * (1.0 + self.flicker * (start as f32 / u32::MAX as f32 * 2.0 - 1.0)) * factor;
         let mut state = u64::from(start) << 32 | u64::from(mixed(start));
         let mut bytes = vec![0; width * height * 3];
         // Two bytes sum to a number of nearly this standard deviation.

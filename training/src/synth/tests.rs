@@ -1,3 +1,4 @@
+use super::vec3::v3;
 use super::*;
 use image::Rgb;
 use nalgebra::{Point2, Point3};
@@ -166,7 +167,7 @@ fn motions_have_the_scale_of_real_video() {
 #[test]
 fn the_camera_keeps_clear() {
     for index in 0..150 {
-        let plan = plan(&SynthConfig::default(), 5, index, WINDOW, SIZE);
+        let plan = plan(&SynthConfig::default(), None, 5, index, WINDOW, SIZE);
         for pose in &plan.poses {
             let p = v3(pose.position.x as f32, pose.position.y as f32, pose.position.z as f32);
             let nearest = plan.scene.solids.iter().map(|solid| solid.distance(p)).fold(f32::MAX, f32::min);
