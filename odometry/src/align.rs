@@ -13,8 +13,6 @@ use crate::picture::{Level, PAD, Picture};
 pub(crate) const SIDE: usize = 16;
 /// Pixels of a patch.
 const AREA: usize = SIDE * SIDE;
-/// From a patch's centre to its first pixel.
-const HALF: f32 = (SIDE as f32 - 1.0) / 2.0;
 /// Steps on a level.
 const STEPS: usize = 10;
 /// A step shorter than this, pixels of the level, is the last one: on the finest level, on the others.
@@ -65,6 +63,26 @@ fn split(value: f32) -> (isize, f32) {
 /// Lanes that sums are kept in: their number fixes the order of additions, and with it the last bits.
 const LANES: usize = 16;
 
+/// Weights of a patch's pixels along one side: a Gaussian, so that what only just enters a patch moves nothing.
+const fn weights() -> [f32; AREA] {
+    // exp(-x^2 / (2 * 4.5^2)) at 0.5, 1.5, ... 7.5 pixels from the centre.
+    const SIDEWAYS: [f32; SIDE / 2] = [0.993846, 0.945959, 0.856997, 0.738991, 0.606531, 0.473827, 0.352322, 0.249352];
+    let mut out = [0.0; AREA];
+    let mut k = 0;
+    while k < AREA {
+        let (r, c) = (k / SIDE, k % SIDE);
+        let (r, c) = (if r < SIDE / 2 { SIDE / 2 - 1 - r } else { r - SIDE / 2 }, if c < SIDE / 2 { SIDE / 2 - 1 - c } else { c - SIDE / 2 });
+        out[k] = SIDEWAYS[r] * SIDEWAYS[c];
+        k += 1;
+    }
+    out
+}
+
+/// Their sum.
+const WEIGHT_SUM: f32 = 108.9028;
+
+static WEIGHT: [f32; AREA] = weights();
+
 /// The sum of products of two lists of pixels.
 #[inline(always)]
 fn dot(a: &[f32; AREA], b: &[f32; AREA]) -> f32 {
@@ -77,79 +95,102 @@ fn dot(a: &[f32; AREA], b: &[f32; AREA]) -> f32 {
     lanes.iter().sum()
 }
 
+/// The weighted sum of squares.
 #[inline(always)]
-fn sum(a: &[f32; AREA]) -> f32 {
+fn weighted_square(a: &[f32; AREA]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
-    for a in a.chunks_exact(LANES) {
+    for (a, w) in a.chunks_exact(LANES).zip(WEIGHT.chunks_exact(LANES)) {
         for k in 0..LANES {
-            lanes[k] += a[k];
+            lanes[k] += a[k] * a[k] * w[k];
         }
     }
     lanes.iter().sum()
 }
 
-/// The patch of a level around a place, bilinear.
+/// The patch of a level around a place, bilinear, of `W` by `W` pixels.
 #[inline(always)]
-fn sample(level: &Level, x: f32, y: f32) -> [f32; AREA] {
-    let ((x, share_x), (y, share_y)) = (split(x - HALF), split(y - HALF));
+fn sample<const W: usize>(level: &Level, x: f32, y: f32) -> [[f32; W]; W] {
+    let half = (W as f32 - 1.0) / 2.0;
+    let ((x, share_x), (y, share_y)) = (split(x - half), split(y - half));
     let column = (x + PAD as isize) as usize;
-    let mut rows = [0.0_f32; AREA + SIDE];
-    for (r, out) in rows.chunks_exact_mut(SIDE).enumerate() {
-        let pixels = &level.row(y + r as isize)[column..column + SIDE + 1];
-        for (out, pair) in out.iter_mut().zip(pixels.windows(2)) {
+    let mut out = [[0.0_f32; W]; W];
+    let row = |r: usize| {
+        let pixels = &level.row(y + r as isize)[column..column + W + 1];
+        let mut blended = [0.0_f32; W];
+        for (out, pair) in blended.iter_mut().zip(pixels.windows(2)) {
             let (a, b) = (f32::from(pair[0]), f32::from(pair[1]));
             *out = a + share_x * (b - a);
         }
-    }
-    let mut out = [0.0_f32; AREA];
-    for (out, (above, below)) in out.iter_mut().zip(rows[..AREA].iter().zip(&rows[SIDE..])) {
-        *out = above + share_y * (below - above);
+        blended
+    };
+    let mut above = row(0);
+    for (r, out) in out.iter_mut().enumerate() {
+        let below = row(r + 1);
+        for c in 0..W {
+            out[c] = above[c] + share_y * (below[c] - above[c]);
+        }
+        above = below;
     }
     out
+}
+
+#[inline(always)]
+fn flat(rows: &[[f32; SIDE]; SIDE]) -> &[f32; AREA] {
+    // The same numbers in the same order.
+    rows.as_flattened().first_chunk().unwrap_or(&WEIGHT)
 }
 
 impl Template {
     #[inline(always)]
     fn new(level: &Level, x: f32, y: f32) -> Option<Self> {
-        let mut values = sample(level, x, y);
-        let half_difference = |a: [f32; AREA], b: [f32; AREA]| {
-            let mut out = a;
-            for (out, b) in out.iter_mut().zip(b) {
-                *out = 0.5 * (*out - b);
+        const WIDE: usize = SIDE + 2;
+        let wide: [[f32; WIDE]; WIDE] = sample(level, x, y);
+        let (mut values, mut along_x, mut along_y) = ([0.0_f32; AREA], [0.0_f32; AREA], [0.0_f32; AREA]);
+        for r in 0..SIDE {
+            for c in 0..SIDE {
+                let k = r * SIDE + c;
+                values[k] = wide[r + 1][c + 1];
+                along_x[k] = 0.5 * (wide[r + 1][c + 2] - wide[r + 1][c]);
+                along_y[k] = 0.5 * (wide[r + 2][c + 1] - wide[r][c + 1]);
             }
-            out
-        };
-        let mut along_x = half_difference(sample(level, x + 1.0, y), sample(level, x - 1.0, y));
-        let mut along_y = half_difference(sample(level, x, y + 1.0), sample(level, x, y - 1.0));
+        }
+        let total: f32 = WEIGHT_SUM;
         for list in [&mut values, &mut along_x, &mut along_y] {
-            let mean = sum(list) / AREA as f32;
+            let mean = dot(list, &WEIGHT) / total;
             list.iter_mut().for_each(|value| *value -= mean);
         }
-        let energy = dot(&values, &values);
-        if energy < AREA as f32 * LEAST_DEVIATION * LEAST_DEVIATION {
+        let weighted = |list: &[f32; AREA]| {
+            let mut out = *list;
+            out.iter_mut().zip(&WEIGHT).for_each(|(out, weight)| *out *= weight);
+            out
+        };
+        let weighted_values = weighted(&values);
+        let energy = dot(&values, &weighted_values);
+        if energy < total * LEAST_DEVIATION * LEAST_DEVIATION {
             return None;
         }
         for list in [&mut along_x, &mut along_y] {
-            let share = dot(list, &values) / energy;
+            let share = dot(list, &weighted_values) / energy;
             for (out, value) in list.iter_mut().zip(&values) {
                 *out -= share * value;
             }
         }
-        let (xx, xy, yy) = (dot(&along_x, &along_x), dot(&along_x, &along_y), dot(&along_y, &along_y));
+        let (weighted_x, weighted_y) = (weighted(&along_x), weighted(&along_y));
+        let (xx, xy, yy) = (dot(&along_x, &weighted_x), dot(&along_x, &weighted_y), dot(&along_y, &weighted_y));
         let determinant = xx * yy - xy * xy;
         // A straight edge has no second direction.
         if determinant <= 1e-4 * (xx + yy) * (xx + yy) {
             return None;
         }
         let inverse = [yy / determinant, -xy / determinant, xx / determinant];
-        Some(Self { values, along_x, along_y, inverse, energy })
+        Some(Self { values: weighted_values, along_x: weighted_x, along_y: weighted_y, inverse, energy })
     }
 
     /// Normalised cross-correlation with another patch; `own` is its product with this one.
     #[inline(always)]
     fn correlation(&self, other: &[f32; AREA], own: f32) -> f32 {
-        let sum = sum(other);
-        let variance = dot(other, other) - sum * sum / AREA as f32;
+        let sum = dot(other, &WEIGHT);
+        let variance = weighted_square(other) - sum * sum / WEIGHT_SUM;
         own / (self.energy * variance.max(1e-6)).sqrt()
     }
 
@@ -161,9 +202,10 @@ impl Template {
             if !level.contains(x, y) {
                 return None;
             }
-            let other = sample(level, x, y);
-            let own = dot(&self.values, &other);
-            let (sum_x, sum_y) = (dot(&self.along_x, &other), dot(&self.along_y, &other));
+            let other: [[f32; SIDE]; SIDE] = sample(level, x, y);
+            let other = flat(&other);
+            let own = dot(&self.values, other);
+            let (sum_x, sum_y) = (dot(&self.along_x, other), dot(&self.along_y, other));
             let gain = own / self.energy;
             if !(gain > LEAST_GAIN) {
                 return None;
@@ -178,7 +220,7 @@ impl Template {
                 return None;
             }
             if dx * dx + dy * dy < last_step * last_step || step + 1 == STEPS {
-                return level.contains(x, y).then_some((x, y, self.correlation(&other, own)));
+                return level.contains(x, y).then_some((x, y, self.correlation(other, own)));
             }
         }
         None
@@ -199,8 +241,13 @@ fn up(value: f32, level: usize) -> f32 {
 impl Patch {
     #[inline(always)]
     fn prepare(picture: &Picture, at: Point2<f32>, levels: usize) -> Self {
-        let one = |(index, level): (usize, &Level)| Template::new(level, down(at.x, index), down(at.y, index));
-        Self { levels: picture.levels().iter().take(levels).enumerate().map(one).collect() }
+        let count = picture.levels().len().min(levels);
+        let mut prepared = Vec::with_capacity(count);
+        // A loop and no closure, which would not be compiled for wider registers.
+        for (index, level) in picture.levels()[..count].iter().enumerate() {
+            prepared.push(Template::new(level, down(at.x, index), down(at.y, index)));
+        }
+        Self { levels: prepared }
     }
 
     #[inline(always)]

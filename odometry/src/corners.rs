@@ -8,6 +8,7 @@ use crate::picture::{Level, PAD, Picture};
 
 /// From a pixel to the end of the square that its gradients are summed over.
 const REACH: usize = 3;
+const SPAN: usize = 2 * REACH + 1;
 /// Least corner strength over that of the picture's strongest.
 const QUALITY: f32 = 0.002;
 /// Least corner strength, squared grey levels of 255 a pixel summed over the square: that of a step of three grey
@@ -25,14 +26,11 @@ fn strengths(level: &Level, out: &mut Vec<f32>) {
     if width <= 2 * MARGIN || height <= 2 * MARGIN {
         return;
     }
-    let span = 2 * REACH + 1;
     // Products of gradients of the last rows, and their sums down the columns.
-    let mut rows = vec![[0_i32; 3]; 0];
-    rows.resize(span * width, [0; 3]);
-    let mut ring: Vec<[Vec<i32>; 3]> = (0..span).map(|_| [vec![0; width], vec![0; width], vec![0; width]]).collect();
+    let mut ring: Vec<[Vec<i32>; 3]> = (0..SPAN).map(|_| [vec![0; width], vec![0; width], vec![0; width]]).collect();
     let mut sums = [vec![0_i32; width], vec![0_i32; width], vec![0_i32; width]];
     for y in 0..height {
-        let slot = &mut ring[y % span];
+        let slot = &mut ring[y % SPAN];
         let above = &level.row(y as isize - 1)[PAD..][..width];
         let below = &level.row(y as isize + 1)[PAD..][..width];
         let own = &level.row(y as isize)[PAD - 1..][..width + 2];
@@ -53,16 +51,22 @@ fn strengths(level: &Level, out: &mut Vec<f32>) {
         if centre < MARGIN || centre >= height - MARGIN {
             continue;
         }
-        let line = &mut out[centre * width..][..width];
-        for x in MARGIN..width - MARGIN {
+        // Slices of one length, so that no access is checked.
+        let columns = width - 2 * MARGIN;
+        let line = &mut out[centre * width + MARGIN..][..columns];
+        fn spans(sums: &[i32], columns: usize) -> [&[i32]; SPAN] {
+            std::array::from_fn(|k| &sums[MARGIN - REACH + k..][..columns])
+        }
+        let (xx, xy, yy) = (spans(&sums[0], columns), spans(&sums[1], columns), spans(&sums[2], columns));
+        for x in 0..columns {
             let (mut a, mut b, mut c) = (0, 0, 0);
-            for k in 0..2 * REACH + 1 {
-                a += sum_xx[x + k - REACH];
-                b += sum_xy[x + k - REACH];
-                c += sum_yy[x + k - REACH];
+            for k in 0..SPAN {
+                a += xx[k][x];
+                b += xy[k][x];
+                c += yy[k][x];
             }
             let (a, b, c) = (a as f32, b as f32, c as f32);
-            // A quarter, since gradients were taken over two pixels.
+            // An eighth: half of the trace and the root, and gradients that were taken over two pixels.
             line[x] = 0.125 * ((a + c) - ((a - c) * (a - c) + 4.0 * b * b).sqrt());
         }
     }

@@ -17,6 +17,7 @@ mod align;
 mod corners;
 mod error;
 mod picture;
+pub mod stream;
 pub mod tracks;
 pub mod window;
 

@@ -11,6 +11,8 @@ const LARGEST_SIDE: u32 = 800;
 /// Longest side, pixels, that larger pictures are brought to: more resolves no more than tracks are precise to, and costs
 /// time in proportion.
 const WORKING_SIDE: u32 = 640;
+/// Longest side, pixels, below which a picture is worked on at twice its size: a patch covers a bounded share of it.
+const SMALL_SIDE: u32 = 512;
 /// Shortest side, pixels, of a picture, and of the coarsest level of a pyramid.
 const SMALLEST_SIDE: usize = 24;
 /// Pixels around each level that repeat its border, so that a patch whose centre is inside can be read without asking.
@@ -204,6 +206,9 @@ impl Picture {
 /// Width and height of the grid that a picture of this size is worked on.
 fn working_size(width: u32, height: u32) -> (u32, u32) {
     let longest = width.max(height);
+    if longest < SMALL_SIDE {
+        return (2 * width, 2 * height);
+    }
     let side = if longest > LARGEST_SIDE { WORKING_SIDE } else { return (width, height) };
     let fit = |length: u32| {
         let fitted = (f64::from(length) * f64::from(side) / f64::from(longest)).round() as u32;

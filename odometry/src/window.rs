@@ -4,12 +4,9 @@
 //! cameras and all points; a test whether translation explains more than noise would, else rotation alone.
 
 use geometry::adjust::{Bundle, Observations, Options, PosePrior, View, step_between};
-use geometry::homography::{decompose_homography, estimate_homography};
 use geometry::pnp::estimate_pose;
-use geometry::two_view::{
-    RobustOptions, best_poses, decompose_essential, estimate_essential, euclidean, rotation_between, triangulate,
-};
-use geometry::{Anchor, Camera, Intrinsics, Transform, WINDOW, WindowTrajectory};
+use geometry::two_view::{alternatives, estimate_essential, euclidean, rotation_between, triangulate};
+use geometry::{Anchor, Camera, Intrinsics, RobustOptions, Transform, WINDOW, WindowTrajectory};
 use nalgebra::{DMatrix, DVector, Isometry3, Matrix6, Point2, Translation3, UnitQuaternion, Vector2, Vector3, Vector4};
 
 use crate::picture::Picture;
@@ -442,24 +439,10 @@ fn starts(points: &Points, pairs: &[Pair]) -> Vec<[Isometry3<f64>; WINDOW]> {
     for pair in pairs.iter().take(START_PAIRS) {
         let (a, b) = points.pairs(pair.i, pair.j);
         let Some(found) = estimate_essential(&a, &b, &options, &[]) else { continue };
-        let inliers: Vec<usize> = (0..a.len()).filter(|k| found.inliers[*k]).collect();
-        if inliers.len() < LEAST_POINTS {
+        if found.inlier_count() < LEAST_POINTS {
             continue;
         }
-        let (a, b): (Vec<_>, Vec<_>) = inliers.iter().map(|k| (a[*k], b[*k])).unzip();
-        let mut candidates = vec![found.b_from_a];
-        candidates.extend(decompose_essential(&found.essential).into_iter().flatten());
-        let plane = RobustOptions { threshold: 2.0 * threshold, max_iterations: 100, ..options };
-        if let Some(plane) = estimate_homography(&a, &b, &plane)
-            && plane.inlier_count() * 10 > 6 * a.len()
-        {
-            let motions = decompose_homography(&plane.b_from_a, &a);
-            candidates.extend(motions.iter().filter_map(|motion| {
-                let t = motion.b_from_a.translation.vector.try_normalize(1e-9)?;
-                Some(Isometry3::from_parts(Translation3::from(t), motion.b_from_a.rotation))
-            }));
-        }
-        for ranked in best_poses(&candidates, &a, &b, threshold).iter().take(3) {
+        for ranked in alternatives(&found, &a, &b, threshold).iter().take(3) {
             starts.extend(registered(points, pair, &ranked.b_from_a, &turn));
         }
     }
