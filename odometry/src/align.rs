@@ -5,7 +5,7 @@
 //! constant and to the patch itself; what a step needs of the other picture is then three sums of products with
 //! it, whatever its gain and offset. Fixed lanes and no fused operations: the same bits on every processor.
 
-use nalgebra::Point2;
+use nalgebra::{Matrix2, Point2, Vector2};
 
 use crate::picture::{Level, PAD, Picture};
 
@@ -140,11 +140,40 @@ fn flat(rows: &[[f32; SIDE]; SIDE]) -> &[f32; AREA] {
     rows.as_flattened().first_chunk().unwrap_or(&WEIGHT)
 }
 
+/// Side of a patch with the pixel more on each side that its gradients take.
+const WIDE: usize = SIDE + 2;
+
+/// The patch that another picture will show: each of its pixels is taken from `level` at `at` plus `source_from_target`
+/// times its offset. Places are of `level`.
+#[inline(always)]
+fn warped(level: &Level, at: Point2<f32>, source_from_target: &Matrix2<f32>) -> [[f32; WIDE]; WIDE] {
+    let half = (WIDE as f32 - 1.0) / 2.0;
+    let (low, high_x, high_y) = (1.0 - PAD as f32, (level.width + PAD - 3) as f32, (level.height + PAD - 3) as f32);
+    let mut out = [[0.0_f32; WIDE]; WIDE];
+    for (r, out) in out.iter_mut().enumerate() {
+        for (c, out) in out.iter_mut().enumerate() {
+            let place = at + source_from_target * Vector2::new(c as f32 - half, r as f32 - half);
+            let ((x, share_x), (y, share_y)) = (split(place.x.clamp(low, high_x)), split(place.y.clamp(low, high_y)));
+            let column = (x + PAD as isize) as usize;
+            let blend = |row: &[u8]| {
+                let (a, b) = (f32::from(row[column]), f32::from(row[column + 1]));
+                a + share_x * (b - a)
+            };
+            let (above, below) = (blend(level.row(y)), blend(level.row(y + 1)));
+            *out = above + share_y * (below - above);
+        }
+    }
+    out
+}
+
 impl Template {
     #[inline(always)]
     fn new(level: &Level, x: f32, y: f32) -> Option<Self> {
-        const WIDE: usize = SIDE + 2;
-        let wide: [[f32; WIDE]; WIDE] = sample(level, x, y);
+        Self::of(&sample(level, x, y))
+    }
+
+    #[inline(always)]
+    fn of(wide: &[[f32; WIDE]; WIDE]) -> Option<Self> {
         let (mut values, mut along_x, mut along_y) = ([0.0_f32; AREA], [0.0_f32; AREA], [0.0_f32; AREA]);
         for r in 0..SIDE {
             for c in 0..SIDE {
@@ -292,6 +321,26 @@ impl Patch {
             }
         }
         Self::prepare(picture, at, levels)
+    }
+
+    /// The patch as another picture shows it, on the finest `levels` levels of that one: `target_from_source` takes small
+    /// offsets from the point to offsets there. `None` where the change of shape is too large to be told.
+    pub fn warped(picture: &Picture, at: Point2<f32>, target_from_source: &Matrix2<f32>, levels: usize) -> Option<Self> {
+        let source_from_target = target_from_source.try_inverse()?;
+        // Where the other picture shows it smaller, it is taken from a coarser level, as a camera would have averaged it.
+        let smaller = source_from_target.determinant().abs().sqrt();
+        if !(0.2..5.0).contains(&smaller) {
+            return None;
+        }
+        let coarser = smaller.log2().round().max(0.0) as usize;
+        let mut prepared = Vec::with_capacity(levels);
+        for index in 0..levels {
+            let source = (index + coarser).min(picture.levels().len() - 1);
+            let step = (1_u32 << index) as f32 / (1_u32 << source) as f32;
+            let place = Point2::new(down(at.x, source), down(at.y, source));
+            prepared.push(Template::of(&warped(&picture.levels()[source], place, &(source_from_target * step))));
+        }
+        Some(Self { levels: prepared })
     }
 
     /// Where the point is in another picture, from the coarsest of the levels on to the finest, starting at a guess.
