@@ -107,6 +107,20 @@ fn weighted_square(a: &[f32; AREA]) -> f32 {
     lanes.iter().sum()
 }
 
+// Functions and not closures: those would not be compiled for wider registers.
+
+/// `W` pixels of a row from `column` on, blended with their neighbours.
+#[inline(always)]
+fn blended<const W: usize>(level: &Level, y: isize, column: usize, share: f32) -> [f32; W] {
+    let pixels = &level.row(y)[column..column + W + 1];
+    let mut out = [0.0_f32; W];
+    for k in 0..W {
+        let (a, b) = (f32::from(pixels[k]), f32::from(pixels[k + 1]));
+        out[k] = a + share * (b - a);
+    }
+    out
+}
+
 /// The patch of a level around a place, bilinear, of `W` by `W` pixels.
 #[inline(always)]
 fn sample<const W: usize>(level: &Level, x: f32, y: f32) -> [[f32; W]; W] {
@@ -114,18 +128,9 @@ fn sample<const W: usize>(level: &Level, x: f32, y: f32) -> [[f32; W]; W] {
     let ((x, share_x), (y, share_y)) = (split(x - half), split(y - half));
     let column = (x + PAD as isize) as usize;
     let mut out = [[0.0_f32; W]; W];
-    let row = |r: usize| {
-        let pixels = &level.row(y + r as isize)[column..column + W + 1];
-        let mut blended = [0.0_f32; W];
-        for (out, pair) in blended.iter_mut().zip(pixels.windows(2)) {
-            let (a, b) = (f32::from(pair[0]), f32::from(pair[1]));
-            *out = a + share_x * (b - a);
-        }
-        blended
-    };
-    let mut above = row(0);
+    let mut above: [f32; W] = blended(level, y, column, share_x);
     for (r, out) in out.iter_mut().enumerate() {
-        let below = row(r + 1);
+        let below: [f32; W] = blended(level, y + r as isize + 1, column, share_x);
         for c in 0..W {
             out[c] = above[c] + share_y * (below[c] - above[c]);
         }
@@ -155,13 +160,18 @@ fn warped(level: &Level, at: Point2<f32>, source_from_target: &Matrix2<f32>) -> 
             let place = at + source_from_target * Vector2::new(c as f32 - half, r as f32 - half);
             let ((x, share_x), (y, share_y)) = (split(place.x.clamp(low, high_x)), split(place.y.clamp(low, high_y)));
             let column = (x + PAD as isize) as usize;
-            let blend = |row: &[u8]| {
-                let (a, b) = (f32::from(row[column]), f32::from(row[column + 1]));
-                a + share_x * (b - a)
-            };
-            let (above, below) = (blend(level.row(y)), blend(level.row(y + 1)));
+            let ([above], [below]) = (blended(level, y, column, share_x), blended(level, y + 1, column, share_x));
             *out = above + share_y * (below - above);
         }
+    }
+    out
+}
+
+#[inline(always)]
+fn weighted(list: &[f32; AREA]) -> [f32; AREA] {
+    let mut out = *list;
+    for (out, weight) in out.iter_mut().zip(&WEIGHT) {
+        *out *= weight;
     }
     out
 }
@@ -186,13 +196,10 @@ impl Template {
         let total: f32 = WEIGHT_SUM;
         for list in [&mut values, &mut along_x, &mut along_y] {
             let mean = dot(list, &WEIGHT) / total;
-            list.iter_mut().for_each(|value| *value -= mean);
+            for value in list.iter_mut() {
+                *value -= mean;
+            }
         }
-        let weighted = |list: &[f32; AREA]| {
-            let mut out = *list;
-            out.iter_mut().zip(&WEIGHT).for_each(|(out, weight)| *out *= weight);
-            out
-        };
         let weighted_values = weighted(&values);
         let energy = dot(&values, &weighted_values);
         if energy < total * LEAST_DEVIATION * LEAST_DEVIATION {
@@ -325,7 +332,34 @@ impl Patch {
 
     /// The patch as another picture shows it, on the finest `levels` levels of that one: `target_from_source` takes small
     /// offsets from the point to offsets there. `None` where the change of shape is too large to be told.
-    pub fn warped(picture: &Picture, at: Point2<f32>, target_from_source: &Matrix2<f32>, levels: usize) -> Option<Self> {
+    pub fn warped(
+        picture: &Picture,
+        at: Point2<f32>,
+        target_from_source: &Matrix2<f32>,
+        levels: usize,
+    ) -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2")]
+            fn wide(picture: &Picture, at: Point2<f32>, shape: &Matrix2<f32>, levels: usize) -> Option<Patch> {
+                Patch::prepare_warped(picture, at, shape, levels)
+            }
+            if std::arch::is_x86_feature_detected!("avx2") {
+                // SAFETY: the processor was asked for it.
+                #[expect(unsafe_code, reason = "the same code for wider registers")]
+                return unsafe { wide(picture, at, target_from_source, levels) };
+            }
+        }
+        Self::prepare_warped(picture, at, target_from_source, levels)
+    }
+
+    #[inline(always)]
+    fn prepare_warped(
+        picture: &Picture,
+        at: Point2<f32>,
+        target_from_source: &Matrix2<f32>,
+        levels: usize,
+    ) -> Option<Self> {
         let source_from_target = target_from_source.try_inverse()?;
         // Where the other picture shows it smaller, it is taken from a coarser level, as a camera would have averaged it.
         let smaller = source_from_target.determinant().abs().sqrt();
