@@ -83,7 +83,7 @@ pub(crate) fn follow(
 }
 
 /// The median motion of the points nearest to a place among those that were followed.
-fn motion_near(place: Point2<f32>, followed: &[(Point2<f32>, Vector2<f32>)]) -> Option<Vector2<f32>> {
+pub(crate) fn motion_near(place: Point2<f32>, followed: &[(Point2<f32>, Vector2<f32>)]) -> Option<Vector2<f32>> {
     if followed.len() < NEIGHBOURS {
         return None;
     }
@@ -234,6 +234,24 @@ fn recognised(pictures: &[Picture; WINDOW]) -> Result<Vec<Track>, Error> {
         (seen.len() >= 2).then_some(Track { places, origin, is_coarse: true })
     };
     Ok(places.iter().flatten().filter_map(track).collect())
+}
+
+/// How recognised points moved from one picture to another: where they were, and the motion; `None` where no motion of
+/// the camera explains enough of them.
+pub(crate) fn recognised_motion(from: &Picture, to: &Picture) -> Option<Vec<(Point2<f32>, Vector2<f32>)>> {
+    let (a, b) = (Features::new(from).ok()?, Features::new(to).ok()?);
+    let pairs = matches(&a, &b);
+    let (xa, xb): (Vec<_>, Vec<_>) = pairs
+        .iter()
+        .map(|(p, q)| (Point2::from(from.normalised(&a.at[*p])), Point2::from(to.normalised(&b.at[*q]))))
+        .unzip();
+    let k = from.intrinsics();
+    let threshold = RECOGNISED_PX / (0.5 * (k.fx + k.fy));
+    let options = RobustOptions { threshold, max_iterations: 1000, confidence: 0.999, seed: 7 };
+    let found = estimate_essential(&xa, &xb, &options, &[])?;
+    let least = LEAST_RECOGNISED.max((RECOGNISED_SHARE * pairs.len() as f64) as usize);
+    let moved = pairs.iter().zip(&found.inliers).filter(|(_, inlier)| **inlier);
+    (found.inlier_count() >= least).then(|| moved.map(|((p, q), _)| (a.at[*p], b.at[*q] - a.at[*p])).collect())
 }
 
 /// Where a point of `from` is in `to`, whose shape changes as `to_from_from` says, near where it is expected.
