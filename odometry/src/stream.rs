@@ -10,7 +10,7 @@ mod start;
 
 use std::collections::VecDeque;
 
-use geometry::{Camera, Intrinsics, Odom, Stamp, Transform, WINDOW, WindowTrajectory};
+use geometry::{Camera, Intrinsics, Odom, Stamp, Stamped, Transform, WINDOW, WindowTrajectory};
 use nalgebra::{Isometry3, Matrix6, Point2, Point3, Translation3, Vector4};
 
 use crate::Error;
@@ -118,6 +118,7 @@ pub struct Stream {
     /// Frames in a row without a pose of their own.
     lost: usize,
     restarts: u32,
+    revised: Vec<Stamped<Transform<Odom, Camera>>>,
 }
 
 impl Stream {
@@ -132,7 +133,14 @@ impl Stream {
             segment: 0,
             lost: 0,
             restarts: 0,
+            revised: Vec::new(),
         }
+    }
+
+    /// Better poses of frames that were posed before there was a map: for who writes a trajectory down, not for who has
+    /// acted on the first ones. Each is given once, after the frame that began the map.
+    pub fn take_revised(&mut self) -> Vec<Stamped<Transform<Odom, Camera>>> {
+        std::mem::take(&mut self.revised)
     }
 
     /// Times that a picture of another camera made the stream begin anew.
@@ -267,7 +275,16 @@ impl Stream {
                 self.start = Some(start);
                 (self.frame(picture, camera_from_world, Basis::Tracks), covariance, points)
             }
-            start::Found::Ready { map, camera_from_world, covariance, points } => {
+            start::Found::Ready { map, camera_from_world, covariance, points, revised } => {
+                for (stamp, pose) in &revised {
+                    if let Some(frame) = self.frames.iter_mut().rev().find(|frame| frame.stamp == *stamp) {
+                        (frame.camera_from_world, frame.basis) = (*pose, Basis::Tracks);
+                    }
+                }
+                self.revised.extend(revised.iter().map(|(stamp, pose)| Stamped {
+                    stamp: *stamp,
+                    value: Transform::from_isometry(pose.inverse()),
+                }));
                 self.map = *map;
                 self.map.renew(picture, self.options.points);
                 (self.frame(picture, camera_from_world, Basis::Tracks), covariance, points)

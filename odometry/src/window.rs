@@ -90,6 +90,9 @@ pub struct Solved {
     pub sigma_px: f64,
     /// Largest over pairs of pictures of the median motion that no rotation explains, pixels.
     pub parallax_px: f64,
+    /// Median over the points of the angle, radians, between the rays of the first and the last picture that see it: what
+    /// depths are known from.
+    pub angle: f64,
 }
 
 /// Why a window has no poses.
@@ -284,6 +287,7 @@ fn believed(prior: &Prior) -> Solved {
         observations: 0,
         sigma_px: f64::NAN,
         parallax_px: f64::NAN,
+        angle: 0.0,
     }
 }
 
@@ -469,7 +473,25 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64) ->
         observations: squares.len(),
         sigma_px: variance.sqrt(),
         parallax_px,
+        angle: median_angle(bundle, points),
     }
+}
+
+fn median_angle(bundle: &Bundle, points: &Points) -> f64 {
+    let ray = |view: usize, xy: &Vector2<f64>| {
+        bundle.views[view].camera_from_world.rotation.inverse() * Point2::from(*xy).to_homogeneous()
+    };
+    let mut angles: Vec<f64> = points
+        .xy
+        .iter()
+        .filter_map(|track| {
+            let first = track.iter().position(Option::is_some)?;
+            let last = track.iter().rposition(Option::is_some)?;
+            Some(ray(first, track[first].as_ref()?).angle(&ray(last, track[last].as_ref()?)))
+        })
+        .collect();
+    let middle = angles.len() / 2;
+    if angles.is_empty() { 0.0 } else { *angles.select_nth_unstable_by(middle, f64::total_cmp).1 }
 }
 
 /// The inverse of an information matrix whose one free direction is held.

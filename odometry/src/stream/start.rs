@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
-use geometry::WINDOW;
+use geometry::pnp::refine_pose;
 use geometry::two_view::rotation_between;
+use geometry::{Stamp, WINDOW};
 use nalgebra::{DMatrix, Isometry3, Matrix6, Point2, Translation3, Vector3};
 
 use super::map::{Keyframe, Map, Point};
@@ -14,15 +15,18 @@ use crate::picture::Picture;
 use crate::tracks::{Track, Tracks};
 use crate::window::{Motion, solve_tracks};
 
-/// Parallax, of the longest side, from which a map is begun.
-const PARALLAX: f64 = 0.015;
+/// Median angle between a point's rays, radians, from which a map is begun: a fifth of a pixel at a focal length of 500
+/// is then a depth to a fiftieth.
+const ANGLE: f64 = 0.02;
 /// Frames after which a smaller one will do, and that one.
 const PATIENCE: usize = 12;
-const SMALL_PARALLAX: f64 = 0.006;
+const SMALL_ANGLE: f64 = 0.01;
 /// Points of the anchor that must be followed.
 const LEAST_POINTS: usize = 25;
 /// Frames that are kept between the anchor and now.
 const KEPT: usize = 9;
+/// Frames whose places are remembered until there is a map.
+const REMEMBERED: usize = 64;
 /// Deviation of a pair from a turn, pixels.
 const TURN_PX: f64 = 2.0;
 
@@ -36,6 +40,8 @@ pub(super) struct Start {
     /// Pose of the last frame in the anchor.
     last: Isometry3<f64>,
     pushed: usize,
+    /// Stamp and places of every frame since the anchor, as many as are remembered.
+    all: VecDeque<(Stamp, Vec<Option<Point2<f32>>>)>,
 }
 
 /// What a frame told.
@@ -48,7 +54,14 @@ pub(super) enum Found {
     /// A motion, too small to build on.
     Moved { camera_from_world: Isometry3<f64>, covariance: Matrix6<f64>, points: usize },
     /// A map.
-    Ready { map: Box<Map>, camera_from_world: Isometry3<f64>, covariance: Matrix6<f64>, points: usize },
+    Ready {
+        map: Box<Map>,
+        camera_from_world: Isometry3<f64>,
+        covariance: Matrix6<f64>,
+        points: usize,
+        /// What the map makes of the frames since the anchor.
+        revised: Vec<(Stamp, Isometry3<f64>)>,
+    },
 }
 
 impl Start {
@@ -59,7 +72,7 @@ impl Start {
             found.iter().zip(0..).map(|(corner, id)| Point::new(id, &picture, corner.at)).collect();
         let places = points.iter().map(|point| Some(point.pixel)).collect();
         let frames = VecDeque::from([(number, picture, places)]);
-        Self { frames, points, anchor_from_world, last: Isometry3::identity(), pushed: 0 }
+        Self { frames, points, anchor_from_world, last: Isometry3::identity(), pushed: 0, all: VecDeque::new() }
     }
 
     /// The next frame; `step` is the length that a step had before.
@@ -71,6 +84,10 @@ impl Start {
         let left = places.iter().flatten().count();
         if left < LEAST_POINTS {
             return Found::Lost;
+        }
+        self.all.push_back((picture.stamp(), places.clone()));
+        if self.all.len() > REMEMBERED {
+            self.all.pop_front();
         }
         self.frames.push_back((number, picture.clone(), places));
         if self.frames.len() > KEPT {
@@ -112,9 +129,7 @@ impl Start {
         let covariance: Matrix6<f64> = block(&solved.covariance, last_block);
         let mut window = solved.trajectory;
         let camera = picture.intrinsics();
-        let side = f64::from(camera.width.max(camera.height));
-        let parallax = solved.parallax_px / side;
-        let is_enough = parallax > PARALLAX || (self.pushed >= PATIENCE && parallax > SMALL_PARALLAX);
+        let is_enough = solved.angle > ANGLE || (self.pushed >= PATIENCE && solved.angle > SMALL_ANGLE);
         if let Some(step) = step {
             let way = window.anchor_from_camera[WINDOW - 1].translation().norm() / self.pushed as f64;
             if way > 1e-9 {
@@ -145,7 +160,31 @@ impl Start {
         map.adjust(WINDOW, camera);
         let camera_from_world = map.keyframes.back().map_or(camera_from_world, |keyframe| keyframe.camera_from_world);
         let points = map.points.iter().filter(|point| point.world.is_some()).count();
-        Found::Ready { map: Box::new(map), camera_from_world, covariance, points }
+        let revised = self.revised(&map, picture);
+        Found::Ready { map: Box::new(map), camera_from_world, covariance, points, revised }
+    }
+
+    /// The frames since the anchor, posed on the map; points are in the order in which they were chosen.
+    fn revised(&self, map: &Map, picture: &Picture) -> Vec<(Stamp, Isometry3<f64>)> {
+        let camera = picture.intrinsics();
+        let focal = 0.5 * (camera.fx + camera.fy);
+        let mut start = self.anchor_from_world;
+        let mut revised = Vec::with_capacity(self.all.len());
+        for (stamp, places) in &self.all {
+            let known = |(point, place): (&Point, &Option<Point2<f32>>)| Some((point.world?, (*place)?));
+            let (solid, xy): (Vec<_>, Vec<_>) = map
+                .points
+                .iter()
+                .zip(places)
+                .filter_map(known)
+                .map(|(world, place)| (world, Point2::from(picture.normalised(&place))))
+                .unzip();
+            let weights = vec![1.0; xy.len()];
+            let Some(found) = refine_pose(&solid, &xy, &weights, &start, 1.0 / focal, 20) else { continue };
+            start = found.camera_from_world;
+            revised.push((*stamp, start));
+        }
+        revised
     }
 
     /// The turn since the anchor, at the place of the last frame, and its covariance.
