@@ -11,12 +11,12 @@ mod start;
 use std::collections::VecDeque;
 
 use geometry::{Camera, Intrinsics, Odom, Stamp, Stamped, Transform, WINDOW, WindowTrajectory};
-use nalgebra::{Isometry3, Matrix6, Point2, Point3, Translation3, Vector4};
+use nalgebra::{Isometry3, Matrix6, Point2, Point3, Translation3, UnitQuaternion, Vector4};
 
 use crate::Error;
 use crate::align::Patch;
 use crate::picture::Picture;
-use crate::tracks::motion_near;
+use crate::tracks::{expected, motion_near, realign};
 use geometry::RobustOptions;
 use geometry::pnp::{estimate_pose, refine_pose};
 use map::{Keyframe, Map, Point};
@@ -41,6 +41,11 @@ const KEYFRAME_MOTION: f64 = 0.022;
 const KEYFRAME_SHARE: f64 = 0.65;
 /// Frames without a pose after which the map is given up.
 const PATIENCE: usize = 8;
+/// Steps that a motion is taken to go on.
+const MOST_STEPS: f64 = 3.0;
+/// Errors, pixels, of places that recognised neighbours give, and how far alignment then looks.
+const COARSE_PX: f64 = 10.0;
+const COARSE_REACH_PX: f32 = 8.0;
 /// Frames whose points are remembered.
 const MEMORY: usize = 32;
 /// Finest levels that a good prediction is aligned on.
@@ -107,8 +112,10 @@ struct Frame {
 #[derive(Debug)]
 pub struct Stream {
     options: Options,
-    /// The last picture and its number.
-    last: Option<(Picture, u64)>,
+    /// Stamp, camera and number of the last picture.
+    last: Option<(Stamp, Intrinsics, u64)>,
+    /// The last picture that was posed: the one that the points' places are of.
+    reference: Option<Picture>,
     /// The last frames, oldest first.
     frames: VecDeque<Frame>,
     map: Map,
@@ -127,6 +134,7 @@ impl Stream {
         Self {
             options,
             last: None,
+            reference: None,
             frames: VecDeque::new(),
             map: Map::default(),
             start: None,
@@ -153,9 +161,8 @@ impl Stream {
     /// # Errors
     /// [`Error::Stamp`] where its stamp is not after the last one's: the picture is left out, and the stream is as it was.
     pub fn push(&mut self, picture: Picture) -> Result<Pose, Error> {
-        let before = self.last.as_ref().map(|(last, number)| (last.stamp(), *last.given_intrinsics(), *number));
         let mut number = 0;
-        if let Some((stamp, camera, last)) = before {
+        if let Some((stamp, camera, last)) = self.last {
             number = last + 1;
             if picture.stamp() <= stamp {
                 let (last_nanos, got_nanos) = (stamp.nanos, picture.stamp().nanos);
@@ -164,12 +171,12 @@ impl Stream {
             if *picture.given_intrinsics() != camera {
                 self.restarts += 1;
                 self.give_up();
-                self.last = None;
+                self.reference = None;
                 // What was seen through another camera is no place of this one.
                 self.frames.iter_mut().for_each(|frame| frame.seen.clear());
             }
         }
-        let frame = if self.last.is_none() || self.start.is_some() {
+        let frame = if self.reference.is_none() || self.start.is_some() {
             self.starting(&picture, number)
         } else {
             self.running(&picture, number)
@@ -188,7 +195,10 @@ impl Stream {
         if self.frames.len() > MEMORY {
             self.frames.pop_front();
         }
-        self.last = Some((picture, number));
+        self.last = Some((picture.stamp(), *picture.given_intrinsics(), number));
+        if pose.basis != Basis::Motion || self.start.is_some() {
+            self.reference = Some(picture);
+        }
         Ok(pose)
     }
 
@@ -203,8 +213,8 @@ impl Stream {
         if frames.iter().any(|frame| frame.segment != frames[0].segment || frame.basis == Basis::Motion) {
             return None;
         }
-        let poses = match self.last.as_ref() {
-            Some((picture, _)) if self.start.is_none() => self.map.window(&frames, picture.intrinsics()),
+        let poses = match self.reference.as_ref() {
+            Some(picture) if self.start.is_none() => self.map.window(&frames, picture.intrinsics()),
             _ => frames.iter().map(|frame| frame.camera_from_world).collect(),
         };
         let mut window = WindowTrajectory::identity();
@@ -214,16 +224,20 @@ impl Stream {
         Some(window)
     }
 
-    /// Where the next frame would be, were the last motion to go on.
-    fn predicted(&self) -> Isometry3<f64> {
-        let mut frames = self.frames.iter().rev();
-        match (frames.next(), frames.next()) {
+    /// Where the camera would be at a stamp, were the last motion to go on.
+    fn predicted(&self, stamp: Stamp) -> Isometry3<f64> {
+        let mut posed = self.frames.iter().rev().filter(|frame| frame.basis != Basis::Motion);
+        match (posed.next(), posed.next()) {
             (Some(last), Some(before)) if last.segment == before.segment => {
+                let time = last.stamp.nanos_since(before.stamp).max(1) as f64;
+                // A few steps at most: after that the motion is another.
+                let steps = (stamp.nanos_since(last.stamp) as f64 / time).clamp(0.0, MOST_STEPS);
                 let step = last.camera_from_world * before.camera_from_world.inverse();
-                step * last.camera_from_world
+                let turn = UnitQuaternion::from_scaled_axis(step.rotation.scaled_axis() * steps);
+                Isometry3::from_parts(Translation3::from(step.translation.vector * steps), turn) * last.camera_from_world
             }
             (Some(last), _) => last.camera_from_world,
-            _ => Isometry3::identity(),
+            _ => self.frames.back().map_or_else(Isometry3::identity, |frame| frame.camera_from_world),
         }
     }
 
@@ -259,9 +273,8 @@ impl Stream {
             let basis = if self.frames.is_empty() { Basis::Turn } else { Basis::Motion };
             return (self.frame(picture, here, basis), unsure(), 0);
         };
-        let last = self.last.as_ref().map(|(last, _)| last.clone());
         let step = self.typical_step();
-        let found = start.push(picture, number, last.as_ref(), step);
+        let found = start.push(picture, number, self.reference.as_ref(), step);
         let answer = match found {
             start::Found::Lost => {
                 self.start = Some(Start::new(picture.clone(), number, here, self.options.points));
@@ -306,19 +319,16 @@ impl Stream {
 
     /// A frame on the map.
     fn running(&mut self, picture: &Picture, number: u64) -> (Frame, Matrix6<f64>, usize) {
-        let predicted = self.predicted();
-        let last = self.frames.back().map_or_else(Isometry3::identity, |frame| frame.camera_from_world);
-        let last_picture = self.last.as_ref().map(|(picture, _)| picture.clone());
+        let predicted = self.predicted(picture.stamp());
+        let last = self.frames.iter().rev().find(|frame| frame.basis != Basis::Motion).or(self.frames.back());
+        let last = last.map_or_else(Isometry3::identity, |frame| frame.camera_from_world);
         let before: Vec<(bool, Point2<f32>)> =
             self.map.points.iter().map(|point| (point.is_followed, point.pixel)).collect();
-        let was_followed = before.iter().filter(|(followed, _)| *followed).count();
-        follow(&mut self.map.points, picture, last_picture.as_ref(), &predicted, &last);
-        let posed = self.posed(picture, &[predicted, last]);
-        let posed = match posed {
+        follow(&mut self.map.points, picture, self.reference.as_ref(), &predicted, &last);
+        let posed = match self.posed(picture, &[predicted, last]) {
             Some(posed) => Some(posed),
-            None => self.recognised(picture, &before, &predicted),
+            None => self.recognised(picture, &before, &last),
         };
-        let _ = was_followed;
         let Some((pose, covariance, count)) = posed else {
             self.lost += 1;
             for (point, (followed, pixel)) in self.map.points.iter_mut().zip(before) {
@@ -327,14 +337,15 @@ impl Stream {
             }
             if self.lost > PATIENCE {
                 self.give_up();
-                self.start = Some(Start::new(picture.clone(), number, last, self.options.points));
+                self.start = Some(Start::new(picture.clone(), number, predicted, self.options.points));
             }
-            return (self.frame_without(picture, last), unsure(), 0);
+            return (self.frame_without(picture, predicted), unsure(), 0);
         };
         self.lost = 0;
         self.map.find_again(picture, &pose);
         let frame = self.frame(picture, pose, Basis::Tracks);
         if self.map.wants_keyframe(picture, self.options.points) {
+            self.map.realign(picture, &pose);
             self.map.keyframes.push_back(Keyframe::new(number, pose, picture.clone()));
             self.map.observe(picture, number);
             self.map.adjust(self.options.keyframes, picture.intrinsics());
@@ -424,27 +435,48 @@ impl Stream {
         Some((refined.camera_from_world, covariance, count))
     }
 
-    /// Points that recognition finds where following did not.
+    /// The pose by points that are recognised where following failed: as their neighbours went, coarsely, then aligned in
+    /// the shape that the coarse pose gives their patches.
     fn recognised(
         &mut self,
         picture: &Picture,
         before: &[(bool, Point2<f32>)],
-        predicted: &Isometry3<f64>,
+        last: &Isometry3<f64>,
     ) -> Option<(Isometry3<f64>, Matrix6<f64>, usize)> {
-        let last = self.last.as_ref().map(|(picture, _)| picture)?;
-        let moved = crate::tracks::recognised_motion(last, picture)?;
+        let reference = self.reference.as_ref()?;
+        let moved = crate::tracks::recognised_motion(reference, picture)?;
+        let camera = picture.intrinsics();
+        let focal = 0.5 * (camera.fx + camera.fy);
+        let (mut solid, mut xy) = (Vec::new(), Vec::new());
+        for (point, (followed, pixel)) in self.map.points.iter().zip(before) {
+            if let (true, Some(world)) = (*followed, &point.world)
+                && let Some(motion) = motion_near(*pixel, &moved)
+            {
+                solid.push(Point3::from(world.xyz() / world.w.max(1e-9)));
+                xy.push(Point2::from(picture.normalised(&(pixel + motion))));
+            }
+        }
+        let options = RobustOptions { threshold: COARSE_PX / focal, max_iterations: 300, confidence: 0.999, seed: 7 };
+        let coarse = estimate_pose(&solid, &xy, &options, &[*last])?.camera_from_world;
+        let relative = coarse * last.inverse();
         for (point, (followed, pixel)) in self.map.points.iter_mut().zip(before) {
             point.is_followed = false;
             if !*followed {
                 continue;
             }
-            let Some(motion) = motion_near(*pixel, &moved) else { continue };
-            let guess = pixel + motion;
-            if let Some(found) = point.patch.find(picture, guess, 2).filter(|f| f.correlation > LEAST_CORRELATION) {
-                (point.is_followed, point.pixel) = (true, found.at);
+            let Some(world) = &point.world else { continue };
+            let inside = last.rotation * world.xyz() + last.translation.vector * world.w;
+            let own = reference.normalised(pixel);
+            let found = (inside.z > 1e-6)
+                .then(|| expected(camera, &relative, &own, world.w / inside.z))
+                .flatten()
+                .and_then(|(at, shape)| realign(reference, *pixel, picture, at, &shape, COARSE_REACH_PX));
+            if let Some(at) = found {
+                (point.is_followed, point.pixel) = (true, at);
+                point.is_stale = true;
             }
         }
-        self.posed(picture, &[*predicted])
+        self.posed(picture, &[coarse])
     }
 }
 

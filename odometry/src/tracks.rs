@@ -1,8 +1,8 @@
 //! Where points of one picture are in others.
 
 use geometry::two_view::estimate_essential;
-use geometry::{RobustOptions, WINDOW};
-use nalgebra::{Matrix2, Point2, Vector2};
+use geometry::{Intrinsics, RobustOptions, WINDOW};
+use nalgebra::{Isometry3, Matrix2, Point2, Vector2, Vector3};
 
 use crate::Error;
 use crate::align::{Found, Patch};
@@ -252,6 +252,26 @@ pub(crate) fn recognised_motion(from: &Picture, to: &Picture) -> Option<Vec<(Poi
     let least = LEAST_RECOGNISED.max((RECOGNISED_SHARE * pairs.len() as f64) as usize);
     let moved = pairs.iter().zip(&found.inliers).filter(|(_, inlier)| **inlier);
     (found.inlier_count() >= least).then(|| moved.map(|((p, q), _)| (a.at[*p], b.at[*q] - a.at[*p])).collect())
+}
+
+/// Where a point is expected in another picture, and how its patch changes its shape: from its normalised place and the
+/// inverse of its depth, as a surface that faces the first camera. `None` where it is not on the picture.
+pub(crate) fn expected(
+    camera: &Intrinsics,
+    to_from_from: &Isometry3<f64>,
+    xy: &Vector2<f64>,
+    nearness: f64,
+) -> Option<(Point2<f32>, Matrix2<f32>)> {
+    let rotation = to_from_from.rotation.to_rotation_matrix();
+    let offset = to_from_from.translation.vector * nearness;
+    let pixel = |dx: f64, dy: f64| {
+        let inside = rotation * Vector3::new(xy.x + dx / camera.fx, xy.y + dy / camera.fy, 1.0) + offset;
+        let pixel = Point2::new(inside.x / inside.z * camera.fx + camera.cx, inside.y / inside.z * camera.fy + camera.cy);
+        (inside.z > 1e-6).then_some(pixel)
+    };
+    let centre = pixel(0.0, 0.0).filter(|pixel| camera.contains(pixel))?;
+    let shape = Matrix2::from_columns(&[pixel(1.0, 0.0)? - centre, pixel(0.0, 1.0)? - centre]);
+    Some((centre.cast(), shape.cast()))
 }
 
 /// Where a point of `from` is in `to`, whose shape changes as `to_from_from` says, near where it is expected.

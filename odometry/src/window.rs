@@ -10,7 +10,7 @@ use geometry::{Anchor, Camera, Intrinsics, RobustOptions, Transform, WINDOW, Win
 use nalgebra::{DMatrix, DVector, Isometry3, Matrix2, Matrix6, Point2, Translation3, UnitQuaternion, Vector2, Vector3, Vector4};
 
 use crate::picture::Picture;
-use crate::tracks::{self, Tracks, realign};
+use crate::tracks::{self, Tracks, expected, realign};
 use crate::Error;
 
 /// Scale of the Cauchy loss, pixels: tracks are precise to a fifth of one or so.
@@ -382,31 +382,14 @@ fn realigned(points: &mut Points, pictures: &[Picture; WINDOW], poses: &[Isometr
         if inside.z <= 1e-6 {
             continue;
         }
-        // The point and two beside it at its depth, homogeneous in the world.
         let nearness = point.w / inside.z;
-        let back = poses[origin].inverse();
-        let world = |dx: f64, dy: f64| {
-            let ray = Vector3::new(own.x + dx / points.focal.x, own.y + dy / points.focal.y, 1.0);
-            (back.rotation * ray + back.translation.vector * nearness).push(nearness)
-        };
-        let (centre, right, below) = (world(0.0, 0.0), world(1.0, 0.0), world(0.0, 1.0));
         for k in (0..WINDOW).filter(|k| *k != origin) {
-            let pixel = |p: &Vector4<f64>| {
-                let inside = poses[k].rotation * p.xyz() + poses[k].translation.vector * p.w;
-                (inside.z > 1e-6).then(|| points.pixel(&(inside.xy() / inside.z)))
-            };
-            let (Some(expected), Some(right), Some(below)) = (pixel(&centre), pixel(&right), pixel(&below)) else {
+            let Some((expected, shape)) = expected(&points.camera, &(poses[k] * poses[origin].inverse()), &own, nearness) else {
                 continue;
             };
-            let shape = Matrix2::from_columns(&[right - expected, below - expected]);
             let seen = points.xy[index][k];
             let change = (shape - Matrix2::identity()).norm();
             if seen.is_some() && !is_coarse && change < LEAST_CHANGE {
-                continue;
-            }
-            let camera = &points.camera;
-            let on_picture = camera.contains(&Point2::new(f64::from(expected.x), f64::from(expected.y)));
-            if !on_picture {
                 continue;
             }
             let at = points.pixel(&own);

@@ -11,6 +11,7 @@ use super::{FRESH_CORRELATION, Frame, KEYFRAME_MOTION, KEYFRAME_SHARE, LEAST_COR
 use crate::align::Patch;
 use crate::corners::corners;
 use crate::picture::Picture;
+use crate::tracks::{expected, realign};
 
 /// Keyframes that are kept, those that are held included.
 const KEPT: usize = 14;
@@ -24,6 +25,8 @@ const MIN_GAIN: f64 = 1e-3;
 const LEAST_ANGLE: f64 = 0.012;
 /// Farthest, pixels, that a point is looked for from where the pose puts it.
 const REACH_PX: f32 = 3.0;
+/// Farthest, pixels, that a point is from where its first keyframe says.
+const REALIGN_PX: f32 = 1.5;
 /// Points that were lost and are looked for in a frame, at most.
 const SEARCHES: usize = 60;
 /// Misses after which a point is forgotten.
@@ -56,6 +59,8 @@ pub(super) struct Point {
     /// How its motion differs from that of the far: what is left of a prediction by the turn alone.
     pub drift: Vector2<f32>,
     pub is_followed: bool,
+    /// Whether its patch is of another shape than what is seen now.
+    pub is_stale: bool,
     pub misses: u8,
     correlation: f32,
 }
@@ -76,6 +81,7 @@ impl Point {
             pixel,
             drift: Vector2::zeros(),
             is_followed: true,
+            is_stale: false,
             misses: 0,
             correlation: 1.0,
         }
@@ -130,6 +136,10 @@ impl Map {
     /// Whether the picture shows enough that is new.
     pub fn wants_keyframe(&self, picture: &Picture, target: usize) -> bool {
         let Some(last) = self.keyframes.back() else { return true };
+        // What was recognised is followed from here on by what is seen here.
+        if self.points.iter().any(|point| point.is_stale) {
+            return true;
+        }
         let camera = picture.intrinsics();
         let mut motions: Vec<f64> = self
             .points
@@ -148,6 +158,27 @@ impl Map {
         let middle = motions.len() / 2;
         let median = *motions.select_nth_unstable_by(middle, f64::total_cmp).1;
         median > KEYFRAME_MOTION * f64::from(camera.width.max(camera.height))
+    }
+
+    /// Aligns the followed points anew with the keyframe that saw them first, in the shape that the motion gives their
+    /// patches: what drifts from keyframe to keyframe is left behind.
+    pub fn realign(&mut self, picture: &Picture, pose: &Isometry3<f64>) {
+        let camera = picture.intrinsics();
+        for point in self.points.iter_mut().filter(|point| point.is_followed) {
+            let Some(world) = &point.world else { continue };
+            let Some((number, xy)) = point.seen.first() else { continue };
+            let Some(origin) = self.keyframes.iter().find(|keyframe| keyframe.number == *number) else { continue };
+            let inside = origin.camera_from_world.rotation * world.xyz() + origin.camera_from_world.translation.vector * world.w;
+            if inside.z <= 1e-6 {
+                continue;
+            }
+            let relative = pose * origin.camera_from_world.inverse();
+            let Some((_, shape)) = expected(camera, &relative, xy, world.w / inside.z) else { continue };
+            let at = pixel(camera, xy);
+            if let Some(place) = realign(&origin.picture, at, picture, point.pixel, &shape, REALIGN_PX) {
+                point.pixel = place;
+            }
+        }
     }
 
     /// Notes where the newest keyframe sees the points, and finds the depth of those that have moved enough.
@@ -249,9 +280,9 @@ impl Map {
         let newest: Vec<u64> = self.keyframes.iter().rev().take(3).map(|keyframe| keyframe.number).collect();
         for point in &mut self.points {
             point.seen.retain(|(number, _)| *number >= oldest);
-            if point.is_followed && point.correlation < FRESH_CORRELATION {
+            if point.is_followed && (point.is_stale || point.correlation < FRESH_CORRELATION) {
                 point.patch = Patch::new(picture, point.pixel, usize::MAX);
-                point.correlation = 1.0;
+                (point.correlation, point.is_stale) = (1.0, false);
             }
         }
         self.points.retain(|point| {
@@ -299,6 +330,10 @@ impl Map {
         }
         bundle.views[first..].iter().map(|view| view.camera_from_world).collect()
     }
+}
+
+fn pixel(camera: &Intrinsics, xy: &Vector2<f64>) -> Point2<f32> {
+    Point2::new((xy.x * camera.fx + camera.cx) as f32, (xy.y * camera.fy + camera.cy) as f32)
 }
 
 /// The sum of the distances between all pairs of cameras.
