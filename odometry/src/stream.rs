@@ -8,7 +8,7 @@
 mod map;
 mod start;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use geometry::{Camera, Intrinsics, Odom, Stamp, Stamped, Transform, WINDOW, WindowTrajectory};
 use nalgebra::{Isometry3, Matrix6, Point2, Point3, Translation3, UnitQuaternion, Vector4};
@@ -16,7 +16,8 @@ use nalgebra::{Isometry3, Matrix6, Point2, Point3, Translation3, UnitQuaternion,
 use crate::Error;
 use crate::align::Patch;
 use crate::picture::Picture;
-use crate::tracks::{expected, motion_near, realign};
+use crate::tracks::{Track, Tracks, expected, motion_near, realign};
+use crate::window::solve_tracks;
 use geometry::RobustOptions;
 use geometry::pnp::{estimate_pose, refine_pose};
 use map::{Keyframe, Map, Point};
@@ -93,7 +94,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { points: 300, keyframes: 7 }
+        Self { points: 400, keyframes: 8 }
     }
 }
 
@@ -213,10 +214,11 @@ impl Stream {
         if frames.iter().any(|frame| frame.segment != frames[0].segment || frame.basis == Basis::Motion) {
             return None;
         }
-        let poses = match self.reference.as_ref() {
-            Some(picture) if self.start.is_none() => self.map.window(&frames, picture.intrinsics()),
-            _ => frames.iter().map(|frame| frame.camera_from_world).collect(),
-        };
+        let camera = self.reference.as_ref()?.intrinsics();
+        if self.start.is_some() {
+            return solve_tracks(&tracks_of(&frames, camera), camera, None).ok().map(|solved| solved.trajectory);
+        }
+        let poses = self.map.window(&frames, camera);
         let mut window = WindowTrajectory::identity();
         for (out, pose) in window.anchor_from_camera.iter_mut().zip(&poses).skip(1) {
             *out = Transform::from_isometry(poses[0] * pose.inverse());
@@ -307,7 +309,8 @@ impl Stream {
     }
 
     fn frame(&self, picture: &Picture, camera_from_world: Isometry3<f64>, basis: Basis) -> Frame {
-        let seen = self.map.points.iter().filter(|point| point.is_followed);
+        let points = self.start.as_ref().map_or(&self.map.points, |start| &start.points);
+        let seen = points.iter().filter(|point| point.is_followed);
         Frame {
             stamp: picture.stamp(),
             camera_from_world,
@@ -478,6 +481,22 @@ impl Stream {
         }
         self.posed(picture, &[coarse])
     }
+}
+
+/// The points of five frames as tracks.
+fn tracks_of(frames: &[&Frame], camera: &Intrinsics) -> Tracks {
+    let mut of_point: BTreeMap<u64, [Option<Point2<f32>>; WINDOW]> = BTreeMap::new();
+    for (view, frame) in frames.iter().enumerate() {
+        for (id, xy) in &frame.seen {
+            let pixel = Point2::new((xy.x * camera.fx + camera.cx) as f32, (xy.y * camera.fy + camera.cy) as f32);
+            of_point.entry(*id).or_default()[view] = Some(pixel);
+        }
+    }
+    let track = |places: [Option<Point2<f32>>; WINDOW]| {
+        let origin = places.iter().position(Option::is_some)?;
+        (places.iter().flatten().count() >= 3).then_some(Track { places, origin, is_coarse: false })
+    };
+    Tracks { points: of_point.into_values().filter_map(track).collect() }
 }
 
 /// The covariance of a pose that nothing tells.

@@ -14,15 +14,15 @@ use crate::picture::Picture;
 use crate::tracks::{expected, realign};
 
 /// Keyframes that are kept, those that are held included.
-const KEPT: usize = 14;
+const KEPT: usize = 16;
 /// Scale of the loss, pixels; errors from which an observation is dropped.
 const LOSS_PX: f64 = 0.5;
 const OUTLIER_PX: f64 = 3.0;
 /// Iterations of an adjustment.
-const ITERATIONS: usize = 6;
+const ITERATIONS: usize = 8;
 const MIN_GAIN: f64 = 1e-3;
 /// Angle between rays, radians, from which a depth is taken for known.
-const LEAST_ANGLE: f64 = 0.012;
+const LEAST_ANGLE: f64 = 0.006;
 /// Farthest, pixels, that a point is looked for from where the pose puts it.
 const REACH_PX: f32 = 3.0;
 /// Farthest, pixels, that a point is from where its first keyframe says.

@@ -35,7 +35,7 @@ const TURN_PX: f64 = 2.0;
 pub(super) struct Start {
     /// Number, picture, and places of the points, of some frames since the anchor; the anchor is the first.
     frames: VecDeque<(u64, Picture, Vec<Option<Point2<f32>>>)>,
-    points: Vec<Point>,
+    pub points: Vec<Point>,
     anchor_from_world: Isometry3<f64>,
     /// Pose of the last frame in the anchor.
     last: Isometry3<f64>,
