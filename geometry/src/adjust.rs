@@ -454,6 +454,17 @@ impl Bundle {
         Some((views, points))
     }
 
+    /// [`Self::information`] as if the points were known.
+    pub fn information_of_poses(&self, options: &Options) -> DMatrix<f64> {
+        let (places, free) = self.places();
+        let normal = self.normal(options, &places, free);
+        let mut information = DMatrix::zeros(6 * free, 6 * free);
+        for (place, own) in normal.poses.iter().enumerate() {
+            information.fixed_view_mut::<6, 6>(6 * place, 6 * place).copy_from(own);
+        }
+        information
+    }
+
     /// The information matrix of the free poses, six unknowns each (rotation, radians, before translation, in the
     /// camera's axes), with the points eliminated: its inverse times the variance of a pixel is their covariance.
     /// Without a prior it is singular along the scale.

@@ -23,6 +23,7 @@ fn main(){
  let (c,h):(Vec<Vector>,Vec<Vector>)=(est.iter().map(|p|p.translation()).collect(),gt.iter().map(|p|p.translation()).collect()); let m=c.len()/2;
  let ratio=(steps(&c[m..])/steps(&h[m..]))/(steps(&c[..=m])/steps(&h[..=m]));
  let ate=metrics::ape_rmse(&gt,&est,metrics::Alignment::Sim3).unwrap_or(f64::NAN); let rpe=metrics::rpe(&gt,&est,metrics::Alignment::Sim3,metrics::Pairs::All{delta:1}).map(|e|e.rotation_deg.median).unwrap_or(f64::NAN);
+ if std::env::var("PER").is_ok() { let from:Vec<_>=est.iter().map(|p|p.origin()).collect(); let to:Vec<_>=gt.iter().map(|p|p.origin()).collect(); let u=umeyama(&from,&to).unwrap(); for i in 0..est.len() { let d=u.transform_point(&from[i])-to[i]; let rs=(u.transform_pose(est[i].isometry()).rotation.inverse()*gt[i].rotation()).angle().to_degrees(); print!("{i}:{:.1},{:.1},{:.1}|{rs:.2} ",1e3*d.x,1e3*d.y,1e3*d.z);} println!(); }
  let mean=ms.iter().sum::<f64>()/ms.len() as f64; let mut m2=ms.clone(); let md=med(&mut m2); let p95=m2[(m2.len() as f64*0.95) as usize];
  println!("frames {} motion {motion} segs {seg} kf {kfs} path {path:.2} ATE {:.2}% RPE {rpe:.3} scale {ratio:.3} | win {:.2} rre {:.3} tde {:.2} ({:.1} ms) | ms med {md:.1} mean {mean:.1} p95 {p95:.1}",c.len(),100.*ate/path,rr.len() as f64/nwin as f64,med(&mut rr),med(&mut tt),med(&mut wms));
 }

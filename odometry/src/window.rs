@@ -3,7 +3,7 @@
 //! Tracks; starts from robust two-view geometry and from whatever is believed beforehand; a robust adjustment of five
 //! cameras and all points; a test whether translation explains more than noise would, else rotation alone.
 
-use geometry::adjust::{Bundle, Observations, Options, View};
+use geometry::adjust::{Bundle, Observations, Options, PosePrior, View, step_between};
 use geometry::pnp::estimate_pose;
 use geometry::two_view::{alternatives, estimate_essential, euclidean, rotation_between, triangulate};
 use geometry::{Anchor, Camera, Intrinsics, RobustOptions, Transform, WINDOW, WindowTrajectory};
@@ -31,6 +31,14 @@ const START_ITERATIONS: usize = 8;
 /// Iterations of a final adjustment, and the relative gain below which any stops.
 const ITERATIONS: usize = 12;
 const MIN_GAIN: f64 = 1e-4;
+/// The least standard deviation of a coordinate, pixels, and that where too few points tell it.
+const LEAST_SIGMA_PX: f64 = 0.05;
+const FEW_SIGMA_PX: f64 = 0.3;
+/// How far, pixels, points may be from where a prior alone puts them.
+const NEAR_PX: f64 = 12.0;
+/// Squared Mahalanobis distance of a pose from the prior's, from which the prior is left out: six degrees of freedom go
+/// beyond it once in ten thousand times.
+const CONTRADICTION: f64 = 27.9;
 /// Parallax, pixels, from which the camera surely moved; below, F must be at least so large.
 const SURE_PARALLAX_PX: f64 = 4.0;
 const MIN_F: f64 = 1.8;
@@ -126,15 +134,7 @@ pub fn solve(pictures: &[Picture; WINDOW], prior: Option<&Prior>) -> Result<Resu
     check(pictures, prior)?;
     let tracks = tracks::of_window(pictures)?;
     let points = Points::new(&tracks, pictures[0].intrinsics());
-    Ok(or_believed(solve_points(points, Some(pictures), prior), prior))
-}
-
-/// Where the pictures tell nothing, what was believed is what is left.
-fn or_believed(answer: Result<Solved, Refusal>, prior: Option<&Prior>) -> Result<Solved, Refusal> {
-    match (answer, prior) {
-        (Err(_), Some(prior)) => Ok(believed(prior)),
-        (answer, _) => answer,
-    }
+    Ok(with_prior(points, Some(pictures), prior))
 }
 
 fn check(pictures: &[Picture; WINDOW], prior: Option<&Prior>) -> Result<(), Error> {
@@ -270,10 +270,104 @@ fn far(camera_from_world: &Isometry3<f64>, xy: &Point2<f64>) -> Vector4<f64> {
 /// # Errors
 /// A [`Refusal`] where they do not tell them.
 pub fn solve_tracks(tracks: &Tracks, intrinsics: &Intrinsics, prior: Option<&Prior>) -> Result<Solved, Refusal> {
-    or_believed(solve_points(Points::new(tracks, intrinsics), None, prior), prior)
+    with_prior(Points::new(tracks, intrinsics), None, prior)
 }
 
-fn believed(prior: &Prior) -> Solved {
+/// The points' own answer and what was believed, joined by their information.
+fn with_prior(
+    points: Points,
+    pictures: Option<&[Picture; WINDOW]>,
+    prior: Option<&Prior>,
+) -> Result<Solved, Refusal> {
+    let Some(prior) = prior else { return solve_points(points, pictures, None).map(|(solved, ..)| solved) };
+    let believed = prior.trajectory.anchor_from_camera.map(|pose| pose.isometry().inverse());
+    let informations = prior.covariance.map(|own| own.try_inverse().unwrap_or_else(Matrix6::zeros));
+    let from_tracks = solve_points(points.clone(), pictures, Some(&believed));
+    let (poses, used, sigma_px, parallax_px, motion) = match from_tracks {
+        Ok((solved, bundle, used)) => {
+            let mut poses: [Isometry3<f64>; WINDOW] = std::array::from_fn(|k| bundle.views[k].camera_from_world);
+            let factor = length_of(&believed, &poses, &informations);
+            for pose in &mut poses {
+                pose.translation.vector *= factor;
+            }
+            let in_unit = solved.in_unit_of(&poses);
+            if solved.motion == Motion::Moved && contradicts(&in_unit, &poses, &believed, &prior.covariance) {
+                return Ok(in_unit);
+            }
+            (poses, used, solved.sigma_px, solved.parallax_px, solved.motion)
+        }
+        Err(_) => {
+            // Points near where the prior puts them; a coarse prior is some pixels off.
+            let Some(used) = near(&points, &believed) else { return Ok(of_prior(prior)) };
+            (believed, used, FEW_SIGMA_PX, f64::NAN, Motion::Moved)
+        }
+    };
+    let variance = sigma_px * sigma_px;
+    let mut bundle = used.bundle(&poses);
+    for (k, view) in bundle.views.iter_mut().enumerate().skip(1) {
+        view.prior =
+            Some(PosePrior { camera_from_world: believed[k], information: informations[k - 1] * variance });
+    }
+    bundle.adjust(&used.options(ITERATIONS));
+    let mut solved = finish(&bundle, &used, motion, parallax_px, Some(variance));
+    let scarce = solved.observations < 2 * WINDOW * LEAST_POINTS;
+    solved.carried = if scarce { Carried::Prior } else { Carried::Both };
+    Ok(solved)
+}
+
+/// The factor that brings the lengths of `poses` to those believed, by their information.
+fn length_of(
+    believed: &[Isometry3<f64>; WINDOW],
+    poses: &[Isometry3<f64>; WINDOW],
+    informations: &[Matrix6<f64>; WINDOW - 1],
+) -> f64 {
+    let (mut top, mut bottom) = (0.0, 0.0);
+    for k in 1..WINDOW {
+        let weight = informations[k - 1].fixed_view::<3, 3>(3, 3);
+        let (t, b) = (poses[k].translation.vector, believed[k].translation.vector);
+        top += t.dot(&(weight * b));
+        bottom += t.dot(&(weight * t));
+    }
+    let factor = if bottom > 0.0 { top / bottom } else { 1.0 };
+    // The wrong way round: the lengths alone.
+    let length = |poses: &[Isometry3<f64>; WINDOW]| -> f64 {
+        poses.iter().map(|pose| pose.translation.vector.norm_squared()).sum::<f64>().sqrt()
+    };
+    if factor > 0.0 { factor } else { length(believed) / length(poses).max(1e-12) }
+}
+
+/// Whether the tracks' poses, in the prior's unit, differ from it by more than both their covariances allow.
+fn contradicts(
+    solved: &Solved,
+    poses: &[Isometry3<f64>; WINDOW],
+    believed: &[Isometry3<f64>; WINDOW],
+    covariance: &[Matrix6<f64>; WINDOW - 1],
+) -> bool {
+    (1..WINDOW).any(|k| {
+        let step = step_between(&believed[k], &poses[k]);
+        let at = 6 * (k - 1);
+        let both = covariance[k - 1] + solved.covariance.fixed_view::<6, 6>(at, at);
+        both.try_inverse().is_none_or(|inverse| step.dot(&(inverse * step)) > CONTRADICTION)
+    })
+}
+
+/// The tracks that lie near where poses put them; `None` where there are none.
+fn near(points: &Points, poses: &[Isometry3<f64>; WINDOW]) -> Option<Points> {
+    let mut used = points.clone();
+    let squares = points.bundle(poses).squares(&points.focal);
+    let mut square = squares.iter();
+    for track in &mut used.xy {
+        for xy in track.iter_mut().filter(|xy| xy.is_some()) {
+            if square.next().is_none_or(|square| *square >= NEAR_PX * NEAR_PX) {
+                *xy = None;
+            }
+        }
+    }
+    let kept: Vec<usize> = (0..used.xy.len()).filter(|k| used.xy[*k].iter().flatten().count() >= 2).collect();
+    (!kept.is_empty()).then(|| used.only(&kept))
+}
+
+fn of_prior(prior: &Prior) -> Solved {
     let mut covariance = DMatrix::zeros(6 * (WINDOW - 1), 6 * (WINDOW - 1));
     for (k, own) in prior.covariance.iter().enumerate() {
         covariance.fixed_view_mut::<6, 6>(6 * k, 6 * k).copy_from(own);
@@ -294,8 +388,8 @@ fn believed(prior: &Prior) -> Solved {
 fn solve_points(
     mut points: Points,
     pictures: Option<&[Picture; WINDOW]>,
-    prior: Option<&Prior>,
-) -> Result<Solved, Refusal> {
+    believed: Option<&[Isometry3<f64>; WINDOW]>,
+) -> Result<(Solved, Bundle, Points), Refusal> {
     if points.xy.len() < LEAST_TRACKS {
         return Err(Refusal::FewTracks { got: points.xy.len() });
     }
@@ -309,9 +403,7 @@ fn solve_points(
     let pairs = ranked_pairs(&points);
     let parallax_px = pairs.iter().map(|pair| pair.parallax_px).fold(0.0, f64::max);
     let mut starts = starts(&few, &pairs);
-    if let Some(prior) = prior {
-        starts.push(prior.trajectory.anchor_from_camera.map(|pose| pose.inverse().relabel::<Camera, Camera>().isometry().to_owned()));
-    }
+    starts.extend(believed);
     let tried = starts.iter().map(|poses| {
         let mut bundle = few.bundle(poses);
         let cost = bundle.adjust(&few.options(START_ITERATIONS));
@@ -334,10 +426,10 @@ fn solve_points(
         let gained = (turned_cost - cost) / (count + 11.0);
         let f = gained * (2.0 * observed - 3.0 * count - 23.0).max(1.0) / cost.max(1e-9);
         if f < MIN_F {
-            return Ok(finish(&turned, &used, Motion::Turned, parallax_px));
+            return Ok((finish(&turned, &used, Motion::Turned, parallax_px, None), turned, used));
         }
     }
-    Ok(finish(&bundle, &used, Motion::Moved, parallax_px))
+    Ok((finish(&bundle, &used, Motion::Moved, parallax_px, None), bundle, used))
 }
 
 fn used_observations(points: &Points) -> usize {
@@ -405,28 +497,44 @@ fn realigned(points: &mut Points, pictures: &[Picture; WINDOW], poses: &[Isometr
     }
 }
 
-/// The adjusted cameras in their final unit, with what is known of their errors.
-fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64) -> Solved {
+impl Solved {
+    /// The same in the unit of other poses, which differ by a factor of their translations.
+    fn in_unit_of(&self, camera_from_anchor: &[Isometry3<f64>; WINDOW]) -> Self {
+        let length = |t: &dyn Fn(usize) -> f64| (1..WINDOW).map(t).sum::<f64>();
+        let own = length(&|k| self.trajectory.anchor_from_camera[k].translation().norm());
+        let other = length(&|k| camera_from_anchor[k].translation.vector.norm());
+        let factor = if own > 0.0 { other / own } else { 1.0 };
+        let mut covariance = self.covariance.clone();
+        for k in (0..covariance.nrows()).filter(|k| k % 6 >= 3) {
+            covariance.row_mut(k).scale_mut(factor);
+            covariance.column_mut(k).scale_mut(factor);
+        }
+        Self { trajectory: self.trajectory.scaled(factor), covariance, ..self.clone() }
+    }
+}
+
+/// The adjusted cameras in their final unit, with what is known of their errors; `known_variance` is that of a pixel
+/// where there is a prior, which also gives the unit.
+fn finish(
+    bundle: &Bundle,
+    points: &Points,
+    motion: Motion,
+    parallax_px: f64,
+    known_variance: Option<f64>,
+) -> Solved {
     let squares = bundle.squares(&points.focal);
     // Robust: of residuals that are Gaussian in two dimensions, less what the unknowns took of them.
     let mut sorted = squares.clone();
     let middle = sorted.len() / 2;
     let median = if sorted.is_empty() { 0.0 } else { *sorted.select_nth_unstable_by(middle, f64::total_cmp).1 };
     let (n, m) = (2.0 * squares.len() as f64, 3.0 * bundle.points.len() as f64 + 23.0);
-    let variance = median / (2.0 * std::f64::consts::LN_2) * n / (n - m).max(1.0);
-    let mut scale = 1.0;
-    if motion == Motion::Moved {
-        let mut depths: Vec<f64> = Vec::new();
-        for (point, track) in bundle.points.iter().zip(&points.xy) {
-            if track[0].is_some() {
-                depths.push(point.w / point.z.max(1e-6));
-            }
-        }
-        let middle = depths.len() / 2;
-        if !depths.is_empty() {
-            scale = depths.select_nth_unstable_by(middle, f64::total_cmp).1.max(1e-3);
-        }
-    }
+    let own = (median / (2.0 * std::f64::consts::LN_2) * n / (n - m).max(1.0)).max(LEAST_SIGMA_PX * LEAST_SIGMA_PX);
+    let variance = known_variance.unwrap_or(own);
+    let has_scale = known_variance.is_some();
+    let scale = match (has_scale, motion) {
+        (false, Motion::Moved) => nearness(bundle, points),
+        _ => 1.0,
+    };
     let mut trajectory = WindowTrajectory::identity();
     for (pose, view) in trajectory.anchor_from_camera.iter_mut().zip(&bundle.views).skip(1) {
         let mut camera_from_anchor = view.camera_from_world;
@@ -434,17 +542,26 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64) ->
         *pose = Transform::<Anchor, Camera>::from_isometry(camera_from_anchor.inverse());
     }
     let unknowns = 6 * (WINDOW - 1);
-    let mut information = bundle.information(&points.options(0));
-    // In the final unit.
-    for k in 0..unknowns {
-        if k % 6 >= 3 {
-            information.row_mut(k).scale_mut(1.0 / scale);
-            information.column_mut(k).scale_mut(1.0 / scale);
+    // Where the camera only turned, points are a unit away for all that is known: so far it may have gone.
+    let at_unit = |bundle: &Bundle| {
+        let mut bundle = bundle.clone();
+        for point in &mut bundle.points {
+            *point = (point.xyz().normalize()).push(1.0).normalize();
         }
+        bundle
+    };
+    let mut information = match motion {
+        Motion::Turned if !has_scale => at_unit(bundle).information_of_poses(&points.options(0)),
+        _ => bundle.information(&points.options(0)),
+    };
+    // In the final unit.
+    for k in (0..unknowns).filter(|k| k % 6 >= 3) {
+        information.row_mut(k).scale_mut(1.0 / scale);
+        information.column_mut(k).scale_mut(1.0 / scale);
     }
     let along = DVector::from_fn(unknowns, |k, _| {
         let t = bundle.views[k / 6 + 1].camera_from_world.translation.vector * scale;
-        if k % 6 >= 3 { t[k % 6 - 3] } else { 0.0 }
+        if k % 6 >= 3 && !has_scale { t[k % 6 - 3] } else { 0.0 }
     });
     let covariance = pseudo_inverse(information, &along) * variance;
     Solved {
@@ -458,6 +575,14 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64) ->
         parallax_px,
         angle: median_angle(bundle, points),
     }
+}
+
+/// The inverse of the median depth of the points that frame 0 sees.
+fn nearness(bundle: &Bundle, points: &Points) -> f64 {
+    let seen = bundle.points.iter().zip(&points.xy).filter(|(_, track)| track[0].is_some());
+    let mut inverse: Vec<f64> = seen.map(|(point, _)| point.w / point.z.max(1e-6)).collect();
+    let middle = inverse.len() / 2;
+    if inverse.is_empty() { 1.0 } else { inverse.select_nth_unstable_by(middle, f64::total_cmp).1.max(1e-3) }
 }
 
 fn median_angle(bundle: &Bundle, points: &Points) -> f64 {
