@@ -16,12 +16,14 @@ const LEAST_CORRELATION: f32 = 0.8;
 const FORWARD_BACKWARD: f32 = 0.5;
 /// Levels that the way back starts on: the way there has told where it is.
 const BACK_LEVELS: usize = 2;
+/// Finest levels that a point is looked for on where its motion is known about.
+const NEAR_LEVELS: usize = 3;
 /// Neighbours whose motion is asked where a point was lost.
 const NEIGHBOURS: usize = 5;
 /// Corners that are looked for in the middle picture of a window, and in the first and the last where the middle one's
 /// have left the view.
-const MIDDLE_CORNERS: usize = 260;
-const OUTER_CORNERS: usize = 100;
+const MIDDLE_CORNERS: usize = 350;
+const OUTER_CORNERS: usize = 120;
 /// Pictures that a track must be seen in.
 const LEAST_SEEN: usize = 3;
 
@@ -117,21 +119,27 @@ impl<'a> Walk<'a> {
                 track
             })
             .collect();
-        let patches = at.iter().map(|&place| Patch::new(picture, place, usize::MAX)).collect();
+        let patches = at.iter().map(|&place| Patch::new(picture, place, NEAR_LEVELS)).collect();
         Self { pictures, start, patches, tracks }
     }
 
-    /// One step, from picture `near` to `far`, which is farther from the start.
-    fn step(&mut self, near: usize, far: usize) {
+    /// One step, from picture `near` to `far`, which is farther from the start; `before` is a picture on the other side of
+    /// `near`, as far from it, where points may be known already.
+    fn step(&mut self, near: usize, far: usize, before: Option<usize>) {
         let (first, to) = (&self.pictures[self.start], &self.pictures[far]);
-        let before = if near == self.start { None } else { Some(2 * near - far) };
         let mut followed: Vec<(Point2<f32>, Vector2<f32>)> = Vec::new();
         let mut lost = Vec::new();
         for (k, track) in self.tracks.iter_mut().enumerate() {
             let (Some(at), Some(origin)) = (track[near], track[self.start]) else { continue };
-            // As it went from the picture before.
-            let went = before.and_then(|b| track[b]).map_or(Vector2::zeros(), |b| at - b);
-            match follow(&self.patches[k], first, origin, to, at + went, usize::MAX) {
+            // As it went from the picture before: then the finest levels will do.
+            let went = before.and_then(|b| track[b]).map(|b| at - b);
+            let found = went
+                .and_then(|went| follow(&self.patches[k], first, origin, to, at + went, NEAR_LEVELS - 1))
+                .or_else(|| {
+                    let patch = Patch::new(first, origin, usize::MAX);
+                    follow(&patch, first, origin, to, at, usize::MAX)
+                });
+            match found {
                 Some(found) => {
                     track[far] = Some(found.at);
                     followed.push((at, found.at - at));
@@ -149,10 +157,11 @@ impl<'a> Walk<'a> {
 
     fn run(mut self) -> Vec<[Option<Point2<f32>>; WINDOW]> {
         for far in (0..self.start).rev() {
-            self.step(far + 1, far);
+            let before = (far + 2 <= self.start).then_some(far + 2);
+            self.step(far + 1, far, before);
         }
         for far in self.start + 1..WINDOW {
-            self.step(far - 1, far);
+            self.step(far - 1, far, far.checked_sub(2));
         }
         self.tracks
     }
