@@ -184,6 +184,73 @@ pub fn step_between(from: &Isometry3<f64>, to: &Isometry3<f64>) -> Vector6<f64> 
     Vector6::new(w.x, w.y, w.z, v.x, v.y, v.z)
 }
 
+/// Derivatives of an observation, weighted by its robust weight.
+struct Derivatives {
+    by_pose: nalgebra::Matrix2x6<f64>,
+    by_point: Matrix2x3<f64>,
+    residual: Vector2<f64>,
+}
+
+impl Derivatives {
+    #[inline]
+    fn new(
+        pose: &Isometry3<f64>,
+        rotation: &Matrix3<f64>,
+        point: &Vector4<f64>,
+        tangent: &Matrix4x3<f64>,
+        xy: &Vector2<f64>,
+        options: &Options,
+    ) -> Self {
+        let focal = &options.focal;
+        let Seen { inside, residual, square } = seen(pose, rotation, point, xy, focal);
+        let weight = (1.0 / (1.0 + square / (options.loss_px * options.loss_px))).sqrt();
+        let inverse = weight / inside.z.max(MIN_DEPTH);
+        let (a, b) = (focal.x * inverse, focal.y * inverse);
+        // By the depth: the residual added to the place is the projection, which clamps far ones.
+        let c = -(xy.x * focal.x + residual.x) * inverse;
+        let d = -(xy.y * focal.y + residual.y) * inverse;
+        let by_inside = Matrix2x3::new(a, 0.0, c, 0.0, b, d);
+        let world = rotation * tangent.fixed_rows::<3>(0) + pose.translation.vector * tangent.row(3);
+        let (x, y, z, w) = (inside.x, inside.y, inside.z, point.w);
+        #[rustfmt::skip]
+        let by_pose = nalgebra::Matrix2x6::new(
+            y * c, z * a - x * c, -y * a, a * w, 0.0, c * w,
+            y * d - z * b, -x * d, x * b, 0.0, b * w, d * w,
+        );
+        Self { by_pose, by_point: by_inside * world, residual: residual * weight }
+    }
+}
+
+/// A point as a view sees it whose pose is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Known {
+    /// Homogeneous, of unit norm.
+    pub point: Vector4<f64>,
+    /// How well it is known from elsewhere: see [`Bundle::point_information`].
+    pub information: Matrix3<f64>,
+    /// Where it is seen, normalised.
+    pub xy: Vector2<f64>,
+}
+
+/// The information matrix of one pose (rotation before translation, a step from the left) by points that are themselves
+/// known as well as other views tell: its inverse times the variance of a pixel is the covariance against those views.
+pub fn pose_information(camera_from_world: &Isometry3<f64>, points: &[Known], options: &Options) -> Matrix6<f64> {
+    let rotation = camera_from_world.rotation.to_rotation_matrix().into_inner();
+    let mut information = Matrix6::zeros();
+    for known in points {
+        let tangent = tangent(&known.point);
+        let own = Derivatives::new(camera_from_world, &rotation, &known.point, &tangent, &known.xy, options);
+        let mixed = own.by_pose.transpose() * own.by_point;
+        let mut of_point = known.information + own.by_point.transpose() * own.by_point;
+        for k in 0..3 {
+            of_point[(k, k)] += FLOOR;
+        }
+        let inverse = of_point.try_inverse().unwrap_or_else(Matrix3::zeros);
+        information += own.by_pose.transpose() * own.by_pose - mixed * inverse * mixed.transpose();
+    }
+    information
+}
+
 /// The normal equations with the points eliminated.
 struct Normal {
     /// Before damping and elimination: six by six for each free view.
@@ -293,8 +360,6 @@ impl Bundle {
     }
 
     fn normal(&self, options: &Options, places: &[Option<usize>], free: usize) -> Normal {
-        let scale = options.loss_px * options.loss_px;
-        let focal = &options.focal;
         let rotations = rotations(&self.views);
         let mut normal = Normal {
             poses: vec![Matrix6::zeros(); free],
@@ -312,31 +377,14 @@ impl Bundle {
             for (view, xy) in self.observations.of(index) {
                 let view = *view as usize;
                 let pose = &self.views[view].camera_from_world;
-                let Seen { inside, residual, square } = seen(pose, &rotations[view], point, xy, focal);
-                let weight = (1.0 / (1.0 + square / scale)).sqrt();
-                let inverse = weight / inside.z.max(MIN_DEPTH);
-                let (a, b) = (focal.x * inverse, focal.y * inverse);
-                // Derivative by the depth; the residual added to the place is the projection, which clamps far ones.
-                let c = -(xy.x * focal.x + residual.x) * inverse;
-                let d = -(xy.y * focal.y + residual.y) * inverse;
-                let by_inside = Matrix2x3::new(a, 0.0, c, 0.0, b, d);
-                let residual = residual * weight;
-                let world = Matrix3::from(rotations[view]) * tangent.fixed_rows::<3>(0)
-                    + pose.translation.vector * tangent.row(3);
-                let by_point = by_inside * world;
+                let Derivatives { by_pose, by_point, residual } =
+                    Derivatives::new(pose, &rotations[view], point, &tangent, xy, options);
                 own += by_point.transpose() * by_point;
                 own_gradient += by_point.transpose() * residual;
                 let Some(place) = places[view] else {
                     normal.mixed.push(Matrix6x3::zeros());
                     continue;
                 };
-                let (x, y, z) = (inside.x, inside.y, inside.z);
-                let w = point.w;
-                #[rustfmt::skip]
-                let by_pose = nalgebra::Matrix2x6::new(
-                    y * c, z * a - x * c, -y * a, a * w, 0.0, c * w,
-                    y * d - z * b, -x * d, x * b, 0.0, b * w, d * w,
-                );
                 normal.poses[place] += by_pose.transpose() * by_pose;
                 let gradient = by_pose.transpose() * residual;
                 for (k, value) in gradient.iter().enumerate() {
@@ -452,6 +500,12 @@ impl Bundle {
             points.push(if norm > 0.0 { moved / norm } else { *point });
         }
         Some((views, points))
+    }
+
+    /// The information matrix of each point's step in its tangent space, as if the poses were known.
+    pub fn point_information(&self, options: &Options) -> Vec<Matrix3<f64>> {
+        let (places, free) = self.places();
+        self.normal(options, &places, free).points.into_iter().map(|(own, _)| own).collect()
     }
 
     /// [`Self::information`] as if the points were known.

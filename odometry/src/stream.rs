@@ -19,7 +19,9 @@ use crate::picture::Picture;
 use crate::tracks::{Track, Tracks, expected, motion_near, realign};
 use crate::window::solve_tracks;
 use geometry::RobustOptions;
+use geometry::adjust::{self, Known};
 use geometry::pnp::{estimate_pose, refine_pose};
+use geometry::two_view::rotation_between;
 use map::{Keyframe, Map, Point};
 use start::Start;
 
@@ -28,6 +30,8 @@ const INLIER_PX: f64 = 3.0;
 const LOST_PX: f64 = 5.0;
 /// Scale of the loss of a frame's pose, pixels.
 const LOSS_PX: f64 = 1.0;
+/// The least standard deviation of a coordinate, pixels.
+const LEAST_SIGMA_PX: f64 = 0.05;
 /// Points that a pose needs, and the share of those followed that must fit it.
 const LEAST_POINTS: usize = 10;
 const LEAST_SHARE: f64 = 0.5;
@@ -40,6 +44,10 @@ const FORWARD_BACKWARD: f32 = 0.5;
 const KEYFRAME_MOTION: f64 = 0.022;
 /// Share of the points of the last keyframe, below which there is a next one.
 const KEYFRAME_SHARE: f64 = 0.65;
+/// Points that a turn needs, the share of them that must fit, and how well, pixels.
+const TURN_POINTS: usize = 20;
+const TURN_SHARE: f64 = 0.7;
+const TURN_PX: f64 = 1.5;
 /// Frames without a pose after which the map is given up.
 const PATIENCE: usize = 8;
 /// Steps that a motion is taken to go on.
@@ -329,10 +337,13 @@ impl Stream {
             self.map.points.iter().map(|point| (point.is_followed, point.pixel)).collect();
         follow(&mut self.map.points, picture, self.reference.as_ref(), &predicted, &last);
         let posed = match self.posed(picture, &[predicted, last]) {
-            Some(posed) => Some(posed),
-            None => self.recognised(picture, &before, &last),
+            Some(posed) => Some((posed, Basis::Tracks)),
+            None => match self.turned(picture, &before, &last) {
+                Some(posed) => Some((posed, Basis::Turn)),
+                None => self.recognised(picture, &before, &last).map(|posed| (posed, Basis::Tracks)),
+            },
         };
-        let Some((pose, covariance, count)) = posed else {
+        let Some(((pose, covariance, count), basis)) = posed else {
             self.lost += 1;
             for (point, (followed, pixel)) in self.map.points.iter_mut().zip(before) {
                 // Where they were last seen is where they are looked for.
@@ -346,12 +357,14 @@ impl Stream {
         };
         self.lost = 0;
         self.map.find_again(picture, &pose);
-        let frame = self.frame(picture, pose, Basis::Tracks);
+        let frame = self.frame(picture, pose, basis);
         if self.map.wants_keyframe(picture, self.options.points) {
             self.map.realign(picture, &pose);
             self.map.keyframes.push_back(Keyframe::new(number, pose, picture.clone()));
             self.map.observe(picture, number);
-            self.map.adjust(self.options.keyframes, picture.intrinsics());
+            if basis == Basis::Tracks {
+                self.map.adjust(self.options.keyframes, picture.intrinsics());
+            }
             let pose = self.map.keyframes.back().map_or(pose, |keyframe| keyframe.camera_from_world);
             self.map.renew(picture, self.options.points);
             let frame = Frame { camera_from_world: pose, ..frame };
@@ -421,21 +434,72 @@ impl Stream {
             return None;
         }
         let mut squares = Vec::new();
-        for (k, error) in known.iter().zip(errors(&refined.camera_from_world)) {
+        let mut seen = Vec::with_capacity(known.len());
+        for ((k, xy), error) in known.iter().zip(&xy).zip(errors(&refined.camera_from_world)) {
             let point = &mut self.map.points[*k];
             if error > LOST_PX {
                 point.is_followed = false;
                 point.misses += 1;
             } else {
                 squares.push(error * error);
+                let Some(point_in_world) = point.world else { continue };
+                seen.push(Known { point: point_in_world, information: point.information, xy: xy.coords });
             }
         }
         let middle = squares.len() / 2;
         let median = *squares.select_nth_unstable_by(middle, f64::total_cmp).1;
-        // Of a two-dimensional Gaussian; no track is better than a twentieth of a pixel.
-        let variance = (median / (2.0 * std::f64::consts::LN_2)).max(0.0025) / (focal * focal);
-        let covariance = refined.information.try_inverse().map_or_else(unsure, |inverse| inverse * variance);
+        // Of a two-dimensional Gaussian.
+        let variance = (median / (2.0 * std::f64::consts::LN_2)).max(LEAST_SIGMA_PX * LEAST_SIGMA_PX);
+        let options = adjust::Options {
+            focal: nalgebra::Vector2::new(camera.fx, camera.fy),
+            loss_px: LOSS_PX,
+            iterations: 0,
+            min_gain: 0.0,
+            turn_only: false,
+        };
+        let information = adjust::pose_information(&refined.camera_from_world, &seen, &options);
+        let covariance = information.try_inverse().map_or_else(unsure, |inverse| inverse * variance);
         Some((refined.camera_from_world, covariance, count))
+    }
+
+    /// The pose by a turn on the spot that explains what was followed, where too few points of known depth are left: the
+    /// camera stays where it is, as far as can be told.
+    fn turned(
+        &mut self,
+        picture: &Picture,
+        before: &[(bool, Point2<f32>)],
+        last: &Isometry3<f64>,
+    ) -> Option<(Isometry3<f64>, Matrix6<f64>, usize)> {
+        let camera = picture.intrinsics();
+        let focal = 0.5 * (camera.fx + camera.fy);
+        let ray = |pixel: &Point2<f32>| Point2::from(picture.normalised(pixel)).to_homogeneous().normalize();
+        let (from, to): (Vec<_>, Vec<_>) = self
+            .map
+            .points
+            .iter()
+            .zip(before)
+            .filter(|(point, (followed, _))| point.is_followed && *followed)
+            .map(|(point, (_, pixel))| (ray(pixel), ray(&point.pixel)))
+            .unzip();
+        if from.len() < TURN_POINTS {
+            return None;
+        }
+        let found = rotation_between(&from, &to, TURN_PX / focal, 7)?;
+        let mut left: Vec<f64> = from.iter().zip(&to).map(|(a, b)| (found.b_from_a * a - b).norm()).collect();
+        let fitting = left.iter().filter(|error| **error < TURN_PX / focal).count();
+        if (fitting as f64) < TURN_SHARE * from.len() as f64 {
+            return None;
+        }
+        let middle = left.len() / 2;
+        let median = left.select_nth_unstable_by(middle, f64::total_cmp).1.max(LEAST_SIGMA_PX / focal);
+        let pose = Isometry3::from_parts(Translation3::identity(), found.b_from_a) * last;
+        let mut covariance = Matrix6::identity() * (4.0 * median * median);
+        // What no turn explains may be the motion of points that are as far as those of the map.
+        let depth = self.map.median_depth(last).unwrap_or(1.0);
+        for k in 3..6 {
+            covariance[(k, k)] *= (2.0 * depth).powi(2);
+        }
+        Some((pose, covariance, 0))
     }
 
     /// The pose by points that are recognised where following failed: as their neighbours went, coarsely, then aligned in

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use geometry::Intrinsics;
 use geometry::adjust::{Bundle, Observations, Options, View};
 use geometry::two_view::triangulate;
-use nalgebra::{Isometry3, Point2, Vector2, Vector4};
+use nalgebra::{Isometry3, Matrix3, Point2, Vector2, Vector4};
 
 use super::{FRESH_CORRELATION, Frame, KEYFRAME_MOTION, KEYFRAME_SHARE, LEAST_CORRELATION, error_px, pixel_of};
 use crate::align::Patch;
@@ -51,6 +51,8 @@ pub(super) struct Point {
     pub id: u64,
     /// Homogeneous, of unit norm; `None` while its depth is unknown.
     pub world: Option<Vector4<f64>>,
+    /// How well the keyframes know it: of a step in its tangent space, times the variance of a pixel.
+    pub information: Matrix3<f64>,
     /// Keyframes that see it, and where, normalised.
     pub seen: Vec<(u64, Vector2<f64>)>,
     pub patch: Patch,
@@ -76,6 +78,7 @@ impl Point {
         Self {
             id,
             world: None,
+            information: Matrix3::zeros(),
             seen: Vec::new(),
             patch: Patch::new(picture, pixel, usize::MAX),
             pixel,
@@ -240,6 +243,7 @@ impl Map {
             }
         }
         let squares = bundle.squares(&options.focal);
+        let informations = bundle.point_information(&options);
         let mut at = 0;
         for (own, index) in indices.iter().enumerate() {
             let point = &mut self.points[*index];
@@ -261,6 +265,7 @@ impl Map {
             } else {
                 point.seen.retain(|(number, _)| !bad.contains(number));
                 point.world = Some(bundle.points[own]);
+                point.information = informations[own];
             }
         }
         for (keyframe, view) in self.keyframes.iter_mut().zip(&bundle.views) {
@@ -300,6 +305,17 @@ impl Map {
             }
         }
         self.at_keyframe = self.points.iter().filter(|point| point.is_followed).count();
+    }
+
+    /// Median depth of the points that have one, from a camera.
+    pub fn median_depth(&self, camera_from_world: &Isometry3<f64>) -> Option<f64> {
+        let depth = |world: Vector4<f64>| {
+            let z = (camera_from_world.rotation * world.xyz() + camera_from_world.translation.vector * world.w).z;
+            (world.w > 1e-9 && z > 0.0).then(|| z / world.w)
+        };
+        let mut depths: Vec<f64> = self.points.iter().filter_map(|point| depth(point.world?)).collect();
+        let middle = depths.len() / 2;
+        (!depths.is_empty()).then(|| *depths.select_nth_unstable_by(middle, f64::total_cmp).1)
     }
 
     /// Five frames against all that is known of their points.
