@@ -144,7 +144,13 @@ struct Seen {
     square: f64,
 }
 
-fn seen(pose: &Isometry3<f64>, rotation: &Matrix3<f64>, point: &Vector4<f64>, xy: &Vector2<f64>, focal: &Vector2<f64>) -> Seen {
+fn seen(
+    pose: &Isometry3<f64>,
+    rotation: &Matrix3<f64>,
+    point: &Vector4<f64>,
+    xy: &Vector2<f64>,
+    focal: &Vector2<f64>,
+) -> Seen {
     let inside = rotation * point.xyz() + pose.translation.vector * point.w;
     let depth = inside.z.max(MIN_DEPTH);
     let residual = Vector2::new(

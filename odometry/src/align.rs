@@ -71,7 +71,10 @@ const fn weights() -> [f32; AREA] {
     let mut k = 0;
     while k < AREA {
         let (r, c) = (k / SIDE, k % SIDE);
-        let (r, c) = (if r < SIDE / 2 { SIDE / 2 - 1 - r } else { r - SIDE / 2 }, if c < SIDE / 2 { SIDE / 2 - 1 - c } else { c - SIDE / 2 });
+        let (r, c) = (
+            if r < SIDE / 2 { SIDE / 2 - 1 - r } else { r - SIDE / 2 },
+            if c < SIDE / 2 { SIDE / 2 - 1 - c } else { c - SIDE / 2 },
+        );
         out[k] = SIDEWAYS[r] * SIDEWAYS[c];
         k += 1;
     }
@@ -243,7 +246,7 @@ impl Template {
             let own = dot(&self.values, other);
             let (sum_x, sum_y) = (dot(&self.along_x, other), dot(&self.along_y, other));
             let gain = own / self.energy;
-            if !(gain > LEAST_GAIN) {
+            if gain.is_nan() || gain <= LEAST_GAIN {
                 return None;
             }
             let dx = -(self.inverse[0] * sum_x + self.inverse[1] * sum_y) / gain;

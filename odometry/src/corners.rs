@@ -155,7 +155,9 @@ pub(crate) fn corners(picture: &Picture, count: usize, taken: &[Point2<f32>]) ->
         buckets[row * columns + column].push(*place);
     }
     for cell in &mut cells {
-        cell.sort_by(|a, b| b.strength.total_cmp(&a.strength).then(a.at.y.total_cmp(&b.at.y)).then(a.at.x.total_cmp(&b.at.x)));
+        cell.sort_by(|a, b| {
+            b.strength.total_cmp(&a.strength).then(a.at.y.total_cmp(&b.at.y)).then(a.at.x.total_cmp(&b.at.x))
+        });
     }
     for turn in 0..2 {
         let mut round: Vec<Corner> = Vec::new();
@@ -178,7 +180,9 @@ pub(crate) fn corners(picture: &Picture, count: usize, taken: &[Point2<f32>]) ->
                 round.push(corner);
             }
         }
-        round.sort_by(|a, b| b.strength.total_cmp(&a.strength).then(a.at.y.total_cmp(&b.at.y)).then(a.at.x.total_cmp(&b.at.x)));
+        round.sort_by(|a, b| {
+            b.strength.total_cmp(&a.strength).then(a.at.y.total_cmp(&b.at.y)).then(a.at.x.total_cmp(&b.at.x))
+        });
         chosen.extend(round);
     }
     chosen.truncate(count);

@@ -8,9 +8,9 @@ use std::f32::consts::TAU;
 
 use nalgebra::Point2;
 
+use crate::Error;
 use crate::corners::corners;
 use crate::picture::Picture;
-use crate::Error;
 
 /// Corners on each scale, from the picture's own on.
 const COUNTS: [usize; 5] = [500, 350, 250, 150, 100];
@@ -101,8 +101,7 @@ impl Smooth {
                 best = k;
             }
         }
-        let (a, b, c) =
-            (smooth[(best + DIRECTIONS - 1) % DIRECTIONS], smooth[best], smooth[(best + 1) % DIRECTIONS]);
+        let (a, b, c) = (smooth[(best + DIRECTIONS - 1) % DIRECTIONS], smooth[best], smooth[(best + 1) % DIRECTIONS]);
         let curve = a - 2.0 * b + c;
         let shift = if curve.abs() > 1e-9 { 0.5 * (a - c) / curve } else { 0.0 };
         (best as f32 + shift) / DIRECTIONS as f32 * TAU

@@ -68,9 +68,12 @@ impl Grey {
     fn resized(&self, width: u32, height: u32) -> Result<Self, Error> {
         let wrong = |why: String| Error::Resize { width, height, why };
         // The typed calls: `resize` would compile every kind of pixel into this crate, which takes a minute and a half.
-        let source =
-            fir::images::TypedImageRef::<fir::pixels::U8>::from_buffer(self.width as u32, self.height as u32, &self.pixels)
-                .map_err(|e| wrong(e.to_string()))?;
+        let source = fir::images::TypedImageRef::<fir::pixels::U8>::from_buffer(
+            self.width as u32,
+            self.height as u32,
+            &self.pixels,
+        )
+        .map_err(|e| wrong(e.to_string()))?;
         let mut out = fir::images::TypedImage::<fir::pixels::U8>::new(width, height);
         let finer = width as usize > self.width;
         let filter = if finer { fir::FilterType::CatmullRom } else { fir::FilterType::Bilinear };

@@ -244,7 +244,8 @@ impl Stream {
                 let steps = (stamp.nanos_since(last.stamp) as f64 / time).clamp(0.0, MOST_STEPS);
                 let step = last.camera_from_world * before.camera_from_world.inverse();
                 let turn = UnitQuaternion::from_scaled_axis(step.rotation.scaled_axis() * steps);
-                Isometry3::from_parts(Translation3::from(step.translation.vector * steps), turn) * last.camera_from_world
+                Isometry3::from_parts(Translation3::from(step.translation.vector * steps), turn)
+                    * last.camera_from_world
             }
             (Some(last), _) => last.camera_from_world,
             _ => self.frames.back().map_or_else(Isometry3::identity, |frame| frame.camera_from_world),
@@ -285,7 +286,7 @@ impl Stream {
         };
         let step = self.typical_step();
         let found = start.push(picture, number, self.reference.as_ref(), step);
-        let answer = match found {
+        match found {
             start::Found::Lost => {
                 self.start = Some(Start::new(picture.clone(), number, here, self.options.points));
                 (self.frame(picture, here, Basis::Motion), unsure(), 0)
@@ -304,16 +305,17 @@ impl Stream {
                         (frame.camera_from_world, frame.basis) = (*pose, Basis::Tracks);
                     }
                 }
-                self.revised.extend(revised.iter().map(|(stamp, pose)| Stamped {
-                    stamp: *stamp,
-                    value: Transform::from_isometry(pose.inverse()),
-                }));
+                self.revised.extend(
+                    revised.iter().map(|(stamp, pose)| Stamped {
+                        stamp: *stamp,
+                        value: Transform::from_isometry(pose.inverse()),
+                    }),
+                );
                 self.map = *map;
                 self.map.renew(picture, self.options.points);
                 (self.frame(picture, camera_from_world, Basis::Tracks), covariance, points)
             }
-        };
-        answer
+        }
     }
 
     fn frame(&self, picture: &Picture, camera_from_world: Isometry3<f64>, basis: Basis) -> Frame {
@@ -420,8 +422,7 @@ impl Stream {
             let options =
                 RobustOptions { threshold: INLIER_PX / focal, max_iterations: 300, confidence: 0.999, seed: 7 };
             if let Some(found) = estimate_pose(&euclidean, &xy, &options, starts)
-                && let Some(refined) =
-                    refine_pose(&solid, &xy, &weights, &found.camera_from_world, LOSS_PX / focal, 12)
+                && let Some(refined) = refine_pose(&solid, &xy, &weights, &found.camera_from_world, LOSS_PX / focal, 12)
             {
                 let count = fits(&refined.camera_from_world);
                 if best.as_ref().is_none_or(|(most, _)| count > *most) {

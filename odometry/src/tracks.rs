@@ -275,7 +275,8 @@ pub(crate) fn expected(
     let offset = to_from_from.translation.vector * nearness;
     let pixel = |dx: f64, dy: f64| {
         let inside = rotation * Vector3::new(xy.x + dx / camera.fx, xy.y + dy / camera.fy, 1.0) + offset;
-        let pixel = Point2::new(inside.x / inside.z * camera.fx + camera.cx, inside.y / inside.z * camera.fy + camera.cy);
+        let pixel =
+            Point2::new(inside.x / inside.z * camera.fx + camera.cx, inside.y / inside.z * camera.fy + camera.cy);
         (inside.z > 1e-6).then_some(pixel)
     };
     let centre = pixel(0.0, 0.0).filter(|pixel| camera.contains(pixel))?;

@@ -7,11 +7,13 @@ use geometry::adjust::{Bundle, Observations, Options, PosePrior, View, step_betw
 use geometry::pnp::estimate_pose;
 use geometry::two_view::{alternatives, estimate_essential, euclidean, rotation_between, triangulate};
 use geometry::{Anchor, Camera, Intrinsics, RobustOptions, Transform, WINDOW, WindowTrajectory};
-use nalgebra::{DMatrix, DVector, Isometry3, Matrix2, Matrix6, Point2, Translation3, UnitQuaternion, Vector2, Vector3, Vector4};
+use nalgebra::{
+    DMatrix, DVector, Isometry3, Matrix2, Matrix6, Point2, Translation3, UnitQuaternion, Vector2, Vector3, Vector4,
+};
 
+use crate::Error;
 use crate::picture::Picture;
 use crate::tracks::{self, Tracks, expected, realign};
-use crate::Error;
 
 /// Scale of the Cauchy loss, pixels: tracks are precise to a fifth of one or so.
 const LOSS_PX: f64 = 0.5;
@@ -177,8 +179,9 @@ struct Points {
 impl Points {
     fn new(tracks: &Tracks, camera: &Intrinsics) -> Self {
         let focal = Vector2::new(camera.fx, camera.fy);
-        let normalised =
-            |p: Point2<f32>| Vector2::new((f64::from(p.x) - camera.cx) / focal.x, (f64::from(p.y) - camera.cy) / focal.y);
+        let normalised = |p: Point2<f32>| {
+            Vector2::new((f64::from(p.x) - camera.cx) / focal.x, (f64::from(p.y) - camera.cy) / focal.y)
+        };
         Self {
             xy: tracks.points.iter().map(|track| track.places.map(|place| place.map(normalised))).collect(),
             origins: tracks.points.iter().map(|track| (track.origin, track.is_coarse)).collect(),
@@ -235,7 +238,8 @@ impl Points {
     }
 
     fn bundle(&self, poses: &[Isometry3<f64>; WINDOW]) -> Bundle {
-        let views = poses.iter().enumerate().map(|(k, pose)| if k == 0 { View::held(*pose) } else { View::free(*pose) });
+        let views =
+            poses.iter().enumerate().map(|(k, pose)| if k == 0 { View::held(*pose) } else { View::free(*pose) });
         Bundle { views: views.collect(), points: self.triangulated(poses), observations: self.observations() }
     }
 
@@ -274,11 +278,7 @@ pub fn solve_tracks(tracks: &Tracks, intrinsics: &Intrinsics, prior: Option<&Pri
 }
 
 /// The points' own answer and what was believed, joined by their information.
-fn with_prior(
-    points: Points,
-    pictures: Option<&[Picture; WINDOW]>,
-    prior: Option<&Prior>,
-) -> Result<Solved, Refusal> {
+fn with_prior(points: Points, pictures: Option<&[Picture; WINDOW]>, prior: Option<&Prior>) -> Result<Solved, Refusal> {
     let Some(prior) = prior else { return solve_points(points, pictures, None).map(|(solved, ..)| solved) };
     let believed = prior.trajectory.anchor_from_camera.map(|pose| pose.isometry().inverse());
     let informations = prior.covariance.map(|own| own.try_inverse().unwrap_or_else(Matrix6::zeros));
@@ -305,8 +305,7 @@ fn with_prior(
     let variance = sigma_px * sigma_px;
     let mut bundle = used.bundle(&poses);
     for (k, view) in bundle.views.iter_mut().enumerate().skip(1) {
-        view.prior =
-            Some(PosePrior { camera_from_world: believed[k], information: informations[k - 1] * variance });
+        view.prior = Some(PosePrior { camera_from_world: believed[k], information: informations[k - 1] * variance });
     }
     bundle.adjust(&used.options(ITERATIONS));
     let mut solved = finish(&bundle, &used, motion, parallax_px, Some(variance));
@@ -449,8 +448,7 @@ fn settled(points: &Points, poses: &[Isometry3<f64>; WINDOW]) -> Result<(Bundle,
             }
         }
     }
-    let kept: Vec<usize> =
-        (0..inliers.xy.len()).filter(|k| inliers.xy[*k].iter().flatten().count() >= 2).collect();
+    let kept: Vec<usize> = (0..inliers.xy.len()).filter(|k| inliers.xy[*k].iter().flatten().count() >= 2).collect();
     let used = inliers.only(&kept);
     for index in 0..WINDOW {
         let got = used.xy.iter().filter(|track| track[index].is_some()).count();
@@ -476,7 +474,9 @@ fn realigned(points: &mut Points, pictures: &[Picture; WINDOW], poses: &[Isometr
         }
         let nearness = point.w / inside.z;
         for k in (0..WINDOW).filter(|k| *k != origin) {
-            let Some((expected, shape)) = expected(&points.camera, &(poses[k] * poses[origin].inverse()), &own, nearness) else {
+            let Some((expected, shape)) =
+                expected(&points.camera, &(poses[k] * poses[origin].inverse()), &own, nearness)
+            else {
                 continue;
             };
             let seen = points.xy[index][k];
@@ -515,13 +515,7 @@ impl Solved {
 
 /// The adjusted cameras in their final unit, with what is known of their errors; `known_variance` is that of a pixel
 /// where there is a prior, which also gives the unit.
-fn finish(
-    bundle: &Bundle,
-    points: &Points,
-    motion: Motion,
-    parallax_px: f64,
-    known_variance: Option<f64>,
-) -> Solved {
+fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64, known_variance: Option<f64>) -> Solved {
     let squares = bundle.squares(&points.focal);
     // Robust: of residuals that are Gaussian in two dimensions, less what the unknowns took of them.
     let mut sorted = squares.clone();
@@ -645,7 +639,8 @@ fn ranked_pairs(points: &Points) -> Vec<Pair> {
         if a.len() < LEAST_POINTS {
             continue;
         }
-        let rays = |xy: &[Point2<f64>]| xy.iter().map(|p| p.to_homogeneous().normalize()).collect::<Vec<Vector3<f64>>>();
+        let rays =
+            |xy: &[Point2<f64>]| xy.iter().map(|p| p.to_homogeneous().normalize()).collect::<Vec<Vector3<f64>>>();
         let (rays_a, rays_b) = (rays(&a), rays(&b));
         let focal = points.mean_focal();
         let Some(found) = rotation_between(&rays_a, &rays_b, ROTATION_PX / focal, 7) else { continue };

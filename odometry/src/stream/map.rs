@@ -69,7 +69,11 @@ pub(super) struct Point {
 
 impl std::fmt::Debug for Point {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Point").field("id", &self.id).field("world", &self.world).field("pixel", &self.pixel).finish_non_exhaustive()
+        f.debug_struct("Point")
+            .field("id", &self.id)
+            .field("world", &self.world)
+            .field("pixel", &self.pixel)
+            .finish_non_exhaustive()
     }
 }
 
@@ -171,7 +175,8 @@ impl Map {
             let Some(world) = &point.world else { continue };
             let Some((number, xy)) = point.seen.first() else { continue };
             let Some(origin) = self.keyframes.iter().find(|keyframe| keyframe.number == *number) else { continue };
-            let inside = origin.camera_from_world.rotation * world.xyz() + origin.camera_from_world.translation.vector * world.w;
+            let inside =
+                origin.camera_from_world.rotation * world.xyz() + origin.camera_from_world.translation.vector * world.w;
             if inside.z <= 1e-6 {
                 continue;
             }
@@ -321,8 +326,7 @@ impl Map {
     /// Five frames against all that is known of their points.
     pub fn window(&self, frames: &[&Frame], camera: &Intrinsics) -> Vec<Isometry3<f64>> {
         let places: HashMap<u64, usize> = self.keyframes.iter().enumerate().map(|(k, f)| (f.number, k)).collect();
-        let mut bundle = Bundle::default();
-        bundle.observations = Observations::new();
+        let mut bundle = Bundle { observations: Observations::new(), ..Bundle::default() };
         bundle.views.extend(self.keyframes.iter().map(|keyframe| View::held(keyframe.camera_from_world)));
         let first = bundle.views.len();
         bundle.views.extend(frames.iter().map(|frame| View::free(frame.camera_from_world)));
@@ -354,8 +358,7 @@ fn pixel(camera: &Intrinsics, xy: &Vector2<f64>) -> Point2<f32> {
 
 /// The sum of the distances between all pairs of cameras.
 fn spread(bundle: &Bundle) -> f64 {
-    let centres: Vec<_> =
-        bundle.views.iter().map(|view| view.camera_from_world.inverse().translation.vector).collect();
+    let centres: Vec<_> = bundle.views.iter().map(|view| view.camera_from_world.inverse().translation.vector).collect();
     let mut sum = 0.0;
     for (k, a) in centres.iter().enumerate() {
         for b in &centres[k + 1..] {

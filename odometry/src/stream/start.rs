@@ -30,18 +30,21 @@ const REMEMBERED: usize = 64;
 /// Deviation of a pair from a turn, pixels.
 const TURN_PX: f64 = 2.0;
 
+/// Where each point is in a frame.
+type Places = Vec<Option<Point2<f32>>>;
+
 /// Frames since the anchor.
 #[derive(Debug)]
 pub(super) struct Start {
     /// Number, picture, and places of the points, of some frames since the anchor; the anchor is the first.
-    frames: VecDeque<(u64, Picture, Vec<Option<Point2<f32>>>)>,
+    frames: VecDeque<(u64, Picture, Places)>,
     pub points: Vec<Point>,
     anchor_from_world: Isometry3<f64>,
     /// Pose of the last frame in the anchor.
     last: Isometry3<f64>,
     pushed: usize,
     /// Stamp and places of every frame since the anchor, as many as are remembered.
-    all: VecDeque<(Stamp, Vec<Option<Point2<f32>>>)>,
+    all: VecDeque<(Stamp, Places)>,
 }
 
 /// What a frame told.
@@ -109,11 +112,7 @@ impl Start {
         let chosen: [usize; WINDOW] = std::array::from_fn(|k| k * (count - 1) / (WINDOW - 1));
         let tracks = Tracks {
             points: (0..self.points.len())
-                .map(|k| Track {
-                    places: chosen.map(|frame| self.frames[frame].2[k]),
-                    origin: 0,
-                    is_coarse: false,
-                })
+                .map(|k| Track { places: chosen.map(|frame| self.frames[frame].2[k]), origin: 0, is_coarse: false })
                 .collect(),
         };
         // All of them are seen by the anchor.
