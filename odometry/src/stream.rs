@@ -15,8 +15,9 @@ use nalgebra::{Isometry3, Matrix6, Point2, Point3, Translation3, UnitQuaternion,
 
 use crate::Error;
 use crate::align::Patch;
+use crate::descriptors::Features;
 use crate::picture::Picture;
-use crate::tracks::{Track, Tracks, expected, motion_near, realign};
+use crate::tracks::{Track, Tracks, expected, motion_near, realign, recognised_motion};
 use crate::window::solve_tracks;
 use geometry::RobustOptions;
 use geometry::adjust::{self, Known};
@@ -48,8 +49,11 @@ const KEYFRAME_SHARE: f64 = 0.65;
 const TURN_POINTS: usize = 20;
 const TURN_SHARE: f64 = 0.7;
 const TURN_PX: f64 = 1.5;
-/// Frames without a pose after which the map is given up.
-const PATIENCE: usize = 8;
+/// Frames without a pose after which the map is given up: while nothing is seen at all, and where much is seen that is new.
+const PATIENCE: usize = 20;
+const SHORT_PATIENCE: usize = 3;
+/// Recognisable points of a picture that shows much.
+const RICH: usize = 400;
 /// Steps that a motion is taken to go on.
 const MOST_STEPS: f64 = 3.0;
 /// Errors, pixels, of places that recognised neighbours give, and how far alignment then looks.
@@ -135,6 +139,9 @@ pub struct Stream {
     lost: usize,
     restarts: u32,
     revised: Vec<Stamped<Transform<Odom, Camera>>>,
+    /// Recognisable points of the reference, once they were asked for, and whether it and the last picture had many.
+    features: Option<(Stamp, Features)>,
+    is_rich: bool,
 }
 
 impl Stream {
@@ -151,6 +158,8 @@ impl Stream {
             lost: 0,
             restarts: 0,
             revised: Vec::new(),
+            features: None,
+            is_rich: false,
         }
     }
 
@@ -351,7 +360,7 @@ impl Stream {
                 // Where they were last seen is where they are looked for.
                 (point.is_followed, point.pixel) = (followed, pixel);
             }
-            if self.lost > PATIENCE {
+            if self.lost > if self.is_rich { SHORT_PATIENCE } else { PATIENCE } {
                 self.give_up();
                 self.start = Some(Start::new(picture.clone(), number, predicted, self.options.points));
             }
@@ -512,7 +521,17 @@ impl Stream {
         last: &Isometry3<f64>,
     ) -> Option<(Isometry3<f64>, Matrix6<f64>, usize)> {
         let reference = self.reference.as_ref()?;
-        let moved = crate::tracks::recognised_motion(reference, picture)?;
+        // The reference stays the same while the camera is lost.
+        let known = match self.features.take() {
+            Some((stamp, features)) if stamp == reference.stamp() => features,
+            _ => Features::new(reference).ok()?,
+        };
+        let own = Features::new(picture).ok()?;
+        let moved = recognised_motion((reference, &known), (picture, &own));
+        let is_rich = own.at.len() > RICH && known.at.len() > RICH;
+        self.is_rich = is_rich;
+        self.features = Some((reference.stamp(), known));
+        let moved = moved?;
         let camera = picture.intrinsics();
         let focal = 0.5 * (camera.fx + camera.fy);
         let (mut solid, mut xy) = (Vec::new(), Vec::new());

@@ -247,9 +247,11 @@ fn recognised(pictures: &[Picture; WINDOW]) -> Result<Vec<Track>, Error> {
 
 /// How recognised points moved from one picture to another: where they were, and the motion; `None` where no motion of
 /// the camera explains enough of them.
-pub(crate) fn recognised_motion(from: &Picture, to: &Picture) -> Option<Vec<(Point2<f32>, Vector2<f32>)>> {
-    let (a, b) = (Features::new(from).ok()?, Features::new(to).ok()?);
-    let pairs = matches(&a, &b);
+pub(crate) fn recognised_motion(
+    (from, a): (&Picture, &Features),
+    (to, b): (&Picture, &Features),
+) -> Option<Vec<(Point2<f32>, Vector2<f32>)>> {
+    let pairs = matches(a, b);
     let (xa, xb): (Vec<_>, Vec<_>) = pairs
         .iter()
         .map(|(p, q)| (Point2::from(from.normalised(&a.at[*p])), Point2::from(to.normalised(&b.at[*q]))))
