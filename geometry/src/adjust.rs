@@ -360,16 +360,24 @@ impl Bundle {
         normal
     }
 
-    /// Fills `reduced` with the system of the poses alone (its upper triangle), and returns its right-hand side.
-    fn reduce(&self, normal: &Normal, damping: f64, places: &[Option<usize>], reduced: &mut DMatrix<f64>) -> (DVector<f64>, Vec<Matrix3<f64>>) {
-        reduced.fill(0.0);
+    /// Fills `reduced` with the system of the poses alone; its right-hand side, and the inverse of each point's matrix.
+    fn reduce(
+        &self,
+        normal: &Normal,
+        damping: f64,
+        places: &[Option<usize>],
+        reduced: &mut DMatrix<f64>,
+    ) -> (DVector<f64>, Vec<Matrix3<f64>>) {
+        let free = normal.poses.len();
         let mut right = normal.gradient.clone();
+        // Blocks of the upper triangle, row after row, in one list: a fixed size is what makes their products fast.
+        let mut blocks = vec![Matrix6::zeros(); free * free];
         for (place, own) in normal.poses.iter().enumerate() {
             let mut own = *own;
             for k in 0..6 {
                 own[(k, k)] += damping * own[(k, k)] + FLOOR;
             }
-            reduced.fixed_view_mut::<6, 6>(6 * place, 6 * place).copy_from(&own);
+            blocks[place * free + place] = own;
         }
         let mut inverses = Vec::with_capacity(normal.points.len());
         for (index, (own, own_gradient)) in normal.points.iter().enumerate() {
@@ -390,21 +398,20 @@ impl Bundle {
                 for (j, (view_j, _)) in list.iter().enumerate().skip(i) {
                     let Some(b) = places[*view_j as usize] else { continue };
                     let block = solved * normal.mixed[start + j].transpose();
-                    // The upper triangle alone is read.
                     if a <= b {
-                        let mut view = reduced.fixed_view_mut::<6, 6>(6 * a, 6 * b);
-                        view -= block;
+                        blocks[a * free + b] -= block;
                     } else {
-                        let mut view = reduced.fixed_view_mut::<6, 6>(6 * b, 6 * a);
-                        view -= block.transpose();
+                        blocks[b * free + a] -= block.transpose();
                     }
                 }
             }
             inverses.push(inverse);
         }
-        for row in 0..reduced.nrows() {
-            for column in 0..row {
-                reduced[(row, column)] = reduced[(column, row)];
+        for row in 0..free {
+            for column in row..free {
+                let block = &blocks[row * free + column];
+                reduced.fixed_view_mut::<6, 6>(6 * row, 6 * column).copy_from(block);
+                reduced.fixed_view_mut::<6, 6>(6 * column, 6 * row).copy_from(&block.transpose());
             }
         }
         (right, inverses)

@@ -1,6 +1,7 @@
 //! Scratch: windows of a sequence folder against their truth.
-use geometry::*; use odometry::*; use std::time::Instant;
+use geometry::*; use odometry::*; 
 fn med(v:&mut Vec<f64>)->f64{ if v.is_empty(){return f64::NAN} v.sort_by(f64::total_cmp); let n=v.len(); if n%2==1 {v[n/2]} else {0.5*(v[n/2-1]+v[n/2])} }
+fn cpu()->f64{ std::fs::read_to_string("/proc/self/schedstat").unwrap().split(' ').next().unwrap().parse::<f64>().unwrap()/1e6 }
 fn main(){
  let a:Vec<String>=std::env::args().collect(); let dir=&a[1]; let stride:usize=a[2].parse().unwrap(); let verbose=a.len()>3;
  let s:serde_json::Value=serde_json::from_slice(&std::fs::read(format!("{dir}/sequence.json")).unwrap()).unwrap();
@@ -16,13 +17,13 @@ fn main(){
  for w in 0..poses.len().saturating_sub(4*stride){
   n+=1; let idx:[usize;5]=std::array::from_fn(|j|w+j*stride);
   let truth=WindowTrajectory::from_world(&idx.map(|i|poses[i]));
-  let start=Instant::now();
+  let c0=cpu();
   let pics=idx.map(|i|Picture::new(Stamp::from_nanos(i as i64),&kk,&greys[i]).unwrap());
-  let tr=odometry::tracks::of_window(&pics); ts.push(start.elapsed().as_secs_f64()*1e3);
-  let sol=odometry::window::solve_tracks(&tr,pics[0].intrinsics(),None); tt.push(start.elapsed().as_secs_f64()*1e3);
+  ts.push(cpu()-c0);
+  let sol=odometry::window::solve(&pics,None).unwrap(); tt.push(cpu()-c0);
   match sol { Ok(sol)=>{ let e=WindowErrors::new(&truth,&sol.trajectory,SceneScale{metric,median_depth:depth}); if sol.motion==odometry::window::Motion::Turned {turned+=1;}
-    if verbose {println!("{w} rre {:.3} tde {:?} n {} obs {} sig {:.2} par {:.1} {:?} tracks {}",e.rre_deg,e.tde_deg,sol.points,sol.observations,sol.sigma_px,sol.parallax_px,sol.motion,tr.points.len());}
-    r.push(e.rre_deg); if let Some(x)=e.tde_deg {t.push(x);} } Err(e)=>{ if verbose {println!("{w} {e} tracks {}",tr.points.len());} } }
+    if verbose {println!("{w} rre {:.3} tde {:?} n {} obs {} sig {:.2} par {:.1} {:?} ",e.rre_deg,e.tde_deg,sol.points,sol.observations,sol.sigma_px,sol.parallax_px,sol.motion);}
+    r.push(e.rre_deg); if let Some(x)=e.tde_deg {t.push(x);} } Err(e)=>{ if verbose {println!("{w} {e}");} } }
  }
  println!("{} {:.2} {:.4} {:.3} {:.1} {:.1} {}",n,r.len() as f64/n as f64,med(&mut r),med(&mut t),med(&mut ts),med(&mut tt),turned);
 }

@@ -5,7 +5,7 @@
 //! constant and to the patch itself; what a step needs of the other picture is then three sums of products with
 //! it, whatever its gain and offset. Fixed lanes and no fused operations: the same bits on every processor.
 
-use nalgebra::Point2;
+use nalgebra::{Matrix2, Point2, Vector2};
 
 use crate::picture::{Level, PAD, Picture};
 
@@ -107,6 +107,20 @@ fn weighted_square(a: &[f32; AREA]) -> f32 {
     lanes.iter().sum()
 }
 
+// Functions and not closures: those would not be compiled for wider registers.
+
+/// `W` pixels of a row from `column` on, blended with their neighbours.
+#[inline(always)]
+fn blended<const W: usize>(level: &Level, y: isize, column: usize, share: f32) -> [f32; W] {
+    let pixels = &level.row(y)[column..column + W + 1];
+    let mut out = [0.0_f32; W];
+    for k in 0..W {
+        let (a, b) = (f32::from(pixels[k]), f32::from(pixels[k + 1]));
+        out[k] = a + share * (b - a);
+    }
+    out
+}
+
 /// The patch of a level around a place, bilinear, of `W` by `W` pixels.
 #[inline(always)]
 fn sample<const W: usize>(level: &Level, x: f32, y: f32) -> [[f32; W]; W] {
@@ -114,18 +128,9 @@ fn sample<const W: usize>(level: &Level, x: f32, y: f32) -> [[f32; W]; W] {
     let ((x, share_x), (y, share_y)) = (split(x - half), split(y - half));
     let column = (x + PAD as isize) as usize;
     let mut out = [[0.0_f32; W]; W];
-    let row = |r: usize| {
-        let pixels = &level.row(y + r as isize)[column..column + W + 1];
-        let mut blended = [0.0_f32; W];
-        for (out, pair) in blended.iter_mut().zip(pixels.windows(2)) {
-            let (a, b) = (f32::from(pair[0]), f32::from(pair[1]));
-            *out = a + share_x * (b - a);
-        }
-        blended
-    };
-    let mut above = row(0);
+    let mut above: [f32; W] = blended(level, y, column, share_x);
     for (r, out) in out.iter_mut().enumerate() {
-        let below = row(r + 1);
+        let below: [f32; W] = blended(level, y + r as isize + 1, column, share_x);
         for c in 0..W {
             out[c] = above[c] + share_y * (below[c] - above[c]);
         }
@@ -140,11 +145,45 @@ fn flat(rows: &[[f32; SIDE]; SIDE]) -> &[f32; AREA] {
     rows.as_flattened().first_chunk().unwrap_or(&WEIGHT)
 }
 
+/// Side of a patch with the pixel more on each side that its gradients take.
+const WIDE: usize = SIDE + 2;
+
+/// The patch that another picture will show: each of its pixels is taken from `level` at `at` plus `source_from_target`
+/// times its offset. Places are of `level`.
+#[inline(always)]
+fn warped(level: &Level, at: Point2<f32>, source_from_target: &Matrix2<f32>) -> [[f32; WIDE]; WIDE] {
+    let half = (WIDE as f32 - 1.0) / 2.0;
+    let (low, high_x, high_y) = (1.0 - PAD as f32, (level.width + PAD - 3) as f32, (level.height + PAD - 3) as f32);
+    let mut out = [[0.0_f32; WIDE]; WIDE];
+    for (r, out) in out.iter_mut().enumerate() {
+        for (c, out) in out.iter_mut().enumerate() {
+            let place = at + source_from_target * Vector2::new(c as f32 - half, r as f32 - half);
+            let ((x, share_x), (y, share_y)) = (split(place.x.clamp(low, high_x)), split(place.y.clamp(low, high_y)));
+            let column = (x + PAD as isize) as usize;
+            let ([above], [below]) = (blended(level, y, column, share_x), blended(level, y + 1, column, share_x));
+            *out = above + share_y * (below - above);
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn weighted(list: &[f32; AREA]) -> [f32; AREA] {
+    let mut out = *list;
+    for (out, weight) in out.iter_mut().zip(&WEIGHT) {
+        *out *= weight;
+    }
+    out
+}
+
 impl Template {
     #[inline(always)]
     fn new(level: &Level, x: f32, y: f32) -> Option<Self> {
-        const WIDE: usize = SIDE + 2;
-        let wide: [[f32; WIDE]; WIDE] = sample(level, x, y);
+        Self::of(&sample(level, x, y))
+    }
+
+    #[inline(always)]
+    fn of(wide: &[[f32; WIDE]; WIDE]) -> Option<Self> {
         let (mut values, mut along_x, mut along_y) = ([0.0_f32; AREA], [0.0_f32; AREA], [0.0_f32; AREA]);
         for r in 0..SIDE {
             for c in 0..SIDE {
@@ -157,13 +196,10 @@ impl Template {
         let total: f32 = WEIGHT_SUM;
         for list in [&mut values, &mut along_x, &mut along_y] {
             let mean = dot(list, &WEIGHT) / total;
-            list.iter_mut().for_each(|value| *value -= mean);
+            for value in list.iter_mut() {
+                *value -= mean;
+            }
         }
-        let weighted = |list: &[f32; AREA]| {
-            let mut out = *list;
-            out.iter_mut().zip(&WEIGHT).for_each(|(out, weight)| *out *= weight);
-            out
-        };
         let weighted_values = weighted(&values);
         let energy = dot(&values, &weighted_values);
         if energy < total * LEAST_DEVIATION * LEAST_DEVIATION {
@@ -292,6 +328,53 @@ impl Patch {
             }
         }
         Self::prepare(picture, at, levels)
+    }
+
+    /// The patch as another picture shows it, on the finest `levels` levels of that one: `target_from_source` takes small
+    /// offsets from the point to offsets there. `None` where the change of shape is too large to be told.
+    pub fn warped(
+        picture: &Picture,
+        at: Point2<f32>,
+        target_from_source: &Matrix2<f32>,
+        levels: usize,
+    ) -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2")]
+            fn wide(picture: &Picture, at: Point2<f32>, shape: &Matrix2<f32>, levels: usize) -> Option<Patch> {
+                Patch::prepare_warped(picture, at, shape, levels)
+            }
+            if std::arch::is_x86_feature_detected!("avx2") {
+                // SAFETY: the processor was asked for it.
+                #[expect(unsafe_code, reason = "the same code for wider registers")]
+                return unsafe { wide(picture, at, target_from_source, levels) };
+            }
+        }
+        Self::prepare_warped(picture, at, target_from_source, levels)
+    }
+
+    #[inline(always)]
+    fn prepare_warped(
+        picture: &Picture,
+        at: Point2<f32>,
+        target_from_source: &Matrix2<f32>,
+        levels: usize,
+    ) -> Option<Self> {
+        let source_from_target = target_from_source.try_inverse()?;
+        // Where the other picture shows it smaller, it is taken from a coarser level, as a camera would have averaged it.
+        let smaller = source_from_target.determinant().abs().sqrt();
+        if !(0.2..5.0).contains(&smaller) {
+            return None;
+        }
+        let coarser = smaller.log2().round().max(0.0) as usize;
+        let mut prepared = Vec::with_capacity(levels);
+        for index in 0..levels {
+            let source = (index + coarser).min(picture.levels().len() - 1);
+            let step = (1_u32 << index) as f32 / (1_u32 << source) as f32;
+            let place = Point2::new(down(at.x, source), down(at.y, source));
+            prepared.push(Template::of(&warped(&picture.levels()[source], place, &(source_from_target * step))));
+        }
+        Some(Self { levels: prepared })
     }
 
     /// Where the point is in another picture, from the coarsest of the levels on to the finest, starting at a guess.

@@ -54,8 +54,13 @@ fn strengths(level: &Level, out: &mut Vec<f32>) {
         // Slices of one length, so that no access is checked.
         let columns = width - 2 * MARGIN;
         let line = &mut out[centre * width + MARGIN..][..columns];
+        #[inline(always)]
         fn spans(sums: &[i32], columns: usize) -> [&[i32]; SPAN] {
-            std::array::from_fn(|k| &sums[MARGIN - REACH + k..][..columns])
+            let mut out: [&[i32]; SPAN] = [sums; SPAN];
+            for (k, out) in out.iter_mut().enumerate() {
+                *out = &sums[MARGIN - REACH + k..][..columns];
+            }
+            out
         }
         let (xx, xy, yy) = (spans(&sums[0], columns), spans(&sums[1], columns), spans(&sums[2], columns));
         for x in 0..columns {
@@ -105,7 +110,13 @@ pub(crate) fn corners(picture: &Picture, count: usize, taken: &[Point2<f32>]) ->
         strengths(level, &mut strength);
     }
     let (width, height) = (level.width, level.height);
-    let strongest = strength.iter().copied().fold(0.0_f32, f32::max);
+    let mut lanes = [0.0_f32; 16];
+    for chunk in strength.chunks_exact(16) {
+        for k in 0..16 {
+            lanes[k] = if chunk[k] > lanes[k] { chunk[k] } else { lanes[k] };
+        }
+    }
+    let strongest = lanes.into_iter().fold(0.0_f32, f32::max);
     let least = (QUALITY * strongest).max(LEAST);
     // Two corners a cell, so that a picture with an empty half has about as many.
     let side = (((width * height) as f64 / count.max(1) as f64).sqrt() as usize).max(4);
@@ -117,7 +128,7 @@ pub(crate) fn corners(picture: &Picture, count: usize, taken: &[Point2<f32>]) ->
         let (above, below) = (&strength[(y - 1) * width..][..width], &strength[(y + 1) * width..][..width]);
         for x in MARGIN..width.saturating_sub(MARGIN) {
             let own = line[x];
-            if own < least {
+            if own < least || own <= line[x + 1] {
                 continue;
             }
             let is_peak = own >= line[x - 1]

@@ -15,6 +15,7 @@
 
 mod align;
 mod corners;
+mod descriptors;
 mod error;
 mod picture;
 pub mod stream;

@@ -177,6 +177,21 @@ impl Picture {
         Ok(Self { stamp, given: *given, intrinsics: given.rescale(width, height), levels })
     }
 
+    /// The same picture on a coarser grid, for points that are recognised at any size.
+    pub(crate) fn smaller(&self, factor: f64) -> Result<Self, Error> {
+        let level = &self.levels[0];
+        let rows = (0..level.height).flat_map(|y| level.row(y as isize)[PAD..PAD + level.width].iter().copied());
+        let grey = Grey { width: level.width, height: level.height, pixels: rows.collect() };
+        let fit = |length: usize| ((length as f64 * factor).round() as u32).max(SMALLEST_SIDE as u32);
+        let (width, height) = (fit(level.width), fit(level.height));
+        let grey = grey.resized(width, height)?;
+        let finest = Level::new(grey.width, grey.height, |y, out| {
+            out.copy_from_slice(&grey.pixels[y * grey.width..][..grey.width]);
+        });
+        let intrinsics = self.intrinsics.rescale(width, height);
+        Ok(Self { stamp: self.stamp, given: self.given, intrinsics, levels: vec![finest] })
+    }
+
     /// When it was taken.
     pub fn stamp(&self) -> Stamp {
         self.stamp

@@ -1,10 +1,13 @@
 //! Where points of one picture are in others.
 
-use geometry::WINDOW;
-use nalgebra::{Point2, Vector2};
+use geometry::two_view::estimate_essential;
+use geometry::{Intrinsics, RobustOptions, WINDOW};
+use nalgebra::{Isometry3, Matrix2, Point2, Vector2, Vector3};
 
+use crate::Error;
 use crate::align::{Found, Patch};
 use crate::corners::corners;
+use crate::descriptors::{Features, matches};
 use crate::picture::Picture;
 
 /// Least normalised cross-correlation of a patch with where it was found.
@@ -22,17 +25,42 @@ const OUTER_CORNERS: usize = 100;
 /// Pictures that a track must be seen in.
 const LEAST_SEEN: usize = 3;
 
-/// Points seen in the pictures of a window, pixels of the working grid.
+/// Points that two neighbouring pictures share, below which points are recognised too.
+const LEAST_COMMON: usize = 40;
+/// Pictures between which points are recognised, at most so far apart.
+const FARTHEST_PAIR: usize = 3;
+/// Pairs that a motion must explain, and their share, to be no chance; how well, pixels.
+const LEAST_RECOGNISED: usize = 12;
+const RECOGNISED_SHARE: f64 = 0.3;
+const RECOGNISED_PX: f64 = 2.0;
+
+/// A point of a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Track {
+    /// Where it is in each picture, pixels of the working grid; `None` where it is not seen.
+    pub places: [Option<Point2<f32>>; WINDOW],
+    /// The picture that it was chosen in, whose place defines it.
+    pub origin: usize,
+    /// Whether it was recognised and not yet aligned: a pixel or two are missing to precision.
+    pub is_coarse: bool,
+}
+
+/// Points seen in the pictures of a window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tracks {
-    /// Where each point is in each picture; `None` where it is not seen.
-    pub points: Vec<[Option<Point2<f32>>; WINDOW]>,
+    /// The points.
+    pub points: Vec<Track>,
 }
 
 impl Tracks {
     /// How many points picture `index` shows.
     pub fn seen_in(&self, index: usize) -> usize {
-        self.points.iter().filter(|point| point[index].is_some()).count()
+        self.points.iter().filter(|point| point.places[index].is_some()).count()
+    }
+
+    /// How many points two pictures share.
+    pub fn common(&self, i: usize, j: usize) -> usize {
+        self.points.iter().filter(|point| point.places[i].is_some() && point.places[j].is_some()).count()
     }
 }
 
@@ -55,7 +83,7 @@ pub(crate) fn follow(
 }
 
 /// The median motion of the points nearest to a place among those that were followed.
-fn motion_near(place: Point2<f32>, followed: &[(Point2<f32>, Vector2<f32>)]) -> Option<Vector2<f32>> {
+pub(crate) fn motion_near(place: Point2<f32>, followed: &[(Point2<f32>, Vector2<f32>)]) -> Option<Vector2<f32>> {
     if followed.len() < NEIGHBOURS {
         return None;
     }
@@ -131,16 +159,133 @@ impl<'a> Walk<'a> {
 }
 
 /// Tracks of five pictures: corners of the middle one, followed to both sides, and of the outer ones where those are
-/// not seen.
-pub fn of_window(pictures: &[Picture; WINDOW]) -> Tracks {
-    let mut all: Vec<[Option<Point2<f32>>; WINDOW]> = Vec::new();
+/// not seen; where neighbours share too few, points that are recognised.
+///
+/// # Errors
+/// [`Error::Resize`].
+pub fn of_window(pictures: &[Picture; WINDOW]) -> Result<Tracks, Error> {
+    let mut tracks = Tracks::default();
     for (start, count) in [(WINDOW / 2, MIDDLE_CORNERS), (0, OUTER_CORNERS), (WINDOW - 1, OUTER_CORNERS)] {
-        let taken: Vec<Point2<f32>> = all.iter().filter_map(|track| track[start]).collect();
+        let taken: Vec<Point2<f32>> = tracks.points.iter().filter_map(|track| track.places[start]).collect();
         let places: Vec<Point2<f32>> = corners(&pictures[start], count, &taken).iter().map(|c| c.at).collect();
-        all.extend(Walk::new(pictures, start, &places).run());
+        let walked = Walk::new(pictures, start, &places).run();
+        tracks.points.extend(walked.into_iter().map(|places| Track { places, origin: start, is_coarse: false }));
     }
-    all.retain(|track| track.iter().flatten().count() >= LEAST_SEEN);
-    Tracks { points: all }
+    tracks.points.retain(|track| track.places.iter().flatten().count() >= LEAST_SEEN);
+    if (1..WINDOW).any(|k| tracks.common(k - 1, k) < LEAST_COMMON) {
+        tracks.points.extend(recognised(pictures)?);
+    }
+    Ok(tracks)
+}
+
+/// Points that are recognised between pictures whose motion explains them, joined over all pictures.
+fn recognised(pictures: &[Picture; WINDOW]) -> Result<Vec<Track>, Error> {
+    let features = pictures.iter().map(Features::new).collect::<Result<Vec<_>, _>>()?;
+    let starts: Vec<usize> = features
+        .iter()
+        .scan(0, |sum, own| {
+            let start = *sum;
+            *sum += own.at.len();
+            Some(start)
+        })
+        .collect();
+    let total: usize = features.iter().map(|own| own.at.len()).sum();
+    // Disjoint sets of features: each names its parent.
+    let mut parents: Vec<usize> = (0..total).collect();
+    fn root(parents: &mut [usize], mut k: usize) -> usize {
+        while parents[k] != k {
+            parents[k] = parents[parents[k]];
+            k = parents[k];
+        }
+        k
+    }
+    let k = pictures[0].intrinsics();
+    let threshold = RECOGNISED_PX / (0.5 * (k.fx + k.fy));
+    let options = RobustOptions { threshold, max_iterations: 1000, confidence: 0.999, seed: 7 };
+    for i in 0..WINDOW {
+        for j in i + 1..WINDOW.min(i + FARTHEST_PAIR + 1) {
+            let pairs = matches(&features[i], &features[j]);
+            let place = |view: usize, k: usize| Point2::from(pictures[view].normalised(&features[view].at[k]));
+            let (a, b): (Vec<_>, Vec<_>) = pairs.iter().map(|(p, q)| (place(i, *p), place(j, *q))).unzip();
+            let Some(found) = estimate_essential(&a, &b, &options, &[]) else { continue };
+            let least = LEAST_RECOGNISED.max((RECOGNISED_SHARE * pairs.len() as f64) as usize);
+            if found.inlier_count() < least {
+                continue;
+            }
+            for ((p, q), _) in pairs.iter().zip(&found.inliers).filter(|(_, inlier)| **inlier) {
+                let (p, q) = (root(&mut parents, starts[i] + p), root(&mut parents, starts[j] + q));
+                parents[p.max(q)] = p.min(q);
+            }
+        }
+    }
+    let mut places: Vec<Option<[Vec<Point2<f32>>; WINDOW]>> = vec![None; total];
+    for (view, own) in features.iter().enumerate() {
+        for (k, at) in own.at.iter().enumerate() {
+            let set = root(&mut parents, starts[view] + k);
+            places[set].get_or_insert_with(Default::default)[view].push(*at);
+        }
+    }
+    let track = |places: &[Vec<Point2<f32>>; WINDOW]| {
+        // Two places in one picture: it is not known which.
+        let places: [Option<Point2<f32>>; WINDOW] =
+            std::array::from_fn(|view| places[view].first().copied().filter(|_| places[view].len() == 1));
+        let seen: Vec<usize> = (0..WINDOW).filter(|view| places[*view].is_some()).collect();
+        let origin = *seen.get(seen.len() / 2)?;
+        (seen.len() >= 2).then_some(Track { places, origin, is_coarse: true })
+    };
+    Ok(places.iter().flatten().filter_map(track).collect())
+}
+
+/// How recognised points moved from one picture to another: where they were, and the motion; `None` where no motion of
+/// the camera explains enough of them.
+pub(crate) fn recognised_motion(from: &Picture, to: &Picture) -> Option<Vec<(Point2<f32>, Vector2<f32>)>> {
+    let (a, b) = (Features::new(from).ok()?, Features::new(to).ok()?);
+    let pairs = matches(&a, &b);
+    let (xa, xb): (Vec<_>, Vec<_>) = pairs
+        .iter()
+        .map(|(p, q)| (Point2::from(from.normalised(&a.at[*p])), Point2::from(to.normalised(&b.at[*q]))))
+        .unzip();
+    let k = from.intrinsics();
+    let threshold = RECOGNISED_PX / (0.5 * (k.fx + k.fy));
+    let options = RobustOptions { threshold, max_iterations: 1000, confidence: 0.999, seed: 7 };
+    let found = estimate_essential(&xa, &xb, &options, &[])?;
+    let least = LEAST_RECOGNISED.max((RECOGNISED_SHARE * pairs.len() as f64) as usize);
+    let moved = pairs.iter().zip(&found.inliers).filter(|(_, inlier)| **inlier);
+    (found.inlier_count() >= least).then(|| moved.map(|((p, q), _)| (a.at[*p], b.at[*q] - a.at[*p])).collect())
+}
+
+/// Where a point is expected in another picture, and how its patch changes its shape: from its normalised place and the
+/// inverse of its depth, as a surface that faces the first camera. `None` where it is not on the picture.
+pub(crate) fn expected(
+    camera: &Intrinsics,
+    to_from_from: &Isometry3<f64>,
+    xy: &Vector2<f64>,
+    nearness: f64,
+) -> Option<(Point2<f32>, Matrix2<f32>)> {
+    let rotation = to_from_from.rotation.to_rotation_matrix();
+    let offset = to_from_from.translation.vector * nearness;
+    let pixel = |dx: f64, dy: f64| {
+        let inside = rotation * Vector3::new(xy.x + dx / camera.fx, xy.y + dy / camera.fy, 1.0) + offset;
+        let pixel = Point2::new(inside.x / inside.z * camera.fx + camera.cx, inside.y / inside.z * camera.fy + camera.cy);
+        (inside.z > 1e-6).then_some(pixel)
+    };
+    let centre = pixel(0.0, 0.0).filter(|pixel| camera.contains(pixel))?;
+    let shape = Matrix2::from_columns(&[pixel(1.0, 0.0)? - centre, pixel(0.0, 1.0)? - centre]);
+    Some((centre.cast(), shape.cast()))
+}
+
+/// Where a point of `from` is in `to`, whose shape changes as `to_from_from` says, near where it is expected.
+pub(crate) fn realign(
+    from: &Picture,
+    at: Point2<f32>,
+    to: &Picture,
+    expected: Point2<f32>,
+    to_from_from: &Matrix2<f32>,
+    reach_px: f32,
+) -> Option<Point2<f32>> {
+    let patch = Patch::warped(from, at, to_from_from, BACK_LEVELS)?;
+    let found = patch.find(to, expected, BACK_LEVELS - 1)?;
+    (found.correlation >= LEAST_CORRELATION && (found.at - expected).norm() <= reach_px).then_some(found.at)
 }
 
 #[cfg(test)]

@@ -3,14 +3,14 @@
 //! Tracks; starts from robust two-view geometry and from whatever is believed beforehand; a robust adjustment of five
 //! cameras and all points; a test whether translation explains more than noise would, else rotation alone.
 
-use geometry::adjust::{Bundle, Observations, Options, PosePrior, View, step_between};
+use geometry::adjust::{Bundle, Observations, Options, View};
 use geometry::pnp::estimate_pose;
 use geometry::two_view::{alternatives, estimate_essential, euclidean, rotation_between, triangulate};
 use geometry::{Anchor, Camera, Intrinsics, RobustOptions, Transform, WINDOW, WindowTrajectory};
-use nalgebra::{DMatrix, DVector, Isometry3, Matrix6, Point2, Translation3, UnitQuaternion, Vector2, Vector3, Vector4};
+use nalgebra::{DMatrix, DVector, Isometry3, Matrix2, Matrix6, Point2, Translation3, UnitQuaternion, Vector2, Vector3, Vector4};
 
 use crate::picture::Picture;
-use crate::tracks::{self, Tracks};
+use crate::tracks::{self, Tracks, expected, realign};
 use crate::Error;
 
 /// Scale of the Cauchy loss, pixels: tracks are precise to a fifth of one or so.
@@ -34,6 +34,12 @@ const MIN_GAIN: f64 = 1e-4;
 /// Parallax, pixels, from which the camera surely moved; below, F must be at least so large.
 const SURE_PARALLAX_PX: f64 = 4.0;
 const MIN_F: f64 = 1.8;
+
+/// Change of a patch's shape (Frobenius norm) from which it is aligned anew; how far, pixels, it may then be from where
+/// the motion expects it, and how far where it was recognised only.
+const LEAST_CHANGE: f32 = 0.06;
+const REACH_PX: f32 = 3.0;
+const COARSE_REACH_PX: f32 = 6.0;
 
 /// What is believed of a window's motion before its pictures are looked at.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +90,9 @@ pub struct Solved {
     pub sigma_px: f64,
     /// Largest over pairs of pictures of the median motion that no rotation explains, pixels.
     pub parallax_px: f64,
+    /// Median over the points of the angle, radians, between the rays of the first and the last picture that see it: what
+    /// depths are known from.
+    pub angle: f64,
 }
 
 /// Why a window has no poses.
@@ -115,8 +124,17 @@ pub enum Refusal {
 /// [`Error::Prior`]. What the pictures do not show is a [`Refusal`].
 pub fn solve(pictures: &[Picture; WINDOW], prior: Option<&Prior>) -> Result<Result<Solved, Refusal>, Error> {
     check(pictures, prior)?;
-    let tracks = tracks::of_window(pictures);
-    Ok(solve_tracks(&tracks, pictures[0].intrinsics(), prior))
+    let tracks = tracks::of_window(pictures)?;
+    let points = Points::new(&tracks, pictures[0].intrinsics());
+    Ok(or_believed(solve_points(points, Some(pictures), prior), prior))
+}
+
+/// Where the pictures tell nothing, what was believed is what is left.
+fn or_believed(answer: Result<Solved, Refusal>, prior: Option<&Prior>) -> Result<Solved, Refusal> {
+    match (answer, prior) {
+        (Err(_), Some(prior)) => Ok(believed(prior)),
+        (answer, _) => answer,
+    }
 }
 
 fn check(pictures: &[Picture; WINDOW], prior: Option<&Prior>) -> Result<(), Error> {
@@ -147,12 +165,43 @@ fn check(pictures: &[Picture; WINDOW], prior: Option<&Prior>) -> Result<(), Erro
 }
 
 /// Normalised places of the tracks.
+#[derive(Clone)]
 struct Points {
     xy: Vec<[Option<Vector2<f64>>; WINDOW]>,
+    /// Picture that defines each, and whether its places are coarse.
+    origins: Vec<(usize, bool)>,
     focal: Vector2<f64>,
+    camera: Intrinsics,
 }
 
 impl Points {
+    fn new(tracks: &Tracks, camera: &Intrinsics) -> Self {
+        let focal = Vector2::new(camera.fx, camera.fy);
+        let normalised =
+            |p: Point2<f32>| Vector2::new((f64::from(p.x) - camera.cx) / focal.x, (f64::from(p.y) - camera.cy) / focal.y);
+        Self {
+            xy: tracks.points.iter().map(|track| track.places.map(|place| place.map(normalised))).collect(),
+            origins: tracks.points.iter().map(|track| (track.origin, track.is_coarse)).collect(),
+            focal,
+            camera: *camera,
+        }
+    }
+
+    /// The place as a pixel.
+    fn pixel(&self, xy: &Vector2<f64>) -> Point2<f32> {
+        let k = &self.camera;
+        Point2::new((xy.x * k.fx + k.cx) as f32, (xy.y * k.fy + k.cy) as f32)
+    }
+
+    /// Some of them.
+    fn only(&self, indices: &[usize]) -> Self {
+        Self {
+            xy: indices.iter().map(|k| self.xy[*k]).collect(),
+            origins: indices.iter().map(|k| self.origins[*k]).collect(),
+            ..*self
+        }
+    }
+
     fn pairs(&self, i: usize, j: usize) -> (Vec<Point2<f64>>, Vec<Point2<f64>>) {
         let both = |track: &[Option<Vector2<f64>>; WINDOW]| Some((Point2::from(track[i]?), Point2::from(track[j]?)));
         self.xy.iter().filter_map(both).unzip()
@@ -206,7 +255,7 @@ impl Points {
         } else {
             order.into_iter().take(count).collect()
         };
-        Self { xy: chosen.into_iter().map(|k| self.xy[k]).collect(), focal: self.focal }
+        self.only(&chosen)
     }
 }
 
@@ -221,21 +270,10 @@ fn far(camera_from_world: &Isometry3<f64>, xy: &Point2<f64>) -> Vector4<f64> {
 /// # Errors
 /// A [`Refusal`] where they do not tell them.
 pub fn solve_tracks(tracks: &Tracks, intrinsics: &Intrinsics, prior: Option<&Prior>) -> Result<Solved, Refusal> {
-    let focal = Vector2::new(intrinsics.fx, intrinsics.fy);
-    let normalised = |p: &Point2<f32>| {
-        Vector2::new((f64::from(p.x) - intrinsics.cx) / focal.x, (f64::from(p.y) - intrinsics.cy) / focal.y)
-    };
-    let xy: Vec<_> = tracks.points.iter().map(|track| track.map(|p| p.as_ref().map(normalised))).collect();
-    let points = Points { xy, focal };
-    let answer = solve_points(&points, prior);
-    match (answer, prior) {
-        // Where the pictures tell nothing, what was believed is what is left.
-        (Err(_), Some(prior)) => Ok(believed(prior, &points)),
-        (answer, _) => answer,
-    }
+    or_believed(solve_points(Points::new(tracks, intrinsics), None, prior), prior)
 }
 
-fn believed(prior: &Prior, points: &Points) -> Solved {
+fn believed(prior: &Prior) -> Solved {
     let mut covariance = DMatrix::zeros(6 * (WINDOW - 1), 6 * (WINDOW - 1));
     for (k, own) in prior.covariance.iter().enumerate() {
         covariance.fixed_view_mut::<6, 6>(6 * k, 6 * k).copy_from(own);
@@ -245,14 +283,19 @@ fn believed(prior: &Prior, points: &Points) -> Solved {
         covariance,
         carried: Carried::Prior,
         motion: Motion::Moved,
-        points: points.xy.len(),
+        points: 0,
         observations: 0,
         sigma_px: f64::NAN,
         parallax_px: f64::NAN,
+        angle: 0.0,
     }
 }
 
-fn solve_points(points: &Points, prior: Option<&Prior>) -> Result<Solved, Refusal> {
+fn solve_points(
+    mut points: Points,
+    pictures: Option<&[Picture; WINDOW]>,
+    prior: Option<&Prior>,
+) -> Result<Solved, Refusal> {
     if points.xy.len() < LEAST_TRACKS {
         return Err(Refusal::FewTracks { got: points.xy.len() });
     }
@@ -263,7 +306,7 @@ fn solve_points(points: &Points, prior: Option<&Prior>) -> Result<Solved, Refusa
         }
     }
     let few = points.longest(START_TRACKS);
-    let pairs = ranked_pairs(points);
+    let pairs = ranked_pairs(&points);
     let parallax_px = pairs.iter().map(|pair| pair.parallax_px).fold(0.0, f64::max);
     let mut starts = starts(&few, &pairs);
     if let Some(prior) = prior {
@@ -277,26 +320,13 @@ fn solve_points(points: &Points, prior: Option<&Prior>) -> Result<Solved, Refusa
     let best = tried.min_by(|a, b| a.0.total_cmp(&b.0)).ok_or(Refusal::NoStart)?.1;
     let mut poses: [Isometry3<f64>; WINDOW] = std::array::from_fn(|k| best.views[k].camera_from_world);
 
-    let mut used = Points { xy: points.xy.clone(), focal: points.focal };
-    let mut bundle = Bundle::default();
-    let mut cost = 0.0;
-    for _ in 0..2 {
-        let all = points.bundle(&poses);
-        let squares = all.squares(&points.focal);
-        let mut square = squares.iter();
-        used.xy = points.xy.iter().map(|track| {
-            track.map(|xy| xy.filter(|_| square.next().is_some_and(|square| *square < OUTLIER_PX * OUTLIER_PX)))
-        }).filter(|track| track.iter().flatten().count() >= 2).collect();
-        for index in 0..WINDOW {
-            let got = used.xy.iter().filter(|track| track[index].is_some()).count();
-            if got < LEAST_POINTS {
-                return Err(Refusal::FewPoints { index, got });
-            }
-        }
-        bundle = used.bundle(&poses);
-        cost = bundle.adjust(&used.options(ITERATIONS));
-        poses = std::array::from_fn(|k| bundle.views[k].camera_from_world);
+    let (bundle, ..) = settled(&points, &poses)?;
+    poses = std::array::from_fn(|k| bundle.views[k].camera_from_world);
+    if let Some(pictures) = pictures {
+        realigned(&mut points, pictures, &poses);
     }
+    // Once more, with outliers chosen by the better poses.
+    let (bundle, used, cost) = settled(&points, &poses)?;
     if parallax_px < SURE_PARALLAX_PX {
         let (turned, turned_cost) = turn_only(&bundle, &used);
         let (count, observed) = (bundle.points.len() as f64, used_observations(&used) as f64);
@@ -307,12 +337,72 @@ fn solve_points(points: &Points, prior: Option<&Prior>) -> Result<Solved, Refusa
             return Ok(finish(&turned, &used, Motion::Turned, parallax_px));
         }
     }
-    let _ = (step_between, PosePrior { camera_from_world: Isometry3::identity(), information: Matrix6::zeros() });
     Ok(finish(&bundle, &used, Motion::Moved, parallax_px))
 }
 
 fn used_observations(points: &Points) -> usize {
     points.xy.iter().map(|track| track.iter().flatten().count()).sum()
+}
+
+/// Adjusted cameras and points, the tracks that they stand on, and the cost that is left.
+fn settled(points: &Points, poses: &[Isometry3<f64>; WINDOW]) -> Result<(Bundle, Points, f64), Refusal> {
+    let all = points.bundle(poses);
+    let squares = all.squares(&points.focal);
+    let mut square = squares.iter();
+    let mut inliers = points.clone();
+    for track in &mut inliers.xy {
+        for xy in track.iter_mut().filter(|xy| xy.is_some()) {
+            if square.next().is_none_or(|square| *square >= OUTLIER_PX * OUTLIER_PX) {
+                *xy = None;
+            }
+        }
+    }
+    let kept: Vec<usize> =
+        (0..inliers.xy.len()).filter(|k| inliers.xy[*k].iter().flatten().count() >= 2).collect();
+    let used = inliers.only(&kept);
+    for index in 0..WINDOW {
+        let got = used.xy.iter().filter(|track| track[index].is_some()).count();
+        if got < LEAST_POINTS {
+            return Err(Refusal::FewPoints { index, got });
+        }
+    }
+    let mut bundle = used.bundle(poses);
+    let cost = bundle.adjust(&used.options(ITERATIONS));
+    Ok((bundle, used, cost))
+}
+
+/// Aligns places anew where the motion says that a patch changes its shape, where a point was recognised only, and where
+/// it was lost although it should be seen.
+fn realigned(points: &mut Points, pictures: &[Picture; WINDOW], poses: &[Isometry3<f64>; WINDOW]) {
+    let solid = points.triangulated(poses);
+    for (index, point) in solid.iter().enumerate() {
+        let (origin, is_coarse) = points.origins[index];
+        let Some(own) = points.xy[index][origin] else { continue };
+        let inside = poses[origin].rotation * point.xyz() + poses[origin].translation.vector * point.w;
+        if inside.z <= 1e-6 {
+            continue;
+        }
+        let nearness = point.w / inside.z;
+        for k in (0..WINDOW).filter(|k| *k != origin) {
+            let Some((expected, shape)) = expected(&points.camera, &(poses[k] * poses[origin].inverse()), &own, nearness) else {
+                continue;
+            };
+            let seen = points.xy[index][k];
+            let change = (shape - Matrix2::identity()).norm();
+            if seen.is_some() && !is_coarse && change < LEAST_CHANGE {
+                continue;
+            }
+            let at = points.pixel(&own);
+            let reach = if is_coarse { COARSE_REACH_PX } else { REACH_PX };
+            let found = realign(&pictures[origin], at, &pictures[k], expected, &shape, reach);
+            match found {
+                Some(place) => points.xy[index][k] = Some(pictures[k].normalised(&place)),
+                // What was recognised and cannot be aligned is too coarse to stay.
+                None if is_coarse => points.xy[index][k] = None,
+                None => (),
+            }
+        }
+    }
 }
 
 /// The adjusted cameras in their final unit, with what is known of their errors.
@@ -366,7 +456,25 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64) ->
         observations: squares.len(),
         sigma_px: variance.sqrt(),
         parallax_px,
+        angle: median_angle(bundle, points),
     }
+}
+
+fn median_angle(bundle: &Bundle, points: &Points) -> f64 {
+    let ray = |view: usize, xy: &Vector2<f64>| {
+        bundle.views[view].camera_from_world.rotation.inverse() * Point2::from(*xy).to_homogeneous()
+    };
+    let mut angles: Vec<f64> = points
+        .xy
+        .iter()
+        .filter_map(|track| {
+            let first = track.iter().position(Option::is_some)?;
+            let last = track.iter().rposition(Option::is_some)?;
+            Some(ray(first, track[first].as_ref()?).angle(&ray(last, track[last].as_ref()?)))
+        })
+        .collect();
+    let middle = angles.len() / 2;
+    if angles.is_empty() { 0.0 } else { *angles.select_nth_unstable_by(middle, f64::total_cmp).1 }
 }
 
 /// The inverse of an information matrix whose one free direction is held.

@@ -9,7 +9,7 @@ use std::f64::consts::TAU;
 /// A camera's way.
 pub(super) enum Course {
     Hand(Box<Path>),
-    Quick(Quick),
+    Quick(Box<Quick>),
 }
 
 impl Course {

@@ -177,7 +177,7 @@ impl Demand {
             Some(Stratum::Fast) => {
                 let (depths, _) = Eye::new(&path.resting().at(0.0), intrinsics).survey(scene);
                 let median_depth = f64::from(depths[depths.len() / 2]);
-                return Course::Quick(Quick::random(draw, self.motion, start, median_depth));
+                return Course::Quick(Box::new(Quick::random(draw, self.motion, start, median_depth)));
             }
             Some(Stratum::Rotation) => path.turning(self.turn),
             Some(Stratum::Still) => path.resting(),
