@@ -3,10 +3,11 @@
 use super::error::Error;
 use super::formats::{Opened, Skipped};
 use super::sequence::Sequence;
-use super::source::{SYNTH_STEP_NANOS, synth_name};
+use super::source::{SYNTH_STEP_NANOS, WindowSample, median_depth, synth_name, synth_source};
 use super::spec::{SynthSpec, recorded_films, synth_keys};
+use super::windows::Spacing;
 use crate::synth::{Stratum, SynthConfig, SynthFilm};
-use geometry::{Camera, Intrinsics, Stamp, Transform, World};
+use geometry::{Camera, Intrinsics, Stamp, Transform, WINDOW, WindowTrajectory, World};
 use image::RgbImage;
 use std::path::PathBuf;
 
@@ -82,6 +83,14 @@ impl FilmSource {
         }
     }
 
+    /// The kind of difficulty that the generator was asked for.
+    pub fn stratum(&self) -> Option<Stratum> {
+        match self {
+            Self::Synth { stratum, .. } => *stratum,
+            Self::Recorded { .. } => None,
+        }
+    }
+
     /// Film `index`. One of the generator has its scene and path drawn here, and its first frame rendered.
     ///
     /// # Errors
@@ -98,19 +107,35 @@ impl FilmSource {
         }
         Ok(match self {
             Self::Synth { seed, frames, size, config, stratum, .. } => Film {
+                source: synth_source(*seed),
                 name: format!("{}-{index}", synth_name(*seed, *stratum)),
                 pictures: Pictures::Rendered(Box::new(SynthFilm::new(config, *stratum, *seed, index, *frames, *size))),
             },
             Self::Recorded { sequences, .. } => {
                 let sequence = &sequences[index as usize];
-                Film { name: sequence.name().to_owned(), pictures: Pictures::Recorded(sequence) }
+                Film {
+                    source: sequence.source().to_owned(),
+                    name: sequence.name().to_owned(),
+                    pictures: Pictures::Recorded(sequence),
+                }
             }
         })
     }
 }
 
+/// A frame of a film.
+#[derive(Debug, Clone)]
+pub struct FilmFrame {
+    /// As stored or rendered.
+    pub image: RgbImage,
+    /// Z-depth per pixel, row-major, 0 where there is no value; where the film has any.
+    pub depth: Option<Vec<f32>>,
+}
+
 /// A film: times, poses and camera, and its frames one by one.
 pub struct Film<'a> {
+    /// As [`WindowSample::source`].
+    source: String,
     name: String,
     pictures: Pictures<'a>,
 }
@@ -176,6 +201,63 @@ impl Film<'_> {
         }
     }
 
+    /// Frame numbers of every window whose frames are `stride` apart, by their first; none goes across a gap.
+    pub fn windows(&self, stride: usize) -> Vec<[usize; WINDOW]> {
+        match &self.pictures {
+            Pictures::Recorded(sequence) => sequence.windows(stride).collect(),
+            Pictures::Rendered(film) if stride > 0 => {
+                let firsts = 0..film.frames().saturating_sub((WINDOW - 1) * stride);
+                firsts.map(|first| std::array::from_fn(|i| first + i * stride)).collect()
+            }
+            Pictures::Rendered(_) => Vec::new(),
+        }
+    }
+
+    /// One of [`Self::windows`] with its frames: of a recording the sample that [`super::parse_source`] gives, with its
+    /// name.
+    pub fn window(&self, stride: usize, indices: [usize; WINDOW], frames: [&FilmFrame; WINDOW]) -> WindowSample {
+        let (stamps, poses) = (self.stamps(), self.world_from_camera());
+        let world_from_camera = indices.map(|index| poses[index]);
+        let files = match &self.pictures {
+            Pictures::Recorded(sequence) => {
+                let file = |index: &usize| Some(sequence.frames[*index].image.file()?.to_path_buf());
+                indices.iter().map(file).collect::<Option<Vec<_>>>().and_then(|files| files.try_into().ok())
+            }
+            Pictures::Rendered(_) => None,
+        };
+        let depth: Option<Vec<Vec<f32>>> = frames.iter().map(|frame| frame.depth.clone()).collect();
+        WindowSample {
+            id: format!("{}-{}-{}", self.name, Spacing::Stride(stride).tag(), indices[0]),
+            source: self.source.clone(),
+            images: frames.map(|frame| frame.image.clone()),
+            frames: files,
+            stamps: indices.map(|index| stamps[index]),
+            intrinsics: *self.intrinsics(),
+            ground_truth: WindowTrajectory::from_world(&world_from_camera),
+            metric: self.metric(),
+            median_depth: frames[0].depth.as_deref().and_then(median_depth),
+            depth: depth.and_then(|depth| depth.try_into().ok()),
+            frame_indices: indices,
+        }
+    }
+
+    /// Frame `index`, read or rendered; the same whenever it is asked for.
+    ///
+    /// # Errors
+    /// Those of [`Self::image`] and of [`Sequence::load_depth`].
+    pub fn frame(&self, index: usize) -> Result<FilmFrame, Error> {
+        match &self.pictures {
+            Pictures::Rendered(film) if index < film.frames() => {
+                let frame = film.frame(index);
+                Ok(FilmFrame { image: frame.image, depth: Some(frame.depth) })
+            }
+            Pictures::Rendered(_) => Ok(FilmFrame { image: self.image(index)?, depth: None }),
+            Pictures::Recorded(sequence) => {
+                Ok(FilmFrame { image: sequence.load_image(index)?, depth: sequence.load_depth(index)? })
+            }
+        }
+    }
+
     /// The image of frame `index`, read or rendered; the same whenever it is asked for.
     ///
     /// # Errors
@@ -227,6 +309,29 @@ mod tests {
             assert!((a.translation() - b.translation()).norm() < 1e-9);
         }
         assert!(!film.gap_before(1) && matches!(film.image(99), Err(Error::Index { .. })));
+    }
+
+    #[test]
+    fn a_window_of_a_recorded_film_is_the_sample_of_that_name() {
+        let directory = tempfile::tempdir().unwrap();
+        written(directory.path(), |_| {});
+        let text = directory.path().to_str().unwrap();
+        let films = FilmSource::parse(text).unwrap();
+        let film = films.film(0).unwrap();
+        let samples = super::super::parse_source(text).unwrap();
+        let windows = film.windows(1);
+        assert_eq!(windows.len() as u64, samples.len());
+        for (k, indices) in windows.into_iter().enumerate() {
+            let frames = indices.map(|index| film.frame(index).unwrap());
+            let (got, expected) = (film.window(1, indices, frames.each_ref()), samples.sample(k as u64).unwrap());
+            assert_eq!((&got.id, &got.source, got.stamps), (&expected.id, &expected.source, expected.stamps));
+            assert_eq!((got.ground_truth, got.frame_indices), (expected.ground_truth, expected.frame_indices));
+            assert_eq!((&got.images, &got.depth, &got.frames), (&expected.images, &expected.depth, &expected.frames));
+            assert_eq!(got.median_depth, expected.median_depth);
+        }
+        let rendered = FilmSource::parse("synth:seed=18,films=1,frames=7,size=64x48").unwrap();
+        assert_eq!(rendered.film(0).unwrap().windows(1), [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [2, 3, 4, 5, 6]]);
+        assert!(rendered.film(0).unwrap().windows(2).is_empty() && rendered.film(0).unwrap().windows(0).is_empty());
     }
 
     #[test]

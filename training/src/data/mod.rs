@@ -15,7 +15,7 @@ mod split;
 mod windows;
 
 pub use error::Error;
-pub use films::{Film, FilmSource};
+pub use films::{Film, FilmFrame, FilmSource};
 pub use formats::{Opened, Skipped};
 pub use order::Order;
 pub use sequence::{DepthFile, Frame, Image, Sequence};

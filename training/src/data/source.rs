@@ -125,6 +125,14 @@ impl WindowSource {
         }
     }
 
+    /// The kind of difficulty that the generator was asked for.
+    pub fn stratum(&self) -> Option<Stratum> {
+        match self {
+            Self::Synth { stratum, .. } => *stratum,
+            Self::Recorded { .. } => None,
+        }
+    }
+
     /// The videos or scenes of its windows, sorted: what [`super::split()`] takes.
     pub fn sources(&self) -> Vec<String> {
         match self {
@@ -200,8 +208,15 @@ pub(super) fn synth_name(seed: u64, stratum: Option<Stratum>) -> String {
 }
 
 /// The same for all strata of a stream: they show the same scenes.
-fn synth_source(seed: u64) -> String {
+pub(super) fn synth_source(seed: u64) -> String {
     format!("synth-{seed}")
+}
+
+/// The median of the depths that there are.
+pub(super) fn median_depth(depth: &[f32]) -> Option<f64> {
+    let mut known: Vec<f32> = depth.iter().copied().filter(|&d| d > 0.0).collect();
+    let middle = known.len() / 2;
+    (!known.is_empty()).then(|| f64::from(*known.select_nth_unstable_by(middle, f32::total_cmp).1))
 }
 
 fn read(sequence: &Sequence, spacing: &Spacing, window: [usize; WINDOW]) -> Result<WindowSample, Error> {
@@ -225,9 +240,7 @@ fn read(sequence: &Sequence, spacing: &Spacing, window: [usize; WINDOW]) -> Resu
             None => complete = false,
         }
     }
-    let mut known: Vec<f32> = depth[0].iter().copied().filter(|&d| d > 0.0).collect();
-    let middle = known.len() / 2;
-    let median_depth = (!known.is_empty()).then(|| f64::from(*known.select_nth_unstable_by(middle, f32::total_cmp).1));
+    let median_depth = median_depth(&depth[0]);
     Ok(WindowSample {
         id: format!("{}-{}-{}", sequence.name(), spacing.tag(), window[0]),
         source: sequence.source().to_owned(),

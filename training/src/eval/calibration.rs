@@ -11,8 +11,11 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use geometry::metrics::{Interval, Statistic};
 use geometry::{WINDOW, WindowTrajectory};
-use nalgebra::Vector6;
+use nalgebra::{Matrix6, Vector6};
+use odometry::window::Prior;
 use serde::{Deserialize, Serialize};
+
+use super::covariance::Judged;
 
 /// Frames of a window that have an error: the first is the identity in truth and estimate alike.
 const FRAMES: usize = WINDOW - 1;
@@ -57,11 +60,38 @@ impl Sigmas {
         }
         let place = || path.display().to_string();
         let node: Node = toml::from_str(&std::fs::read_to_string(path).with_context(place)?).with_context(place)?;
-        let sigmas = node.covariance;
-        let bad =
-            sigmas.position.iter().chain(&sigmas.rotation_deg).find(|sigma| !(**sigma > 0.0 && sigma.is_finite()));
-        ensure!(bad.is_none(), "{}: covariance: expected standard deviations over 0, got {bad:?}", place());
-        Ok(sigmas)
+        node.covariance.checked(path)
+    }
+
+    /// `covariance` of the manifest of weights, which `--record` writes; `None` where it has none.
+    ///
+    /// # Errors
+    /// A file that is missing or broken, a sigma that is not over 0.
+    pub fn of_manifest(path: &Path) -> Result<Option<Self>> {
+        #[derive(Deserialize)]
+        struct Manifest {
+            covariance: Option<Sigmas>,
+        }
+        let place = || path.display().to_string();
+        let manifest: Manifest =
+            serde_json::from_slice(&std::fs::read(path).with_context(place)?).with_context(place)?;
+        manifest.covariance.map(|sigmas| sigmas.checked(path)).transpose()
+    }
+
+    fn checked(self, path: &Path) -> Result<Self> {
+        let bad = self.position.iter().chain(&self.rotation_deg).find(|sigma| !(**sigma > 0.0 && sigma.is_finite()));
+        ensure!(bad.is_none(), "{}: covariance: expected standard deviations over 0, got {bad:?}", path.display());
+        Ok(self)
+    }
+
+    /// Poses with these errors, as an adjustment believes them: rotation before translation. Frames count as
+    /// independent, and axes too.
+    pub(super) fn prior(&self, trajectory: &WindowTrajectory) -> Prior {
+        let covariance = std::array::from_fn(|k| {
+            let (r, t) = (self.rotation_deg[k].to_radians().powi(2), self.position[k].powi(2));
+            Matrix6::from_diagonal(&Vector6::new(r, r, r, t, t, t))
+        });
+        Prior { trajectory: *trajectory, covariance }
     }
 }
 
@@ -76,7 +106,7 @@ pub struct Spread {
 }
 
 /// How well a covariance fits the errors.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Coverage {
     /// Mean NEES of six degrees of freedom: 6 where the covariance is right.
     pub nees: Interval,
@@ -129,31 +159,32 @@ impl Coverage {
     /// Of a diagonal covariance with these sigmas, which must be positive; `None` without windows. Windows are drawn for
     /// the intervals, since the frames of one go together.
     pub fn new(errors: &[[PoseError; FRAMES]], sigmas: &Sigmas, seed: u64) -> Option<Self> {
-        let nees: Vec<[f64; FRAMES]> = errors
-            .iter()
-            .map(|window| {
-                std::array::from_fn(|k| {
-                    let (position, rotation) = (sigmas.position[k], sigmas.rotation_deg[k].to_radians());
-                    axes(&window[k], 0).map(|e| (e / position).powi(2)).iter().sum::<f64>()
-                        + axes(&window[k], 3).map(|e| (e / rotation).powi(2)).iter().sum::<f64>()
-                })
-            })
-            .collect();
-        let mean = |of: &dyn Fn(&[f64; FRAMES]) -> f64| {
-            let values: Vec<f64> = nees.iter().map(of).collect();
+        let one = |error: &PoseError, k: usize| {
+            let (position, rotation) = (sigmas.position[k], sigmas.rotation_deg[k].to_radians());
+            let nees = axes(error, 0).map(|e| (e / position).powi(2)).iter().sum::<f64>()
+                + axes(error, 3).map(|e| (e / rotation).powi(2)).iter().sum::<f64>();
+            Judged { nees, level: chi_square_6(nees) }
+        };
+        let judged: Vec<[Judged; FRAMES]> =
+            errors.iter().map(|window| std::array::from_fn(|k| one(&window[k], k))).collect();
+        Self::of(&judged, seed)
+    }
+
+    /// Of what each frame of each window came to; `None` without windows.
+    pub(super) fn of(judged: &[[Judged; FRAMES]], seed: u64) -> Option<Self> {
+        let mean = |of: &dyn Fn(&[Judged; FRAMES]) -> f64| {
+            let values: Vec<f64> = judged.iter().map(of).collect();
             Statistic::new(&values, seed).mean
         };
         let share = |region: f64| {
-            mean(&move |window| {
-                window.iter().filter(|nees| chi_square_6(**nees) <= region).count() as f64 / FRAMES as f64
-            })
+            mean(&move |window| window.iter().filter(|pose| pose.level <= region).count() as f64 / FRAMES as f64)
         };
-        let mut nees_of_frame = [mean(&|window| window[0])?; FRAMES];
+        let mut nees_of_frame = [mean(&|window| window[0].nees)?; FRAMES];
         for (k, slot) in nees_of_frame.iter_mut().enumerate().skip(1) {
-            *slot = mean(&|window| window[k])?;
+            *slot = mean(&|window| window[k].nees)?;
         }
         Some(Self {
-            nees: mean(&|window| window.iter().sum::<f64>() / FRAMES as f64)?,
+            nees: mean(&|window| window.iter().map(|pose| pose.nees).sum::<f64>() / FRAMES as f64)?,
             nees_of_frame,
             within_68: share(0.68)?,
             within_95: share(0.95)?,
@@ -302,6 +333,24 @@ mod tests {
             format!("{error:#}").contains("split.toml") && format!("{error:#}").contains("covariance"),
             "{error:#}"
         );
+    }
+
+    #[test]
+    fn a_manifest_may_state_them_too_and_a_prior_has_their_squares() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manifest.json");
+        std::fs::write(&path, r#"{"stages": []}"#).unwrap();
+        assert_eq!(Sigmas::of_manifest(&path).unwrap(), None);
+        let text = r#"{"covariance": {"position_stddev_metres": [0.01, 0.02, 0.03, 0.04],
+            "rotation_stddev_degrees": [0.5, 1.0, 1.5, 2.0]}}"#;
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(Sigmas::of_manifest(&path).unwrap(), Some(TRUE));
+        std::fs::write(&path, text.replace("0.5", "0.0")).unwrap();
+        assert!(Sigmas::of_manifest(&path).unwrap_err().to_string().contains("over 0"));
+        let prior = TRUE.prior(&WindowTrajectory::identity());
+        // Rotation comes first.
+        assert!((prior.covariance[3][(0, 0)].sqrt().to_degrees() - 2.0).abs() < 1e-12);
+        assert!((prior.covariance[3][(5, 5)].sqrt() - 0.04).abs() < 1e-12 && prior.covariance[0][(0, 5)].abs() < 1e-12);
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn side(folder: &Path) -> Result<Side> {
 
 impl Difference {
     /// Of the values of each window; `less` where the smaller is the better.
-    fn new(pairs: &[(Option<f64>, Option<f64>)], less: bool) -> Self {
+    pub(super) fn new(pairs: &[(Option<f64>, Option<f64>)], less: bool) -> Self {
         let (mut a_better, mut b_better, mut windows) = (0usize, 0usize, 0usize);
         let mut differences = Vec::new();
         for pair in pairs {

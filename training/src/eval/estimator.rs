@@ -8,7 +8,11 @@ use geometry::{Transform, WINDOW, WindowTrajectory};
 use model::chain;
 use model::prompt::Wording;
 use model::{AnswerOptions, Device, EgoModel, Mode};
+use odometry::Picture;
+use odometry::window::{Carried, Prior, Refusal};
 
+use super::calibration::Sigmas;
+use super::covariance::Claim;
 use super::files::{Answers, TumFolder, TumTrajectory};
 use super::steps::StepErrors;
 use crate::data::WindowSample;
@@ -32,6 +36,8 @@ pub enum Estimator {
     Answers(Answers),
     /// A model that is served elsewhere.
     Endpoint(Box<Endpoint>, Question),
+    /// Tracked points, with another estimator's poses as what is believed before they are looked at.
+    Refined(Box<Estimator>, Sigmas),
 }
 
 /// How an endpoint is asked.
@@ -72,10 +78,26 @@ pub(super) struct Estimate {
     pub backwards: Option<WindowTrajectory>,
     /// Why there is no answer, where an endpoint failed.
     pub error: Option<String>,
+    /// Why the pictures tell no poses, in one word.
+    pub refusal: Option<&'static str>,
+    /// What the poses stand on, where pictures were adjusted.
+    pub carried: Option<Carried>,
+    /// The covariance that came with them.
+    pub claim: Option<Claim>,
+}
+
+/// A window answered three times.
+pub(super) struct Three {
+    /// By the estimator alone.
+    pub model: Estimate,
+    /// By tracked points alone.
+    pub program: Estimate,
+    /// By tracked points with the estimator's poses as a prior; without them the same as `program`.
+    pub both: Estimate,
 }
 
 impl Estimate {
-    fn poses(trajectory: Option<&WindowTrajectory>) -> Self {
+    pub(super) fn poses(trajectory: Option<&WindowTrajectory>) -> Self {
         Self { trajectory: trajectory.copied(), parses: [trajectory.is_some(); 2], ..Self::default() }
     }
 }
@@ -98,8 +120,9 @@ impl Estimator {
         Self::asked(name, Question::default())
     }
 
-    /// By name: `identity`, `constant-velocity`, `tracks` ([`odometry::window`]), `tum:PATH` (see [`TumFolder`] and [`TumTrajectory`]), `answers:FILE`
-    /// (see [`Answers`]) or `openai:URL[#MODEL]` (see [`Endpoint`]), which alone needs the question.
+    /// By name: `identity`, `constant-velocity`, `tracks` ([`odometry::window`]), `tum:PATH` (see [`TumFolder`] and
+    /// [`TumTrajectory`]), `answers:FILE` (see [`Answers`]) or `openai:URL[#MODEL]` (see [`Endpoint`]), which alone
+    /// needs the question.
     ///
     /// # Errors
     /// Another name; a file or folder that cannot be read; those of [`Endpoint::parse`].
@@ -137,7 +160,17 @@ impl Estimator {
         match self {
             Self::Weights(_, options) => options.constrained,
             Self::Answers(answers) => answers.constrained(),
+            Self::Refined(model, _) => model.constrained(),
             _ => false,
+        }
+    }
+
+    /// The endpoint that is asked, if one is.
+    pub(super) fn endpoint(&self) -> Option<(&Endpoint, &Question)> {
+        match self {
+            Self::Endpoint(endpoint, question) => Some((endpoint, question)),
+            Self::Refined(model, _) => model.endpoint(),
+            _ => None,
         }
     }
 
@@ -145,15 +178,9 @@ impl Estimator {
     pub(super) fn estimate(&self, sample: &WindowSample, reversed: bool) -> Result<Estimate> {
         match self {
             Self::Identity => Ok(Estimate::poses(Some(&WindowTrajectory::identity()))),
-            Self::ConstantVelocity => {
-                let step = *sample.ground_truth.anchor_from_camera[1].isometry();
-                let mut poses = [Transform::identity(); WINDOW];
-                for i in 1..WINDOW {
-                    poses[i] = Transform::from_isometry(poses[i - 1].isometry() * step);
-                }
-                Ok(Estimate::poses(Some(&WindowTrajectory::new(poses)?)))
-            }
-            Self::Tracks => tracked(sample),
+            Self::ConstantVelocity => Ok(Estimate::poses(Some(&constant_velocity(&sample.ground_truth)))),
+            Self::Tracks => adjusted(&greys(sample)?, sample, None),
+            Self::Refined(model, sigmas) => Ok(three(model, sigmas, sample)?.both),
             Self::TumFolder(folder) => {
                 let poses = folder.window(&sample.id, &sample.stamps)?;
                 Ok(Estimate { seconds: folder.seconds(&sample.id), ..Estimate::poses(poses.as_ref()) })
@@ -166,24 +193,64 @@ impl Estimator {
     }
 }
 
-/// The exact window of a sample's pictures.
-fn tracked(sample: &WindowSample) -> Result<Estimate> {
-    let grey = |image: &image::RgbImage| {
-        odometry::Grey::from_rgb(image.width() as usize, image.height() as usize, image.as_raw())
-    };
-    let greys = sample.images.iter().map(grey).collect::<Result<Vec<_>, _>>()?;
+/// A camera that goes on as from frame 0 to frame 1.
+pub(super) fn constant_velocity(truth: &WindowTrajectory) -> WindowTrajectory {
+    let step = *truth.anchor_from_camera[1].isometry();
+    let mut window = WindowTrajectory::identity();
+    for i in 1..WINDOW {
+        let last = *window.anchor_from_camera[i - 1].isometry();
+        window.anchor_from_camera[i] = Transform::from_isometry(last * step);
+    }
+    window
+}
+
+/// A window answered by an estimator, by tracks, and by both together; the estimator is asked once.
+pub(super) fn three(model: &Estimator, sigmas: &Sigmas, sample: &WindowSample) -> Result<Three> {
+    let model = model.estimate(sample, false)?;
+    let greys = greys(sample)?;
+    let program = adjusted(&greys, sample, None)?;
+    let prior = model.trajectory.as_ref().map(|trajectory| sigmas.prior(trajectory));
+    let mut both = adjusted(&greys, sample, prior.as_ref())?;
+    both.seconds = both.seconds.map(|own| own + model.seconds.unwrap_or(0.0));
+    both.text.clone_from(&model.text);
+    Ok(Three { model, program, both })
+}
+
+fn greys(sample: &WindowSample) -> Result<Vec<odometry::Grey>> {
+    Ok(sample.images.iter().map(grey).collect::<Result<Vec<_>, _>>()?)
+}
+
+/// What an odometry sees of an image.
+pub(super) fn grey(image: &image::RgbImage) -> Result<odometry::Grey, odometry::Error> {
+    odometry::Grey::from_rgb(image.width() as usize, image.height() as usize, image.as_raw())
+}
+
+/// The exact window of a sample's pictures; the time is from grey pictures to poses.
+fn adjusted(greys: &[odometry::Grey], sample: &WindowSample, prior: Option<&Prior>) -> Result<Estimate> {
     let start = Instant::now();
-    let picture = |(grey, stamp): (&odometry::Grey, &geometry::Stamp)| {
-        odometry::Picture::new(*stamp, &sample.intrinsics, grey)
-    };
+    let picture = |(grey, stamp): (&odometry::Grey, &geometry::Stamp)| Picture::new(*stamp, &sample.intrinsics, grey);
     let pictures = greys.iter().zip(&sample.stamps).map(picture).collect::<Result<Vec<_>, _>>()?;
-    let Ok(pictures) = <[odometry::Picture; WINDOW]>::try_from(pictures) else { bail!("expected {WINDOW} pictures") };
-    let solved = odometry::window::solve(&pictures, None)?;
+    let Ok(pictures) = <[Picture; WINDOW]>::try_from(pictures) else { bail!("expected {WINDOW} pictures") };
+    let solved = odometry::window::solve(&pictures, prior)?;
     let seconds = Some(start.elapsed().as_secs_f64());
     Ok(match solved {
-        Ok(solved) => Estimate { seconds, ..Estimate::poses(Some(&solved.trajectory)) },
-        Err(refusal) => Estimate { seconds, error: Some(refusal.to_string()), ..Estimate::default() },
+        Ok(solved) => Estimate {
+            seconds,
+            carried: Some(solved.carried),
+            claim: Some(Claim::of(&solved)),
+            ..Estimate::poses(Some(&solved.trajectory))
+        },
+        Err(refusal) => Estimate { seconds, refusal: Some(reason(&refusal)), ..Estimate::default() },
     })
+}
+
+/// A refusal without its numbers, to be counted by.
+fn reason(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::FewTracks { .. } => "few_tracks",
+        Refusal::FewPoints { .. } => "few_points",
+        Refusal::NoStart => "no_start",
+    }
 }
 
 fn answer(model: &EgoModel, options: &AnswerOptions, sample: &WindowSample, reversed: bool) -> Result<Estimate> {
@@ -250,9 +317,8 @@ fn again(answers: &Answers, sample: &WindowSample) -> Estimate {
         grid: line.grid,
         parses,
         seconds: line.seconds,
-        backwards: None,
         text: Some(text.clone()),
-        error: None,
+        ..Estimate::default()
     }
 }
 

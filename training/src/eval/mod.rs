@@ -7,10 +7,14 @@
 mod align;
 mod calibration;
 mod compare;
+mod covariance;
 mod estimator;
+mod figures;
 mod files;
+mod film;
 mod plot;
 mod report;
+mod rows;
 mod steps;
 mod strata;
 
@@ -25,14 +29,19 @@ use model::{AnswerOptions, Mode};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::data::{WindowSource, parse_source};
+use crate::data::{Skipped, WindowSample, WindowSource, parse_source};
 use crate::nano::{read_json, write_json};
+use crate::synth::Stratum;
 pub use calibration::{Calibration, Coverage, Sigmas};
 pub use compare::{CompareArgs, Comparison, Difference, Side, compare};
+pub use covariance::{FilmCoverage, Invented, OwnCoverage};
 use estimator::Estimate;
 pub use estimator::{Estimator, Question};
+pub use figures::Adjusted;
 pub use files::{Answers, TumFolder, TumTrajectory};
+pub use film::{AllFilms, FilmFigures, FilmReport, FilmWindows, Millis, Over, PathFigures, RefusedFrames};
 pub use report::{table, tables};
+pub use rows::{Against, Group, Mark, Row, Rows, Versus};
 pub use steps::{StepErrors, StepSummary};
 
 /// Seed of the bootstrap.
@@ -49,9 +58,25 @@ pub struct Args {
     /// (an OpenAI-compatible endpoint, as http://127.0.0.1:8000/v1#qwen; its key is read from OPENAI_API_KEY).
     #[arg(long, conflicts_with = "weights")]
     pub estimator: Option<String>,
-    /// synth:seed=9001,windows=500, or a folder with a sequence.json, or a folder of such folders.
+    /// synth:seed=9001,windows=500, or a folder with a sequence.json, or a folder of such folders. With --film
+    /// synth:seed=9001,films=4,frames=200, or such a folder.
     #[arg(long)]
     pub data: String,
+    /// Judge whole films, a pose a frame, in place of windows (--estimator tracks alone), and beside them the windows that
+    /// the stream of poses gives.
+    #[arg(long, requires = "estimator", conflicts_with_all = ["covariance", "up_to_scale", "explain", "refine", "rows"])]
+    pub film: bool,
+    /// Frames from one frame of a film's window to the next, 1 to 8.
+    #[arg(long, default_value_t = 1, requires = "film")]
+    pub stride: usize,
+    /// Judge the exact window of the pictures with the estimator's poses as a prior, and write rows.md, where the
+    /// estimator alone and the program alone stand beside it. The prior's covariance is that of --covariance, or of the
+    /// manifest of the weights.
+    #[arg(long, conflicts_with_all = ["record", "reversed"])]
+    pub refine: bool,
+    /// Judge the estimator, and write the rows of --refine.
+    #[arg(long, conflicts_with_all = ["record", "reversed"])]
+    pub rows: bool,
     /// answer_only or full_chain.
     #[arg(long, default_value = "answer_only")]
     pub mode: Mode,
@@ -74,7 +99,7 @@ pub struct Args {
     /// Ask for each window backwards too, and report how far the two answers disagree.
     #[arg(long, requires = "weights")]
     pub reversed: bool,
-    /// The node's config whose `[covariance]` is judged against the errors: config/node.toml.
+    /// The node's config whose `[covariance]` is judged against the errors, and believed by --refine: config/node.toml.
     #[arg(long)]
     pub covariance: Option<PathBuf>,
     /// Requests at a time to an endpoint.
@@ -109,6 +134,9 @@ impl Done {
 /// # Errors
 /// Those of [`run_with`]; weights or files of an estimator that cannot be read.
 pub fn main(args: &Args) -> Result<Done> {
+    if args.film {
+        return film::main(args);
+    }
     let options = AnswerOptions {
         mode: args.mode,
         max_tokens: args.max_tokens,
@@ -131,20 +159,45 @@ pub fn main(args: &Args) -> Result<Done> {
         ..Settings::new(&label, &args.data)
     };
     // A thread waits for its request.
-    let threads = match &judged {
-        Estimator::Endpoint(..) => args.concurrency.max(1),
-        _ => std::thread::available_parallelism()?.get(),
+    let threads = match judged.endpoint() {
+        Some(_) => args.concurrency.max(1),
+        None => std::thread::available_parallelism()?.get(),
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    if args.refine || args.rows {
+        let sigmas = believed(args, sigmas)?;
+        let judged = rows::Judged { model: judged, sigmas, headline: args.refine };
+        return pool.install(|| rows::run(&judged, &settings, &args.out));
+    }
     let report = pool.install(|| run_with(&judged, &settings, &args.out))?;
     if let (true, Some(dir)) = (args.record, &args.weights) {
         record(&report, &dir.join("manifest.json"))?;
     }
-    let mut text = table(&report);
+    Ok(done(&report))
+}
+
+/// The covariance of a prior.
+fn believed(args: &Args, given: Option<Sigmas>) -> Result<Sigmas> {
+    if let Some(sigmas) = given {
+        return Ok(sigmas);
+    }
+    let of_weights = match &args.weights {
+        Some(dir) => Sigmas::of_manifest(&dir.join("manifest.json")).ok().flatten(),
+        None => None,
+    };
+    of_weights.context(
+        "--refine, --rows: expected --covariance config/node.toml, or a covariance in the manifest of the weights, which \
+         eval --record writes",
+    )
+}
+
+/// What the verb says of a report.
+fn done(report: &Value) -> Done {
+    let mut text = table(report);
     if let Some(count) = report["errors"]["count"].as_u64().filter(|count| *count > 0) {
         text.push_str(&format!("{count} windows have no answer since their requests failed (see report.json)\n"));
     }
-    Ok(Done { text, complete: report["unreadable"]["count"] == 0 })
+    Done { text, complete: report["unreadable"]["count"] == 0 }
 }
 
 /// What [`run_with`] judges, and how.
@@ -182,6 +235,8 @@ struct Outcome {
     /// Errors of a camera that never moves.
     still: WindowErrors,
     strata: Vec<&'static str>,
+    /// What the generator was asked for.
+    synth: Option<Stratum>,
     /// The answer backwards against the answer forwards, turned around.
     residual: Option<WindowErrors>,
 }
@@ -209,7 +264,10 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
 ///   stamps, as given where [`Settings::up_to_scale`].
 ///
 /// A window that cannot be read is named in the log and in the report under `unreadable`, and the others go on. One for
-/// which an endpoint fails has no answer, and is counted in the report under `errors`.
+/// which an endpoint fails has no answer, and is counted in the report under `errors`. One whose pictures tell no poses has
+/// none either, and is counted under `refusals`: that is a result, also where it is so of every window.
+///
+/// But for times the report is the same on any number of threads.
 ///
 /// # Errors
 /// A source that cannot be read, without a window, or with two of one name; not one window that can be read; an
@@ -228,6 +286,12 @@ pub fn run_with(estimator: &Estimator, settings: &Settings<'_>, out: &Path) -> R
         .into_par_iter()
         .map(|index| judge(estimator, settings, &windows, index))
         .collect::<Result<Vec<_>>>()?;
+    let (outcomes, unreadable) = parted(judged);
+    finish(estimator, settings, &outcomes, &unreadable, windows.skipped(), out)
+}
+
+/// The windows that were judged, and those that could not be read.
+fn parted<T>(judged: Vec<Result<T, Unreadable>>) -> (Vec<T>, Vec<Unreadable>) {
     let (mut outcomes, mut unreadable) = (Vec::new(), Vec::new());
     for window in judged {
         match window {
@@ -235,11 +299,24 @@ pub fn run_with(estimator: &Estimator, settings: &Settings<'_>, out: &Path) -> R
             Err(window) => unreadable.push(window),
         }
     }
+    (outcomes, unreadable)
+}
+
+/// Makes the report of the windows and writes all files.
+fn finish(
+    estimator: &Estimator,
+    settings: &Settings<'_>,
+    outcomes: &[Outcome],
+    unreadable: &[Unreadable],
+    skipped: &[Skipped],
+    out: &Path,
+) -> Result<Value> {
+    let Settings { source, .. } = settings;
     if let (true, Some(first)) = (outcomes.is_empty(), unreadable.first()) {
         bail!("{source}: not one of {} windows can be read: {}", unreadable.len(), first.error);
     }
     let mut ids = HashSet::new();
-    for outcome in &outcomes {
+    for outcome in outcomes {
         ensure!(ids.insert(outcome.id.as_str()), "{source}: two windows are called {}", outcome.id);
     }
     let failed: Vec<&str> = outcomes.iter().filter_map(|o| o.estimate.error.as_deref()).collect();
@@ -249,8 +326,8 @@ pub fn run_with(estimator: &Estimator, settings: &Settings<'_>, out: &Path) -> R
     if outcomes.iter().all(|o| o.errors.is_none()) {
         tracing::warn!(estimator = settings.label, "not one window has an answer that parses");
     }
-    let mut report = report::new(estimator, settings, &outcomes, &unreadable, windows.skipped());
-    if let Estimator::Endpoint(endpoint, question) = estimator {
+    let mut report = report::new(estimator, settings, outcomes, unreadable, skipped);
+    if let Some((endpoint, question)) = estimator.endpoint() {
         let mut texts = BTreeMap::<&str, usize>::new();
         for text in &failed {
             *texts.entry(text).or_default() += 1;
@@ -261,7 +338,7 @@ pub fn run_with(estimator: &Estimator, settings: &Settings<'_>, out: &Path) -> R
             "explained": question.explain,
         });
     }
-    write(estimator, settings, &outcomes, &report, out)?;
+    write(estimator, settings, outcomes, &report, out)?;
     Ok(report)
 }
 
@@ -271,32 +348,77 @@ fn judge(
     windows: &WindowSource,
     index: u64,
 ) -> Result<Result<Outcome, Unreadable>> {
-    let sample = match windows.sample(index) {
+    let sample = match read(windows, index) {
         Ok(sample) => sample,
-        Err(error) => {
-            let error = error.to_string();
-            tracing::warn!(index, "window cannot be read: {error}");
-            return Ok(Err(Unreadable { index, error }));
-        }
+        Err(window) => return Ok(Err(window)),
     };
     let estimate = estimator.estimate(&sample, settings.reversed).with_context(|| sample.id.clone())?;
-    let scale = SceneScale { metric: sample.metric, median_depth: sample.median_depth };
-    let truth = sample.ground_truth;
-    let (errors, factor) = match &estimate.trajectory {
-        None => (None, None),
-        Some(poses) if settings.up_to_scale => {
-            let (errors, factor) = align::errors(&truth, poses, scale);
-            (Some(errors), Some(factor))
+    Ok(Ok(Known::new(&sample, windows.stratum()).judged(estimate, settings.up_to_scale)))
+}
+
+fn read(windows: &WindowSource, index: u64) -> Result<WindowSample, Unreadable> {
+    windows.sample(index).map_err(|error| {
+        let error = error.to_string();
+        tracing::warn!(index, "window cannot be read: {error}");
+        Unreadable { index, error }
+    })
+}
+
+/// What is known of a window whatever answers it.
+struct Known {
+    id: String,
+    stamps: [Stamp; WINDOW],
+    truth: WindowTrajectory,
+    scale: SceneScale,
+    still: WindowErrors,
+    strata: Vec<&'static str>,
+    synth: Option<Stratum>,
+}
+
+impl Known {
+    fn new(sample: &WindowSample, synth: Option<Stratum>) -> Self {
+        let scale = SceneScale { metric: sample.metric, median_depth: sample.median_depth };
+        let still = WindowErrors::new(&sample.ground_truth, &WindowTrajectory::identity(), scale);
+        let strata = strata::labels(sample, &still);
+        let (id, stamps, truth) = (sample.id.clone(), sample.stamps, sample.ground_truth);
+        Self { id, stamps, truth, scale, still, strata, synth }
+    }
+
+    /// The window with an answer to it; translations are fitted to the truth by one factor where `up_to_scale`.
+    fn judged(&self, estimate: Estimate, up_to_scale: bool) -> Outcome {
+        let (errors, factor) = match &estimate.trajectory {
+            None => (None, None),
+            Some(poses) if up_to_scale => {
+                let (errors, factor) = align::errors(&self.truth, poses, self.scale);
+                (Some(errors), Some(factor))
+            }
+            Some(poses) => (Some(WindowErrors::new(&self.truth, poses, self.scale)), None),
+        };
+        let residual = match (&estimate.trajectory, &estimate.backwards) {
+            (Some(forwards), Some(backwards)) => Some(residual(forwards, backwards, self.scale)),
+            _ => None,
+        };
+        Outcome {
+            id: self.id.clone(),
+            stamps: self.stamps,
+            truth: self.truth,
+            estimate,
+            errors,
+            factor,
+            still: self.still.clone(),
+            strata: self.strata.clone(),
+            synth: self.synth,
+            residual,
         }
-        Some(poses) => (Some(WindowErrors::new(&truth, poses, scale)), None),
-    };
-    let residual = match (&estimate.trajectory, &estimate.backwards) {
-        (Some(forwards), Some(backwards)) => Some(residual(forwards, backwards, scale)),
-        _ => None,
-    };
-    let still = WindowErrors::new(&truth, &WindowTrajectory::identity(), scale);
-    let strata = strata::labels(&sample, &still);
-    Ok(Ok(Outcome { id: sample.id, stamps: sample.stamps, truth, estimate, errors, factor, still, strata, residual }))
+    }
+}
+
+impl Outcome {
+    /// All that the window is called by: the labels of [`strata`], and that of the generator.
+    fn labels(&self) -> Vec<String> {
+        let synth = self.synth.map(strata::synth_label);
+        self.strata.iter().map(|label| (*label).to_owned()).chain(synth).collect()
+    }
 }
 
 /// What is left of the answer to the frames in reverse order behind the answer to them as they are: no error where the
@@ -332,7 +454,8 @@ fn write(
             "rte_rel": errors.as_ref().and_then(|e| e.rte_rel),
             "mag_log": errors.as_ref().and_then(|e| e.mag_log),
             "seconds": estimate.seconds,
-            "strata": outcome.strata,
+            "strata": outcome.labels(),
+            "refusal": estimate.refusal,
             "parses": estimate.parses,
             "constrained": estimator.constrained(),
             "grid": estimate.grid,
@@ -380,6 +503,15 @@ pub fn record(report: &Value, manifest: &Path) -> Result<()> {
         "rte_abs_median": summary["rte_abs"]["median"],
         "auc_30": summary["auc_30"],
     });
+    // What `--refine` believes of these weights, in the keys of the node's config.
+    let supported = &report["calibration"]["supported"];
+    if !supported.is_null() {
+        all["covariance"] = json!({
+            "position_stddev_metres": supported["position"],
+            "rotation_stddev_degrees": supported["rotation_deg"],
+            "data": data,
+        });
+    }
     write_json(manifest, &all)
 }
 

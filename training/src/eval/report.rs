@@ -6,9 +6,11 @@ use geometry::metrics::{BOOTSTRAP_RESAMPLES, Interval, Statistic};
 use geometry::{Summary, WINDOW, WindowErrors};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::calibration::{Calibration, pose_errors};
+use super::calibration::{Calibration, Coverage, pose_errors};
+use super::figures::{Adjusted, digits, shown};
 use super::{BOOTSTRAP_SEED, Estimator, Outcome, Settings, StepErrors, Unreadable, steps, strata};
 use crate::data::Skipped;
 
@@ -32,7 +34,7 @@ pub(super) fn new(
     let unreadable: Vec<Value> = unreadable.iter().map(|w| json!({"index": w.index, "error": w.error})).collect();
     let errors_of = |o: &Outcome| Some(pose_errors(&o.truth, o.estimate.trajectory.as_ref()?));
     let pose_errors: Vec<_> = outcomes.iter().filter_map(errors_of).collect();
-    json!({
+    let mut report = json!({
         "estimator": settings.label,
         "data": settings.source,
         "scale": if settings.up_to_scale { "aligned" } else { "as given" },
@@ -57,7 +59,9 @@ pub(super) fn new(
         "calibration": Calibration::new(&pose_errors, settings.sigmas.as_ref(), settings.source, BOOTSTRAP_SEED),
         "strata": of_strata(outcomes),
         "reversed": settings.reversed.then(|| reversed(outcomes)),
-    })
+    });
+    Adjusted::new(outcomes).write_into(&mut report);
+    report
 }
 
 /// The share of windows with poses to judge.
@@ -90,24 +94,22 @@ fn found_share(outcomes: &[Outcome], of_identity: bool) -> Option<Interval> {
 
 /// A row for each stratum that has a window.
 fn of_strata(outcomes: &[Outcome]) -> Vec<Value> {
-    let row = |(name, definition): (&'static str, String)| {
-        let members: Vec<&Outcome> = outcomes.iter().filter(|o| o.strata.contains(&name)).collect();
+    let row = |group: strata::Members| {
+        let members: Vec<&Outcome> = group.members.iter().map(|&k| &outcomes[k]).collect();
         let errors: Vec<Option<WindowErrors>> = members.iter().map(|o| o.errors.clone()).collect();
         let summary = Summary::new(&errors, BOOTSTRAP_SEED);
-        (!members.is_empty()).then(|| {
-            json!({
-                "stratum": name,
-                "definition": definition,
-                "windows": members.len(),
-                "parse": parse_share(members.iter().copied()),
-                "rre_deg": summary.rre_deg.median,
-                "tde_deg": summary.tde_deg.median,
-                "tde_windows": summary.tde_deg.count,
-                "auc_30": summary.auc_30,
-            })
+        json!({
+            "stratum": group.name,
+            "definition": group.definition,
+            "windows": members.len(),
+            "parse": parse_share(members.iter().copied()),
+            "rre_deg": summary.rre_deg.median,
+            "tde_deg": summary.tde_deg.median,
+            "tde_windows": summary.tde_deg.count,
+            "auc_30": summary.auc_30,
         })
     };
-    strata::definitions().into_iter().filter_map(row).collect()
+    strata::grouped(outcomes).into_iter().map(row).collect()
 }
 
 /// How far the answers backwards are from those forwards, turned around.
@@ -125,12 +127,7 @@ fn reversed(outcomes: &[Outcome]) -> Value {
 
 /// A number with as many digits as a table has room for.
 fn figure(value: &Value) -> String {
-    match value.as_f64() {
-        None => "-".to_owned(),
-        Some(v) if v.abs() >= 100.0 => format!("{v:.1}"),
-        Some(v) if v.abs() >= 1.0 => format!("{v:.2}"),
-        Some(v) => format!("{v:.4}"),
-    }
+    value.as_f64().map_or_else(|| "-".to_owned(), digits)
 }
 
 /// `value [low, high]`, or a dash.
@@ -212,7 +209,10 @@ pub fn tables(report: &Value) -> String {
         figure(&report["final_parse_constrained"]),
         if report["constrained_decoding"].as_bool() == Some(true) { "with" } else { "without" },
     );
-    covariance_table(report, &mut text);
+    // What this program wrote is read again.
+    let adjusted = Adjusted::deserialize(report).unwrap_or_default();
+    adjusted.sentences(&mut text);
+    covariance_table(report, &adjusted, &mut text);
     steps_table(report, &mut text);
     strata_table(report, &mut text);
     let backwards = &report["reversed"];
@@ -231,7 +231,7 @@ pub fn tables(report: &Value) -> String {
 }
 
 /// How large the errors are frame by frame, and whether covariances say so.
-fn covariance_table(report: &Value, text: &mut String) {
+fn covariance_table(report: &Value, adjusted: &Adjusted, text: &mut String) {
     let calibration = &report["calibration"];
     if calibration.is_null() {
         return;
@@ -244,6 +244,17 @@ fn covariance_table(report: &Value, text: &mut String) {
             let [nees, narrow, wide] = ["nees", "within_68", "within_95"].map(|key| interval(&coverage[key]));
             let _ = writeln!(text, "| {heading} | {nees} | {narrow} | {wide} |");
         }
+    }
+    if let Some(own) = &adjusted.own_covariance {
+        let Coverage { nees, within_68, within_95, nees_of_frame } = &own.coverage;
+        let _ = writeln!(text, "| the answers' own | {} | {} | {} |", shown(nees), shown(within_68), shown(within_95));
+        let frames = nees_of_frame.each_ref().map(shown).join(", ");
+        let _ = writeln!(
+            text,
+            "\nOf {} windows, {} of them a turn without a translation, judged by its rotation (three degrees of freedom, \
+             brought to six). NEES of frames 1 to 4: {frames}.",
+            own.windows, own.turned
+        );
     }
     let _ = writeln!(text, "\n```toml\n{}```", calibration["toml"].as_str().unwrap_or_default());
 }

@@ -7,7 +7,9 @@ use geometry::{WINDOW, WindowErrors};
 use image::RgbImage;
 use nalgebra::Point2;
 
+use super::Outcome;
 use crate::data::WindowSample;
+use crate::synth::Stratum;
 
 /// Longest side, pixels, that images are made smaller to before their texture is measured: noise is averaged away, and
 /// cameras of different sizes compare.
@@ -55,6 +57,35 @@ pub(super) fn definitions() -> [(&'static str, String); 11] {
         ("rotation_only", format!("{unmoved}, rotation above {STILL_ROTATION_DEG} deg")),
         ("near_still", format!("{unmoved}, rotation up to {STILL_ROTATION_DEG} deg")),
     ]
+}
+
+/// The label of windows of a stratum of the generator, which is apart from that of the same word above.
+pub(super) fn synth_label(stratum: Stratum) -> String {
+    format!("synth:{stratum}")
+}
+
+/// Windows that have something in common.
+pub(super) struct Members {
+    pub name: String,
+    pub definition: String,
+    /// Their places in the list, rising; at least one.
+    pub members: Vec<usize>,
+}
+
+/// Every stratum that has a window, in the order of [`definitions`], then those of the generator.
+pub(super) fn grouped(outcomes: &[Outcome]) -> Vec<Members> {
+    let places = |holds: &dyn Fn(&Outcome) -> bool| -> Vec<usize> {
+        outcomes.iter().enumerate().filter(|(_, outcome)| holds(outcome)).map(|(k, _)| k).collect()
+    };
+    let own = definitions().into_iter().map(|(name, definition)| {
+        let members = places(&|outcome| outcome.strata.contains(&name));
+        Members { name: name.to_owned(), definition, members }
+    });
+    let synth = Stratum::ALL.into_iter().map(|stratum| {
+        let members = places(&|outcome| outcome.synth == Some(stratum));
+        Members { name: synth_label(stratum), definition: stratum.definition().to_owned(), members }
+    });
+    own.chain(synth).filter(|group| !group.members.is_empty()).collect()
 }
 
 /// The labels of a window; `still` are the errors of a camera that never moves.
