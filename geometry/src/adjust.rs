@@ -508,6 +508,35 @@ impl Bundle {
         Some((views, points))
     }
 
+    /// The covariance of the gradient of the free poses, as the residuals show it: the sum over points of the outer product
+    /// of what each point pulls with, square pixels. Between two inverses of [`Self::information`] it is the poses'
+    /// covariance whatever the residuals are distributed like, and however those of one point go together (White 1980; Liang
+    /// and Zeger 1986: the "sandwich" with points as clusters). Call it where [`Self::adjust`] has come to rest.
+    pub fn gradient_covariance(&self, options: &Options) -> DMatrix<f64> {
+        let (places, free) = self.places();
+        let rotations = rotations(&self.views);
+        let mut sum = DMatrix::zeros(6 * free, 6 * free);
+        let mut pulls: Vec<(usize, Vector6<f64>)> = Vec::new();
+        for (index, point) in self.points.iter().enumerate() {
+            let tangent = tangent(point);
+            pulls.clear();
+            for (view, xy) in self.observations.of(index) {
+                let view = *view as usize;
+                let Some(place) = places[view] else { continue };
+                let pose = &self.views[view].camera_from_world;
+                let own = Derivatives::new(pose, &rotations[view], point, &tangent, xy, options);
+                pulls.push((place, own.by_pose.transpose() * own.residual));
+            }
+            for (a, pull_a) in &pulls {
+                for (b, pull_b) in &pulls {
+                    let mut block = sum.fixed_view_mut::<6, 6>(6 * a, 6 * b);
+                    block += pull_a * pull_b.transpose();
+                }
+            }
+        }
+        sum
+    }
+
     /// The information matrix of each point's step in its tangent space, as if the poses were known.
     pub fn point_information(&self, options: &Options) -> Vec<Matrix3<f64>> {
         let (places, free) = self.places();

@@ -17,6 +17,13 @@ use crate::tracks::{self, Tracks, expected, realign};
 
 /// Scale of the Cauchy loss, pixels: tracks are precise to a fifth of one or so.
 const LOSS_PX: f64 = 0.5;
+/// Scale of the loss over the standard deviation of what is not an outlier, at which Cauchy's loses 5 % to least squares
+/// (Huber, Robust Statistics), and its bounds.
+const EFFICIENT: f64 = 2.385;
+const LEAST_LOSS_PX: f64 = 0.15;
+const MOST_LOSS_PX: f64 = 1.0;
+/// Points that the residuals' own spread is weighed against.
+const PRIOR_POINTS: f64 = 24.0;
 /// Largest Sampson error of a pair, pixels; largest reprojection error of an observation that stays.
 const EPIPOLAR_PX: f64 = 1.0;
 const OUTLIER_PX: f64 = 3.0;
@@ -247,6 +254,11 @@ impl Points {
         Options { focal: self.focal, loss_px: LOSS_PX, iterations, min_gain: MIN_GAIN, turn_only: false }
     }
 
+    /// Those for residuals of this standard deviation.
+    fn options_for(&self, sigma_px: f64) -> Options {
+        Options { loss_px: (EFFICIENT * sigma_px).clamp(LEAST_LOSS_PX, MOST_LOSS_PX), ..self.options(ITERATIONS) }
+    }
+
     /// At most `count` of the tracks, those that most pictures show, in their order.
     fn longest(&self, count: usize) -> Self {
         let mut order: Vec<usize> = (0..self.xy.len()).collect();
@@ -411,15 +423,17 @@ fn solve_points(
     let best = tried.min_by(|a, b| a.0.total_cmp(&b.0)).ok_or(Refusal::NoStart)?.1;
     let mut poses: [Isometry3<f64>; WINDOW] = std::array::from_fn(|k| best.views[k].camera_from_world);
 
-    let (bundle, ..) = settled(&points, &poses)?;
+    let (bundle, used, _) = settled(&points, &poses, LOSS_PX)?;
+    let sigma_px = sigma_px(&bundle, &used);
     poses = std::array::from_fn(|k| bundle.views[k].camera_from_world);
     if let Some(pictures) = pictures {
         realigned(&mut points, pictures, &poses);
     }
     // Once more, with outliers chosen by the better poses.
-    let (bundle, used, cost) = settled(&points, &poses)?;
+    let options = points.options_for(sigma_px);
+    let (bundle, used, cost) = settled(&points, &poses, options.loss_px)?;
     if parallax_px < SURE_PARALLAX_PX {
-        let (turned, turned_cost) = turn_only(&bundle, &used);
+        let (turned, turned_cost) = turn_only(&bundle, &used, options.loss_px);
         let (count, observed) = (bundle.points.len() as f64, used_observations(&used) as f64);
         // What noise gains by a depth for each point and eleven parameters of translation, over what noise costs.
         let gained = (turned_cost - cost) / (count + 11.0);
@@ -436,7 +450,7 @@ fn used_observations(points: &Points) -> usize {
 }
 
 /// Adjusted cameras and points, the tracks that they stand on, and the cost that is left.
-fn settled(points: &Points, poses: &[Isometry3<f64>; WINDOW]) -> Result<(Bundle, Points, f64), Refusal> {
+fn settled(points: &Points, poses: &[Isometry3<f64>; WINDOW], loss_px: f64) -> Result<(Bundle, Points, f64), Refusal> {
     let all = points.bundle(poses);
     let squares = all.squares(&points.focal);
     let mut square = squares.iter();
@@ -457,7 +471,7 @@ fn settled(points: &Points, poses: &[Isometry3<f64>; WINDOW]) -> Result<(Bundle,
         }
     }
     let mut bundle = used.bundle(poses);
-    let cost = bundle.adjust(&used.options(ITERATIONS));
+    let cost = bundle.adjust(&Options { loss_px, ..used.options(ITERATIONS) });
     Ok((bundle, used, cost))
 }
 
@@ -516,14 +530,8 @@ impl Solved {
 /// The adjusted cameras in their final unit, with what is known of their errors; `known_variance` is that of a pixel
 /// where there is a prior, which also gives the unit.
 fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64, known_variance: Option<f64>) -> Solved {
-    let squares = bundle.squares(&points.focal);
-    // Robust: of residuals that are Gaussian in two dimensions, less what the unknowns took of them.
-    let mut sorted = squares.clone();
-    let middle = sorted.len() / 2;
-    let median = if sorted.is_empty() { 0.0 } else { *sorted.select_nth_unstable_by(middle, f64::total_cmp).1 };
-    let (n, m) = (2.0 * squares.len() as f64, 3.0 * bundle.points.len() as f64 + 23.0);
-    let own = (median / (2.0 * std::f64::consts::LN_2) * n / (n - m).max(1.0)).max(LEAST_SIGMA_PX * LEAST_SIGMA_PX);
-    let variance = known_variance.unwrap_or(own);
+    let (n, m) = freedom(bundle);
+    let variance = known_variance.unwrap_or_else(|| sigma_px(bundle, points).powi(2));
     let has_scale = known_variance.is_some();
     let scale = match (has_scale, motion) {
         (false, Motion::Moved) => nearness(bundle, points),
@@ -546,7 +554,7 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64, kn
     };
     let mut information = match motion {
         Motion::Turned if !has_scale => at_unit(bundle).information_of_poses(&points.options(0)),
-        _ => bundle.information(&points.options(0)),
+        _ => bundle.information(&points.options_for(variance.sqrt())),
     };
     // In the final unit.
     for k in (0..unknowns).filter(|k| k % 6 >= 3) {
@@ -557,18 +565,51 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64, kn
         let t = bundle.views[k / 6 + 1].camera_from_world.translation.vector * scale;
         if k % 6 >= 3 && !has_scale { t[k % 6 - 3] } else { 0.0 }
     });
-    let covariance = pseudo_inverse(information, &along) * variance;
+    let spread = points.options_for(variance.sqrt());
+    let unit = |k: usize| if k % 6 >= 3 { 1.0 / scale } else { 1.0 };
+    // What a residual of a point is the others know of: few points tell less of it than the matrix of all.
+    let count = bundle.points.len() as f64;
+    let mut pulled = bundle.gradient_covariance(&spread) * (n / (n - m).max(1.0) * count / (count + PRIOR_POINTS));
+    for row in 0..unknowns {
+        for column in 0..unknowns {
+            pulled[(row, column)] *= unit(row) * unit(column);
+            pulled[(row, column)] += information[(row, column)] * variance * PRIOR_POINTS / (count + PRIOR_POINTS);
+        }
+    }
+    let inverse = pseudo_inverse(information.clone(), &along);
+    let covariance = match (motion, has_scale) {
+        (Motion::Moved, false) => &inverse * pulled * &inverse,
+        _ => inverse * variance,
+    };
     Solved {
         trajectory,
         covariance,
         carried: Carried::Tracks,
         motion,
         points: bundle.points.len(),
-        observations: squares.len(),
+        observations: bundle.observations.len(),
         sigma_px: variance.sqrt(),
         parallax_px,
         angle: median_angle(bundle, points),
     }
+}
+
+/// Numbers that are observed and numbers that are sought.
+fn freedom(bundle: &Bundle) -> (f64, f64) {
+    (2.0 * bundle.observations.len() as f64, 3.0 * bundle.points.len() as f64 + 23.0)
+}
+
+/// Standard deviation of an image coordinate, pixels. Robust: of residuals that are Gaussian in two dimensions, with what
+/// the unknowns took of them.
+fn sigma_px(bundle: &Bundle, points: &Points) -> f64 {
+    let mut squares = bundle.squares(&points.focal);
+    if squares.is_empty() {
+        return FEW_SIGMA_PX;
+    }
+    let middle = squares.len() / 2;
+    let median = *squares.select_nth_unstable_by(middle, f64::total_cmp).1;
+    let (n, m) = freedom(bundle);
+    (median / (2.0 * std::f64::consts::LN_2) * n / (n - m).max(1.0)).sqrt().max(LEAST_SIGMA_PX)
 }
 
 /// The inverse of the median depth of the points that frame 0 sees.
@@ -720,7 +761,7 @@ fn registered(
 }
 
 /// The same cameras turning alone, with all points at infinity, and their cost.
-fn turn_only(bundle: &Bundle, points: &Points) -> (Bundle, f64) {
+fn turn_only(bundle: &Bundle, points: &Points, loss_px: f64) -> (Bundle, f64) {
     let mut turned = bundle.clone();
     for view in &mut turned.views {
         view.camera_from_world.translation.vector = Vector3::zeros();
@@ -730,6 +771,6 @@ fn turn_only(bundle: &Bundle, points: &Points) -> (Bundle, f64) {
             *point = far(&turned.views[view].camera_from_world, &xy.into());
         }
     }
-    let cost = turned.adjust(&Options { turn_only: true, ..points.options(ITERATIONS) });
+    let cost = turned.adjust(&Options { turn_only: true, loss_px, ..points.options(ITERATIONS) });
     (turned, cost)
 }
