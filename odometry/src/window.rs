@@ -19,9 +19,9 @@ use crate::tracks::{self, Tracks, expected, realign};
 const LOSS_PX: f64 = 0.5;
 /// Scale of the loss over the standard deviation of what is not an outlier, at which Cauchy's loses 5 % to least squares
 /// (Huber, Robust Statistics), and its bounds.
-const EFFICIENT: f64 = 2.385;
-const LEAST_LOSS_PX: f64 = 0.15;
-const MOST_LOSS_PX: f64 = 1.0;
+pub(crate) const EFFICIENT: f64 = 2.385;
+pub(crate) const LEAST_LOSS_PX: f64 = 0.15;
+pub(crate) const MOST_LOSS_PX: f64 = 1.0;
 /// Points that the residuals' own spread is weighed against.
 const PRIOR_POINTS: f64 = 24.0;
 /// Largest Sampson error of a pair, pixels; largest reprojection error of an observation that stays.
@@ -41,7 +41,7 @@ const START_ITERATIONS: usize = 8;
 const ITERATIONS: usize = 12;
 const MIN_GAIN: f64 = 1e-4;
 /// The least standard deviation of a coordinate, pixels, and that where too few points tell it.
-const LEAST_SIGMA_PX: f64 = 0.05;
+pub(crate) const LEAST_SIGMA_PX: f64 = 0.05;
 const FEW_SIGMA_PX: f64 = 0.3;
 /// How far, pixels, points may be from where a prior alone puts them.
 const NEAR_PX: f64 = 12.0;

@@ -12,6 +12,7 @@ use crate::align::Patch;
 use crate::corners::corners;
 use crate::picture::Picture;
 use crate::tracks::{expected, realign};
+use crate::window::{EFFICIENT, LEAST_LOSS_PX, LEAST_SIGMA_PX, MOST_LOSS_PX};
 
 /// Keyframes that are kept, those that are held included.
 const KEPT: usize = 16;
@@ -114,6 +115,8 @@ pub(super) struct Map {
     pub next_id: u64,
     /// Points that the last keyframe saw.
     pub at_keyframe: usize,
+    /// Standard deviation of an image coordinate, pixels, as the last adjustment left it.
+    pub sigma_px: Option<f64>,
 }
 
 impl Map {
@@ -233,7 +236,7 @@ impl Map {
         }
         let options = Options {
             focal: Vector2::new(camera.fx, camera.fy),
-            loss_px: LOSS_PX,
+            loss_px: loss_px(self.sigma_px),
             iterations: ITERATIONS,
             min_gain: MIN_GAIN,
             turn_only: false,
@@ -248,6 +251,7 @@ impl Map {
             }
         }
         let squares = bundle.squares(&options.focal);
+        self.sigma_px = sigma_px(&squares, 2 * squares.len(), 3 * bundle.points.len() + 6 * (count - first_free));
         let informations = bundle.point_information(&options);
         let mut at = 0;
         for (own, index) in indices.iter().enumerate() {
@@ -344,12 +348,33 @@ impl Map {
         }
         if bundle.points.len() >= 12 {
             let focal = Vector2::new(camera.fx, camera.fy);
-            let options =
-                Options { focal, loss_px: LOSS_PX, iterations: ITERATIONS, min_gain: MIN_GAIN, turn_only: false };
+            let options = Options {
+                focal,
+                loss_px: loss_px(self.sigma_px),
+                iterations: ITERATIONS,
+                min_gain: MIN_GAIN,
+                turn_only: false,
+            };
             bundle.adjust(&options);
         }
         bundle.views[first..].iter().map(|view| view.camera_from_world).collect()
     }
+}
+
+/// Scale of the loss for residuals of a standard deviation: see [`crate::window`].
+pub(super) fn loss_px(sigma_px: Option<f64>) -> f64 {
+    sigma_px.map_or(LOSS_PX, |sigma| (EFFICIENT * sigma).clamp(LEAST_LOSS_PX, MOST_LOSS_PX))
+}
+
+/// Standard deviation of an image coordinate by squared errors, of which unknowns took their share.
+fn sigma_px(squares: &[f64], observed: usize, sought: usize) -> Option<f64> {
+    let mut squares = squares.to_vec();
+    let middle = squares.len() / 2;
+    (observed > sought).then(|| {
+        let median = *squares.select_nth_unstable_by(middle, f64::total_cmp).1;
+        let variance = median / (2.0 * std::f64::consts::LN_2) * observed as f64 / (observed - sought) as f64;
+        variance.sqrt().max(LEAST_SIGMA_PX)
+    })
 }
 
 fn pixel(camera: &Intrinsics, xy: &Vector2<f64>) -> Point2<f32> {
