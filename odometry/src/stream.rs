@@ -135,6 +135,8 @@ pub struct Stream {
     /// What leads to a map, while there is none.
     start: Option<Start>,
     segment: u32,
+    /// The length of a step on the last map that was given up.
+    step: Option<f64>,
     /// Frames in a row without a pose of their own.
     lost: usize,
     restarts: u32,
@@ -155,6 +157,7 @@ impl Stream {
             map: Map::default(),
             start: None,
             segment: 0,
+            step: None,
             lost: 0,
             restarts: 0,
             revised: Vec::new(),
@@ -277,6 +280,10 @@ impl Stream {
     }
 
     fn give_up(&mut self) {
+        // Of the map that is given up: what leads to one has no unit of its own to hand on.
+        if self.start.is_none() {
+            self.step = self.typical_step().or(self.step);
+        }
         self.map = Map::default();
         self.start = None;
         self.lost = 0;
@@ -289,15 +296,14 @@ impl Stream {
     fn starting(&mut self, picture: &Picture, number: u64) -> (Frame, Matrix6<f64>, usize) {
         let here = self.frames.back().map_or_else(Isometry3::identity, |frame| frame.camera_from_world);
         let Some(mut start) = self.start.take() else {
-            self.start = Some(Start::new(picture.clone(), number, here, self.options.points));
+            self.start = Some(Start::new(picture.clone(), number, here, self.step, self.options.points));
             let basis = if self.frames.is_empty() { Basis::Turn } else { Basis::Motion };
             return (self.frame(picture, here, basis), unsure(), 0);
         };
-        let step = self.typical_step();
-        let found = start.push(picture, number, self.reference.as_ref(), step);
+        let found = start.push(picture, number, self.reference.as_ref());
         match found {
             start::Found::Lost => {
-                self.start = Some(Start::new(picture.clone(), number, here, self.options.points));
+                self.start = Some(Start::new(picture.clone(), number, here, self.step, self.options.points));
                 (self.frame(picture, here, Basis::Motion), unsure(), 0)
             }
             start::Found::Turned { camera_from_world, covariance, points } => {
@@ -362,7 +368,7 @@ impl Stream {
             }
             if self.lost > if self.is_rich { SHORT_PATIENCE } else { PATIENCE } {
                 self.give_up();
-                self.start = Some(Start::new(picture.clone(), number, predicted, self.options.points));
+                self.start = Some(Start::new(picture.clone(), number, predicted, self.step, self.options.points));
             }
             return (self.frame_without(picture, predicted), unsure(), 0);
         };

@@ -22,6 +22,16 @@ const LOSS_PX: f64 = 0.5;
 pub(crate) const EFFICIENT: f64 = 2.385;
 pub(crate) const LEAST_LOSS_PX: f64 = 0.15;
 pub(crate) const MOST_LOSS_PX: f64 = 1.0;
+/// Errors of tracks that residuals do not show, pixels, such as an interpolation's: what the test for a translation takes
+/// for noise at least.
+const SYSTEMATIC_PX: f64 = 0.1;
+/// How much more another start may cost to be followed to the end, and by how much of the noise's variance two ends must
+/// differ so that the better one is the only answer.
+const RIVAL_COST: f64 = 1.5;
+const RIVAL_MARGIN: f64 = 20.0;
+/// Variance of poses over what their residuals say: tracks that are near to each other err alike. Fitted on synthetic
+/// windows (`synth`, strata texture and noise).
+const ALIKE: f64 = 1.7;
 /// Points that the residuals' own spread is weighed against.
 const PRIOR_POINTS: f64 = 24.0;
 /// Largest Sampson error of a pair, pixels; largest reprojection error of an observation that stays.
@@ -397,7 +407,7 @@ fn of_prior(prior: &Prior) -> Solved {
 }
 
 fn solve_points(
-    mut points: Points,
+    points: Points,
     pictures: Option<&[Picture; WINDOW]>,
     believed: Option<&[Isometry3<f64>; WINDOW]>,
 ) -> Result<(Solved, Bundle, Points), Refusal> {
@@ -415,34 +425,90 @@ fn solve_points(
     let parallax_px = pairs.iter().map(|pair| pair.parallax_px).fold(0.0, f64::max);
     let mut starts = starts(&few, &pairs);
     starts.extend(believed);
-    let tried = starts.iter().map(|poses| {
-        let mut bundle = few.bundle(poses);
-        let cost = bundle.adjust(&few.options(START_ITERATIONS));
-        (cost, bundle)
-    });
-    let best = tried.min_by(|a, b| a.0.total_cmp(&b.0)).ok_or(Refusal::NoStart)?.1;
-    let mut poses: [Isometry3<f64>; WINDOW] = std::array::from_fn(|k| best.views[k].camera_from_world);
-
-    let (bundle, used, _) = settled(&points, &poses, LOSS_PX)?;
-    let sigma_px = sigma_px(&bundle, &used);
-    poses = std::array::from_fn(|k| bundle.views[k].camera_from_world);
-    if let Some(pictures) = pictures {
-        realigned(&mut points, pictures, &poses);
+    let mut tried: Vec<(f64, [Isometry3<f64>; WINDOW])> = starts
+        .iter()
+        .map(|poses| {
+            let mut bundle = few.bundle(poses);
+            let cost = bundle.adjust(&few.options(START_ITERATIONS));
+            (cost, std::array::from_fn(|k| bundle.views[k].camera_from_world))
+        })
+        .collect();
+    tried.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (least, best) = *tried.first().ok_or(Refusal::NoStart)?;
+    let mut chosen = refined(&points, pictures, &best)?;
+    // Another motion that explains the points about as well: both go the whole way.
+    let rival = tried.iter().skip(1).find(|(cost, poses)| *cost < RIVAL_COST * least && differ(&best, poses));
+    let mut doubt = None;
+    if let Some((_, poses)) = rival
+        && let Ok(other) = refined(&points, pictures, poses)
+        && differ(&chosen.poses(), &other.poses())
+    {
+        let margin = (other.cost - chosen.cost).abs() / (chosen.sigma_px * chosen.sigma_px);
+        let (better, worse) = if other.cost < chosen.cost { (other, chosen) } else { (chosen, other) };
+        if margin < RIVAL_MARGIN {
+            doubt = Some(worse.poses());
+        }
+        chosen = better;
     }
-    // Once more, with outliers chosen by the better poses.
-    let options = points.options_for(sigma_px);
-    let (bundle, used, cost) = settled(&points, &poses, options.loss_px)?;
+    let Refined { bundle, used, cost, loss_px, .. } = chosen;
     if parallax_px < SURE_PARALLAX_PX {
-        let (turned, turned_cost) = turn_only(&bundle, &used, options.loss_px);
+        let (turned, turned_cost) = turn_only(&bundle, &used, loss_px);
         let (count, observed) = (bundle.points.len() as f64, used_observations(&used) as f64);
         // What noise gains by a depth for each point and eleven parameters of translation, over what noise costs.
         let gained = (turned_cost - cost) / (count + 11.0);
-        let f = gained * (2.0 * observed - 3.0 * count - 23.0).max(1.0) / cost.max(1e-9);
+        let freedom = (2.0 * observed - 3.0 * count - 23.0).max(1.0);
+        // What noise costs is not less than what the tracks' own errors do that are the same in all residuals.
+        let f = gained / (cost / freedom).max(SYSTEMATIC_PX * SYSTEMATIC_PX);
         if f < MIN_F {
             return Ok((finish(&turned, &used, Motion::Turned, parallax_px, None), turned, used));
         }
     }
-    Ok((finish(&bundle, &used, Motion::Moved, parallax_px, None), bundle, used))
+    let mut solved = finish(&bundle, &used, Motion::Moved, parallax_px, None);
+    if let Some(other) = doubt {
+        solved.doubted(&bundle, &other);
+    }
+    Ok((solved, bundle, used))
+}
+
+/// A window that was adjusted to the end.
+struct Refined {
+    bundle: Bundle,
+    used: Points,
+    cost: f64,
+    loss_px: f64,
+    sigma_px: f64,
+}
+
+impl Refined {
+    fn poses(&self) -> [Isometry3<f64>; WINDOW] {
+        std::array::from_fn(|k| self.bundle.views[k].camera_from_world)
+    }
+}
+
+/// From a start to the end: adjusted, places aligned anew, outliers chosen anew, adjusted with a loss that fits.
+fn refined(
+    points: &Points,
+    pictures: Option<&[Picture; WINDOW]>,
+    start: &[Isometry3<f64>; WINDOW],
+) -> Result<Refined, Refusal> {
+    let (bundle, used, _) = settled(points, start, LOSS_PX)?;
+    let sigma_px = sigma_px(&bundle, &used);
+    let poses = std::array::from_fn(|k| bundle.views[k].camera_from_world);
+    let mut points = points.clone();
+    if let Some(pictures) = pictures {
+        realigned(&mut points, pictures, &poses);
+    }
+    let loss_px = points.options_for(sigma_px).loss_px;
+    let (bundle, used, cost) = settled(&points, &poses, loss_px)?;
+    Ok(Refined { bundle, used, cost, loss_px, sigma_px })
+}
+
+/// Whether two motions are different answers: the same turn to a degree and the same way to ten are one.
+fn differ(a: &[Isometry3<f64>; WINDOW], b: &[Isometry3<f64>; WINDOW]) -> bool {
+    (1..WINDOW).any(|k| {
+        let way = |poses: &[Isometry3<f64>; WINDOW]| (poses[k].inverse()).translation.vector;
+        a[k].rotation.angle_to(&b[k].rotation) > 1_f64.to_radians() || way(a).angle(&way(b)) > 10_f64.to_radians()
+    })
 }
 
 fn used_observations(points: &Points) -> usize {
@@ -512,6 +578,29 @@ fn realigned(points: &mut Points, pictures: &[Picture; WINDOW], poses: &[Isometr
 }
 
 impl Solved {
+    /// Widens the covariance so that it reaches another motion that explains the points as well.
+    fn doubted(&mut self, bundle: &Bundle, other: &[Isometry3<f64>; WINDOW]) {
+        let length = |poses: &dyn Fn(usize) -> f64| (1..WINDOW).map(|k| poses(k).powi(2)).sum::<f64>().sqrt();
+        let own = length(&|k| self.trajectory.anchor_from_camera[k].translation().norm());
+        let (before, theirs) = (
+            length(&|k| bundle.views[k].camera_from_world.translation.vector.norm()),
+            length(&|k| other[k].translation.vector.norm()),
+        );
+        let mut step = DVector::zeros(6 * (WINDOW - 1));
+        for k in 1..WINDOW {
+            let scaled = |pose: &Isometry3<f64>, length: f64| {
+                let mut pose = *pose;
+                pose.translation.vector *= own / length.max(1e-12);
+                pose
+            };
+            let difference =
+                step_between(&scaled(&bundle.views[k].camera_from_world, before), &scaled(&other[k], theirs));
+            step.rows_mut(6 * (k - 1), 6).copy_from(&difference);
+        }
+        // Each is as likely: half of the way between them squared, on both sides.
+        self.covariance += &step * step.transpose() * 0.5;
+    }
+
     /// The same in the unit of other poses, which differ by a factor of their translations.
     fn in_unit_of(&self, camera_from_anchor: &[Isometry3<f64>; WINDOW]) -> Self {
         let length = |t: &dyn Fn(usize) -> f64| (1..WINDOW).map(t).sum::<f64>();
@@ -578,7 +667,7 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64, kn
     }
     let inverse = pseudo_inverse(information.clone(), &along);
     let covariance = match (motion, has_scale) {
-        (Motion::Moved, false) => &inverse * pulled * &inverse,
+        (Motion::Moved, false) => &inverse * pulled * &inverse * ALIKE,
         _ => inverse * variance,
     };
     Solved {

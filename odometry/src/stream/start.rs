@@ -40,6 +40,8 @@ pub(super) struct Start {
     frames: VecDeque<(u64, Picture, Places)>,
     pub points: Vec<Point>,
     anchor_from_world: Isometry3<f64>,
+    /// The length that a step had before, which the new map's unit follows from.
+    step: Option<f64>,
     /// Pose of the last frame in the anchor.
     last: Isometry3<f64>,
     pushed: usize,
@@ -69,7 +71,13 @@ pub(super) enum Found {
 
 impl Start {
     /// At an anchor.
-    pub fn new(picture: Picture, number: u64, anchor_from_world: Isometry3<f64>, count: usize) -> Self {
+    pub fn new(
+        picture: Picture,
+        number: u64,
+        anchor_from_world: Isometry3<f64>,
+        step: Option<f64>,
+        count: usize,
+    ) -> Self {
         let found = corners(&picture, count, &[]);
         let points: Vec<Point> =
             found.iter().zip(0..).map(|(corner, id)| Point::new(id, &picture, corner.at)).collect();
@@ -78,8 +86,8 @@ impl Start {
         Self { frames, points, anchor_from_world, last: Isometry3::identity(), pushed: 0, all: VecDeque::new() }
     }
 
-    /// The next frame; `step` is the length that a step had before.
-    pub fn push(&mut self, picture: &Picture, number: u64, last: Option<&Picture>, step: Option<f64>) -> Found {
+    /// The next frame, after `last`.
+    pub fn push(&mut self, picture: &Picture, number: u64, last: Option<&Picture>) -> Found {
         self.pushed += 1;
         let identity = Isometry3::identity();
         follow(&mut self.points, picture, last, &identity, &identity);
@@ -129,7 +137,7 @@ impl Start {
         let mut window = solved.trajectory;
         let camera = picture.intrinsics();
         let is_enough = solved.angle > ANGLE || (self.pushed >= PATIENCE && solved.angle > SMALL_ANGLE);
-        if let Some(step) = step {
+        if let Some(step) = self.step {
             let way = window.anchor_from_camera[WINDOW - 1].translation().norm() / self.pushed as f64;
             if way > 1e-9 {
                 window = window.scaled(step / way);
