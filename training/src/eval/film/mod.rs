@@ -318,8 +318,9 @@ fn follow(film: &Film<'_>, stratum: Option<Stratum>, stride: usize, options: Opt
     Ok(Followed { figures, found, millis, windows })
 }
 
-/// The keyframe that the covariance of the last pose is against, the oldest of the last `keyframes` of its segment, and
-/// the pose in it: as the stream now knows it where it still remembers that frame, else as both poses were published.
+/// The keyframe that the last pose is judged in, and the pose in it: as the stream now knows it where it still remembers
+/// that frame, else as both poses were published. Covariances are against the keyframes that a pose's points are known
+/// from, which a caller does not see; this is the oldest of the last `keyframes` of its segment, and none is older.
 fn reference(stream: &Stream, found: &[Found], keyframes: usize) -> Option<(usize, Isometry3<f64>)> {
     let last = found.len().checked_sub(1)?;
     let own = &found[last].pose;
@@ -480,7 +481,7 @@ impl FilmReport {
         );
         if self.films.iter().any(|film| film.path.coverage.is_some()) {
             text.push_str(
-                "\n## Covariance\nOf poses in the oldest keyframe that is adjusted, in the unit of the stream there. NEES of six \
+                "\n## Covariance\nOf poses in the oldest of the last keyframes, in the unit of the stream there. NEES of six \
                  degrees of freedom is 6 where a covariance is right, more where it is too sure; turns alone have three, brought \
                  to six.\n\n| film | poses | turns | NEES | within 68 % | within 95 % |\n| --- | --- | --- | --- | --- | --- |\n",
             );

@@ -21,7 +21,7 @@ pub(super) struct Found {
     /// Frame number.
     pub frame: usize,
     pub pose: Pose,
-    /// `reference_from_camera` of the keyframe that the covariance is against, and its place in the list.
+    /// The place in the list of the keyframe that the pose is judged in, and `reference_from_camera`.
     pub reference: Option<(usize, Isometry3<f64>)>,
 }
 
