@@ -81,6 +81,7 @@ impl Adjusted {
 /// A number with as many digits as a table has room for.
 pub(super) fn digits(value: f64) -> String {
     match value.abs() {
+        size if size >= 1e6 => format!("{value:.2e}"),
         size if size >= 100.0 => format!("{value:.1}"),
         size if size >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.4}"),

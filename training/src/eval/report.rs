@@ -252,8 +252,10 @@ fn covariance_table(report: &Value, adjusted: &Adjusted, text: &mut String) {
         let _ = writeln!(
             text,
             "\nOf {} windows, {} of them a turn without a translation, judged by its rotation (three degrees of freedom, \
-             brought to six). NEES of frames 1 to 4: {frames}.",
-            own.windows, own.turned
+             brought to six). NEES of frames 1 to 4: {frames}; median {}.",
+            own.windows,
+            own.turned,
+            digits(own.nees_median)
         );
     }
     let _ = writeln!(text, "\n```toml\n{}```", calibration["toml"].as_str().unwrap_or_default());

@@ -14,6 +14,7 @@ use training::synth;
 mod compare;
 mod report;
 mod texts;
+mod tracks;
 mod trajectories;
 
 /// Six windows, of which the cheapest that show anything.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::covariance::FilmCoverage;
 use super::estimator::{Estimate, grey};
-use super::figures::{or_dash, shown, shown_or_dash};
+use super::figures::{digits, or_dash, shown, shown_or_dash};
 use super::files::file_name;
 use super::{Args, BOOTSTRAP_SEED, Done, Estimator, Known, Outcome, Settings, Unreadable, finish};
 use crate::data::{Film, FilmFrame, FilmSource};
@@ -99,6 +99,8 @@ pub struct AllFilms {
     pub ate_se3_over_path: Option<Over>,
     /// ATE after Sim(3) over the path's length.
     pub ate_sim3_over_path: Option<Over>,
+    /// What one who never moves gets: see [`PathFigures::ate_still_over_path`].
+    pub ate_still_over_path: Option<Over>,
     /// Median rotation error from one frame to the next, degrees.
     pub rpe_rotation_deg: Option<Over>,
     /// Rotation error a scene unit, degrees.
@@ -318,8 +320,9 @@ fn follow(film: &Film<'_>, stratum: Option<Stratum>, stride: usize, options: Opt
     Ok(Followed { figures, found, millis, windows })
 }
 
-/// The keyframe that the covariance of the last pose is against, the oldest of the last `keyframes` of its segment, and
-/// the pose in it: as the stream now knows it where it still remembers that frame, else as both poses were published.
+/// The keyframe that the last pose is judged in, and the pose in it: as the stream now knows it where it still remembers
+/// that frame, else as both poses were published. Covariances are against the keyframes that a pose's points are known
+/// from, which a caller does not see; this is the oldest of the last `keyframes` of its segment, and none is older.
 fn reference(stream: &Stream, found: &[Found], keyframes: usize) -> Option<(usize, Isometry3<f64>)> {
     let last = found.len().checked_sub(1)?;
     let own = &found[last].pose;
@@ -368,6 +371,7 @@ fn all(films: &[Followed]) -> AllFilms {
         path_length: films.iter().map(|f| f.figures.path.path_length).sum(),
         ate_se3_over_path: of(|path| path.ate_se3_over_path),
         ate_sim3_over_path: of(|path| path.ate_sim3_over_path),
+        ate_still_over_path: of(|path| path.ate_still_over_path),
         rpe_rotation_deg: of(|path| path.rpe_rotation_deg),
         rotation_deg_a_unit: of(|path| path.rotation_deg_a_unit),
         scale_second_half: of(|path| path.scale_second_half),
@@ -395,7 +399,7 @@ impl FilmReport {
     /// The tables in Markdown.
     pub fn markdown(&self) -> String {
         let percent =
-            |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{:.2} %", 100.0 * share));
+            |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{} %", digits(100.0 * share)));
         let millis = |millis: &Option<Millis>| {
             millis.map_or_else(|| "-".to_owned(), |Millis { median, p95 }| format!("{median:.1}, {p95:.1}"))
         };
@@ -404,26 +408,27 @@ impl FilmReport {
         let _ = writeln!(
             text,
             "# {} on {}\n\n{} films, {} frames. ATE: RMSE of the camera centres after alignment, in brackets over the path's \
-             length. Scale: estimated over true step lengths of the second half over those of the first. Units are metres \
+             length; never moves: that of one point. Scale: estimated over true step lengths of the second half over those of the first. Units are metres \
              where a film is metric. Times are from grey image to pose, median and 95 %.\n",
             self.estimator, self.data, self.all.films, self.all.frames
         );
         text.push_str(
-            "| film | frames | with a pose | path | ATE, SE(3) | ATE, Sim(3) | RPE rotation, deg a frame | rotation, deg a unit \
-             | scale | losses | ms |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+            "| film | frames | with a pose | path | ATE, SE(3) | ATE, Sim(3) | never moves | RPE rotation, deg a frame | rotation, deg a unit \
+             | scale | losses | ms |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for film in &self.films {
             let path = &film.path;
             let ate = |ate: Option<f64>, share: Option<f64>| format!("{} ({})", or_dash(ate), percent(share));
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 film.name,
                 film.frames,
                 percent(path.with_pose),
                 or_dash(Some(path.path_length)),
                 ate(path.ate_se3, path.ate_se3_over_path),
                 ate(path.ate_sim3, path.ate_sim3_over_path),
+                percent(path.ate_still_over_path),
                 or_dash(path.rpe_rotation_deg),
                 or_dash(path.rotation_deg_a_unit),
                 or_dash(path.scale_second_half),
@@ -444,12 +449,13 @@ impl FilmReport {
         };
         let _ = writeln!(
             text,
-            "| all, median [95 % over films] | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| all, median [95 % over films] | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             all.frames,
             percent(all.with_pose),
             or_dash(Some(all.path_length)),
             share(&all.ate_se3_over_path),
             share(&all.ate_sim3_over_path),
+            share(&all.ate_still_over_path),
             over(&all.rpe_rotation_deg),
             over(&all.rotation_deg_a_unit),
             over(&all.scale_second_half),
@@ -480,15 +486,16 @@ impl FilmReport {
         );
         if self.films.iter().any(|film| film.path.coverage.is_some()) {
             text.push_str(
-                "\n## Covariance\nOf poses in the oldest keyframe that is adjusted, in the unit of the stream there. NEES of six \
+                "\n## Covariance\nOf poses in the oldest of the last keyframes, in the unit of the stream there. NEES of six \
                  degrees of freedom is 6 where a covariance is right, more where it is too sure; turns alone have three, brought \
-                 to six.\n\n| film | poses | turns | NEES | within 68 % | within 95 % |\n| --- | --- | --- | --- | --- | --- |\n",
+                 to six.\n\n| film | poses | turns | NEES, median | NEES, mean | within 68 % | within 95 % |\n| --- | --- | --- | --- | --- | --- | --- |\n",
             );
             let films = self.films.iter().map(|film| (film.name.as_str(), &film.path.coverage));
             for (name, coverage) in films.chain([("all", &all.coverage)]) {
-                if let Some(FilmCoverage { poses, turned, nees, within_68, within_95 }) = coverage {
+                if let Some(FilmCoverage { poses, turned, nees, nees_median, within_68, within_95 }) = coverage {
                     let cells = [nees, within_68, within_95].map(shown).join(" | ");
-                    let _ = writeln!(text, "| {name} | {poses} | {turned} | {cells} |");
+                    let median = or_dash(Some(*nees_median));
+                    let _ = writeln!(text, "| {name} | {poses} | {turned} | {median} | {cells} |");
                 }
             }
         }

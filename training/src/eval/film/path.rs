@@ -21,7 +21,7 @@ pub(super) struct Found {
     /// Frame number.
     pub frame: usize,
     pub pose: Pose,
-    /// `reference_from_camera` of the keyframe that the covariance is against, and its place in the list.
+    /// The place in the list of the keyframe that the pose is judged in, and `reference_from_camera`.
     pub reference: Option<(usize, Isometry3<f64>)>,
 }
 
@@ -46,6 +46,9 @@ pub struct PathFigures {
     pub ate_sim3: Option<f64>,
     /// The same over the path's length.
     pub ate_sim3_over_path: Option<f64>,
+    /// What one who never moves gets after alignment, over the path's length: RMSE of the true centres about their mean.
+    /// A Sim(3) may shrink any path to a point, so that its ATE is never larger; near it, nothing was found.
+    pub ate_still_over_path: Option<f64>,
     /// Why there is no ATE.
     pub no_ate: Option<String>,
     /// Median rotation error from one frame to the next, degrees.
@@ -86,6 +89,7 @@ impl PathFigures {
             ate_se3_over_path: over_path(se3),
             ate_sim3: sim3,
             ate_sim3_over_path: over_path(sim3),
+            ate_still_over_path: over_path(spread(&reference)),
             no_ate,
             rpe_rotation_deg: rpe.map(|errors| errors.rotation_deg.median),
             rotation_deg_a_unit: rotation_drift(&reference, &estimate, found, &along),
@@ -93,6 +97,14 @@ impl PathFigures {
             coverage: FilmCoverage::new(&judged_poses(truth, found)),
         }
     }
+}
+
+/// RMSE of centres about their mean.
+fn spread(poses: &[Transform<World, Camera>]) -> Option<f64> {
+    let count = poses.len() as f64;
+    let mean = poses.iter().map(Transform::translation).sum::<nalgebra::Vector3<f64>>() / count;
+    let squares: f64 = poses.iter().map(|pose| (pose.translation() - mean).norm_squared()).sum();
+    (!poses.is_empty()).then(|| (squares / count).sqrt())
 }
 
 /// The way from the first frame to each, along the path.
@@ -227,6 +239,8 @@ mod tests {
         // Half the radius: every centre is half a radius off.
         let centred = (2.0f64.powi(2) + 0.5 * 0.1f64.powi(2)).sqrt() / 2.0;
         assert!((got.ate_se3.unwrap() - centred).abs() < 1e-6, "{got:?}");
+        let still = got.ate_still_over_path.unwrap() * got.path_length;
+        assert!((still - 2.0 * centred).abs() < 1e-6, "the radius, and the waves: {got:?}");
         let share = got.ate_se3_over_path.unwrap();
         assert!((share - centred / got.path_length).abs() < 1e-9 && got.no_ate.is_none(), "{got:?}");
         assert!((got.scale_second_half.unwrap() - 1.0).abs() < 1e-9, "{got:?}");
