@@ -83,7 +83,8 @@ impl Start {
             found.iter().zip(0..).map(|(corner, id)| Point::new(id, &picture, corner.at)).collect();
         let places = points.iter().map(|point| Some(point.pixel)).collect();
         let frames = VecDeque::from([(number, picture, places)]);
-        Self { frames, points, anchor_from_world, last: Isometry3::identity(), pushed: 0, all: VecDeque::new() }
+        let all = VecDeque::new();
+        Self { frames, points, anchor_from_world, step, last: Isometry3::identity(), pushed: 0, all }
     }
 
     /// The next frame, after `last`.
