@@ -437,7 +437,8 @@ fn the_minimum_is_pycolmaps() {
     println!("cost {before:.3} to {cost:.6}, pycolmap has {:.6}", fixture.cost);
     assert!(before > 3.0 * fixture.cost, "the start is no test");
     assert!(cost <= fixture.cost * 1.001, "{cost}, pycolmap has {}", fixture.cost);
-    let theirs = Bundle { views: fixture.pycolmap.iter().map(|pose| View::free(pose_of(pose))).collect(), ..Bundle::default() };
+    let theirs =
+        Bundle { views: fixture.pycolmap.iter().map(|pose| View::free(pose_of(pose))).collect(), ..Bundle::default() };
     let factor = scale_between(&theirs, &bundle);
     for (k, (own, their)) in bundle.views.iter().zip(&theirs.views).enumerate().skip(1) {
         let (own, their) = (own.camera_from_world, their.camera_from_world);

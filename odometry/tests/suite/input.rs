@@ -116,13 +116,16 @@ fn wrong_priors_are_named() {
 /// Poses or refusals, no panic: pictures of every shape, full of noise and of nothing.
 #[test]
 fn pictures_of_every_shape_are_worked_on() {
-    for (width, height) in [(24, 24), (25, 24), (24, 700), (1900, 24), (511, 33), (512, 32), (801, 25), (100, 100), (47, 333)] {
+    for (width, height) in
+        [(24, 24), (25, 24), (24, 700), (1900, 24), (511, 33), (512, 32), (801, 25), (100, 100), (47, 333)]
+    {
         let camera = camera(width, height);
         for seed in 0..2 {
             let of = |k: usize| if seed == 0 { even(&camera, 77) } else { noise(&camera, k as u64 / 2) };
             let made = || from_fn(|k| Picture::new(stamp(k), &camera, &of(k)).unwrap());
             let _ = solve(&made(), None).unwrap();
-            let prior = Prior { trajectory: WindowTrajectory::identity(), covariance: [Matrix6::identity(); WINDOW - 1] };
+            let prior =
+                Prior { trajectory: WindowTrajectory::identity(), covariance: [Matrix6::identity(); WINDOW - 1] };
             let solved = solve(&made(), Some(&prior)).unwrap().unwrap();
             for pose in &solved.trajectory.anchor_from_camera {
                 assert!(pose.isometry().translation.vector.iter().all(|value| value.is_finite()), "{width} x {height}");
@@ -130,7 +133,10 @@ fn pictures_of_every_shape_are_worked_on() {
             let mut stream = Stream::new(Options::default());
             for k in 0..4 {
                 let pose = stream.push(Picture::new(stamp(k), &camera, &of(k)).unwrap()).unwrap();
-                assert!(pose.odom_from_camera.translation().iter().all(|value| value.is_finite()), "{width} x {height}");
+                assert!(
+                    pose.odom_from_camera.translation().iter().all(|value| value.is_finite()),
+                    "{width} x {height}"
+                );
             }
         }
     }

@@ -3,6 +3,8 @@
 //! No other crate renders them, so that a fault of the odometry is not hidden by one of its own pictures. All is
 //! deterministic.
 
+use std::sync::LazyLock;
+
 use geometry::{Camera, Intrinsics, Stamp, Transform, World};
 use nalgebra::{Isometry3, Matrix3, Rotation3, Translation3, UnitQuaternion, Vector3};
 use odometry::{Grey, Picture};
@@ -15,7 +17,9 @@ const TEXTURES: usize = 3;
 
 /// A number from 0 to 1 that looks random, and is the same for the same arguments.
 fn random(a: u64, b: u64, c: u64) -> f64 {
-    let mut x = a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ b.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ c.wrapping_mul(0x94d0_49bb_1331_11eb);
+    let mut x = a.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ b.wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        ^ c.wrapping_mul(0x94d0_49bb_1331_11eb);
     for _ in 0..2 {
         x = (x ^ (x >> 31)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         x ^= x >> 32;
@@ -55,13 +59,16 @@ impl Default for Look {
 /// Surfaces and what is painted on them.
 pub struct Scene {
     surfaces: Vec<Surface>,
-    textures: Vec<Vec<f32>>,
+    textures: &'static [Vec<f32>],
 }
+
+static PAINT: LazyLock<Vec<Vec<f32>>> = LazyLock::new(|| (0..TEXTURES as u64).map(|k| texture(k + 1)).collect());
 
 /// Smooth noise that repeats: values at random on a grid, cubic in between, halved from octave to octave.
 fn texture(seed: u64) -> Vec<f32> {
     let mut out = vec![0.0_f32; SIDE * SIDE];
-    for (octave, (cells, share)) in [(8, 28.0), (16, 26.0), (32, 24.0), (64, 22.0), (128, 18.0)].into_iter().enumerate() {
+    for (octave, (cells, share)) in [(8, 28.0), (16, 26.0), (32, 24.0), (64, 22.0), (128, 18.0)].into_iter().enumerate()
+    {
         let value = |i: usize, j: usize| random(seed, octave as u64, ((i % cells) * cells + j % cells) as u64) - 0.5;
         let step = cells as f64 / SIDE as f64;
         for y in 0..SIDE {
@@ -85,11 +92,22 @@ fn split(place: f64, cells: usize) -> (usize, f64) {
 
 impl Scene {
     fn new(surfaces: Vec<Surface>) -> Self {
-        Self { surfaces, textures: (0..TEXTURES as u64).map(|k| texture(k + 1)).collect() }
+        Self { surfaces, textures: &PAINT }
     }
 
     /// A room of 8 x 3 x 10 with boxes; y is down, and cameras begin near the origin and look along z.
     pub fn room() -> Self {
+        Self::new(Self::furniture())
+    }
+
+    /// The room with one box more.
+    pub fn room_with(centre: Vector3<f64>, size: Vector3<f64>) -> Self {
+        let mut surfaces = Self::furniture();
+        boxed(&mut surfaces, centre, size);
+        Self::new(surfaces)
+    }
+
+    fn furniture() -> Vec<Surface> {
         let mut surfaces = Vec::new();
         boxed(&mut surfaces, Vector3::new(0.0, 0.0, 2.0), Vector3::new(8.0, 3.0, 10.0));
         for (centre, size) in [
@@ -103,7 +121,7 @@ impl Scene {
         ] {
             boxed(&mut surfaces, Vector3::from(centre), Vector3::from(size));
         }
-        Self::new(surfaces)
+        surfaces
     }
 
     /// One wall, two units away.
@@ -145,7 +163,8 @@ impl Scene {
             let half = (surface.u * surface.size[0] + surface.v * surface.size[1]) / 2.0;
             let (to, radius) = (surface.corner + half - eye, half.norm());
             let distance = to.norm();
-            distance <= radius || (axis.dot(&to) / distance).clamp(-1.0, 1.0).acos() <= angle + (radius / distance).asin()
+            distance <= radius
+                || (axis.dot(&to) / distance).clamp(-1.0, 1.0).acos() <= angle + (radius / distance).asin()
         };
         self.surfaces.iter().filter(may).collect()
     }
@@ -155,9 +174,8 @@ impl Scene {
         const TILE: usize = 16;
         let eye = world_from_camera.translation.vector;
         let rotation: Matrix3<f64> = world_from_camera.rotation.to_rotation_matrix().into_inner();
-        let ray = |x: f64, y: f64| {
-            rotation * Vector3::new((x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, 1.0)
-        };
+        let ray =
+            |x: f64, y: f64| rotation * Vector3::new((x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, 1.0);
         let (width, height) = (camera.width as usize, camera.height as usize);
         let mut out = vec![0.0; width * height];
         for top in (0..height).step_by(TILE) {
@@ -185,7 +203,13 @@ impl Scene {
     }
 
     /// A picture that was exposed while the camera went from one pose to another.
-    pub fn blurred(&self, camera: &Intrinsics, from: &Transform<World, Camera>, to: &Transform<World, Camera>, look: Look) -> Grey {
+    pub fn blurred(
+        &self,
+        camera: &Intrinsics,
+        from: &Transform<World, Camera>,
+        to: &Transform<World, Camera>,
+        look: Look,
+    ) -> Grey {
         const SHOTS: usize = 6;
         let mut sum = vec![0.0; (camera.width * camera.height) as usize];
         for k in 0..SHOTS {
@@ -204,7 +228,8 @@ impl Scene {
         let mut depths = Vec::new();
         for y in (0..camera.height).step_by(16) {
             for x in (0..camera.width).step_by(16) {
-                let ray = Vector3::new((f64::from(x) - camera.cx) / camera.fx, (f64::from(y) - camera.cy) / camera.fy, 1.0);
+                let ray =
+                    Vector3::new((f64::from(x) - camera.cx) / camera.fx, (f64::from(y) - camera.cy) / camera.fy, 1.0);
                 depths.push(self.cast(&all, &eye, &world_from_camera.transform_vector(&ray)).1);
             }
         }
@@ -257,7 +282,10 @@ pub fn looking(eye: Vector3<f64>, target: Vector3<f64>) -> Transform<World, Came
     let z = (target - eye).normalize();
     let x = Vector3::y().cross(&z).normalize();
     let rotation = Rotation3::from_matrix_unchecked(Matrix3::from_columns(&[x, z.cross(&x), z]));
-    Transform::from_isometry(Isometry3::from_parts(Translation3::from(eye), UnitQuaternion::from_rotation_matrix(&rotation)))
+    Transform::from_isometry(Isometry3::from_parts(
+        Translation3::from(eye),
+        UnitQuaternion::from_rotation_matrix(&rotation),
+    ))
 }
 
 /// A pose that is turned (rotation vector, radians) and moved, in its own axes.

@@ -2,10 +2,12 @@
 
 use std::array::from_fn;
 
+use geometry::adjust::{Bundle, Observations, Options, View};
+use geometry::two_view::triangulate;
 use geometry::{Camera, Intrinsics, Transform, WINDOW, WindowTrajectory, World};
 use nalgebra::{Matrix6, UnitQuaternion, Vector3, Vector6};
 use odometry::window::{Carried, Motion, Prior, Refusal, Solved, solve};
-use odometry::{Grey, Picture};
+use odometry::{Grey, Picture, tracks};
 
 use crate::render::{Look, Scene, camera, even, looking, moved, picture};
 
@@ -36,7 +38,8 @@ fn errors(poses: &Poses, got: &WindowTrajectory) -> (f64, f64, f64, f64) {
     let top: f64 = pairs().map(|(a, b)| a.translation().dot(&b.translation())).sum();
     let bottom: f64 = pairs().map(|(_, b)| b.translation().norm_squared()).sum();
     let scale = top / bottom.max(1e-30);
-    let worst = |of: &dyn Fn(&Transform<_, _>, &Transform<_, _>) -> f64| pairs().map(|(a, b)| of(&a, &b)).fold(0.0, f64::max);
+    let worst =
+        |of: &dyn Fn(&Transform<_, _>, &Transform<_, _>) -> f64| pairs().map(|(a, b)| of(&a, &b)).fold(0.0, f64::max);
     (
         worst(&|a, b| a.rotation().angle_to(&b.rotation()).to_degrees()),
         worst(&|a, b| a.translation().angle(&b.translation()).to_degrees()),
@@ -84,7 +87,10 @@ fn moving_cameras_are_posed() {
         if is_good {
             String::new()
         } else {
-            format!("{name}: {:?}: {rotation} deg, {direction} deg, {way} of the way, {bounds:?} allowed\n", solved.motion)
+            format!(
+                "{name}: {:?}: {rotation} deg, {direction} deg, {way} of the way, {bounds:?} allowed\n",
+                solved.motion
+            )
         }
     }
     let row = |name, size, turn, way, bounds| Row { name, scene: Scene::room(), size, turn, way, gains: EVEN, bounds };
@@ -128,38 +134,107 @@ fn pictures_of_a_4k_camera_are_posed() {
 
 #[test]
 fn turning_and_standing_cameras_go_nowhere() {
-    let faults = still("standing", [0.0; 3]) + &still("turning", [0.0, 0.02, 0.0]) + &still("rolling", [0.0, 0.0, 0.05]);
+    let faults =
+        still("standing", [0.0; 3]) + &still("turning", [0.0, 0.02, 0.0]) + &still("rolling", [0.0, 0.0, 0.05]);
     assert!(faults.is_empty(), "{faults}");
 }
 
 #[test]
-#[ignore = "fault: a turn of 4.6 degrees a step is taken for a motion of 0.1 % of the depth, ten times its standard deviation"]
+#[ignore = "fault: turns from 2.3 degrees a step on are taken for motions of 0.1 % of the depth, ten times their standard deviation or more"]
 fn a_fast_turn_is_no_motion() {
-    let faults: String = [0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.1].iter().map(|y| still(&format!("turn {y}"), [0.01, *y, 0.0])).collect();
+    let faults: String = [0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.1]
+        .iter()
+        .map(|y| still(&format!("turn {y}"), [0.01, *y, 0.0]))
+        .collect();
     assert!(faults.is_empty(), "{faults}");
 }
 
 /// What is wrong with the answer for a camera that turns alone by so much a step.
 fn still(name: &str, turn: [f64; 3]) -> String {
-        let poses = steps(turn, [0.0; 3]);
-        let pictures = shown(&Scene::room(), &camera(640, 480), &poses, EVEN);
-        let solved = solve(&pictures, None).unwrap().unwrap();
-        let (rotation, ..) = errors(&poses, &solved.trajectory);
-        let way = solved.trajectory.anchor_from_camera.iter().map(|p| p.translation().norm()).fold(0.0, f64::max);
-        let sigma = (0..24).filter(|k| k % 6 >= 3).map(|k| solved.covariance[(k, k)].sqrt()).fold(0.0, f64::max);
-        println!("{name}: {:?}, {rotation:.4} deg, way {way}, sigma {sigma:.2e}", solved.motion);
-        let is_good = solved.motion == Motion::Turned && way == 0.0 && rotation < 0.02 && sigma > 1e-6 && sigma < 3e-3;
-        if is_good { String::new() } else { format!("{name}: {:?}, {rotation} deg, way {way}, sigma {sigma}\n", solved.motion) }
+    let poses = steps(turn, [0.0; 3]);
+    let pictures = shown(&Scene::room(), &camera(640, 480), &poses, EVEN);
+    let solved = solve(&pictures, None).unwrap().unwrap();
+    let (rotation, ..) = errors(&poses, &solved.trajectory);
+    let way = solved.trajectory.anchor_from_camera.iter().map(|p| p.translation().norm()).fold(0.0, f64::max);
+    let sigma = (0..24).filter(|k| k % 6 >= 3).map(|k| solved.covariance[(k, k)].sqrt()).fold(0.0, f64::max);
+    println!(
+        "{name}: {:?}, {rotation:.4} deg, way {way}, sigma {sigma:.2e}, parallax {:.3} px, {:.3} px",
+        solved.motion, solved.parallax_px, solved.sigma_px
+    );
+    let is_good = solved.motion == Motion::Turned && way == 0.0 && rotation < 0.02 && sigma > 1e-6 && sigma < 3e-3;
+    if is_good {
+        String::new()
+    } else {
+        format!("{name}: {:?}, {rotation} deg, way {way}, sigma {sigma}\n", solved.motion)
+    }
 }
 
 /// How far off the poses are in units of what their covariance allows.
 #[test]
-#[ignore = "fault: covariances are too small: the median NEES is 9 times its degrees of freedom in a room, worst 20"]
+#[ignore = "fault: covariances are too small: in a room the NEES is 2 to 20 times its degrees of freedom (median 10, a factor of 3 in sigma), on a plane, where patches are told apart by one shape, 0.7 to 1.9"]
 fn covariance_is_about_that_of_the_errors() {
     for (name, scene) in [("plane", Scene::plane()), ("room", Scene::room())] {
         let median = median_nees(name, &scene);
         assert!(median > 0.2 && median < 4.0, "{name}: {median}");
     }
+}
+
+/// What the robust cost of all tracks comes to from these poses.
+fn least_cost(found: &tracks::Tracks, camera: &Intrinsics, start: &WindowTrajectory) -> f64 {
+    let poses = start.anchor_from_camera.map(|pose| *pose.inverse().isometry());
+    let mut bundle = Bundle { observations: Observations::new(), ..Bundle::default() };
+    for track in &found.points {
+        let at = |(k, place): (usize, &Option<nalgebra::Point2<f32>>)| {
+            let place = (*place)?.cast::<f64>();
+            Some((k, nalgebra::Vector2::new((place.x - camera.cx) / camera.fx, (place.y - camera.cy) / camera.fy)))
+        };
+        let seen: Vec<_> = track.places.iter().enumerate().filter_map(at).collect();
+        let (views, xy): (Vec<_>, Vec<_>) = seen.iter().map(|(k, xy)| (poses[*k], nalgebra::Point2::from(*xy))).unzip();
+        if let Some(point) = triangulate(&views, &xy) {
+            bundle.points.push(point);
+            bundle.observations.push(seen);
+        }
+    }
+    bundle.views =
+        poses.iter().enumerate().map(|(k, p)| if k == 0 { View::held(*p) } else { View::free(*p) }).collect();
+    let focal = nalgebra::Vector2::new(camera.fx, camera.fy);
+    bundle.adjust(&Options { focal, loss_px: 0.5, iterations: 200, min_gain: 0.0, turn_only: false })
+}
+
+/// A plane has a twin in two views that more views tell apart: the window must not end at the twin.
+#[test]
+#[ignore = "fault: one of 24 windows on a plane ends at the twin, 3.5 degrees and 36 degrees of direction off, with a covariance that allows a ten-thousandth of it; on all tracks the truth costs 9.108, the twin 9.150 square pixels"]
+fn a_plane_is_not_taken_for_its_twin() {
+    let (scene, camera) = (Scene::plane(), camera(640, 480));
+    let mut faults = String::new();
+    for seed in 0..24_u64 {
+        let k = (seed % 8) as f64;
+        let lift = 0.02 * (seed / 8) as f64;
+        let poses =
+            steps([0.004 * (k - 4.0), 0.01 + lift, 0.003 * k], [0.06 - 0.01 * k, 0.01 * (k - 3.0) + lift, 0.04]);
+        let pictures: [Picture; WINDOW] = from_fn(|i| {
+            picture(
+                i,
+                &camera,
+                &scene.shown(&camera, &poses[i], Look { seed: 10 * seed + i as u64, ..Look::default() }),
+            )
+        });
+        let solved = solve(&pictures, None).unwrap().unwrap();
+        let (rotation, direction, ..) = errors(&poses, &solved.trajectory);
+        if rotation > 0.1 || direction > 2.0 {
+            // Is the truth the better minimum of the same tracks?
+            let found = tracks::of_window(&pictures).unwrap();
+            let (own, at_truth) = (
+                least_cost(&found, pictures[0].intrinsics(), &solved.trajectory),
+                least_cost(&found, pictures[0].intrinsics(), &WindowTrajectory::from_world(&poses)),
+            );
+            faults += &format!(
+                "{seed}: {rotation:.3} deg, {direction:.2} deg, cost {own:.4}, from the truth {at_truth:.4} square pixels\n"
+            );
+        }
+    }
+    println!("{faults}");
+    assert!(faults.is_empty(), "{faults}");
 }
 
 /// The median over eight windows of the squared Mahalanobis distance over the number of unknowns.
@@ -170,7 +245,11 @@ fn median_nees(name: &str, scene: &Scene) -> f64 {
         let k = seed as f64;
         let poses = steps([0.004 * (k - 4.0), 0.01, 0.003 * k], [0.06 - 0.01 * k, 0.01 * (k - 3.0), 0.04]);
         let pictures: [Picture; WINDOW] = from_fn(|i| {
-            picture(i, &camera, &scene.shown(&camera, &poses[i], Look { seed: 10 * seed + i as u64, ..Look::default() }))
+            picture(
+                i,
+                &camera,
+                &scene.shown(&camera, &poses[i], Look { seed: 10 * seed + i as u64, ..Look::default() }),
+            )
         });
         let solved = solve(&pictures, None).unwrap().unwrap();
         let (.., scale) = errors(&poses, &solved.trajectory);
@@ -187,6 +266,14 @@ fn median_nees(name: &str, scene: &Scene) -> f64 {
             .filter(|k| eigen.eigenvalues[*k] > 1e-8 * largest)
             .map(|k| eigen.eigenvectors.column(k).dot(&error).powi(2) / eigen.eigenvalues[k])
             .sum();
+        let (rotation, direction, way, _) = errors(&poses, &solved.trajectory);
+        println!(
+            "{name} {seed}: {:?} {:.2}, {rotation:.4} deg, {direction:.3} deg, {way:.4}, {:.3} px, parallax {:.2} px",
+            solved.motion,
+            nees / 23.0,
+            solved.sigma_px,
+            solved.parallax_px
+        );
         ratios.push(nees / 23.0);
     }
     ratios.sort_by(f64::total_cmp);
@@ -222,7 +309,8 @@ fn nothing_to_see_is_a_refusal() {
 
 #[test]
 fn a_prior_carries_where_nothing_is_seen() {
-    let prior = Prior { trajectory: WindowTrajectory::from_world(&steps(TURN, WAY)), covariance: covariance(0.02, 0.05) };
+    let prior =
+        Prior { trajectory: WindowTrajectory::from_world(&steps(TURN, WAY)), covariance: covariance(0.02, 0.05) };
     let solved: Solved = solve(&flat(), Some(&prior)).unwrap().unwrap();
     assert_eq!(solved.carried, Carried::Prior);
     assert_eq!(solved.trajectory, prior.trajectory);
@@ -245,13 +333,17 @@ fn a_right_prior_gives_the_unit() {
                 Vector3::new(0.004 * sign, 0.003, 0.0).into(),
                 UnitQuaternion::from_scaled_axis(Vector3::new(0.0, 0.01 * sign, 0.0)),
             );
-            trajectory.anchor_from_camera[k] = Transform::from_isometry(trajectory.anchor_from_camera[k].isometry() * step);
+            trajectory.anchor_from_camera[k] =
+                Transform::from_isometry(trajectory.anchor_from_camera[k].isometry() * step);
         }
         let prior = Prior { trajectory, covariance: covariance(0.02, sigma) };
         let solved = solve(&pictures, Some(&prior)).unwrap().unwrap();
         let (rotation, direction, way, scale) = errors(&poses, &solved.trajectory);
         let (.., lone_way, _) = errors(&poses, &alone.trajectory);
-        println!("prior x {wrong_scale}: {rotation:.4} deg, {direction:.3} deg, {way:.4} ({lone_way:.4} alone), scale {:.4}", 1.0 / scale);
+        println!(
+            "prior x {wrong_scale}: {rotation:.4} deg, {direction:.3} deg, {way:.4} ({lone_way:.4} alone), scale {:.4}",
+            1.0 / scale
+        );
         assert_eq!(solved.carried, Carried::Both);
         // The standard deviation of the scale: that of the four positions, by how far they are.
         let length: f64 = (1..WINDOW).map(|k| (0.0784 * k as f64).powi(2)).sum::<f64>().sqrt();
