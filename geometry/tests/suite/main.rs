@@ -5,6 +5,7 @@
     reason = "helpers of tests are tests too; clippy.toml covers the #[test] functions alone"
 )]
 
+mod adjust;
 mod camera;
 mod common;
 mod evo;
