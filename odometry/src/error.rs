@@ -4,13 +4,18 @@
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A picture whose bytes are not its width times its height.
-    #[error("picture: expected {width} x {height} = {} bytes of grey, got {got}", width * height)]
+    /// A picture whose bytes are not its width times its height times its channels.
+    #[error(
+        "picture: expected {width} x {height} x {channels} = {} bytes, got {got}",
+        width.saturating_mul(*height).saturating_mul(*channels)
+    )]
     Bytes {
         /// Columns.
         width: usize,
         /// Rows.
         height: usize,
+        /// Bytes of a pixel: 1 of grey, 3 of RGB.
+        channels: usize,
         /// Bytes that came.
         got: usize,
     },

@@ -35,7 +35,7 @@ impl Grey {
     /// [`Error::Bytes`].
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self, Error> {
         if width.checked_mul(height) != Some(pixels.len()) {
-            return Err(Error::Bytes { width, height, got: pixels.len() });
+            return Err(Error::Bytes { width, height, channels: 1, got: pixels.len() });
         }
         Ok(Self { width, height, pixels })
     }
@@ -43,9 +43,12 @@ impl Grey {
     /// The luma (ITU-R BT.601) of RGB bytes.
     ///
     /// # Errors
-    /// [`Error::Bytes`], which counts pixels.
+    /// [`Error::Bytes`].
     pub fn from_rgb(width: usize, height: usize, rgb: &[u8]) -> Result<Self, Error> {
         let luma = |p: &[u8]| ((77 * u32::from(p[0]) + 150 * u32::from(p[1]) + 29 * u32::from(p[2]) + 128) >> 8) as u8;
+        if width.checked_mul(height).and_then(|pixels| pixels.checked_mul(3)) != Some(rgb.len()) {
+            return Err(Error::Bytes { width, height, channels: 3, got: rgb.len() });
+        }
         Self::new(width, height, rgb.chunks_exact(3).map(luma).collect())
     }
 

@@ -49,11 +49,10 @@ const KEYFRAME_SHARE: f64 = 0.65;
 const TURN_POINTS: usize = 20;
 const TURN_SHARE: f64 = 0.7;
 const TURN_PX: f64 = 1.5;
-/// Frames without a pose after which the map is given up: while nothing is seen at all, and where much is seen that is new.
+/// Frames without a pose after which the map is given up, and how many that recognise each other and not what was known:
+/// the camera then sees something else, and not nothing.
 const PATIENCE: usize = 20;
-const SHORT_PATIENCE: usize = 3;
-/// Recognisable points of a picture that shows much.
-const RICH: usize = 400;
+const STRANGERS: usize = 2;
 /// Steps that a motion is taken to go on.
 const MOST_STEPS: f64 = 3.0;
 /// Errors, pixels, of places that recognised neighbours give, and how far alignment then looks.
@@ -141,9 +140,11 @@ pub struct Stream {
     lost: usize,
     restarts: u32,
     revised: Vec<Stamped<Transform<Odom, Camera>>>,
-    /// Recognisable points of the reference, once they were asked for, and whether it and the last picture had many.
+    /// Recognisable points of the reference, once they were asked for.
     features: Option<(Stamp, Features)>,
-    is_rich: bool,
+    /// The last picture that shows nothing of it, and how many in a row have recognised the one before.
+    stranger: Option<(Picture, Features)>,
+    strangers: usize,
 }
 
 impl Stream {
@@ -162,7 +163,8 @@ impl Stream {
             restarts: 0,
             revised: Vec::new(),
             features: None,
-            is_rich: false,
+            stranger: None,
+            strangers: 0,
         }
     }
 
@@ -286,7 +288,7 @@ impl Stream {
         }
         self.map = Map::default();
         self.start = None;
-        self.lost = 0;
+        (self.lost, self.strangers, self.stranger) = (0, 0, None);
         if !self.frames.is_empty() {
             self.segment += 1;
         }
@@ -309,10 +311,6 @@ impl Stream {
             start::Found::Turned { camera_from_world, covariance, points } => {
                 self.start = Some(start);
                 (self.frame(picture, camera_from_world, Basis::Turn), covariance, points)
-            }
-            start::Found::Moved { camera_from_world, covariance, points } => {
-                self.start = Some(start);
-                (self.frame(picture, camera_from_world, Basis::Tracks), covariance, points)
             }
             start::Found::Ready { map, camera_from_world, covariance, points, revised } => {
                 for (stamp, pose) in &revised {
@@ -366,13 +364,13 @@ impl Stream {
                 // Where they were last seen is where they are looked for.
                 (point.is_followed, point.pixel) = (followed, pixel);
             }
-            if self.lost > if self.is_rich { SHORT_PATIENCE } else { PATIENCE } {
+            if self.lost > PATIENCE || self.strangers >= STRANGERS {
                 self.give_up();
                 self.start = Some(Start::new(picture.clone(), number, predicted, self.step, self.options.points));
             }
             return (self.frame_without(picture, predicted), unsure(), 0);
         };
-        self.lost = 0;
+        (self.lost, self.strangers) = (0, 0);
         self.map.find_again(picture, &pose);
         let frame = self.frame(picture, pose, basis);
         if self.map.wants_keyframe(picture, self.options.points) {
@@ -534,10 +532,15 @@ impl Stream {
         };
         let own = Features::new(picture).ok()?;
         let moved = recognised_motion((reference, &known), (picture, &own));
-        let is_rich = own.at.len() > RICH && known.at.len() > RICH;
-        self.is_rich = is_rich;
         self.features = Some((reference.stamp(), known));
-        let moved = moved?;
+        let Some(moved) = moved else {
+            let is_known = |(before, features): &(Picture, Features)| {
+                before.stamp() > reference.stamp() && recognised_motion((before, features), (picture, &own)).is_some()
+            };
+            self.strangers = if self.stranger.as_ref().is_some_and(is_known) { self.strangers + 1 } else { 0 };
+            self.stranger = Some((picture.clone(), own));
+            return None;
+        };
         let camera = picture.intrinsics();
         let focal = 0.5 * (camera.fx + camera.fy);
         let (mut solid, mut xy) = (Vec::new(), Vec::new());

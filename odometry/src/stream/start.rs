@@ -54,10 +54,8 @@ pub(super) struct Start {
 pub(super) enum Found {
     /// Too few points are left.
     Lost,
-    /// A turn, or nothing.
+    /// A turn, or a motion too small to build on.
     Turned { camera_from_world: Isometry3<f64>, covariance: Matrix6<f64>, points: usize },
-    /// A motion, too small to build on.
-    Moved { camera_from_world: Isometry3<f64>, covariance: Matrix6<f64>, points: usize },
     /// A map.
     Ready {
         map: Box<Map>,
@@ -145,11 +143,12 @@ impl Start {
             }
         }
         let poses = window.anchor_from_camera.map(|pose| *pose.inverse().isometry());
-        self.last = poses[WINDOW - 1];
         let camera_from_world = poses[WINDOW - 1] * self.anchor_from_world;
         if !is_enough {
-            return Found::Moved { camera_from_world, covariance, points: solved.points };
+            let camera_from_world = turned.0 * self.anchor_from_world;
+            return Found::Turned { camera_from_world, covariance: turned.1, points: left };
         }
+        self.last = poses[WINDOW - 1];
         let mut map = Map { next_id: self.points.len() as u64, ..Map::default() };
         for (frame, pose) in chosen.iter().zip(&poses) {
             let (number, picture, _) = &self.frames[*frame];

@@ -252,7 +252,6 @@ fn turned_then_walked(turn_a_frame: f64) -> String {
 }
 
 #[test]
-#[ignore = "fault: Start::push scales each window by typical_step() over its own way, which its own poses feed: turning on the spot at 0.001 to 0.03 rad a frame takes the camera 1e6 to 5e11 units away, and the walk after it has four segments and an ATE of 5 to 10 %"]
 fn turning_on_the_spot_then_walking() {
     let faults: String = [0.001, 0.003, 0.006, 0.01, 0.0174, 0.03].map(turned_then_walked).concat();
     assert!(faults.is_empty(), "{faults}");
@@ -503,7 +502,10 @@ fn a_cut_is_not_one_motion() {
     let error = ate(&other[15..], &got.odom_from_camera[65..]);
     println!("{}; ATE {:.3} %", told(&got.poses), 100.0 * error);
     assert!(ate(&truth[..50], &got.odom_from_camera[..50]) < 0.01);
-    assert!(got.poses[50..55].iter().all(|pose| pose.basis == Basis::Motion), "{}", told(&got.poses[50..55]));
+    // Two strangers that know each other are a new place; until then the motion goes on.
+    for pose in &got.poses[50..55] {
+        assert!(pose.basis == Basis::Motion || (pose.segment == 1 && pose.basis == Basis::Turn), "{pose:?}");
+    }
     assert_eq!(got.poses[109].segment, 1);
     assert_eq!(count(&got.poses[85..], Basis::Tracks), 25);
     assert!(error < 0.02, "{error}");

@@ -280,6 +280,12 @@ fn follow(film: &Film<'_>, stratum: Option<Stratum>, stride: usize, options: Opt
                         taken = Some(elapsed);
                         millis.push(elapsed * 1e3);
                         found.push(Found { frame: index, pose, reference: None });
+                        // Frames before the map, as who writes a trajectory down has them.
+                        for revised in stream.take_revised() {
+                            if let Some(own) = found.iter_mut().find(|own| own.pose.stamp == revised.stamp) {
+                                own.pose.odom_from_camera = revised.value;
+                            }
+                        }
                         let reference = reference(&stream, &found, options.keyframes);
                         if let Some(last) = found.last_mut() {
                             last.reference = reference;
@@ -407,7 +413,7 @@ impl FilmReport {
         let mut text = String::new();
         let _ = writeln!(
             text,
-            "# {} on {}\n\n{} films, {} frames. ATE: RMSE of the camera centres after alignment, in brackets over the path's \
+            "# {} on {}\n\n{} films, {} frames. Frames before the stream had a map are judged as it posed them again once it had one. ATE: RMSE of the camera centres after alignment, in brackets over the path's \
              length; never moves: that of one point. Scale: estimated over true step lengths of the second half over those of the first. Units are metres \
              where a film is metric. Times are from grey image to pose, median and 95 %.\n",
             self.estimator, self.data, self.all.films, self.all.frames
