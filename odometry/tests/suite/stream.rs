@@ -503,7 +503,8 @@ fn a_cut_is_not_one_motion() {
     let error = ate(&other[15..], &got.odom_from_camera[65..]);
     println!("{}; ATE {:.3} %", told(&got.poses), 100.0 * error);
     assert!(ate(&truth[..50], &got.odom_from_camera[..50]) < 0.01);
-    assert!(got.poses[50..55].iter().all(|pose| pose.basis == Basis::Motion), "{}", told(&got.poses[50..55]));
+    assert_eq!(count(&got.poses[50..55], Basis::Tracks), 0, "{}", told(&got.poses[50..55]));
+    assert!(got.poses[50..54].iter().all(|pose| pose.basis == Basis::Motion), "{}", told(&got.poses[50..55]));
     assert_eq!(got.poses[109].segment, 1);
     assert_eq!(count(&got.poses[85..], Basis::Tracks), 25);
     assert!(error < 0.02, "{error}");
@@ -562,14 +563,16 @@ fn time_and_memory_are_bounded() {
     let mut stream = Stream::new(Options::default());
     let begin = std::time::Instant::now();
     let (mut times, mut sizes) = (Vec::new(), Vec::new());
+    let (mut of_keyframes, mut of_others) = (Vec::new(), Vec::new());
     for k in 0..600 {
         // There and back: 0 ... 119, 118 ... 1, 0 ...
         let place = k % 238;
         let grey = &greys[if place < 120 { place } else { 238 - place }];
         let picture: Picture = picture(k, &small(), grey);
         let before = processor_millis(begin);
-        stream.push(picture).unwrap();
+        let pose = stream.push(picture).unwrap();
         times.push(processor_millis(begin) - before);
+        (if pose.is_keyframe { &mut of_keyframes } else { &mut of_others }).push(times[k]);
         if [150, 388, 599].contains(&k) {
             let mut own = Sizes::default();
             write!(own, "{stream:?}").unwrap();
@@ -582,6 +585,10 @@ fn time_and_memory_are_bounded() {
     }
     let sum = |range: std::ops::Range<usize>| times[range].iter().sum::<f64>();
     let (early, late) = (sum(100..200), sum(500..600));
+    // Means: the system counts a thread's time in ticks.
+    for (name, list) in [("keyframes", &of_keyframes), ("other frames", &of_others)] {
+        println!("{} {name}: {:.2} ms each", list.len(), list.iter().sum::<f64>() / list.len() as f64);
+    }
     println!("{early:.0} ms for frames 100 to 199, {late:.0} ms for 500 to 599");
     assert!(late < 1.5 * early, "{early} ms, then {late} ms");
     for (first, last) in [(&sizes[0], &sizes[1]), (&sizes[0], &sizes[2])] {
