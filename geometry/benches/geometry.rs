@@ -1,5 +1,4 @@
 //! Times of the solvers that the odometry calls, on seeded problems.
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
 use std::hint::black_box;

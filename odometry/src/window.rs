@@ -58,6 +58,8 @@ const NEAR_PX: f64 = 12.0;
 /// Squared Mahalanobis distance of a pose from the prior's, from which the prior is left out: six degrees of freedom go
 /// beyond it once in ten thousand times.
 const CONTRADICTION: f64 = 27.9;
+/// Parallax, pixels, below which alignment's own errors, which are the same for all that a patch sees, may be all of it.
+const LEAST_PARALLAX_PX: f64 = 0.3;
 /// Parallax, pixels, from which the camera surely moved; below, F must be at least so large.
 const SURE_PARALLAX_PX: f64 = 4.0;
 const MIN_F: f64 = 1.8;
@@ -452,6 +454,7 @@ fn solve_points(
     }
     let Refined { bundle, used, cost, loss_px, .. } = chosen;
     if parallax_px < SURE_PARALLAX_PX {
+        let is_little = parallax_px < LEAST_PARALLAX_PX;
         let (turned, turned_cost) = turn_only(&bundle, &used, loss_px);
         let (count, observed) = (bundle.points.len() as f64, used_observations(&used) as f64);
         // What noise gains by a depth for each point and eleven parameters of translation, over what noise costs.
@@ -459,7 +462,7 @@ fn solve_points(
         let freedom = (2.0 * observed - 3.0 * count - 23.0).max(1.0);
         // What noise costs is not less than what the tracks' own errors do that are the same in all residuals.
         let f = gained / (cost / freedom).max(SYSTEMATIC_PX * SYSTEMATIC_PX);
-        if f < MIN_F {
+        if is_little || f < MIN_F {
             return Ok((finish(&turned, &used, Motion::Turned, parallax_px, None), turned, used));
         }
     }

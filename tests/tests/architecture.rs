@@ -20,7 +20,8 @@ fn dependencies(krate: &str) -> BTreeSet<String> {
 
 /// Crates of this workspace that a crate stands on.
 fn ours(krate: &str) -> BTreeSet<String> {
-    let members = BTreeSet::from(["geometry", "odometry", "model", "node", "training", "tests", "xtask"].map(str::to_owned));
+    let members =
+        BTreeSet::from(["geometry", "odometry", "model", "node", "training", "tests", "xtask"].map(str::to_owned));
     dependencies(krate).intersection(&members).cloned().collect()
 }
 
@@ -32,7 +33,11 @@ fn crates_stand_on_each_other_as_the_architecture_says() {
         ("odometry", &["geometry"], "Architecture Invariant: `odometry` stands on `geometry` alone"),
         ("model", &["geometry"], "Architecture Invariant: `model` stands on `geometry` alone"),
         ("node", &["geometry", "model"], "Architecture Invariant: `node` and `training` never see each other"),
-        ("training", &["geometry", "odometry", "model"], "Architecture Invariant: `node` and `training` never see each other"),
+        (
+            "training",
+            &["geometry", "odometry", "model"],
+            "Architecture Invariant: `node` and `training` never see each other",
+        ),
         ("xtask", &[], "Architecture Invariant: `xtask` links none of the other crates"),
     ] {
         assert_eq!(ours(krate), expected.iter().map(|s| (*s).to_owned()).collect(), "{krate}");

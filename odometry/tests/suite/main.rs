@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     reason = "helpers of tests are tests too; clippy.toml covers the #[test] functions alone"
 )]
+#![expect(clippy::print_stdout, reason = "helpers of tests tell what they measured")]
 
 mod input;
 mod render;
