@@ -144,6 +144,7 @@ struct Seen {
     square: f64,
 }
 
+#[inline(always)]
 fn seen(
     pose: &Isometry3<f64>,
     rotation: &Matrix3<f64>,
@@ -198,7 +199,7 @@ struct Derivatives {
 }
 
 impl Derivatives {
-    #[inline]
+    #[inline(always)]
     fn new(
         pose: &Isometry3<f64>,
         rotation: &Matrix3<f64>,

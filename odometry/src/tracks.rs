@@ -14,8 +14,8 @@ use crate::picture::Picture;
 const LEAST_CORRELATION: f32 = 0.8;
 /// Farthest, pixels, that a point found forwards and then backwards may be from where it began.
 const FORWARD_BACKWARD: f32 = 0.5;
-/// Levels that the way back starts on: the way there has told where it is.
-const BACK_LEVELS: usize = 2;
+/// Finest levels that a place is aligned on which the motion has told.
+const FINE_LEVELS: usize = 2;
 /// Finest levels that a point is looked for on where its motion is known about.
 const NEAR_LEVELS: usize = 3;
 /// Neighbours whose motion is asked where a point was lost.
@@ -79,8 +79,8 @@ pub(crate) fn follow(
     if found.correlation < LEAST_CORRELATION {
         return None;
     }
-    let back = Patch::new(to, found.at, BACK_LEVELS);
-    let returned = back.find(from, at, BACK_LEVELS - 1)?;
+    let back = Patch::new(to, found.at, 1);
+    let returned = back.find(from, at, 0)?;
     ((returned.at - at).norm() < FORWARD_BACKWARD).then_some(found)
 }
 
@@ -295,8 +295,8 @@ pub(crate) fn realign(
     to_from_from: &Matrix2<f32>,
     reach_px: f32,
 ) -> Option<Point2<f32>> {
-    let patch = Patch::warped(from, at, to_from_from, BACK_LEVELS)?;
-    let found = patch.find(to, expected, BACK_LEVELS - 1)?;
+    let patch = Patch::warped(from, at, to_from_from, FINE_LEVELS)?;
+    let found = patch.find(to, expected, FINE_LEVELS - 1)?;
     (found.correlation >= LEAST_CORRELATION && (found.at - expected).norm() <= reach_px).then_some(found.at)
 }
 
