@@ -29,7 +29,7 @@ const REACH_PX: f32 = 3.0;
 /// Farthest, pixels, that a point is from where its first keyframe says.
 const REALIGN_PX: f32 = 1.5;
 /// Points that were lost and are looked for in a frame, at most.
-const SEARCHES: usize = 60;
+const SEARCHES: usize = 120;
 /// Misses after which a point is forgotten.
 const MISSES: u8 = 3;
 
@@ -291,7 +291,7 @@ impl Map {
             self.keyframes.pop_front();
         }
         let oldest = self.keyframes.front().map_or(0, |keyframe| keyframe.number);
-        let newest: Vec<u64> = self.keyframes.iter().rev().take(3).map(|keyframe| keyframe.number).collect();
+        let newest: Vec<u64> = self.keyframes.iter().rev().take(6).map(|keyframe| keyframe.number).collect();
         for point in &mut self.points {
             point.seen.retain(|(number, _)| *number >= oldest);
             if point.is_followed && (point.is_stale || point.correlation < FRESH_CORRELATION) {
