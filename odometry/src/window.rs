@@ -331,7 +331,7 @@ fn with_prior(points: Points, pictures: Option<&[Picture; WINDOW]>, prior: Optio
     for (k, view) in bundle.views.iter_mut().enumerate().skip(1) {
         view.prior = Some(PosePrior { camera_from_world: believed[k], information: informations[k - 1] * variance });
     }
-    bundle.adjust(&used.options(ITERATIONS));
+    bundle.adjust(&used.options_for(sigma_px));
     let mut solved = finish(&bundle, &used, motion, parallax_px, Some(variance));
     let scarce = solved.observations < 2 * WINDOW * LEAST_POINTS;
     solved.carried = if scarce { Carried::Prior } else { Carried::Both };
@@ -590,14 +590,13 @@ impl Solved {
             length(&|k| other[k].translation.vector.norm()),
         );
         let mut step = DVector::zeros(6 * (WINDOW - 1));
-        for k in 1..WINDOW {
+        for (k, other) in other.iter().enumerate().skip(1) {
             let scaled = |pose: &Isometry3<f64>, length: f64| {
                 let mut pose = *pose;
                 pose.translation.vector *= own / length.max(1e-12);
                 pose
             };
-            let difference =
-                step_between(&scaled(&bundle.views[k].camera_from_world, before), &scaled(&other[k], theirs));
+            let difference = step_between(&scaled(&bundle.views[k].camera_from_world, before), &scaled(other, theirs));
             step.rows_mut(6 * (k - 1), 6).copy_from(&difference);
         }
         // Each is as likely: half of the way between them squared, on both sides.
