@@ -558,29 +558,16 @@ impl Write for Sizes {
     }
 }
 
-/// Milliseconds of this thread on a processor; of the clock where the system does not tell.
-fn processor_millis(begin: std::time::Instant) -> f64 {
-    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let nanos = told.and_then(|text| text.split(' ').next().and_then(|own| own.parse::<f64>().ok()));
-    nanos.map_or_else(|| begin.elapsed().as_secs_f64() * 1e3, |nanos| nanos / 1e6)
-}
-
 #[test]
-fn time_and_memory_are_bounded() {
+fn memory_is_bounded() {
     let greys = &FILM.1;
     let mut stream = Stream::new(Options::default());
-    let begin = std::time::Instant::now();
-    let (mut times, mut sizes) = (Vec::new(), Vec::new());
-    let (mut of_keyframes, mut of_others) = (Vec::new(), Vec::new());
+    let mut sizes = Vec::new();
     for k in 0..600 {
         // There and back: 0 ... 119, 118 ... 1, 0 ...
         let place = k % 238;
         let grey = &greys[if place < 120 { place } else { 238 - place }];
-        let picture: Picture = picture(k, &small(), grey);
-        let before = processor_millis(begin);
-        let pose = stream.push(picture).unwrap();
-        times.push(processor_millis(begin) - before);
-        (if pose.is_keyframe { &mut of_keyframes } else { &mut of_others }).push(times[k]);
+        stream.push(picture(k, &small(), grey)).unwrap();
         if [150, 388, 599].contains(&k) {
             let mut own = Sizes::default();
             write!(own, "{stream:?}").unwrap();
@@ -591,14 +578,6 @@ fn time_and_memory_are_bounded() {
             sizes.push(own);
         }
     }
-    let sum = |range: std::ops::Range<usize>| times[range].iter().sum::<f64>();
-    let (early, late) = (sum(100..200), sum(500..600));
-    // Means: the system counts a thread's time in ticks.
-    for (name, list) in [("keyframes", &of_keyframes), ("other frames", &of_others)] {
-        println!("{} {name}: {:.2} ms each", list.len(), list.iter().sum::<f64>() / list.len() as f64);
-    }
-    println!("{early:.0} ms for frames 100 to 199, {late:.0} ms for 500 to 599");
-    assert!(late < 1.5 * early, "{early} ms, then {late} ms");
     for (first, last) in [(&sizes[0], &sizes[1]), (&sizes[0], &sizes[2])] {
         assert!(last.points as f64 <= 1.25 * first.points as f64);
         assert!(last.bytes as f64 <= 1.15 * first.bytes as f64);
