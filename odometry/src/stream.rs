@@ -305,6 +305,8 @@ impl Stream {
         let found = start.push(picture, number, self.reference.as_ref());
         match found {
             start::Found::Lost => {
+                // The motion goes on while no point tells it.
+                let here = self.predicted(picture.stamp());
                 self.start = Some(Start::new(picture.clone(), number, here, self.step, self.options.points));
                 (self.frame(picture, here, Basis::Motion), unsure(), 0)
             }
