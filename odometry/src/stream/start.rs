@@ -171,18 +171,18 @@ impl Start {
         Found::Ready { map: Box::new(map), camera_from_world, covariance, points, revised }
     }
 
-    /// The frames since the anchor, posed on the map; points are in the order in which they were chosen.
+    /// The frames since the anchor, posed on the map; the number of a point is its place in the lists, of which the map has
+    /// dropped some.
     fn revised(&self, map: &Map, picture: &Picture) -> Vec<(Stamp, Isometry3<f64>)> {
         let camera = picture.intrinsics();
         let focal = 0.5 * (camera.fx + camera.fy);
         let mut start = self.anchor_from_world;
         let mut revised = Vec::with_capacity(self.all.len());
         for (stamp, places) in &self.all {
-            let known = |(point, place): (&Point, &Option<Point2<f32>>)| Some((point.world?, (*place)?));
+            let known = |point: &Point| Some((point.world?, (*places.get(point.id as usize)?)?));
             let (solid, xy): (Vec<_>, Vec<_>) = map
                 .points
                 .iter()
-                .zip(places)
                 .filter_map(known)
                 .map(|(world, place)| (world, Point2::from(picture.normalised(&place))))
                 .unzip();
