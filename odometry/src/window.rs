@@ -19,9 +19,9 @@ use crate::tracks::{self, Tracks, expected, realign};
 const LOSS_PX: f64 = 0.5;
 /// Scale of the loss over the standard deviation of what is not an outlier, at which Cauchy's loses 5 % to least squares
 /// (Huber, Robust Statistics), and its bounds.
-pub(crate) const EFFICIENT: f64 = 2.385;
-pub(crate) const LEAST_LOSS_PX: f64 = 0.15;
-pub(crate) const MOST_LOSS_PX: f64 = 1.0;
+const EFFICIENT: f64 = 2.385;
+const LEAST_LOSS_PX: f64 = 0.15;
+const MOST_LOSS_PX: f64 = 1.0;
 /// Errors of tracks that residuals do not show, pixels, such as an interpolation's: what the test for a translation takes
 /// for noise at least.
 const SYSTEMATIC_PX: f64 = 0.1;
@@ -51,7 +51,7 @@ const START_ITERATIONS: usize = 8;
 const ITERATIONS: usize = 12;
 const MIN_GAIN: f64 = 1e-4;
 /// The least standard deviation of a coordinate, pixels, and that where too few points tell it.
-pub(crate) const LEAST_SIGMA_PX: f64 = 0.05;
+const LEAST_SIGMA_PX: f64 = 0.05;
 const FEW_SIGMA_PX: f64 = 0.3;
 /// How far, pixels, points may be from where a prior alone puts them.
 const NEAR_PX: f64 = 12.0;
@@ -262,13 +262,27 @@ impl Points {
         Bundle { views: views.collect(), points: self.triangulated(poses), observations: self.observations() }
     }
 
+    /// The tracks whose places lie within so many pixels of where poses put them, as far as two pictures still show them.
+    fn within(&self, poses: &[Isometry3<f64>; WINDOW], px: f64) -> Self {
+        let squares = self.bundle(poses).squares(&self.focal);
+        let mut square = squares.iter();
+        let mut near = self.clone();
+        for xy in near.xy.iter_mut().flatten().filter(|xy| xy.is_some()) {
+            if square.next().is_none_or(|square| *square >= px * px) {
+                *xy = None;
+            }
+        }
+        let kept: Vec<usize> = (0..near.xy.len()).filter(|k| near.xy[*k].iter().flatten().count() >= 2).collect();
+        near.only(&kept)
+    }
+
     fn options(&self, iterations: usize) -> Options {
         Options { focal: self.focal, loss_px: LOSS_PX, iterations, min_gain: MIN_GAIN, turn_only: false }
     }
 
     /// Those for residuals of this standard deviation.
     fn options_for(&self, sigma_px: f64) -> Options {
-        Options { loss_px: (EFFICIENT * sigma_px).clamp(LEAST_LOSS_PX, MOST_LOSS_PX), ..self.options(ITERATIONS) }
+        Options { loss_px: loss_px(sigma_px), ..self.options(ITERATIONS) }
     }
 
     /// At most `count` of the tracks, those that most pictures show, in their order.
@@ -322,7 +336,10 @@ fn with_prior(points: Points, pictures: Option<&[Picture; WINDOW]>, prior: Optio
         }
         Err(_) => {
             // Points near where the prior puts them; a coarse prior is some pixels off.
-            let Some(used) = near(&points, &believed) else { return Ok(of_prior(prior)) };
+            let used = points.within(&believed, NEAR_PX);
+            if used.xy.is_empty() {
+                return Ok(of_prior(prior));
+            }
             (believed, used, FEW_SIGMA_PX, f64::NAN, Motion::Moved)
         }
     };
@@ -372,22 +389,6 @@ fn contradicts(
         let both = covariance[k - 1] + solved.covariance.fixed_view::<6, 6>(at, at);
         both.try_inverse().is_none_or(|inverse| step.dot(&(inverse * step)) > CONTRADICTION)
     })
-}
-
-/// The tracks that lie near where poses put them; `None` where there are none.
-fn near(points: &Points, poses: &[Isometry3<f64>; WINDOW]) -> Option<Points> {
-    let mut used = points.clone();
-    let squares = points.bundle(poses).squares(&points.focal);
-    let mut square = squares.iter();
-    for track in &mut used.xy {
-        for xy in track.iter_mut().filter(|xy| xy.is_some()) {
-            if square.next().is_none_or(|square| *square >= NEAR_PX * NEAR_PX) {
-                *xy = None;
-            }
-        }
-    }
-    let kept: Vec<usize> = (0..used.xy.len()).filter(|k| used.xy[*k].iter().flatten().count() >= 2).collect();
-    (!kept.is_empty()).then(|| used.only(&kept))
 }
 
 fn of_prior(prior: &Prior) -> Solved {
@@ -456,10 +457,11 @@ fn solve_points(
     if parallax_px < SURE_PARALLAX_PX {
         let is_little = parallax_px < LEAST_PARALLAX_PX;
         let (turned, turned_cost) = turn_only(&bundle, &used, loss_px);
-        let (count, observed) = (bundle.points.len() as f64, used_observations(&used) as f64);
+        let count = bundle.points.len() as f64;
         // What noise gains by a depth for each point and eleven parameters of translation, over what noise costs.
         let gained = (turned_cost - cost) / (count + 11.0);
-        let freedom = (2.0 * observed - 3.0 * count - 23.0).max(1.0);
+        let (observed, sought) = freedom(&bundle);
+        let freedom = (observed - sought).max(1.0);
         // What noise costs is not less than what the tracks' own errors do that are the same in all residuals.
         let f = gained / (cost / freedom).max(SYSTEMATIC_PX * SYSTEMATIC_PX);
         if is_little || f < MIN_F {
@@ -514,25 +516,9 @@ fn differ(a: &[Isometry3<f64>; WINDOW], b: &[Isometry3<f64>; WINDOW]) -> bool {
     })
 }
 
-fn used_observations(points: &Points) -> usize {
-    points.xy.iter().map(|track| track.iter().flatten().count()).sum()
-}
-
 /// Adjusted cameras and points, the tracks that they stand on, and the cost that is left.
 fn settled(points: &Points, poses: &[Isometry3<f64>; WINDOW], loss_px: f64) -> Result<(Bundle, Points, f64), Refusal> {
-    let all = points.bundle(poses);
-    let squares = all.squares(&points.focal);
-    let mut square = squares.iter();
-    let mut inliers = points.clone();
-    for track in &mut inliers.xy {
-        for xy in track.iter_mut().filter(|xy| xy.is_some()) {
-            if square.next().is_none_or(|square| *square >= OUTLIER_PX * OUTLIER_PX) {
-                *xy = None;
-            }
-        }
-    }
-    let kept: Vec<usize> = (0..inliers.xy.len()).filter(|k| inliers.xy[*k].iter().flatten().count() >= 2).collect();
-    let used = inliers.only(&kept);
+    let used = points.within(poses, OUTLIER_PX);
     for index in 0..WINDOW {
         let got = used.xy.iter().filter(|track| track[index].is_some()).count();
         if got < LEAST_POINTS {
@@ -685,6 +671,11 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64, kn
     }
 }
 
+/// Scale of the Cauchy loss, pixels, for residuals of this standard deviation.
+pub(crate) fn loss_px(sigma_px: f64) -> f64 {
+    (EFFICIENT * sigma_px).clamp(LEAST_LOSS_PX, MOST_LOSS_PX)
+}
+
 /// Numbers that are observed and numbers that are sought.
 fn freedom(bundle: &Bundle) -> (f64, f64) {
     (2.0 * bundle.observations.len() as f64, 3.0 * bundle.points.len() as f64 + 23.0)
@@ -693,14 +684,20 @@ fn freedom(bundle: &Bundle) -> (f64, f64) {
 /// Standard deviation of an image coordinate, pixels. Robust: of residuals that are Gaussian in two dimensions, with what
 /// the unknowns took of them.
 fn sigma_px(bundle: &Bundle, points: &Points) -> f64 {
-    let mut squares = bundle.squares(&points.focal);
+    let squares = bundle.squares(&points.focal);
     if squares.is_empty() {
         return FEW_SIGMA_PX;
     }
+    let (observed, sought) = freedom(bundle);
+    robust_sigma_px(squares, observed, sought)
+}
+
+/// The standard deviation that squared errors, not none, tell by their median, of so many numbers observed and sought.
+pub(crate) fn robust_sigma_px(mut squares: Vec<f64>, observed: f64, sought: f64) -> f64 {
     let middle = squares.len() / 2;
     let median = *squares.select_nth_unstable_by(middle, f64::total_cmp).1;
-    let (n, m) = freedom(bundle);
-    (median / (2.0 * std::f64::consts::LN_2) * n / (n - m).max(1.0)).sqrt().max(LEAST_SIGMA_PX)
+    let variance = median / (2.0 * std::f64::consts::LN_2) * observed / (observed - sought).max(1.0);
+    variance.sqrt().max(LEAST_SIGMA_PX)
 }
 
 /// The inverse of the median depth of the points that frame 0 sees.

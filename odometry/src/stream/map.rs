@@ -12,7 +12,7 @@ use crate::align::Patch;
 use crate::corners::corners;
 use crate::picture::Picture;
 use crate::tracks::{expected, realign};
-use crate::window::{EFFICIENT, LEAST_LOSS_PX, LEAST_SIGMA_PX, MOST_LOSS_PX};
+use crate::window::{self, robust_sigma_px};
 
 /// Keyframes that are kept, those that are held included.
 const KEPT: usize = 16;
@@ -251,7 +251,8 @@ impl Map {
             }
         }
         let squares = bundle.squares(&options.focal);
-        self.sigma_px = sigma_px(&squares, 2 * squares.len(), 3 * bundle.points.len() + 6 * (count - first_free));
+        let (observed, sought) = (2 * squares.len(), 3 * bundle.points.len() + 6 * (count - first_free));
+        self.sigma_px = (observed > sought).then(|| robust_sigma_px(squares.clone(), observed as f64, sought as f64));
         let informations = bundle.point_information(&options);
         let mut at = 0;
         for (own, index) in indices.iter().enumerate() {
@@ -361,20 +362,9 @@ impl Map {
     }
 }
 
-/// Scale of the loss for residuals of a standard deviation: see [`crate::window`].
-pub(super) fn loss_px(sigma_px: Option<f64>) -> f64 {
-    sigma_px.map_or(LOSS_PX, |sigma| (EFFICIENT * sigma).clamp(LEAST_LOSS_PX, MOST_LOSS_PX))
-}
-
-/// Standard deviation of an image coordinate by squared errors, of which unknowns took their share.
-fn sigma_px(squares: &[f64], observed: usize, sought: usize) -> Option<f64> {
-    let mut squares = squares.to_vec();
-    let middle = squares.len() / 2;
-    (observed > sought).then(|| {
-        let median = *squares.select_nth_unstable_by(middle, f64::total_cmp).1;
-        let variance = median / (2.0 * std::f64::consts::LN_2) * observed as f64 / (observed - sought) as f64;
-        variance.sqrt().max(LEAST_SIGMA_PX)
-    })
+/// Scale of the loss, pixels; before any adjustment has told the residuals, that of any camera.
+fn loss_px(sigma_px: Option<f64>) -> f64 {
+    sigma_px.map_or(LOSS_PX, window::loss_px)
 }
 
 fn pixel(camera: &Intrinsics, xy: &Vector2<f64>) -> Point2<f32> {
