@@ -154,8 +154,9 @@ impl FrameSource {
     pub fn load(&self, film: Film, numbers: &[usize]) -> Result<Views> {
         let Some(&last) = numbers.last() else { anyhow::bail!("{}: expected a set of frames, got none", self.spec) };
         let mut views = match (&self.source, film) {
-            (WindowSource::Synth { seed, size, .. }, Film::Synthetic(index)) => {
-                let mut film = synth::sequence(*seed, index, last + 1, self.size.unwrap_or(*size));
+            (WindowSource::Synth { seed, size, config, stratum, .. }, Film::Synthetic(index)) => {
+                let size = self.size.unwrap_or(*size);
+                let mut film = synth::sequence_with(config, *stratum, *seed, index, last + 1, size);
                 return Ok(Views {
                     numbers: numbers.to_vec(),
                     images: numbers.iter().map(|&i| std::mem::take(&mut film.images[i])).collect(),
