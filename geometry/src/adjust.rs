@@ -18,6 +18,11 @@ const MIN_DEPTH: f64 = 1e-6;
 const BEHIND: f64 = 1e8;
 /// What is added to each diagonal of the normal equations, so that unknowns without observations stay where they are.
 const FLOOR: f64 = 1e-9;
+/// The same of a point's share that the other points have to tell: one that nothing but itself tells counts a hundredfold.
+const LEVERAGE_FLOOR: f64 = 0.01;
+/// The same of an information matrix, of its mean; and the variance where it has no inverse.
+const INFORMATION_FLOOR: f64 = 1e-12;
+const UNKNOWN: f64 = 1e6;
 /// Dampings that are tried before an iteration gives up.
 const TRIALS: usize = 8;
 
@@ -191,11 +196,22 @@ pub fn step_between(from: &Isometry3<f64>, to: &Isometry3<f64>) -> Vector6<f64> 
     Vector6::new(w.x, w.y, w.z, v.x, v.y, v.z)
 }
 
+/// What second derivatives are of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// Squares with the robust weights held.
+    Squares,
+    /// The loss itself.
+    Loss,
+}
+
 /// Derivatives of an observation, weighted by its robust weight.
 struct Derivatives {
     by_pose: nalgebra::Matrix2x6<f64>,
     by_point: Matrix2x3<f64>,
     residual: Vector2<f64>,
+    /// Root of the robust weight.
+    weight: f64,
 }
 
 impl Derivatives {
@@ -224,7 +240,7 @@ impl Derivatives {
             y * c, z * a - x * c, -y * a, a * w, 0.0, c * w,
             y * d - z * b, -x * d, x * b, 0.0, b * w, d * w,
         );
-        Self { by_pose, by_point: by_inside * world, residual: residual * weight }
+        Self { by_pose, by_point: by_inside * world, residual: residual * weight, weight }
     }
 }
 
@@ -299,6 +315,64 @@ fn cost(views: &[View], points: &[Vector4<f64>], observations: &Observations, op
     scale * (sum + product.ln()) + views.iter().filter_map(of).sum::<f64>()
 }
 
+/// The inverse of an information matrix, along one direction of which nothing is known and nothing sought.
+fn inverse(mut information: DMatrix<f64>, held: Option<&DVector<f64>>) -> DMatrix<f64> {
+    let size = information.nrows();
+    let mean = information.trace() / size.max(1) as f64;
+    let held = held.filter(|held| held.norm() > 0.0).map(|held| held / held.norm());
+    if let Some(held) = &held {
+        information.ger(mean, held, held, 1.0);
+    }
+    for k in 0..size {
+        information[(k, k)] += INFORMATION_FLOOR * mean;
+    }
+    let Some(cholesky) = nalgebra::Cholesky::new(information) else {
+        return DMatrix::identity(size, size) * UNKNOWN;
+    };
+    let mut inverse = cholesky.inverse();
+    if let Some(held) = &held {
+        inverse.ger(-1.0 / mean, held, held, 1.0);
+    }
+    inverse
+}
+
+// Products that are taken tens of thousands of times: nalgebra's are calls, which cost as much as they compute.
+
+#[inline(always)]
+fn times(a: &Matrix6x3<f64>, b: &Matrix3<f64>) -> Matrix6x3<f64> {
+    let mut out = Matrix6x3::zeros();
+    for column in 0..3 {
+        for k in 0..3 {
+            for row in 0..6 {
+                out[(row, column)] += a[(row, k)] * b[(k, column)];
+            }
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn times_transposed(a: &Matrix6x3<f64>, b: &Matrix6x3<f64>) -> Matrix6<f64> {
+    let mut out = Matrix6::zeros();
+    for column in 0..6 {
+        for k in 0..3 {
+            for row in 0..6 {
+                out[(row, column)] += a[(row, k)] * b[(column, k)];
+            }
+        }
+    }
+    out
+}
+
+/// `a` transposed times `b`, of the two rows of an observation.
+#[inline(always)]
+fn squared<const R: usize, const C: usize>(
+    a: &nalgebra::SMatrix<f64, 2, R>,
+    b: &nalgebra::SMatrix<f64, 2, C>,
+) -> nalgebra::SMatrix<f64, R, C> {
+    nalgebra::SMatrix::from_fn(|row, column| a[(0, row)] * b[(0, column)] + a[(1, row)] * b[(1, column)])
+}
+
 impl Bundle {
     /// The squared reprojection error of each observation, pixels; 1e8 where the point is behind the camera.
     pub fn squares(&self, focal: &Vector2<f64>) -> Vec<f64> {
@@ -343,7 +417,7 @@ impl Bundle {
         let mut damping = 1e-3;
         let mut reduced = DMatrix::zeros(6 * free, 6 * free);
         for _ in 0..options.iterations {
-            let normal = self.normal(options, &places, free);
+            let normal = self.normal(options, &places, free, Of::Squares);
             let mut taken = None;
             for _ in 0..TRIALS {
                 if let Some((views, points)) = self.next(&normal, damping, options, &places, &mut reduced) {
@@ -366,7 +440,7 @@ impl Bundle {
         cost
     }
 
-    fn normal(&self, options: &Options, places: &[Option<usize>], free: usize) -> Normal {
+    fn normal(&self, options: &Options, places: &[Option<usize>], free: usize, of: Of) -> Normal {
         let rotations = rotations(&self.views);
         let mut normal = Normal {
             poses: vec![Matrix6::zeros(); free],
@@ -384,20 +458,24 @@ impl Bundle {
             for (view, xy) in self.observations.of(index) {
                 let view = *view as usize;
                 let pose = &self.views[view].camera_from_world;
-                let Derivatives { by_pose, by_point, residual } =
+                let Derivatives { mut by_pose, mut by_point, residual, weight } =
                     Derivatives::new(pose, &rotations[view], point, &tangent, xy, options);
-                own += by_point.transpose() * by_point;
-                own_gradient += by_point.transpose() * residual;
+                if of == Of::Loss {
+                    by_pose *= weight;
+                    by_point *= weight;
+                }
+                own += squared(&by_point, &by_point);
+                own_gradient += squared(&by_point, &residual);
                 let Some(place) = places[view] else {
                     normal.mixed.push(Matrix6x3::zeros());
                     continue;
                 };
-                normal.poses[place] += by_pose.transpose() * by_pose;
-                let gradient = by_pose.transpose() * residual;
+                normal.poses[place] += squared(&by_pose, &by_pose);
+                let gradient = squared(&by_pose, &residual);
                 for (k, value) in gradient.iter().enumerate() {
                     normal.gradient[6 * place + k] += value;
                 }
-                normal.mixed.push(by_pose.transpose() * by_point);
+                normal.mixed.push(squared(&by_pose, &by_point));
             }
             normal.points.push((own, own_gradient));
             normal.tangents.push(tangent);
@@ -445,14 +523,14 @@ impl Bundle {
             let list = self.observations.of(index);
             for (i, (view_i, _)) in list.iter().enumerate() {
                 let Some(a) = places[*view_i as usize] else { continue };
-                let solved = normal.mixed[start + i] * inverse;
+                let solved = times(&normal.mixed[start + i], &inverse);
                 let change = solved * own_gradient;
                 for (k, value) in change.iter().enumerate() {
                     right[6 * a + k] -= value;
                 }
                 for (j, (view_j, _)) in list.iter().enumerate().skip(i) {
                     let Some(b) = places[*view_j as usize] else { continue };
-                    let block = solved * normal.mixed[start + j].transpose();
+                    let block = times_transposed(&solved, &normal.mixed[start + j]);
                     if a <= b {
                         blocks[a * free + b] -= block;
                     } else {
@@ -509,45 +587,91 @@ impl Bundle {
         Some((views, points))
     }
 
-    /// The covariance of the gradient of the free poses, as the residuals show it: the sum over points of the outer product
-    /// of what each point pulls with, square pixels. Between two inverses of [`Self::information`] it is the poses'
-    /// covariance whatever the residuals are distributed like, and however those of one point go together (White 1980; Liang
-    /// and Zeger 1986: the "sandwich" with points as clusters). Call it where [`Self::adjust`] has come to rest.
-    pub fn gradient_covariance(&self, options: &Options) -> DMatrix<f64> {
+    /// The covariance of the free poses (six unknowns each, as [`Self::information`]), in the variance that the residuals
+    /// show: whatever they are distributed like, and however those of one point go together (White 1980; Liang and Zeger
+    /// 1986: the "sandwich" with points as clusters). Each point's residuals are those that the others would leave it (the
+    /// jackknife; Bell and McCaffrey, Survey Methodology 2002, CR3), so that few points that decide a pose do not look
+    /// surer than they are. With few points it is mixed with what `variance`, that of a coordinate in square pixels, and
+    /// [`Self::information`] say, which counts as many points as there are unknowns. `held` is a direction of the unknowns that no observation tells, as the scale: it has no
+    /// variance. Call it where [`Self::adjust`] has come to rest.
+    pub fn covariance(&self, options: &Options, variance: f64, held: Option<&DVector<f64>>) -> DMatrix<f64> {
         let (places, free) = self.places();
         let rotations = rotations(&self.views);
+        let normal = self.normal(options, &places, free, Of::Loss);
+        let mut curvature = DMatrix::zeros(6 * free, 6 * free);
+        self.reduce(&normal, 0.0, &places, &mut curvature);
+        let inverse = inverse(curvature, held);
         let mut sum = DMatrix::zeros(6 * free, 6 * free);
-        let mut pulls: Vec<(usize, Vector6<f64>)> = Vec::new();
+        let mut own: Vec<(Option<usize>, Derivatives)> = Vec::new();
         for (index, point) in self.points.iter().enumerate() {
             let tangent = tangent(point);
-            pulls.clear();
+            own.clear();
             for (view, xy) in self.observations.of(index) {
                 let view = *view as usize;
-                let Some(place) = places[view] else { continue };
                 let pose = &self.views[view].camera_from_world;
-                let own = Derivatives::new(pose, &rotations[view], point, &tangent, xy, options);
-                pulls.push((place, own.by_pose.transpose() * own.residual));
+                own.push((places[view], Derivatives::new(pose, &rotations[view], point, &tangent, xy, options)));
             }
-            for (a, pull_a) in &pulls {
-                for (b, pull_b) in &pulls {
+            // Residuals and derivatives of the loss: by the weight, where those of the squares have its root.
+            let rows = 2 * own.len();
+            let mut residual = DVector::zeros(rows);
+            let mut by_point = DMatrix::zeros(rows, 3);
+            for (row, (_, of)) in own.iter_mut().enumerate() {
+                of.by_pose *= of.weight;
+                residual.fixed_rows_mut::<2>(2 * row).copy_from(&(of.residual / of.weight));
+                by_point.fixed_view_mut::<2, 3>(2 * row, 0).copy_from(&(of.by_point * of.weight));
+            }
+            let mut of_point = normal.points[index].0;
+            for k in 0..3 {
+                of_point[(k, k)] += FLOOR;
+            }
+            let solved = &by_point * of_point.try_inverse().unwrap_or_else(Matrix3::zeros);
+            // What a change of the point does not explain.
+            let without_point = |left: DVector<f64>| {
+                let explained = &solved * (by_point.transpose() * &left);
+                left - explained
+            };
+            let mut spread = DMatrix::zeros(rows, rows);
+            for (row, (a, of_a)) in own.iter().enumerate() {
+                for (column, (b, of_b)) in own.iter().enumerate() {
+                    if let (Some(a), Some(b)) = (a, b) {
+                        let block = of_a.by_pose * inverse.fixed_view::<6, 6>(6 * a, 6 * b) * of_b.by_pose.transpose();
+                        spread.fixed_view_mut::<2, 2>(2 * row, 2 * column).copy_from(&block);
+                    }
+                }
+            }
+            spread -= &solved * (by_point.transpose() * &spread);
+            spread -= (&spread * &by_point) * solved.transpose();
+            let left_out = DMatrix::identity(rows, rows) * (1.0 + LEVERAGE_FLOOR) - spread;
+            let residual = without_point(residual);
+            let residual = match nalgebra::Cholesky::new(left_out) {
+                Some(left_out) => without_point(left_out.solve(&residual)),
+                None => residual / LEVERAGE_FLOOR,
+            };
+            let pull = |row: usize| own[row].1.by_pose.transpose() * residual.fixed_rows::<2>(2 * row);
+            for (row, a) in own.iter().enumerate().filter_map(|(row, (a, _))| Some((row, (*a)?))) {
+                let pull_a = pull(row);
+                for (column, b) in own.iter().enumerate().filter_map(|(row, (b, _))| Some((row, (*b)?))) {
                     let mut block = sum.fixed_view_mut::<6, 6>(6 * a, 6 * b);
-                    block += pull_a * pull_b.transpose();
+                    block += pull_a * pull(column).transpose();
                 }
             }
         }
-        sum
+        let shown = &inverse * sum * &inverse;
+        let said = self::inverse(self.information(options), held) * variance;
+        let (points, unknowns) = (self.points.len() as f64, 6.0 * free as f64);
+        (shown * points + said * unknowns) / (points + unknowns).max(1.0)
     }
 
     /// The information matrix of each point's step in its tangent space, as if the poses were known.
     pub fn point_information(&self, options: &Options) -> Vec<Matrix3<f64>> {
         let (places, free) = self.places();
-        self.normal(options, &places, free).points.into_iter().map(|(own, _)| own).collect()
+        self.normal(options, &places, free, Of::Squares).points.into_iter().map(|(own, _)| own).collect()
     }
 
     /// [`Self::information`] as if the points were known.
     pub fn information_of_poses(&self, options: &Options) -> DMatrix<f64> {
         let (places, free) = self.places();
-        let normal = self.normal(options, &places, free);
+        let normal = self.normal(options, &places, free, Of::Squares);
         let mut information = DMatrix::zeros(6 * free, 6 * free);
         for (place, own) in normal.poses.iter().enumerate() {
             information.fixed_view_mut::<6, 6>(6 * place, 6 * place).copy_from(own);
@@ -560,7 +684,7 @@ impl Bundle {
     /// Without a prior it is singular along the scale.
     pub fn information(&self, options: &Options) -> DMatrix<f64> {
         let (places, free) = self.places();
-        let normal = self.normal(options, &places, free);
+        let normal = self.normal(options, &places, free, Of::Squares);
         let mut reduced = DMatrix::zeros(6 * free, 6 * free);
         self.reduce(&normal, 0.0, &places, &mut reduced);
         reduced

@@ -268,12 +268,12 @@ impl Template {
 
 /// Pixel of a level of a pixel of the finest one: centres of pixels are whole numbers on each.
 #[inline(always)]
-fn down(value: f32, level: usize) -> f32 {
+pub(crate) fn down(value: f32, level: usize) -> f32 {
     (value + 0.5) / (1_u32 << level) as f32 - 0.5
 }
 
 #[inline(always)]
-fn up(value: f32, level: usize) -> f32 {
+pub(crate) fn up(value: f32, level: usize) -> f32 {
     (value + 0.5) * (1_u32 << level) as f32 - 0.5
 }
 

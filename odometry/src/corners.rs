@@ -4,6 +4,7 @@
 
 use nalgebra::Point2;
 
+use crate::align::{down, up};
 use crate::picture::{Level, PAD, Picture};
 
 /// From a pixel to the end of the square that its gradients are summed over.
@@ -84,10 +85,12 @@ pub(crate) struct Corner {
     pub strength: f32,
 }
 
-/// At most about `count` corners of a picture, the strongest of each cell of a grid first; none within half a cell of a
+/// At most about `count` corners of a level of a picture, pixels of the finest; the strongest of each cell of a grid first; none within half a cell of a
 /// place in `taken`. The order is that of strength, and the same for the same picture.
-pub(crate) fn corners(picture: &Picture, count: usize, taken: &[Point2<f32>]) -> Vec<Corner> {
-    let level = &picture.levels()[0];
+pub(crate) fn corners(picture: &Picture, level: usize, count: usize, taken: &[Point2<f32>]) -> Vec<Corner> {
+    let index = level.min(picture.levels().len() - 1);
+    let level = &picture.levels()[index];
+    let taken: Vec<Point2<f32>> = taken.iter().map(|at| Point2::new(down(at.x, index), down(at.y, index))).collect();
     let mut strength = Vec::new();
     {
         #[cfg(target_arch = "x86_64")]
@@ -151,8 +154,8 @@ pub(crate) fn corners(picture: &Picture, count: usize, taken: &[Point2<f32>]) ->
         (column, row)
     };
     for place in taken {
-        let (column, row) = bucket(place);
-        buckets[row * columns + column].push(*place);
+        let (column, row) = bucket(&place);
+        buckets[row * columns + column].push(place);
     }
     for cell in &mut cells {
         cell.sort_by(|a, b| {
@@ -186,5 +189,8 @@ pub(crate) fn corners(picture: &Picture, count: usize, taken: &[Point2<f32>]) ->
         chosen.extend(round);
     }
     chosen.truncate(count);
+    for corner in &mut chosen {
+        corner.at = Point2::new(up(corner.at.x, index), up(corner.at.y, index));
+    }
     chosen
 }

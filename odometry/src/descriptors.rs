@@ -169,7 +169,7 @@ impl Features {
                 picture.levels()[0].width as f32 / own.levels()[0].width as f32,
                 picture.levels()[0].height as f32 / own.levels()[0].height as f32,
             );
-            for corner in corners(own, count, &[]) {
+            for corner in corners(own, 0, count, &[]) {
                 features.at.push(Point2::new((corner.at.x + 0.5) * sx - 0.5, (corner.at.y + 0.5) * sy - 0.5));
                 features.descriptors.push(smooth.descriptor(corner.at));
             }

@@ -18,7 +18,7 @@ use crate::align::Patch;
 use crate::descriptors::Features;
 use crate::picture::Picture;
 use crate::tracks::{Track, Tracks, expected, motion_near, realign, recognised_motion};
-use crate::window::solve_tracks;
+use crate::window::{ALIKE, solve_tracks};
 use geometry::RobustOptions;
 use geometry::adjust::{self, Known};
 use geometry::pnp::{estimate_pose, refine_pose};
@@ -81,8 +81,9 @@ pub struct Pose {
     pub stamp: Stamp,
     /// Where the camera is, in a frame that begins at the first picture, in the stream's unit of length.
     pub odom_from_camera: Transform<Odom, Camera>,
-    /// Covariance of the pose against the keyframes that its points are known from: rotation (radians) before
-    /// translation, a step from the left of `camera_from_odom`.
+    /// Covariance of the pose against the oldest of the last keyframes that are adjusted ([`Options::keyframes`]), in the
+    /// unit that the ways from there tell: rotation (radians) before translation, a step from the left of
+    /// `camera_from_odom`.
     pub covariance: Matrix6<f64>,
     /// What it stands on.
     pub basis: Basis,
@@ -474,7 +475,15 @@ impl Stream {
             turn_only: false,
         };
         let information = adjust::pose_information(&refined.camera_from_world, &seen, &options);
-        let covariance = information.try_inverse().map_or_else(unsure, |inverse| inverse * variance);
+        let of_points = information.try_inverse().map_or_else(unsure, |inverse| inverse * variance * ALIKE);
+        // The points go with the keyframe that is nearest, the last one.
+        let covariance = match self.map.keyframes.back() {
+            Some(keyframe) => {
+                let moved = adjoint(&(refined.camera_from_world * keyframe.camera_from_world.inverse()));
+                of_points + moved * self.map.covariance * moved.transpose()
+            }
+            None => of_points,
+        };
         Some((refined.camera_from_world, covariance, count))
     }
 
@@ -566,7 +575,7 @@ impl Stream {
             let inside = last.rotation * world.xyz() + last.translation.vector * world.w;
             let own = reference.normalised(pixel);
             let found = (inside.z > 1e-6)
-                .then(|| expected(camera, &relative, &own, world.w / inside.z))
+                .then(|| expected(camera, &relative, &own, world.w / inside.z, &nalgebra::Vector2::zeros()))
                 .flatten()
                 .and_then(|(at, shape)| realign(reference, *pixel, picture, at, &shape, COARSE_REACH_PX));
             if let Some(at) = found {
@@ -592,6 +601,16 @@ fn tracks_of(frames: &[&Frame], camera: &Intrinsics) -> Tracks {
         (places.iter().flatten().count() >= 3).then_some(Track { places, origin, is_coarse: false })
     };
     Tracks { points: of_point.into_values().filter_map(track).collect() }
+}
+
+/// Takes a step from the left of a camera's pose, rotation before translation, to that of a camera that goes with it.
+fn adjoint(own_from_other: &Isometry3<f64>) -> Matrix6<f64> {
+    let rotation = own_from_other.rotation.to_rotation_matrix().into_inner();
+    let mut adjoint = Matrix6::zeros();
+    adjoint.fixed_view_mut::<3, 3>(0, 0).copy_from(&rotation);
+    adjoint.fixed_view_mut::<3, 3>(3, 3).copy_from(&rotation);
+    adjoint.fixed_view_mut::<3, 3>(3, 0).copy_from(&(own_from_other.translation.vector.cross_matrix() * rotation));
+    adjoint
 }
 
 /// The covariance of a pose that nothing tells.

@@ -13,7 +13,7 @@ use nalgebra::{
 
 use crate::Error;
 use crate::picture::Picture;
-use crate::tracks::{self, Tracks, expected, realign};
+use crate::tracks::{self, Tracks, expected, realign, slope};
 
 /// Scale of the Cauchy loss, pixels: tracks are precise to a fifth of one or so.
 const LOSS_PX: f64 = 0.5;
@@ -24,16 +24,16 @@ const LEAST_LOSS_PX: f64 = 0.15;
 const MOST_LOSS_PX: f64 = 1.0;
 /// Errors of tracks that residuals do not show, pixels, such as an interpolation's: what the test for a translation takes
 /// for noise at least.
-const SYSTEMATIC_PX: f64 = 0.1;
+const SYSTEMATIC_PX: f64 = 0.15;
 /// How much more another start may cost to be followed to the end, and by how much of the noise's variance two ends must
 /// differ so that the better one is the only answer.
+const RIVALS: usize = 2;
 const RIVAL_COST: f64 = 1.5;
 const RIVAL_MARGIN: f64 = 20.0;
+const RIVAL_SHARE: f64 = 0.05;
 /// Variance of poses over what their residuals say: tracks that are near to each other err alike. Fitted on synthetic
-/// windows (`synth`, strata texture and noise).
-const ALIKE: f64 = 1.7;
-/// Points that the residuals' own spread is weighed against.
-const PRIOR_POINTS: f64 = 24.0;
+/// windows (`synth`, strata texture, noise, dark, exposure and plane).
+pub(crate) const ALIKE: f64 = 2.0;
 /// Largest Sampson error of a pair, pixels; largest reprojection error of an observation that stays.
 const EPIPOLAR_PX: f64 = 1.0;
 const OUTLIER_PX: f64 = 3.0;
@@ -44,15 +44,21 @@ const LEAST_POINTS: usize = 8;
 /// Tracks that a window needs.
 const LEAST_TRACKS: usize = 15;
 /// Pairs of pictures that starts are made from, tracks that they are judged on, and how they are adjusted.
-const START_PAIRS: usize = 2;
+const START_PAIRS: usize = 3;
+const START_ALTERNATIVES: usize = 3;
+/// Length of the starts along the axes, of the unit that is the longest way of the others.
+const START_WAY: f64 = 0.5;
 const START_TRACKS: usize = 80;
+const FIRST_ITERATIONS: usize = 4;
+const BEST_STARTS: usize = 8;
 const START_ITERATIONS: usize = 8;
 /// Iterations of a final adjustment, and the relative gain below which any stops.
-const ITERATIONS: usize = 12;
-const MIN_GAIN: f64 = 1e-4;
+const ITERATIONS: usize = 20;
+const MIN_GAIN: f64 = 1e-5;
+const MIN_GAIN_BEFORE: f64 = 1e-4;
 /// The least standard deviation of a coordinate, pixels, and that where too few points tell it.
 const LEAST_SIGMA_PX: f64 = 0.05;
-const FEW_SIGMA_PX: f64 = 0.3;
+pub(crate) const FEW_SIGMA_PX: f64 = 0.3;
 /// How far, pixels, points may be from where a prior alone puts them.
 const NEAR_PX: f64 = 12.0;
 /// Squared Mahalanobis distance of a pose from the prior's, from which the prior is left out: six degrees of freedom go
@@ -62,11 +68,12 @@ const CONTRADICTION: f64 = 27.9;
 const LEAST_PARALLAX_PX: f64 = 0.3;
 /// Parallax, pixels, from which the camera surely moved; below, F must be at least so large.
 const SURE_PARALLAX_PX: f64 = 4.0;
-const MIN_F: f64 = 1.8;
+const MIN_F: f64 = 2.5;
 
 /// Change of a patch's shape (Frobenius norm) from which it is aligned anew; how far, pixels, it may then be from where
 /// the motion expects it, and how far where it was recognised only.
 const LEAST_CHANGE: f32 = 0.06;
+const LEAST_CHANGE_OF_TURN: f32 = 0.01;
 const REACH_PX: f32 = 3.0;
 const COARSE_REACH_PX: f32 = 6.0;
 
@@ -315,6 +322,11 @@ pub fn solve_tracks(tracks: &Tracks, intrinsics: &Intrinsics, prior: Option<&Pri
     with_prior(Points::new(tracks, intrinsics), None, prior)
 }
 
+/// The poses that tracks of these pictures tell; see [`solve`].
+pub(crate) fn solve_tracks_of(tracks: &Tracks, pictures: &[Picture; WINDOW]) -> Result<Solved, Refusal> {
+    with_prior(Points::new(tracks, pictures[0].intrinsics()), Some(pictures), None)
+}
+
 /// The points' own answer and what was believed, joined by their information.
 fn with_prior(points: Points, pictures: Option<&[Picture; WINDOW]>, prior: Option<&Prior>) -> Result<Solved, Refusal> {
     let Some(prior) = prior else { return solve_points(points, pictures, None).map(|(solved, ..)| solved) };
@@ -428,51 +440,82 @@ fn solve_points(
     let parallax_px = pairs.iter().map(|pair| pair.parallax_px).fold(0.0, f64::max);
     let mut starts = starts(&few, &pairs);
     starts.extend(believed);
-    let mut tried: Vec<(f64, [Isometry3<f64>; WINDOW])> = starts
-        .iter()
-        .map(|poses| {
+    // All a little way, then the best to where they can be told apart.
+    let mut tried: Vec<(f64, [Isometry3<f64>; WINDOW])> = starts.iter().map(|poses| (0.0, *poses)).collect();
+    for (count, iterations) in [(usize::MAX, FIRST_ITERATIONS), (BEST_STARTS, START_ITERATIONS)] {
+        tried.truncate(count);
+        for (cost, poses) in &mut tried {
             let mut bundle = few.bundle(poses);
-            let cost = bundle.adjust(&few.options(START_ITERATIONS));
-            (cost, std::array::from_fn(|k| bundle.views[k].camera_from_world))
-        })
-        .collect();
-    tried.sort_by(|a, b| a.0.total_cmp(&b.0));
+            *cost = bundle.adjust(&few.options(iterations));
+            *poses = std::array::from_fn(|k| bundle.views[k].camera_from_world);
+        }
+        tried.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
     let (least, best) = *tried.first().ok_or(Refusal::NoStart)?;
     let mut chosen = refined(&points, pictures, &best)?;
-    // Another motion that explains the points about as well: both go the whole way.
-    let rival = tried.iter().skip(1).find(|(cost, poses)| *cost < RIVAL_COST * least && differ(&best, poses));
+    // Other motions that explain the points about as well go the whole way too.
+    let mut followed = vec![best];
     let mut doubt = None;
-    if let Some((_, poses)) = rival
-        && let Ok(other) = refined(&points, pictures, poses)
-        && differ(&chosen.poses(), &other.poses())
-    {
-        let margin = (other.cost - chosen.cost).abs() / (chosen.sigma_px * chosen.sigma_px);
-        let (better, worse) = if other.cost < chosen.cost { (other, chosen) } else { (chosen, other) };
-        if margin < RIVAL_MARGIN {
+    for (_, poses) in tried.iter().skip(1).filter(|(cost, _)| *cost < RIVAL_COST * least) {
+        if followed.len() > RIVALS || !followed.iter().all(|other| differ(other, poses)) {
+            continue;
+        }
+        followed.push(*poses);
+        let Ok(other) = refined(&points, pictures, poses) else { continue };
+        if !differ(&chosen.poses(), &other.poses()) {
+            continue;
+        }
+        // At one scale of the loss, and with what each leaves out at the price of the worst that stays.
+        let loss_px = chosen.loss_px.max(other.loss_px);
+        let (own, theirs) = (chosen.cost_of_all(loss_px), other.cost_of_all(loss_px));
+        let is_better = theirs < own;
+        let margin = RIVAL_MARGIN * chosen.sigma_px * chosen.sigma_px + RIVAL_SHARE * own.min(theirs);
+        let (better, worse) = if is_better { (other, chosen) } else { (chosen, other) };
+        if (own - theirs).abs() < margin {
             doubt = Some(worse.poses());
+        } else if is_better {
+            doubt = None;
         }
         chosen = better;
     }
-    let Refined { bundle, used, cost, loss_px, .. } = chosen;
-    if parallax_px < SURE_PARALLAX_PX {
-        let is_little = parallax_px < LEAST_PARALLAX_PX;
-        let (turned, turned_cost) = turn_only(&bundle, &used, loss_px);
-        let count = bundle.points.len() as f64;
-        // What noise gains by a depth for each point and eleven parameters of translation, over what noise costs.
-        let gained = (turned_cost - cost) / (count + 11.0);
-        let (observed, sought) = freedom(&bundle);
-        let freedom = (observed - sought).max(1.0);
-        // What noise costs is not less than what the tracks' own errors do that are the same in all residuals.
-        let f = gained / (cost / freedom).max(SYSTEMATIC_PX * SYSTEMATIC_PX);
-        if is_little || f < MIN_F {
-            return Ok((finish(&turned, &used, Motion::Turned, parallax_px, None), turned, used));
-        }
+    if parallax_px < SURE_PARALLAX_PX
+        && let Some((turned, used)) = only_turned(&chosen, pictures, parallax_px)
+    {
+        return Ok((finish(&turned, &used, Motion::Turned, parallax_px, None), turned, used));
     }
+    let Refined { bundle, used, .. } = chosen;
     let mut solved = finish(&bundle, &used, Motion::Moved, parallax_px, None);
     if let Some(other) = doubt {
         solved.doubted(&bundle, &other);
     }
     Ok((solved, bundle, used))
+}
+
+/// The window as a turn alone, where translation explains no more than noise and the tracks' own errors do. Alignment in
+/// a shape that is not quite that of the surface shifts all tracks by some hundredths of a pixel, as a motion would. Were
+/// there only a turn, the shape of each patch would be known exactly: before a motion is believed, patches are aligned in it.
+fn only_turned(chosen: &Refined, pictures: Option<&[Picture; WINDOW]>, parallax_px: f64) -> Option<(Bundle, Points)> {
+    let (turned, turned_cost) = turn_only(&chosen.bundle, &chosen.used, chosen.loss_px);
+    if parallax_px < LEAST_PARALLAX_PX || is_noise(&chosen.bundle, chosen.cost, turned_cost) {
+        return Some((turned, chosen.used.clone()));
+    }
+    let mut points = chosen.used.clone();
+    let poses: [Isometry3<f64>; WINDOW] = std::array::from_fn(|k| turned.views[k].camera_from_world);
+    realigned(&mut points, pictures?, &poses, &turned.points, LEAST_CHANGE_OF_TURN);
+    let mut moved = Bundle { observations: points.observations(), ..chosen.bundle.clone() };
+    let options = Options { loss_px: chosen.loss_px, ..points.options(ITERATIONS) };
+    let cost = moved.adjust(&options);
+    let (turned, turned_cost) = turn_only(&moved, &points, chosen.loss_px);
+    is_noise(&moved, cost, turned_cost).then_some((turned, points))
+}
+
+/// Whether what a depth for each point and eleven parameters of translation gain is no more than noise would give them.
+fn is_noise(moved: &Bundle, cost: f64, turned_cost: f64) -> bool {
+    let gained = (turned_cost - cost) / (moved.points.len() as f64 + 11.0);
+    let (observed, sought) = freedom(moved);
+    // What noise costs is not less than what the tracks' own errors do that are the same in all residuals.
+    let noise = (cost / (observed - sought).max(1.0)).max(SYSTEMATIC_PX * SYSTEMATIC_PX);
+    gained < MIN_F * noise
 }
 
 /// A window that was adjusted to the end.
@@ -482,9 +525,18 @@ struct Refined {
     cost: f64,
     loss_px: f64,
     sigma_px: f64,
+    /// Observations that are not in it.
+    left_out: usize,
 }
 
 impl Refined {
+    /// The robust cost at a scale of the loss, with that of what was left out.
+    fn cost_of_all(&self, loss_px: f64) -> f64 {
+        let square = loss_px * loss_px;
+        let worst = square * (OUTLIER_PX * OUTLIER_PX / square).ln_1p();
+        self.bundle.cost(&Options { loss_px, ..self.used.options(0) }) + self.left_out as f64 * worst
+    }
+
     fn poses(&self) -> [Isometry3<f64>; WINDOW] {
         std::array::from_fn(|k| self.bundle.views[k].camera_from_world)
     }
@@ -496,16 +548,19 @@ fn refined(
     pictures: Option<&[Picture; WINDOW]>,
     start: &[Isometry3<f64>; WINDOW],
 ) -> Result<Refined, Refusal> {
-    let (bundle, used, _) = settled(points, start, LOSS_PX)?;
+    let (bundle, used, _) = settled(points, start, LOSS_PX, MIN_GAIN_BEFORE)?;
     let sigma_px = sigma_px(&bundle, &used);
     let poses = std::array::from_fn(|k| bundle.views[k].camera_from_world);
     let mut points = points.clone();
     if let Some(pictures) = pictures {
-        realigned(&mut points, pictures, &poses);
+        let solid = points.triangulated(&poses);
+        realigned(&mut points, pictures, &poses, &solid, LEAST_CHANGE);
     }
     let loss_px = points.options_for(sigma_px).loss_px;
-    let (bundle, used, cost) = settled(&points, &poses, loss_px)?;
-    Ok(Refined { bundle, used, cost, loss_px, sigma_px })
+    let (bundle, used, cost) = settled(&points, &poses, loss_px, MIN_GAIN)?;
+    let count = |points: &Points| points.xy.iter().flatten().flatten().count();
+    let left_out = count(&points) - count(&used);
+    Ok(Refined { bundle, used, cost, loss_px, sigma_px, left_out })
 }
 
 /// Whether two motions are different answers: the same turn to a degree and the same way to ten are one.
@@ -517,7 +572,12 @@ fn differ(a: &[Isometry3<f64>; WINDOW], b: &[Isometry3<f64>; WINDOW]) -> bool {
 }
 
 /// Adjusted cameras and points, the tracks that they stand on, and the cost that is left.
-fn settled(points: &Points, poses: &[Isometry3<f64>; WINDOW], loss_px: f64) -> Result<(Bundle, Points, f64), Refusal> {
+fn settled(
+    points: &Points,
+    poses: &[Isometry3<f64>; WINDOW],
+    loss_px: f64,
+    min_gain: f64,
+) -> Result<(Bundle, Points, f64), Refusal> {
     let used = points.within(poses, OUTLIER_PX);
     for index in 0..WINDOW {
         let got = used.xy.iter().filter(|track| track[index].is_some()).count();
@@ -526,31 +586,45 @@ fn settled(points: &Points, poses: &[Isometry3<f64>; WINDOW], loss_px: f64) -> R
         }
     }
     let mut bundle = used.bundle(poses);
-    let cost = bundle.adjust(&Options { loss_px, ..used.options(ITERATIONS) });
+    let cost = bundle.adjust(&Options { loss_px, min_gain, ..used.options(ITERATIONS) });
     Ok((bundle, used, cost))
 }
 
 /// Aligns places anew where the motion says that a patch changes its shape, where a point was recognised only, and where
 /// it was lost although it should be seen.
-fn realigned(points: &mut Points, pictures: &[Picture; WINDOW], poses: &[Isometry3<f64>; WINDOW]) {
-    let solid = points.triangulated(poses);
-    for (index, point) in solid.iter().enumerate() {
+fn realigned(
+    points: &mut Points,
+    pictures: &[Picture; WINDOW],
+    poses: &[Isometry3<f64>; WINDOW],
+    solid: &[Vector4<f64>],
+    least_change: f32,
+) {
+    // Where each is in the picture that defines it, and how near.
+    let seen: Vec<Option<Vector3<f64>>> = solid
+        .iter()
+        .enumerate()
+        .map(|(index, point)| {
+            let origin = points.origins[index].0;
+            let own = points.xy[index][origin]?;
+            let inside = poses[origin].rotation * point.xyz() + poses[origin].translation.vector * point.w;
+            (inside.z > 1e-6).then(|| own.push(point.w / inside.z))
+        })
+        .collect();
+    for index in 0..solid.len() {
         let (origin, is_coarse) = points.origins[index];
-        let Some(own) = points.xy[index][origin] else { continue };
-        let inside = poses[origin].rotation * point.xyz() + poses[origin].translation.vector * point.w;
-        if inside.z <= 1e-6 {
-            continue;
-        }
-        let nearness = point.w / inside.z;
+        let Some(near) = seen[index] else { continue };
+        let (own, nearness) = (near.xy(), near.z);
+        let others = (0..solid.len()).filter(|k| *k != index && points.origins[*k].0 == origin);
+        let slope = slope(&near, others.filter_map(|k| seen[k]), points.mean_focal());
         for k in (0..WINDOW).filter(|k| *k != origin) {
             let Some((expected, shape)) =
-                expected(&points.camera, &(poses[k] * poses[origin].inverse()), &own, nearness)
+                expected(&points.camera, &(poses[k] * poses[origin].inverse()), &own, nearness, &slope)
             else {
                 continue;
             };
             let seen = points.xy[index][k];
             let change = (shape - Matrix2::identity()).norm();
-            if seen.is_some() && !is_coarse && change < LEAST_CHANGE {
+            if seen.is_some() && !is_coarse && change < least_change {
                 continue;
             }
             let at = points.pixel(&own);
@@ -607,57 +681,36 @@ impl Solved {
 /// The adjusted cameras in their final unit, with what is known of their errors; `known_variance` is that of a pixel
 /// where there is a prior, which also gives the unit.
 fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64, known_variance: Option<f64>) -> Solved {
-    let (n, m) = freedom(bundle);
     let variance = known_variance.unwrap_or_else(|| sigma_px(bundle, points).powi(2));
-    let has_scale = known_variance.is_some();
-    let scale = match (has_scale, motion) {
-        (false, Motion::Moved) => nearness(bundle, points),
-        _ => 1.0,
+    let options = points.options_for(variance.sqrt());
+    let (scale, mut covariance) = match (motion, known_variance) {
+        (Motion::Moved, None) => {
+            let along = DVector::from_fn(6 * (WINDOW - 1), |k, _| {
+                let way = bundle.views[k / 6 + 1].camera_from_world.translation.vector;
+                if k % 6 >= 3 { way[k % 6 - 3] } else { 0.0 }
+            });
+            (nearness(bundle, points), bundle.covariance(&options, variance, Some(&along)) * ALIKE)
+        }
+        // Where the camera only turned, points are a unit away for all that is known: so far it may have gone.
+        (Motion::Turned, None) => {
+            let mut bundle = bundle.clone();
+            for point in &mut bundle.points {
+                *point = (point.xyz().normalize()).push(1.0).normalize();
+            }
+            (1.0, invert(bundle.information_of_poses(&points.options(0))) * variance)
+        }
+        (_, Some(_)) => (1.0, invert(bundle.information(&options)) * variance),
     };
+    for k in (0..covariance.nrows()).filter(|k| k % 6 >= 3) {
+        covariance.row_mut(k).scale_mut(scale);
+        covariance.column_mut(k).scale_mut(scale);
+    }
     let mut trajectory = WindowTrajectory::identity();
     for (pose, view) in trajectory.anchor_from_camera.iter_mut().zip(&bundle.views).skip(1) {
         let mut camera_from_anchor = view.camera_from_world;
         camera_from_anchor.translation.vector *= scale;
         *pose = Transform::<Anchor, Camera>::from_isometry(camera_from_anchor.inverse());
     }
-    let unknowns = 6 * (WINDOW - 1);
-    // Where the camera only turned, points are a unit away for all that is known: so far it may have gone.
-    let at_unit = |bundle: &Bundle| {
-        let mut bundle = bundle.clone();
-        for point in &mut bundle.points {
-            *point = (point.xyz().normalize()).push(1.0).normalize();
-        }
-        bundle
-    };
-    let mut information = match motion {
-        Motion::Turned if !has_scale => at_unit(bundle).information_of_poses(&points.options(0)),
-        _ => bundle.information(&points.options_for(variance.sqrt())),
-    };
-    // In the final unit.
-    for k in (0..unknowns).filter(|k| k % 6 >= 3) {
-        information.row_mut(k).scale_mut(1.0 / scale);
-        information.column_mut(k).scale_mut(1.0 / scale);
-    }
-    let along = DVector::from_fn(unknowns, |k, _| {
-        let t = bundle.views[k / 6 + 1].camera_from_world.translation.vector * scale;
-        if k % 6 >= 3 && !has_scale { t[k % 6 - 3] } else { 0.0 }
-    });
-    let spread = points.options_for(variance.sqrt());
-    let unit = |k: usize| if k % 6 >= 3 { 1.0 / scale } else { 1.0 };
-    // What a residual of a point is the others know of: few points tell less of it than the matrix of all.
-    let count = bundle.points.len() as f64;
-    let mut pulled = bundle.gradient_covariance(&spread) * (n / (n - m).max(1.0) * count / (count + PRIOR_POINTS));
-    for row in 0..unknowns {
-        for column in 0..unknowns {
-            pulled[(row, column)] *= unit(row) * unit(column);
-            pulled[(row, column)] += information[(row, column)] * variance * PRIOR_POINTS / (count + PRIOR_POINTS);
-        }
-    }
-    let inverse = pseudo_inverse(information.clone(), &along);
-    let covariance = match (motion, has_scale) {
-        (Motion::Moved, false) => &inverse * pulled * &inverse * ALIKE,
-        _ => inverse * variance,
-    };
     Solved {
         trajectory,
         covariance,
@@ -725,20 +778,7 @@ fn median_angle(bundle: &Bundle, points: &Points) -> f64 {
     if angles.is_empty() { 0.0 } else { *angles.select_nth_unstable_by(middle, f64::total_cmp).1 }
 }
 
-/// The inverse of an information matrix whose one free direction is held.
-fn pseudo_inverse(mut information: DMatrix<f64>, along: &DVector<f64>) -> DMatrix<f64> {
-    let size = information.nrows();
-    let norm = along.norm();
-    let trace = information.trace() / size as f64;
-    if norm > 0.0 {
-        let unit = along / norm;
-        information += &unit * unit.transpose() * trace;
-        let inverse = invert(information);
-        return &inverse - &unit * unit.transpose() / trace;
-    }
-    invert(information)
-}
-
+/// The inverse of an information matrix; a huge one where it has none.
 fn invert(mut information: DMatrix<f64>) -> DMatrix<f64> {
     let size = information.nrows();
     let floor = 1e-12 * information.trace() / size as f64;
@@ -799,8 +839,15 @@ fn starts(points: &Points, pairs: &[Pair]) -> Vec<[Isometry3<f64>; WINDOW]> {
         if found.inlier_count() < LEAST_POINTS {
             continue;
         }
-        for ranked in alternatives(&found, &a, &b, threshold).iter().take(3) {
+        for ranked in alternatives(&found, &a, &b, threshold).iter().take(START_ALTERNATIVES) {
             starts.extend(registered(points, pair, &ranked.b_from_a, &turn));
+        }
+    }
+    // Along each axis, turning as far points do: where noise and a small motion leave two pictures with no answer.
+    for axis in [Vector3::x_axis(), Vector3::y_axis(), Vector3::z_axis()] {
+        for side in [START_WAY, -START_WAY] {
+            let way = |k: usize| Translation3::from(axis.into_inner() * (side * k as f64 / (WINDOW - 1) as f64));
+            starts.push(std::array::from_fn(|k| Isometry3::from_parts(way(k), turn(k))));
         }
     }
     starts

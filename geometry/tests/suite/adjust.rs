@@ -448,3 +448,46 @@ fn the_minimum_is_pycolmaps() {
         assert!(turn < 1e-4 && way < 1e-4, "view {k}: {turn} rad, {way} of the way");
     }
 }
+
+/// Cauchy's loss bends less than the squares that it weighs: an inverse of their matrix alone is too small by half.
+#[test]
+fn covariance_by_residuals_is_that_of_the_noise_under_a_robust_loss() {
+    const DRAWS: usize = 200;
+    const SIGMA_PX: f64 = 0.3;
+    let options = Options { iterations: 40, min_gain: 1e-12, ..options(2.385 * SIGMA_PX) };
+    let mut faults = String::new();
+    for (seed, count) in [(1, 60), (2, 30), (3, 150)] {
+        let random = &mut ChaCha8Rng::seed_from_u64(seed);
+        let truth = scene(random, count, 0);
+        let world_from_first = truth.views[0].camera_from_world.inverse();
+        let mut nees = 0.0;
+        for _ in 0..DRAWS {
+            let mut got = noisy(&truth, random, SIGMA_PX);
+            got.adjust(&options);
+            let scale = DVector::from_fn(6 * FREE, |k, _| {
+                let way = (got.views[k / 6 + 1].camera_from_world * world_from_first).translation.vector;
+                if k % 6 >= 3 { way[k % 6 - 3] } else { 0.0 }
+            });
+            let covariance = got.covariance(&options, SIGMA_PX * SIGMA_PX, Some(&scale));
+            let sigma = covariance.diagonal().map(f64::sqrt);
+            let eigen = DMatrix::from_fn(6 * FREE, 6 * FREE, |i, j| covariance[(i, j)] / (sigma[i] * sigma[j]))
+                .symmetric_eigen();
+            let scaled = errors(&truth, &got).component_div(&sigma);
+            let mut order: Vec<usize> = (0..6 * FREE).collect();
+            order.sort_by(|a, b| eigen.eigenvalues[*a].total_cmp(&eigen.eigenvalues[*b]));
+            // The scale has none.
+            assert!(eigen.eigenvalues[order[0]].abs() < 1e-6, "{}", eigen.eigenvalues);
+            for k in &order[1..] {
+                nees += eigen.eigenvectors.column(*k).dot(&scaled).powi(2) / eigen.eigenvalues[*k] / DRAWS as f64;
+            }
+        }
+        let ratio = nees / (6 * FREE - 1) as f64;
+        println!("{count} points: NEES {ratio:.3} an unknown");
+        // Few points know little of how wrong they are.
+        let most = if count < 100 { 1.6 } else { 1.3 };
+        if !(0.8..most).contains(&ratio) {
+            faults += &format!("{count} points: NEES {ratio} an unknown\n");
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}

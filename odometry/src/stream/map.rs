@@ -5,13 +5,13 @@ use std::collections::{HashMap, VecDeque};
 use geometry::Intrinsics;
 use geometry::adjust::{Bundle, Observations, Options, View};
 use geometry::two_view::triangulate;
-use nalgebra::{Isometry3, Matrix3, Point2, Vector2, Vector4};
+use nalgebra::{DVector, Isometry3, Matrix3, Matrix6, Point2, Vector2, Vector3, Vector4};
 
 use super::{FRESH_CORRELATION, Frame, KEYFRAME_MOTION, KEYFRAME_SHARE, LEAST_CORRELATION, error_px, pixel_of};
 use crate::align::Patch;
 use crate::corners::corners;
 use crate::picture::Picture;
-use crate::tracks::{expected, realign};
+use crate::tracks::{expected, realign, slope};
 use crate::window::{self, robust_sigma_px};
 
 /// Keyframes that are kept, those that are held included.
@@ -117,6 +117,9 @@ pub(super) struct Map {
     pub at_keyframe: usize,
     /// Standard deviation of an image coordinate, pixels, as the last adjustment left it.
     pub sigma_px: Option<f64>,
+    /// Covariance of the newest keyframe against the oldest that was adjusted: rotation before translation, a step from the
+    /// left of `camera_from_world`.
+    pub covariance: Matrix6<f64>,
 }
 
 impl Map {
@@ -174,17 +177,30 @@ impl Map {
     /// patches: what drifts from keyframe to keyframe is left behind.
     pub fn realign(&mut self, picture: &Picture, pose: &Isometry3<f64>) {
         let camera = picture.intrinsics();
-        for point in self.points.iter_mut().filter(|point| point.is_followed) {
-            let Some(world) = &point.world else { continue };
-            let Some((number, xy)) = point.seen.first() else { continue };
-            let Some(origin) = self.keyframes.iter().find(|keyframe| keyframe.number == *number) else { continue };
-            let inside =
-                origin.camera_from_world.rotation * world.xyz() + origin.camera_from_world.translation.vector * world.w;
-            if inside.z <= 1e-6 {
-                continue;
-            }
+        let focal = 0.5 * (camera.fx + camera.fy);
+        // The keyframe that saw each first, where there, and how near.
+        let origins: Vec<Option<(&Keyframe, Vector3<f64>)>> = self
+            .points
+            .iter()
+            .map(|point| {
+                let (number, xy) = point.seen.first()?;
+                let world = point.world.as_ref().filter(|_| point.is_followed)?;
+                let origin = self.keyframes.iter().find(|keyframe| keyframe.number == *number)?;
+                let pose = &origin.camera_from_world;
+                let inside = pose.rotation * world.xyz() + pose.translation.vector * world.w;
+                (inside.z > 1e-6).then(|| (origin, xy.push(world.w / inside.z)))
+            })
+            .collect();
+        for (index, point) in self.points.iter_mut().enumerate() {
+            let Some((origin, near)) = origins[index] else { continue };
+            let same = |other: &Option<(&Keyframe, Vector3<f64>)>| {
+                other.filter(|(keyframe, _)| keyframe.number == origin.number).map(|(_, near)| near)
+            };
+            let others = origins.iter().enumerate().filter(|(k, _)| *k != index).filter_map(|(_, other)| same(other));
+            let slope = slope(&near, others, focal);
             let relative = pose * origin.camera_from_world.inverse();
-            let Some((_, shape)) = expected(camera, &relative, xy, world.w / inside.z) else { continue };
+            let xy = &near.xy();
+            let Some((_, shape)) = expected(camera, &relative, xy, near.z, &slope) else { continue };
             let at = pixel(camera, xy);
             if let Some(place) = realign(&origin.picture, at, picture, point.pixel, &shape, REALIGN_PX) {
                 point.pixel = place;
@@ -254,6 +270,8 @@ impl Map {
         let (observed, sought) = (2 * squares.len(), 3 * bundle.points.len() + 6 * (count - first_free));
         self.sigma_px = (observed > sought).then(|| robust_sigma_px(squares.clone(), observed as f64, sought as f64));
         let informations = bundle.point_information(&options);
+        let variance = self.sigma_px.unwrap_or(window::FEW_SIGMA_PX).powi(2);
+        self.covariance = newest(&bundle, &options, variance, count.saturating_sub(free));
         let mut at = 0;
         for (own, index) in indices.iter().enumerate() {
             let point = &mut self.points[*index];
@@ -307,7 +325,7 @@ impl Map {
             self.points.iter().filter(|point| point.is_followed).map(|point| point.pixel).collect();
         let wanted = target.saturating_sub(taken.len());
         if wanted > 0 {
-            for corner in corners(picture, target, &taken).into_iter().take(wanted) {
+            for corner in corners(picture, 0, target, &taken).into_iter().take(wanted) {
                 let mut point = Point::new(self.next_id, picture, corner.at);
                 self.next_id += 1;
                 point.seen.push((number, picture.normalised(&corner.at)));
@@ -360,6 +378,31 @@ impl Map {
         }
         bundle.views[first..].iter().map(|view| view.camera_from_world).collect()
     }
+}
+
+/// Covariance of the last view against the one at `reference`, in the unit that gives the ways from there the same root of
+/// the sum of squares. All that is known tells it: no view is taken for exact, whether it was adjusted or not.
+fn newest(bundle: &Bundle, options: &Options, variance: f64, reference: usize) -> Matrix6<f64> {
+    let mut bundle = bundle.clone();
+    for (k, view) in bundle.views.iter_mut().enumerate() {
+        view.is_free = k != reference;
+    }
+    let world_from_reference = bundle.views[reference].camera_from_world.inverse();
+    let free: Vec<usize> = (0..bundle.views.len()).filter(|k| *k != reference).collect();
+    // What the scale moves, and of it what is after the reference.
+    let scale = DVector::from_fn(6 * free.len(), |k, _| {
+        let way = || (bundle.views[free[k / 6]].camera_from_world * world_from_reference).translation.vector[k % 6 - 3];
+        if k % 6 >= 3 { way() } else { 0.0 }
+    });
+    let after = DVector::from_fn(scale.len(), |k, _| if free[k / 6] > reference { scale[k] } else { 0.0 });
+    let covariance = bundle.covariance(options, variance, Some(&scale)) * window::ALIKE;
+    let at = scale.len() - 6;
+    let last = |vector: &DVector<f64>| vector.fixed_rows::<6>(at).into_owned();
+    let (own, square) = (last(&scale), scale.dot(&after).max(f64::MIN_POSITIVE));
+    let shared = &covariance * &after;
+    let mixed = own * last(&shared).transpose() / square;
+    covariance.fixed_view::<6, 6>(at, at) - mixed - mixed.transpose()
+        + own * own.transpose() * (after.dot(&shared) / (square * square))
 }
 
 /// Scale of the loss, pixels; before any adjustment has told the residuals, that of any camera.
@@ -417,7 +460,7 @@ fn depth(point: &Point, poses: &HashMap<u64, Isometry3<f64>>, camera: &Intrinsic
     let world = triangulate(&views, &xy)?;
     let centres: Vec<_> = views.iter().map(|pose| pose.inverse().translation.vector).collect();
     // Rays that differ only because the camera turned wrongly tell nothing: the angle is that at the point.
-    let to = |centre: &nalgebra::Vector3<f64>| (world.xyz() - centre * world.w).normalize();
+    let to = |centre: &Vector3<f64>| (world.xyz() - centre * world.w).normalize();
     let last = to(centres.last()?);
     if centres.iter().all(|centre| to(centre).angle(&last) < LEAST_ANGLE) {
         return None;

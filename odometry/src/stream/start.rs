@@ -13,7 +13,7 @@ use super::{follow, unsure};
 use crate::corners::corners;
 use crate::picture::Picture;
 use crate::tracks::{Track, Tracks};
-use crate::window::{Motion, solve_tracks};
+use crate::window::{Motion, solve_tracks_of};
 
 /// Median angle between a point's rays, radians, from which a map is begun: a fifth of a pixel at a focal length of 500
 /// is then a depth to a fiftieth.
@@ -76,7 +76,7 @@ impl Start {
         step: Option<f64>,
         count: usize,
     ) -> Self {
-        let found = corners(&picture, count, &[]);
+        let found = corners(&picture, 0, count, &[]);
         let points: Vec<Point> =
             found.iter().zip(0..).map(|(corner, id)| Point::new(id, &picture, corner.at)).collect();
         let places = points.iter().map(|point| Some(point.pixel)).collect();
@@ -126,7 +126,8 @@ impl Start {
         let tracks = Tracks {
             points: tracks.points.into_iter().filter(|track| track.places.iter().flatten().count() >= 3).collect(),
         };
-        let solved = solve_tracks(&tracks, picture.intrinsics(), None).ok();
+        let pictures = chosen.map(|frame| self.frames[frame].1.clone());
+        let solved = solve_tracks_of(&tracks, &pictures).ok();
         let Some(solved) = solved.filter(|solved| solved.motion == Motion::Moved) else {
             let camera_from_world = turned.0 * self.anchor_from_world;
             return Found::Turned { camera_from_world, covariance: turned.1, points: left };
