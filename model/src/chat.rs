@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, Value, context};
 
-use crate::weights::read_json;
+use crate::json::read_json;
 use crate::{Error, Result};
 
 /// Who has a turn.

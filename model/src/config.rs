@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// Epsilon of the vision tower's layer norms: no config states it.
+pub(crate) const LAYER_NORM_EPS: f32 = 1e-6;
+
 /// The whole model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -125,7 +128,7 @@ impl Config {
     /// # Errors
     /// A file that is missing, is not JSON, lacks a field, or asks for what this implementation has not.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let config: Self = crate::weights::read_json(&dir.join("config.json"))?;
+        let config: Self = crate::json::read_json(&dir.join("config.json"))?;
         config.check()?;
         Ok(config)
     }

@@ -16,11 +16,11 @@ use crate::grammar::Grammar;
 use crate::lora::Lora;
 use crate::nn::Kernels;
 use crate::pose_head::{NotFinite, PoseHead, WindowPoses};
+use crate::processor::Grid;
 use crate::processor::{Patches, Processor};
 use crate::prompt::{self, Mode, Prompt};
 use crate::qwen3_vl::{Embedded, Qwen3Vl};
 use crate::tokenizer::{IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
-use crate::vision::Grid;
 use crate::weights::gguf::Pair;
 use crate::{Error, Result};
 

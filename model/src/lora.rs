@@ -6,9 +6,9 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::json::read_json;
 use crate::nn::{Adapter, Linear};
 use crate::qwen3_vl::Qwen3Vl;
-use crate::weights::read_json;
 use crate::{Error, Result};
 
 pub(crate) const CONFIG: &str = "adapter_config.json";

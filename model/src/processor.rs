@@ -9,8 +9,38 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::config::VisionConfig;
-use crate::vision::Grid;
 use crate::{Error, Result};
+
+/// Size of one image in patches; both sides are multiples of the merge size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Grid {
+    /// Rows of patches.
+    pub height: usize,
+    /// Columns of patches.
+    pub width: usize,
+}
+
+impl Grid {
+    /// Patches of the image.
+    pub fn patches(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// (row, column) of every patch in merge-block order.
+    pub fn positions(&self, merge: usize) -> Vec<(usize, usize)> {
+        let mut positions = Vec::with_capacity(self.patches());
+        for block_row in 0..self.height / merge {
+            for block_column in 0..self.width / merge {
+                for row in 0..merge {
+                    for column in 0..merge {
+                        positions.push((block_row * merge + row, block_column * merge + column));
+                    }
+                }
+            }
+        }
+        positions
+    }
+}
 
 /// Largest ratio of an image's sides that the reference accepts.
 const MAX_ASPECT: f64 = 200.0;
@@ -80,7 +110,7 @@ impl Processor {
     /// # Errors
     /// A file that is missing, lacks a field, or disagrees with the model's config.
     pub fn from_dir(dir: &Path, vision: &VisionConfig) -> Result<Self> {
-        let processor: Self = crate::weights::read_json(&dir.join("preprocessor_config.json"))?;
+        let processor: Self = crate::json::read_json(&dir.join("preprocessor_config.json"))?;
         for (key, got, expected) in [
             ("preprocessor_config.patch_size", processor.patch_size, vision.patch_size),
             ("preprocessor_config.merge_size", processor.merge_size, vision.spatial_merge_size),

@@ -3,10 +3,10 @@
 use geometry::{Intrinsics, WINDOW};
 
 use crate::chat::{Message, Part, images};
+use crate::processor::Grid;
 use crate::qwen3_vl::{Segment, positions};
 use crate::text::Position;
 use crate::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
-use crate::vision::Grid;
 use crate::{Error, Result};
 
 /// How much of its reasoning the model is asked to write.

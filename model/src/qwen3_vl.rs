@@ -6,9 +6,10 @@ use candle_core::{DType, Device, Module, Tensor};
 
 use crate::config::Config;
 use crate::nn::{Kernels, Linear, Matrix};
+use crate::processor::Grid;
 use crate::text::{Decoder, DecoderInput, KvCache, Position, embedding};
-use crate::vision::{Grid, VisionTower};
-use crate::weights::Loader;
+use crate::vision::VisionTower;
+use crate::weights::loader::Loader;
 use crate::{Error, Result};
 
 /// Path of the output matrix.
@@ -210,7 +211,7 @@ impl Qwen3Vl {
             positions,
             deepstack: &embedded.deepstack,
             cache,
-            checkpoints: None,
+            recomputation: None,
         })
     }
 }

@@ -3,10 +3,10 @@
 use candle_core::{DType, Device, IndexOp, Module, Tensor};
 use candle_nn::Init;
 
-use crate::checkpoint::Checkpoints;
 use crate::config::TextConfig;
 use crate::nn::{Kernels, KeyValues, Linear, Matrix, RmsNorm, Rotary, attention};
-use crate::weights::Loader;
+use crate::recompute::Recomputation;
+use crate::weights::loader::Loader;
 use crate::{Error, Result};
 
 /// Place of one token: time, height, width. The three are equal for text.
@@ -109,7 +109,7 @@ impl KvCache {
 #[derive(Debug, Clone, Copy)]
 pub enum Tapped<'a> {
     /// Queries `[b, h, t, e]` and keys `[b, kv, t, e]`, normalised, and the same rotated to their places. Not shown
-    /// where the layer is checkpointed.
+    /// where the layer is recomputed.
     Attention {
         /// Queries before the rotary embedding.
         query: &'a Tensor,
@@ -216,7 +216,7 @@ pub struct DecoderInput<'a> {
     /// Earlier tokens of the same sequences.
     pub cache: Option<&'a mut KvCache>,
     /// Keeps the inputs of layers in place of all that they compute, for training; not beside a cache.
-    pub checkpoints: Option<&'a Checkpoints>,
+    pub recomputation: Option<&'a Recomputation>,
 }
 
 impl Decoder {
@@ -283,7 +283,7 @@ impl Decoder {
         range: std::ops::Range<usize>,
         tap: &mut dyn FnMut(usize, Tapped<'_>),
     ) -> Result<Tensor> {
-        let DecoderInput { embeddings, positions, deepstack, cache, checkpoints } = input;
+        let DecoderInput { embeddings, positions, deepstack, cache, recomputation } = input;
         let (b, t, _) = embeddings.dims3()?;
         if positions.len() != b * t {
             return Err(Error::Input {
@@ -305,10 +305,10 @@ impl Decoder {
         let mut x = embeddings.clone();
         for i in range {
             let Some(layer) = self.layers.get(i) else { break };
-            x = match (*checkpoints, cache.as_mut()) {
-                (Some(checkpoints), None) => {
+            x = match (*recomputation, cache.as_mut()) {
+                (Some(recomputation), None) => {
                     let (layer, rotary) = (layer.clone(), rotary.clone());
-                    checkpoints.run(&x, move |x| layer.forward(x, &rotary, None, &mut |_| {}))?
+                    recomputation.run(&x, move |x| layer.forward(x, &rotary, None, &mut |_| {}))?
                 }
                 (_, cache) => layer.forward(&x, &rotary, cache.map(|c| (&mut **c, i)), &mut |t| tap(i, t))?,
             };

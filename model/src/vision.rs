@@ -7,44 +7,14 @@
 use candle_core::{Device, IndexOp, Module, Tensor};
 use candle_nn::Init;
 
+use crate::config::LAYER_NORM_EPS;
 use crate::config::VisionConfig;
 use crate::nn::{Kernels, KeyValues, LayerNorm, Linear, Matrix, Rotary, attention};
-use crate::weights::Loader;
+use crate::processor::Grid;
+use crate::weights::loader::Loader;
 use crate::{Error, Result};
 
-pub(crate) const LAYER_NORM_EPS: f32 = 1e-6;
 const ROPE_THETA: f32 = 10_000.0;
-
-/// Size of one image in patches; both sides are multiples of the merge size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Grid {
-    /// Rows of patches.
-    pub height: usize,
-    /// Columns of patches.
-    pub width: usize,
-}
-
-impl Grid {
-    /// Patches of the image.
-    pub fn patches(&self) -> usize {
-        self.height * self.width
-    }
-
-    /// (row, column) of every patch in merge-block order.
-    pub fn positions(&self, merge: usize) -> Vec<(usize, usize)> {
-        let mut positions = Vec::with_capacity(self.patches());
-        for block_row in 0..self.height / merge {
-            for block_column in 0..self.width / merge {
-                for row in 0..merge {
-                    for column in 0..merge {
-                        positions.push((block_row * merge + row, block_column * merge + column));
-                    }
-                }
-            }
-        }
-        positions
-    }
-}
 
 /// What the tower says of a batch of images.
 #[derive(Debug, Clone)]

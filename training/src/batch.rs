@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use model::Qwen3Vl;
-use model::checkpoint::Checkpoints;
+use model::processor::Grid;
+use model::recompute::Recomputation;
 use model::text::{DecoderInput, Position, Tapped};
-use model::vision::Grid;
 
 /// One prompt with its response, ready for the model.
 #[derive(Debug, Clone)]
@@ -128,7 +128,7 @@ pub fn decode(
     model: &Qwen3Vl,
     batch: &Batch,
     embeddings: &Embeddings,
-    checkpoints: Option<&Checkpoints>,
+    recomputation: Option<&Recomputation>,
     tap: &mut dyn FnMut(usize, Tapped<'_>),
 ) -> Result<Tensor> {
     let input = DecoderInput {
@@ -136,7 +136,7 @@ pub fn decode(
         positions: &batch.positions,
         deepstack: &embeddings.deepstack,
         cache: None,
-        checkpoints,
+        recomputation,
     };
     Ok(model.decoder().forward_with(input, tap)?)
 }

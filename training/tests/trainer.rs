@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
 use model::Device;
-use model::checkpoint::Checkpoints;
+use model::recompute::Recomputation;
 use serde_json::Value;
 use training::nano::Shape;
 use training::sft::{self, Config, EvalConfig, Sft};
@@ -182,7 +182,7 @@ fn one_batch_is_learned_by_heart() {
         fn counts(&self, batch: &Self::Batch) -> Vec<f64> {
             self.0.counts(batch)
         }
-        fn loss(&self, batch: &Self::Batch, totals: &[f64], c: Option<&Checkpoints>) -> anyhow::Result<Share> {
+        fn loss(&self, batch: &Self::Batch, totals: &[f64], c: Option<&Recomputation>) -> anyhow::Result<Share> {
             self.0.loss(batch, totals, c)
         }
         fn tokens(&self, batch: &Self::Batch) -> usize {
@@ -285,7 +285,7 @@ fn a_loss_that_is_no_number_ends_the_run_and_its_batch_is_kept() {
         fn counts(&self, batch: &Self::Batch) -> Vec<f64> {
             self.0.counts(batch)
         }
-        fn loss(&self, batch: &Self::Batch, totals: &[f64], c: Option<&Checkpoints>) -> anyhow::Result<Share> {
+        fn loss(&self, batch: &Self::Batch, totals: &[f64], c: Option<&Recomputation>) -> anyhow::Result<Share> {
             let mut share = self.0.loss(batch, totals, c)?;
             if self.1.load(Ordering::Relaxed) {
                 share.loss = share.loss.map(|loss| (loss * f64::NAN).unwrap());

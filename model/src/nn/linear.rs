@@ -1,81 +1,12 @@
 //! The linear layer: a matrix that may be trained, frozen or quantized, and a low-rank adapter beside it.
 
-use std::sync::Arc;
-
-use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Init;
 
 use super::Dropout;
-use super::product::{Adapted, Constant};
+use super::matrix::{Adapted, Matrix};
 use crate::Result;
-use crate::weights::Loader;
-
-/// A matrix `[out, in]`.
-#[derive(Debug, Clone)]
-pub enum Matrix {
-    /// Plain numbers; trained where they are a variable, else constant.
-    Dense(Tensor),
-    /// Blocks of a GGML type; always constant.
-    Quantized(Arc<QTensor>),
-}
-
-impl Matrix {
-    /// (out, in)
-    ///
-    /// # Errors
-    /// A tensor of another rank.
-    pub fn dims(&self) -> candle_core::Result<(usize, usize)> {
-        match self {
-            Self::Dense(w) => w.dims2(),
-            Self::Quantized(w) => w.shape().dims2(),
-        }
-    }
-
-    /// The numbers themselves, as `dtype`.
-    ///
-    /// # Errors
-    /// A tensor operation's.
-    pub fn dense(&self, dtype: DType) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Dense(w) => w.to_dtype(dtype),
-            Self::Quantized(w) => w.dequantize(&w.device())?.to_dtype(dtype),
-        }
-    }
-
-    /// Rows by number, `[n] -> [n, in]`.
-    ///
-    /// # Errors
-    /// A number outside the matrix.
-    pub fn rows(&self, ids: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Dense(w) => w.index_select(ids, 0),
-            Self::Quantized(w) => w.embedding(ids)?.to_dtype(dtype),
-        }
-    }
-
-    /// `x W^T`, `[rows, in] -> [rows, out]`.
-    ///
-    /// Where `x` is part of a graph and the matrix is not, the gradient of the matrix is never formed (candle's own
-    /// product forms it and keeps it to the end), and a quantized matrix does not cut the graph (candle's `QMatMul`
-    /// does). In a graph, quantized matrices are multiplied as the numbers that they stand for, so that gradients are
-    /// those of the dequantized model; outside, by the integer kernels.
-    ///
-    /// # Errors
-    /// Another width than the matrix's.
-    pub fn product(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Dense(w) if w.track_op() || !x.track_op() => x.matmul(&w.t()?),
-            Self::Quantized(w) if !x.track_op() => x.contiguous()?.apply_op1_no_bwd(w.as_ref()),
-            _ => x.contiguous()?.apply_op1(Constant(self.clone())),
-        }
-    }
-
-    /// Whether it is trained itself.
-    fn is_trained(&self) -> bool {
-        matches!(self, Self::Dense(w) if w.track_op())
-    }
-}
+use crate::weights::loader::Loader;
 
 /// A low-rank change of a matrix: `W + scale * B A` (LoRA, Hu et al. 2021, eq. 3).
 #[derive(Debug, Clone)]

@@ -8,15 +8,16 @@ use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Init;
 
 use crate::Result;
-use crate::weights::Loader;
+use crate::weights::loader::Loader;
 pub use attention::{KeyValues, attention};
 pub use dropout::Dropout;
-pub use linear::{Adapter, Linear, Matrix};
+pub use linear::{Adapter, Linear};
+pub use matrix::Matrix;
 
 mod attention;
 mod dropout;
 mod linear;
-mod product;
+pub(crate) mod matrix;
 
 /// Which kernels the layers call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

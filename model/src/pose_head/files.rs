@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{PoseHead, PoseHeadConfig};
+use crate::json::read_json;
 use crate::qwen3_vl::Qwen3Vl;
-use crate::weights::{identity, read_json};
+use crate::weights::identity;
 use crate::{Error, Result};
 
 const CONFIG: &str = "pose_head.json";

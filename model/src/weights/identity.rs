@@ -10,7 +10,6 @@
 //! weights alone were quantized. Weights that another program converted have an identity of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -19,16 +18,12 @@ use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::digest::{KEY, digest, hex, united};
+use super::folder::files;
 use super::gguf::Pair;
-use super::{files, read_json};
+use crate::json::read_json;
 use crate::lora::{self, LoraConfig};
 use crate::{Error, Result};
-
-/// Key of the metadata under which an export states the identity of what it was made of.
-pub(super) const KEY: &str = "egoreasoner.identity";
-/// Pieces that are read of a long tensor, and the bytes of each.
-const PIECES: usize = 16;
-const PIECE: usize = 1 << 10;
 
 /// Identity of the weights in a folder, safetensors or GGUF, with the LoRA adapter of another beside them where there is
 /// one: 32 hexadecimal digits.
@@ -69,28 +64,6 @@ pub(super) fn of_safetensors(paths: &[PathBuf]) -> Result<String> {
         tensors.extend(views.iter().map(|(name, t)| (name.to_owned(), digest(t.dtype(), t.shape(), t.data()))));
     }
     Ok(united(&stated, &tensors))
-}
-
-/// What all files of a model state, or else a hash of the digests of their tensors.
-pub(super) fn united(stated: &BTreeSet<Option<String>>, tensors: &BTreeMap<String, String>) -> String {
-    match stated.first() {
-        Some(Some(identity)) if stated.len() == 1 => identity.clone(),
-        _ => hex(&Sha256::digest(json!(tensors).to_string())),
-    }
-}
-
-/// Hash of a tensor's type, shape and bytes, or of pieces of these spread evenly.
-pub(super) fn digest(kind: impl Debug, dims: &[usize], bytes: &[u8]) -> String {
-    let mut hash = Sha256::new_with_prefix(format!("{kind:?} {dims:?} "));
-    for part in bytes.chunks(bytes.len().div_ceil(PIECES).max(PIECE)) {
-        hash.update(&part[..part.len().min(PIECE)]);
-    }
-    hex(&hash.finalize())
-}
-
-/// The first half of a hash: as short as what people compare may be, and still no accident.
-fn hex(hash: &[u8]) -> String {
-    hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

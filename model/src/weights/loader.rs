@@ -9,7 +9,7 @@ use candle_nn::{Init, VarBuilder};
 use super::gguf::Pair;
 use crate::Result;
 use crate::config::Config;
-use crate::nn::Matrix;
+use crate::nn::matrix::Matrix;
 
 /// Tensors by the names of the Hugging Face checkpoint.
 #[derive(Clone)]

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::identity::{KEY, of_safetensors, with_adapter};
-use super::{Safetensors, files, parameters};
+use super::digest::KEY;
+use super::folder::files;
+use super::identity::{of_safetensors, with_adapter};
+use super::parameters::parameters;
+use super::safetensors::Safetensors;
 use crate::config::Config;
 use crate::lora::Lora;
 use crate::processor::Processor;

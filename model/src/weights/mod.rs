@@ -1,97 +1,17 @@
 //! Checkpoint folders: safetensors in the Hugging Face layout, or GGUF as llama.cpp writes it.
 
+mod digest;
+pub(crate) mod folder;
 pub mod gguf;
 mod identity;
-mod loader;
+pub(crate) mod loader;
+mod mapping;
 mod merged;
 mod parameters;
 mod safetensors;
 
-use std::collections::BTreeSet;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
-
-use candle_core::{DType, Device};
-use candle_nn::VarBuilder;
-use memmap2::{Mmap, UncheckedAdvice};
-use serde::de::DeserializeOwned;
-
-use crate::config::Config;
-use crate::{Error, Result};
+pub use folder::{builder, config, files, open};
 pub use identity::identity;
 pub use loader::Loader;
-use merged::copy_json;
 pub use merged::{Merged, merge, write_config};
 pub use parameters::{parameters, published};
-use safetensors::Safetensors;
-
-/// Reads a JSON file with its name in the error.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
-}
-
-/// Lets go of pages of a map whose bytes have been copied. Where the kernel will not (they are locked), they are held twice.
-fn forget(map: &Mmap, range: Range<usize>) {
-    // SAFETY: a map of a file, never written: what is dropped is read again from the file.
-    #[expect(unsafe_code, reason = "advice that drops pages is unsafe for private writable maps")]
-    let dropped = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
-    if let Err(error) = dropped {
-        tracing::debug!(%error, "pages of a checkpoint that was read stay in memory");
-    }
-}
-
-/// The safetensors files of a folder: `model.safetensors`, or those that `model.safetensors.index.json` names.
-///
-/// # Errors
-/// Neither is there, or one that the index names is not.
-pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: std::collections::BTreeMap<String, String>,
-    }
-    let index = dir.join("model.safetensors.index.json");
-    let files: Vec<PathBuf> = if index.is_file() {
-        let index: Index = read_json(&index)?;
-        let names: BTreeSet<String> = index.weight_map.into_values().collect();
-        names.into_iter().map(|name| dir.join(name)).collect()
-    } else {
-        vec![dir.join("model.safetensors")]
-    };
-    for path in &files {
-        std::fs::metadata(path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    }
-    Ok(files)
-}
-
-/// Maps the weights of a folder, to be converted to `dtype` as layers ask for them.
-///
-/// # Errors
-/// A file that is missing or is not safetensors.
-pub fn builder(dir: &Path, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
-    let source = Safetensors::open(&files(dir)?)?;
-    Ok(VarBuilder::from_backend(Box::new(source), dtype, device.clone()))
-}
-
-/// Config of a folder, whichever its format is.
-///
-/// # Errors
-/// A file that is missing or broken.
-pub fn config(dir: &Path) -> Result<Config> {
-    match gguf::Pair::find(dir)? {
-        Some(pair) => pair.config(dir),
-        None => Config::from_dir(dir),
-    }
-}
-
-/// Config and weights of a folder: GGUF where it holds `*.gguf` files, else safetensors with their `config.json`.
-///
-/// # Errors
-/// A file that is missing or broken.
-pub fn open(dir: &Path, dtype: DType, device: &Device) -> Result<(Config, Loader<'static>)> {
-    if let Some(pair) = gguf::Pair::find(dir)? {
-        let config = pair.config(dir)?;
-        return Ok((config.clone(), Loader::gguf(pair, config, dtype, device)));
-    }
-    Ok((Config::from_dir(dir)?, builder(dir, dtype, device)?.into()))
-}

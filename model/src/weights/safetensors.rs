@@ -11,7 +11,7 @@ use candle_nn::var_builder::SimpleBackend;
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, SafeTensors, TensorView};
 
-use super::forget;
+use super::mapping::forget;
 use crate::{Error, Result};
 
 /// One file.

@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cache;
-mod checkpoint;
 mod converted;
 mod devices;
 mod frozen;
@@ -10,5 +9,6 @@ mod gguf;
 mod llama;
 mod lora;
 mod parity;
+mod recompute;
 mod reference;
 mod shapes;

@@ -67,7 +67,7 @@ fn decoder_agrees_layer_by_layer() {
                     positions: &positions,
                     deepstack: &embedded.deepstack,
                     cache: None,
-                    checkpoints: None,
+                    recomputation: None,
                 },
                 &mut |i, tapped| {
                     let Tapped::Hidden(x) = tapped else { return };

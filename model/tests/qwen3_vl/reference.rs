@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use model::checkpoint::Checkpoints;
 use model::nn::Kernels;
+use model::processor::Grid;
 use model::qwen3_vl::{Embedded, Segment, positions};
+use model::recompute::Recomputation;
 use model::text::{DecoderInput, Position};
-use model::vision::Grid;
 use model::{Config, Qwen3Vl};
 
 pub type Golden = HashMap<String, Tensor>;
@@ -120,7 +120,7 @@ pub fn trainable() -> (Qwen3Vl, VarMap) {
 }
 
 /// Logits `[t, vocab]` of the fixture's prompt.
-pub fn logits(model: &Qwen3Vl, checkpoints: Option<&Checkpoints>) -> Tensor {
+pub fn logits(model: &Qwen3Vl, recomputation: Option<&Recomputation>) -> Tensor {
     let text = golden("text_golden");
     let embedded = embedded(model, &text);
     let positions = places(model.config(), &ids(&text), &grids(&text));
@@ -129,7 +129,7 @@ pub fn logits(model: &Qwen3Vl, checkpoints: Option<&Checkpoints>) -> Tensor {
         positions: &positions,
         deepstack: &embedded.deepstack,
         cache: None,
-        checkpoints,
+        recomputation,
     };
     model.logits(&model.decoder().forward(input).unwrap()).unwrap().squeeze(0).unwrap()
 }

@@ -4,12 +4,12 @@
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use model::checkpoint::Checkpoints;
 use model::config::{Rope, TextConfig, VisionConfig};
 use model::nn::Kernels;
+use model::processor::Grid;
 use model::qwen3_vl::{Embedded, positions};
+use model::recompute::Recomputation;
 use model::text::{DecoderInput, Position, Tapped};
-use model::vision::Grid;
 use model::weights::parameters;
 use model::{Config, Qwen3Vl};
 
@@ -189,7 +189,7 @@ fn hidden_states_of_every_layer_logits_loss_and_gradients_agree_in_every_shape()
             positions: &places,
             deepstack: &embedded.deepstack,
             cache: None,
-            checkpoints: None,
+            recomputation: None,
         };
         let hidden = model
             .decoder()
@@ -275,24 +275,24 @@ fn checkpointing_holds_in_every_shape() {
         let ids = ids(&reference);
         let places = places(&ids);
         let (model, variables) = case.build(Kernels::Differentiable);
-        let run = |checkpoints: Option<&Checkpoints>| {
+        let run = |recomputation: Option<&Recomputation>| {
             let embedded = embedded(&model, &ids);
             let input = DecoderInput {
                 embeddings: embedded.embeddings,
                 positions: &places,
                 deepstack: &embedded.deepstack,
                 cache: None,
-                checkpoints,
+                recomputation,
             };
             let hidden = model.decoder().forward(input).unwrap();
             model.logits(&hidden).unwrap().sqr().unwrap().mean_all().unwrap().backward().unwrap()
         };
         let plain = run(None);
-        let checkpoints = Checkpoints::new(variables.data().lock().unwrap().values().map(|v| v.as_tensor()));
-        let store = run(Some(&checkpoints));
+        let recomputation = Recomputation::new(variables.data().lock().unwrap().values().map(|v| v.as_tensor()));
+        let store = run(Some(&recomputation));
         let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         for (name, var) in variables.data().lock().unwrap().iter() {
-            let got = checkpoints.gradient(&store, var).unwrap().unwrap();
+            let got = recomputation.gradient(&store, var).unwrap().unwrap();
             assert_eq!(bits(&got), bits(plain.get(var).unwrap()), "{}: {name}", case.name);
         }
     }

@@ -7,9 +7,9 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor, Var};
 use model::Qwen3Vl;
-use model::checkpoint::Checkpoints;
 use model::lora::{Lora, LoraConfig, Targets};
 use model::nn::Kernels;
+use model::recompute::Recomputation;
 use model::text::DecoderInput;
 use serde_json::{Value, json};
 
@@ -105,13 +105,13 @@ pub fn train(t: &Train) -> Result<Value> {
     let mut losses = Vec::new();
     for step in 0..=t.steps {
         let begin = Instant::now();
-        let checkpoints = Checkpoints::new(variables.iter().map(|(_, var)| var.as_tensor()));
+        let recomputation = Recomputation::new(variables.iter().map(|(_, var)| var.as_tensor()));
         let input = DecoderInput {
             embeddings: model.embed(&Tensor::new(ids.as_slice(), &device)?)?.unsqueeze(0)?,
             positions: &positions,
             deepstack: &[],
             cache: None,
-            checkpoints: t.checkpointing.then_some(&checkpoints),
+            recomputation: t.checkpointing.then_some(&recomputation),
         };
         let hidden = model.decoder().forward(input)?.squeeze(0)?;
         let hidden = hidden.index_select(&Tensor::new(rows.as_slice(), &device)?, 0)?;
@@ -122,7 +122,7 @@ pub fn train(t: &Train) -> Result<Value> {
         let store = loss.backward()?;
         let mut grads = Vec::with_capacity(variables.len());
         for (name, var) in &variables {
-            let grad = checkpoints.gradient(&store, var)?;
+            let grad = recomputation.gradient(&store, var)?;
             let grad = grad.ok_or_else(|| anyhow::anyhow!("{name} has no gradient"))?;
             grads.push(Some(grad));
         }

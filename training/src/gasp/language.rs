@@ -10,9 +10,9 @@ use image::RgbImage;
 use model::Processor;
 use model::chain;
 use model::chat::{Message, Part};
+use model::processor::Grid;
 use model::prompt::{self, Mode, Prompt};
 use model::tokenizer::IMAGE_PAD;
-use model::vision::Grid;
 use serde_json::{Value, json};
 
 use super::config::MixConfig;

@@ -24,7 +24,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
-use model::checkpoint::Checkpoints;
+use model::recompute::Recomputation;
 use model::text::Tapped;
 use model::{Processor, Qwen3Vl};
 use serde_json::{Value, json};
@@ -145,7 +145,7 @@ impl<'a> Gasp<'a> {
         &self,
         model: &Qwen3Vl,
         (set, targets): &(FrameSet, Targets),
-        checkpoints: Option<&Checkpoints>,
+        recomputation: Option<&Recomputation>,
         tallies: Option<&mut Tallies>,
     ) -> Result<SetTerms> {
         let c = &self.config.gasp;
@@ -168,7 +168,7 @@ impl<'a> Gasp<'a> {
                 probe.look(layer, seen);
             }
         };
-        batch::decode(model, &batch, &embeddings, checkpoints, &mut tap)?;
+        batch::decode(model, &batch, &embeddings, recomputation, &mut tap)?;
         probe.map_or(Ok(()), Probe::done)?;
         let prepared = Prepared::new(targets, c.negatives, c.tau, model.device())?;
         let (mut correspondence, mut depth, mut hits) = (Vec::new(), Vec::new(), 0);
@@ -192,10 +192,10 @@ impl<'a> Gasp<'a> {
     }
 
     /// Weighted sum of the cross-entropies of a response.
-    fn language(&self, model: &Qwen3Vl, sequence: &Sequence, checkpoints: Option<&Checkpoints>) -> Result<Tensor> {
+    fn language(&self, model: &Qwen3Vl, sequence: &Sequence, recomputation: Option<&Recomputation>) -> Result<Tensor> {
         let batch = Batch::new([sequence], self.student.tokenizer.pad);
         let embeddings = batch::embed(model, &batch, [sequence], false)?;
-        let hidden = batch::decode(model, &batch, &embeddings, checkpoints, &mut |_, _| {})?;
+        let hidden = batch::decode(model, &batch, &embeddings, recomputation, &mut |_, _| {})?;
         let of = |(row, token): (u32, u32)| (row, self.text.of(token));
         let (rows, targets): (Vec<u32>, Vec<Target>) = predictions(&batch, [sequence]).map(of).unzip();
         Ok(cross_entropy(&model.logits(&select(&hidden, &rows)?)?, targets)?)
@@ -242,7 +242,7 @@ impl Objective for Gasp<'_> {
         counts
     }
 
-    fn loss(&self, batch: &Vec<Example>, totals: &[f64], checkpoints: Option<&Checkpoints>) -> Result<Share> {
+    fn loss(&self, batch: &Vec<Example>, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share> {
         let (model, c) = (&self.student.model, &self.config.gasp);
         let (mut terms, mut losses) = (vec![0.0; TERMS.len()], Vec::new());
         let mut add = |term: usize, sum: Tensor, weight: f64| -> Result<()> {
@@ -254,11 +254,11 @@ impl Objective for Gasp<'_> {
         let mut hits = 0.0;
         for example in batch {
             match example {
-                Example::Language(sequence) => add(0, self.language(model, sequence, checkpoints)?, 1.0)?,
+                Example::Language(sequence) => add(0, self.language(model, sequence, recomputation)?, 1.0)?,
                 // Frames that nobody knows the depth of, or that share nothing.
                 Example::Set(set) if set.1.positives.is_empty() => {}
                 Example::Set(set) => {
-                    let set = self.set(model, set, checkpoints, None)?;
+                    let set = self.set(model, set, recomputation, None)?;
                     add(1, set.correspondence, c.correspondence_weight)?;
                     if let Some(depth) = set.depth {
                         add(2, depth, c.depth_weight)?;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use model::vision::Grid;
+use model::processor::Grid;
 
 /// A place counts as found up to this distance, tokens (PCK@2, Eq. 10).
 pub const RADIUS: usize = 2;

@@ -99,12 +99,12 @@ fn step(gasp: &Gasp<'_>, cut: &[&[u64]], checkpointing: bool) -> (Vec<f64>, Grad
     let mut terms = vec![0.0; TERMS.len()];
     let mut gradients: Gradients = variables.iter().map(|(name, _)| (name.clone(), None)).collect();
     for batch in &batches {
-        let checkpoints = Checkpoints::new(variables.iter().map(|(_, var)| var.as_tensor()));
-        let share = gasp.loss(batch, &totals, checkpointing.then_some(&checkpoints)).unwrap();
+        let recomputation = Recomputation::new(variables.iter().map(|(_, var)| var.as_tensor()));
+        let share = gasp.loss(batch, &totals, checkpointing.then_some(&recomputation)).unwrap();
         terms.iter_mut().zip(&share.terms).for_each(|(sum, term)| *sum += term);
         let store = share.loss.unwrap().backward().unwrap();
         for ((_, var), (_, sum)) in variables.iter().zip(&mut gradients) {
-            let Some(gradient) = checkpoints.gradient(&store, var).unwrap() else { continue };
+            let Some(gradient) = recomputation.gradient(&store, var).unwrap() else { continue };
             let gradient = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             match sum {
                 Some(sum) => sum.iter_mut().zip(&gradient).for_each(|(a, b)| *a += b),

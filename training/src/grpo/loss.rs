@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops::log_softmax;
-use model::checkpoint::Checkpoints;
+use model::recompute::Recomputation;
 use model::{EgoModel, Qwen3Vl};
 
 use super::config::{GrpoConfig, Normalisation};
@@ -57,7 +57,7 @@ impl Scorer {
         model: &Qwen3Vl,
         group: &Group,
         frozen: bool,
-        checkpoints: Option<&Checkpoints>,
+        recomputation: Option<&Recomputation>,
     ) -> Result<Tensor> {
         let prompt = embed(model, &Batch::new([&group.prompt], self.pad), [&group.prompt], frozen)?;
         let network = Arc::new(model.clone());
@@ -66,7 +66,7 @@ impl Scorer {
             let sequences: Vec<_> = rollouts.iter().map(|rollout| &rollout.sequence).collect();
             let batch = Batch::new(sequences.iter().copied(), self.pad);
             let embeddings = behind(model, &prompt, &batch)?;
-            let hidden = decode(model, &batch, &embeddings, checkpoints, &mut |_, _| {})?;
+            let hidden = decode(model, &batch, &embeddings, recomputation, &mut |_, _| {})?;
             let (rows, tokens): (Vec<u32>, Vec<u32>) = predictions(&batch, sequences).unzip();
             let hidden = select(&hidden, &rows)?; // [n, d]
             for (i, tokens) in tokens.chunks(ROWS).enumerate() {
@@ -74,8 +74,8 @@ impl Scorer {
                 let tokens = Tensor::new(tokens, model.device())?;
                 let (scorer, network) = (self.clone(), network.clone());
                 let score = move |hidden: &Tensor| scorer.score(&network, hidden, &tokens);
-                parts.push(match checkpoints {
-                    Some(checkpoints) => checkpoints.run(&hidden, score)?,
+                parts.push(match recomputation {
+                    Some(recomputation) => recomputation.run(&hidden, score)?,
                     None => score(&hidden)?,
                 });
             }

@@ -21,8 +21,8 @@ use candle_core::Tensor;
 use geometry::WindowErrors;
 use geometry::metrics::Statistic;
 use model::Qwen3Vl;
-use model::checkpoint::Checkpoints;
 use model::decode::{Ended, Sampling};
+use model::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;
@@ -134,7 +134,7 @@ impl<'a> Grpo<'a> {
         }
         if self.config.grpo.updates > 1 {
             // By the kernels of the updates, so that the first ratio is 1; nothing is kept for a way back.
-            let forward = Checkpoints::new(std::iter::empty());
+            let forward = Recomputation::new(std::iter::empty());
             group.old = Some(self.scorer.log_probs(&self.student.model, &group, true, Some(&forward))?.to_vec1()?);
         }
         Ok(group)
@@ -208,14 +208,14 @@ impl Objective for Grpo<'_> {
         counts.into_iter().chain(figures(groups).map(|(_, count)| count)).collect()
     }
 
-    fn loss(&self, groups: &Vec<Arc<Group>>, totals: &[f64], checkpoints: Option<&Checkpoints>) -> Result<Share> {
+    fn loss(&self, groups: &Vec<Arc<Group>>, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share> {
         let (mut loss, mut sums): (Option<Tensor>, _) = (None, [0.0; 5]);
         for group in groups {
             let Some(advantages) = &group.advantages else {
                 sums[4] += 1.0;
                 continue;
             };
-            let now = self.scorer.log_probs(&self.student.model, group, self.frozen, checkpoints)?;
+            let now = self.scorer.log_probs(&self.student.model, group, self.frozen, recomputation)?;
             let Part { loss: part, kl, clipped, entropy } =
                 of_group(&now, group, advantages, &self.config.grpo, totals[0])?;
             for (sum, value) in sums.iter_mut().zip([scalar(&part)? * totals[0], kl, clipped, entropy]) {

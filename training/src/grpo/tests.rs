@@ -67,14 +67,14 @@ fn alone(student: &Student, group: &Group, rollout: usize, banned: &[u32], tempe
 
 type Gradients = BTreeMap<String, Tensor>;
 
-fn gradients(student: &Student, loss: &Tensor, checkpoints: &Checkpoints) -> Gradients {
+fn gradients(student: &Student, loss: &Tensor, recomputation: &Recomputation) -> Gradients {
     let store = loss.backward().unwrap();
-    let of = |(name, var): (String, Var)| Some((name, checkpoints.gradient(&store, &var).unwrap()?));
+    let of = |(name, var): (String, Var)| Some((name, recomputation.gradient(&store, &var).unwrap()?));
     named(&student.variables).into_iter().filter_map(of).collect()
 }
 
-fn checkpoints(student: &Student) -> Checkpoints {
-    Checkpoints::new(named(&student.variables).iter().map(|(_, var)| var.as_tensor()))
+fn recomputation(student: &Student) -> Recomputation {
+    Recomputation::new(named(&student.variables).iter().map(|(_, var)| var.as_tensor()))
 }
 
 fn largest(x: &Tensor) -> f32 {
@@ -105,7 +105,7 @@ fn step(grpo: &Grpo<'_>, batches: &[Vec<Arc<Group>>]) -> (Gradients, Vec<f64>) {
         let share = grpo.loss(batch, &totals, None).unwrap();
         terms.iter_mut().zip(share.terms).for_each(|(sum, term)| *sum += term);
         let Some(loss) = share.loss else { continue };
-        for (name, gradient) in gradients(grpo.student, &loss, &checkpoints(grpo.student)) {
+        for (name, gradient) in gradients(grpo.student, &loss, &recomputation(grpo.student)) {
             let sum = match sums.remove(&name) {
                 Some(sum) => (sum + gradient).unwrap(),
                 None => gradient,
@@ -129,13 +129,13 @@ fn on_policy_the_gradient_is_that_of_the_log_probabilities_weighted_by_advantage
         // Mean over the tokens of an answer, then over answers.
         expected = (expected - (log_probs.mean_all().unwrap() * (advantage / 3.0)).unwrap()).unwrap();
     }
-    let expected = gradients(&student, &expected, &checkpoints(&student));
+    let expected = gradients(&student, &expected, &recomputation(&student));
     for checkpointed in [false, true] {
-        let checkpoints = checkpoints(&student);
+        let recomputation = recomputation(&student);
         let share = grpo
-            .loss(&batch, &totals(&grpo, std::slice::from_ref(&batch)), checkpointed.then_some(&checkpoints))
+            .loss(&batch, &totals(&grpo, std::slice::from_ref(&batch)), checkpointed.then_some(&recomputation))
             .unwrap();
-        assert_same(&gradients(&student, &share.loss.unwrap(), &checkpoints), &expected);
+        assert_same(&gradients(&student, &share.loss.unwrap(), &recomputation), &expected);
     }
 }
 

@@ -7,8 +7,8 @@ use std::f64::consts::TAU;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use geometry::{Intrinsics, WINDOW};
+use model::processor::Grid;
 use model::prompt::{self, Mode};
-use model::vision::Grid;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

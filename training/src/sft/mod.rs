@@ -14,8 +14,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use candle_nn::Init;
-use model::checkpoint::Checkpoints;
 use model::prompt::Mode;
+use model::recompute::Recomputation;
 use model::text::{DecoderInput, Tapped};
 use model::{AnswerOptions, FrameEmbedding};
 use serde_json::{Value, json};
@@ -143,7 +143,7 @@ impl<'a> Sft<'a> {
         &self,
         batch: &Batch,
         examples: &[Example],
-        checkpoints: Option<&Checkpoints>,
+        recomputation: Option<&Recomputation>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let (model, frozen) = (&self.student.model, self.config.sft.frozen_layers);
         let flow_only = is_flow_only(examples);
@@ -159,7 +159,7 @@ impl<'a> Sft<'a> {
             positions: &batch.positions,
             deepstack: &embeddings.deepstack,
             cache: None,
-            checkpoints,
+            recomputation,
         };
         let (decoder, first) = (model.decoder(), if flow_only { 0 } else { frozen });
         if first > 0 {
@@ -262,13 +262,13 @@ impl Objective for Sft<'_> {
         vec![examples.iter().map(weight).sum(), known, known, poses]
     }
 
-    fn loss(&self, examples: &Vec<Example>, totals: &[f64], checkpoints: Option<&Checkpoints>) -> Result<Share> {
+    fn loss(&self, examples: &Vec<Example>, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share> {
         let (mut terms, c) = (vec![0.0; 4], &self.config.sft);
         if examples.is_empty() {
             return Ok(Share { loss: None, terms });
         }
         let batch = Batch::new(examples.iter().map(|e| &e.sequence), self.student.tokenizer.pad);
-        let (hidden, tapped) = self.forward(&batch, examples, checkpoints)?;
+        let (hidden, tapped) = self.forward(&batch, examples, recomputation)?;
         let mut losses = Vec::new();
         if let (Some(head), Some(tapped)) = (&self.flow_head, tapped) {
             let (flow, still) = self.flow_loss(&batch, examples, head, &tapped)?;

@@ -18,8 +18,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use model::Qwen3Vl;
-use model::checkpoint::Checkpoints;
 use model::pose_head::{ASKED, Bins, FrameEstimate, FramePose, Gaussian, NotFinite, PoseReading, TOKENS};
+use model::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Embeddings, Sequence, predictions, scalar, select};
@@ -154,7 +154,7 @@ impl<'a> Situation<'a> {
     }
 
     /// One pass over the answers, where the text has a weight, and one over the questions, both on the same frames.
-    fn read(&self, model: &Qwen3Vl, windows: &[Window], checkpoints: Option<&Checkpoints>) -> Result<Reading> {
+    fn read(&self, model: &Qwen3Vl, windows: &[Window], recomputation: Option<&Recomputation>) -> Result<Reading> {
         let pad = self.student.tokenizer.pad;
         let answers: Vec<&Sequence> = windows.iter().map(|window| &window.example.sequence).collect();
         let questions: Vec<Sequence> = answers.iter().map(|answer| question(answer, pad)).collect();
@@ -162,7 +162,7 @@ impl<'a> Situation<'a> {
         let frozen = self.config.situation.freeze_vision;
         let embedded = batch::embed(model, &answered, answers.iter().copied(), frozen)?;
         let text = if self.speaks() {
-            let hidden = batch::decode(model, &answered, &embedded, checkpoints, &mut |_, _| {})?;
+            let hidden = batch::decode(model, &answered, &embedded, recomputation, &mut |_, _| {})?;
             let predictions = predictions(&answered, answers.iter().copied());
             let (rows, targets): (Vec<u32>, Vec<Target>) =
                 predictions.map(|(row, token)| (row, self.targets.of(token))).unzip();
@@ -182,7 +182,7 @@ impl<'a> Situation<'a> {
             }));
         }
         let embeddings = rearranged(&embedded, &self.heads.pose.tokens()?, &places, asked.size)?;
-        let hidden = batch::decode(model, &asked, &embeddings, checkpoints, &mut |_, _| {})?;
+        let hidden = batch::decode(model, &asked, &embeddings, recomputation, &mut |_, _| {})?;
         let learned = questions.iter().enumerate().flat_map(|(w, question)| {
             let begin = question.ids.len() - TOKENS;
             (begin..question.ids.len()).map(move |token| (w, token))
@@ -313,8 +313,8 @@ impl Objective for Situation<'_> {
         counts
     }
 
-    fn loss(&self, windows: &Vec<Window>, totals: &[f64], checkpoints: Option<&Checkpoints>) -> Result<Share> {
-        self.share(self.read(&self.student.model, windows, checkpoints)?, windows, totals)
+    fn loss(&self, windows: &Vec<Window>, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share> {
+        self.share(self.read(&self.student.model, windows, recomputation)?, windows, totals)
     }
 
     fn tokens(&self, windows: &Vec<Window>) -> usize {

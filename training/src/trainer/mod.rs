@@ -20,8 +20,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor, Var};
-use model::checkpoint::Checkpoints;
 use model::nn::Dropout;
+use model::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;
@@ -354,8 +354,8 @@ impl<O: Objective> Run<'_, O> {
     ) -> Result<()> {
         let number = (step * self.settings.run.batch + micro_batch) as u64;
         let _dropout = Dropout::with_seed(self.settings.run.seed.rotate_left(32) ^ number);
-        let checkpoints = Checkpoints::new(self.variables.iter().map(|(_, var)| var.as_tensor()));
-        let share = self.objective.loss(batch, totals, self.settings.run.checkpointing.then_some(&checkpoints))?;
+        let recomputation = Recomputation::new(self.variables.iter().map(|(_, var)| var.as_tensor()));
+        let share = self.objective.loss(batch, totals, self.settings.run.checkpointing.then_some(&recomputation))?;
         sums.1.iter_mut().zip(&share.terms).for_each(|(sum, share)| *sum += share);
         let Some(loss) = share.loss else { return Ok(()) };
         let value = scalar(&loss)?;
@@ -365,7 +365,7 @@ impl<O: Objective> Run<'_, O> {
         let store = loss.backward()?;
         let mut gradients = Vec::with_capacity(self.variables.len());
         for (name, var) in &self.variables {
-            let gradient = if self.objective.trains(step, name) { checkpoints.gradient(&store, var)? } else { None };
+            let gradient = if self.objective.trains(step, name) { recomputation.gradient(&store, var)? } else { None };
             gradients.push(gradient.map(|g| g.to_dtype(DType::F32)).transpose()?);
         }
         merge(&mut sums.0, gradients)

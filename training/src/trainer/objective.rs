@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use candle_core::Tensor;
-use model::checkpoint::Checkpoints;
+use model::recompute::Recomputation;
 use serde_json::Value;
 
 /// A loss over a stream of examples, which are numbered from 0: example k is the same on each machine and in each run.
@@ -38,7 +38,7 @@ pub trait Objective: Sync {
     ///
     /// # Errors
     /// A tensor operation's.
-    fn loss(&self, batch: &Self::Batch, totals: &[f64], checkpoints: Option<&Checkpoints>) -> Result<Share>;
+    fn loss(&self, batch: &Self::Batch, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share>;
 
     /// Tokens that went through the model.
     fn tokens(&self, batch: &Self::Batch) -> usize;

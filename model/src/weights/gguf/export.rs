@@ -13,7 +13,7 @@ use super::names::{Part, stored};
 use super::vocabulary;
 use crate::config::Config;
 use crate::processor::Processor;
-use crate::weights::identity::KEY;
+use crate::weights::digest::KEY;
 use crate::weights::{Merged, parameters};
 use crate::{Error, Result};
 
@@ -138,7 +138,7 @@ pub fn export(dir: &Path, adapter: Option<&Path>, recipe: Recipe, out: &Path) ->
     let vocabulary = vocabulary::written(dir, config.text_config.vocab_size)?;
     let header = Header { config: &config, processor: &processor, vocabulary, identity: Some(tensors.identity()) };
     let sizes = write(header, recipe, out, &mut |name, _| tensors.load(name))?;
-    crate::weights::copy_json(dir, out)?;
+    crate::weights::merged::copy_json(dir, out)?;
     Ok(sizes)
 }
 
@@ -277,7 +277,7 @@ fn vision_metadata(config: &Config, recipe: Recipe, processor: &Processor) -> Ve
         whole("block_count", c.depth),
         whole("attention.head_count", c.num_heads),
         whole("spatial_merge_size", c.spatial_merge_size),
-        ("clip.vision.attention.layer_norm_epsilon".into(), Value::F32(crate::vision::LAYER_NORM_EPS)),
+        ("clip.vision.attention.layer_norm_epsilon".into(), Value::F32(crate::config::LAYER_NORM_EPS)),
         ("clip.vision.image_mean".into(), numbers(processor.image_mean)),
         ("clip.vision.image_std".into(), numbers(processor.image_std)),
         ("clip.vision.is_deepstack_layers".into(), Value::Array(flags)),

@@ -18,11 +18,10 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType, k_quan
 use candle_core::{DType, Device, Shape, Tensor};
 use memmap2::Mmap;
 
-use crate::config::{Config, Rope, TextConfig, VisionConfig};
+use crate::config::{Config, LAYER_NORM_EPS, Rope, TextConfig, VisionConfig};
 use crate::processor::Processor;
-use crate::vision::LAYER_NORM_EPS;
-use crate::weights::forget;
-use crate::weights::identity::{KEY, digest, united};
+use crate::weights::digest::{KEY, digest, united};
+use crate::weights::mapping::forget;
 use crate::{Error, Result};
 pub use export::{Header, Recipe, bytes, export, write};
 use mapped::Mapped;

@@ -8,8 +8,8 @@ use serde_json::{Map, json};
 use super::Pair;
 use crate::chat::{self, Template};
 use crate::config::Config;
+use crate::json::read_json;
 use crate::tokenizer::{IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START};
-use crate::weights::read_json;
 use crate::{Error, Result};
 
 /// How Qwen2 and its heirs cut text into words before byte pairs are merged; `qwen2` in llama.cpp.

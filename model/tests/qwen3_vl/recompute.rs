@@ -1,9 +1,9 @@
 //! Gradient checkpointing gives the gradients that training without it gives, bit for bit.
 
 use candle_core::{DType, Device, Tensor, Var};
-use model::checkpoint::Checkpoints;
 use model::lora::{Lora, Site};
 use model::nn::{Dropout, Kernels};
+use model::recompute::Recomputation;
 
 use crate::reference::{fixtures, load, logits, loss, trainable};
 
@@ -12,12 +12,12 @@ fn gradients_are_equal_bit_for_bit() {
     let (model, variables) = trainable();
     let data = variables.data().lock().unwrap();
     let plain = loss(&logits(&model, None)).backward().unwrap();
-    let checkpoints = Checkpoints::new(data.values().map(|v| v.as_tensor()));
-    let store = loss(&logits(&model, Some(&checkpoints))).backward().unwrap();
+    let recomputation = Recomputation::new(data.values().map(|v| v.as_tensor()));
+    let store = loss(&logits(&model, Some(&recomputation))).backward().unwrap();
     let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let mut inside = 0;
     for (name, var) in data.iter() {
-        let got = checkpoints.gradient(&store, var).unwrap().unwrap_or_else(|| panic!("{name}: no gradient"));
+        let got = recomputation.gradient(&store, var).unwrap().unwrap_or_else(|| panic!("{name}: no gradient"));
         assert_eq!(bits(&got), bits(plain.get(var).unwrap()), "{name}");
         inside += usize::from(store.get(var).is_none());
     }
@@ -42,15 +42,15 @@ fn dropout_of_adapters_is_drawn_alike_on_the_way_back_and_only_inside_a_step() {
     };
     Lora::add(config, &mut model, &mut make).unwrap();
     let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let gradients = |checkpoints: Option<&Checkpoints>, seed: u64| {
+    let gradients = |recomputation: Option<&Recomputation>, seed: u64| {
         let _step = Dropout::with_seed(seed);
-        let store = loss(&logits(&model, checkpoints)).backward().unwrap();
-        let none = Checkpoints::new([]);
-        let all = checkpoints.unwrap_or(&none);
+        let store = loss(&logits(&model, recomputation)).backward().unwrap();
+        let none = Recomputation::new([]);
+        let all = recomputation.unwrap_or(&none);
         vars.iter().map(|v| bits(&all.gradient(&store, v).unwrap().unwrap())).collect::<Vec<_>>()
     };
     let plain = gradients(None, 7);
-    assert_eq!(plain, gradients(Some(&Checkpoints::new(vars.iter().map(|v| v.as_tensor()))), 7));
+    assert_eq!(plain, gradients(Some(&Recomputation::new(vars.iter().map(|v| v.as_tensor()))), 7));
     assert_ne!(plain, gradients(None, 8), "another step drops other elements");
 
     let inside = {

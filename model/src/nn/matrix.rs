@@ -1,10 +1,77 @@
-//! Products with constant matrices as nodes of a graph, on storages: an output is made once, in its place.
+//! Matrices as layers hold them, and products with constant ones as nodes of a graph, on storages: an output is made once, in its place.
+
+use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
 use candle_core::op::Add;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::quantized::QTensor;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
 
-use super::Matrix;
+/// A matrix `[out, in]`.
+#[derive(Debug, Clone)]
+pub enum Matrix {
+    /// Plain numbers; trained where they are a variable, else constant.
+    Dense(Tensor),
+    /// Blocks of a GGML type; always constant.
+    Quantized(Arc<QTensor>),
+}
+
+impl Matrix {
+    /// (out, in)
+    ///
+    /// # Errors
+    /// A tensor of another rank.
+    pub fn dims(&self) -> candle_core::Result<(usize, usize)> {
+        match self {
+            Self::Dense(w) => w.dims2(),
+            Self::Quantized(w) => w.shape().dims2(),
+        }
+    }
+
+    /// The numbers themselves, as `dtype`.
+    ///
+    /// # Errors
+    /// A tensor operation's.
+    pub fn dense(&self, dtype: DType) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(w) => w.to_dtype(dtype),
+            Self::Quantized(w) => w.dequantize(&w.device())?.to_dtype(dtype),
+        }
+    }
+
+    /// Rows by number, `[n] -> [n, in]`.
+    ///
+    /// # Errors
+    /// A number outside the matrix.
+    pub fn rows(&self, ids: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(w) => w.index_select(ids, 0),
+            Self::Quantized(w) => w.embedding(ids)?.to_dtype(dtype),
+        }
+    }
+
+    /// `x W^T`, `[rows, in] -> [rows, out]`.
+    ///
+    /// Where `x` is part of a graph and the matrix is not, the gradient of the matrix is never formed (candle's own
+    /// product forms it and keeps it to the end), and a quantized matrix does not cut the graph (candle's `QMatMul`
+    /// does). In a graph, quantized matrices are multiplied as the numbers that they stand for, so that gradients are
+    /// those of the dequantized model; outside, by the integer kernels.
+    ///
+    /// # Errors
+    /// Another width than the matrix's.
+    pub fn product(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Dense(w) if w.track_op() || !x.track_op() => x.matmul(&w.t()?),
+            Self::Quantized(w) if !x.track_op() => x.contiguous()?.apply_op1_no_bwd(w.as_ref()),
+            _ => x.contiguous()?.apply_op1(Constant(self.clone())),
+        }
+    }
+
+    /// Whether it is trained itself.
+    pub(super) fn is_trained(&self) -> bool {
+        matches!(self, Self::Dense(w) if w.track_op())
+    }
+}
 
 /// The numbers of a tensor on one kind of device, and how they lie there.
 type Numbers<'a, S> = (&'a S, &'a Layout);
@@ -19,7 +86,7 @@ fn times<S: BackendStorage>((x, x_layout): Numbers<'_, S>, (w, w_layout): Number
 }
 
 /// Product with a constant matrix: the way back is the input's alone.
-pub(super) struct Constant(pub Matrix);
+struct Constant(pub Matrix);
 
 impl Constant {
     fn shape(&self, x: &Layout) -> Result<Shape> {

@@ -1,4 +1,4 @@
-//! Gradient checkpointing: a layer's inside is forgotten on the way forward and computed again on the way back
+//! Activation recomputation: a layer's inside is forgotten on the way forward and computed again on the way back
 //! (Chen et al. 2016, "Training deep nets with sublinear memory cost").
 
 use std::collections::{HashMap, HashSet};
@@ -12,17 +12,17 @@ use known::Known;
 
 mod known;
 
-/// Where the gradients of variables inside checkpointed layers are found: candle's own store holds those of the graph
+/// Where the gradients of variables inside recomputed layers are found: candle's own store holds those of the graph
 /// that it walks, and the inside of such a layer is no part of it.
 #[derive(Debug, Clone)]
-pub struct Checkpoints {
+pub struct Recomputation {
     gradients: Arc<Mutex<HashMap<TensorId, Tensor>>>,
     wanted: Arc<HashSet<TensorId>>,
 }
 
-impl Checkpoints {
+impl Recomputation {
     /// Keeps the gradients of `variables` and of nothing else: candle's stores hold those of constants too, which are as
-    /// large as the activations that checkpointing is there to forget.
+    /// large as the activations that recomputing is there to forget.
     pub fn new<'a>(variables: impl IntoIterator<Item = &'a Tensor>) -> Self {
         let wanted = variables.into_iter().map(Tensor::id).collect();
         Self { gradients: Arc::default(), wanted: Arc::new(wanted) }
@@ -36,7 +36,7 @@ impl Checkpoints {
         let y = layer(&x.detach())?.detach();
         // A constant input would make a constant output, and the layer's own variables would get no gradient.
         let x = if x.track_op() { x.clone() } else { Var::from_tensor(x)?.into_inner() };
-        Ok(x.apply_op1(Recomputed { y: Known::new(y), layer: Box::new(layer), checkpoints: self.clone() })?)
+        Ok(x.apply_op1(Recomputed { y: Known::new(y), layer: Box::new(layer), recomputation: self.clone() })?)
     }
 
     /// Gradient of a variable after a backward pass whose own store is `store`; nothing where it has none.
@@ -70,12 +70,12 @@ type Inside = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
 struct Recomputed {
     y: Known,
     layer: Inside,
-    checkpoints: Checkpoints,
+    recomputation: Recomputation,
 }
 
 impl CustomOp1 for Recomputed {
     fn name(&self) -> &'static str {
-        "checkpoint"
+        "recompute"
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
@@ -91,7 +91,7 @@ impl CustomOp1 for Recomputed {
         let y = (self.layer)(x.as_tensor()).map_err(candle_core::Error::wrap)?;
         let mut store = (y * grad)?.sum_all()?.backward()?;
         let gradient = store.remove(x.as_tensor());
-        self.checkpoints.keep(&store)?;
+        self.recomputation.keep(&store)?;
         Ok(gradient)
     }
 }
