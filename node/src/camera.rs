@@ -3,12 +3,13 @@
 //! Intrinsics are never guessed. Without them, or with some for another pixel grid, the image is refused: poses from a
 //! wrong K look plausible and are wrong.
 
+pub(crate) mod error;
 mod info;
 
 use std::sync::Arc;
 
+pub use error::InfoError;
 use geometry::Intrinsics;
-pub use info::InfoError;
 
 use crate::config::{CameraRules, Images, UseFixed};
 use crate::message::CameraInfoMessage;

@@ -21,7 +21,7 @@ use image::RgbImage;
 pub use lens::Lens;
 use nalgebra::Point2;
 
-use crate::camera::InfoError;
+use crate::camera::error::InfoError;
 
 /// Least and largest zoom that is looked at where P is not given; the view of the largest is a quarter of the raw one.
 const MAX_ZOOM: f64 = 4.0;

@@ -9,7 +9,6 @@
 //! Left out: the time by which the two may lag each other, and wheels that always slip.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use geometry::{Base, Odom, Stamp, Transform, WINDOW, WindowTrajectory};
@@ -19,6 +18,10 @@ use crate::config::{Mount, ScaleRules};
 use crate::message::OdometryMessage;
 use crate::stats::Stats;
 
+pub(crate) mod value;
+
+pub use value::Scale;
+
 /// Positions that are remembered: a minute of 200 a second, since a window is measured when its answer is there.
 const REMEMBERED: usize = 12_000;
 /// Between positions that are further apart in time nothing is interpolated.
@@ -27,31 +30,6 @@ const MAX_GAP_NANOS: i64 = 500_000_000;
 const CLOCK_WENT_BACK_NANOS: i64 = 1_000_000_000;
 /// Windows that must be measured before their median counts: the fewest of which one may be wrong.
 const LEAST_WINDOWS: usize = 3;
-
-/// What translations that come out are in.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub enum Scale {
-    /// Metres, as the weights say them.
-    #[default]
-    Metric,
-    /// Units that nobody knows.
-    Arbitrary,
-    /// Metres once there is a scale; nothing comes out yet.
-    Unknown,
-    /// Metres, by this many for each unit of the weights.
-    Measured(f64),
-}
-
-impl fmt::Display for Scale {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Metric => f.write_str("metric"),
-            Self::Arbitrary => f.write_str("arbitrary"),
-            Self::Unknown => f.write_str("unknown"),
-            Self::Measured(scale) => write!(f, "{scale:.4}"),
-        }
-    }
-}
 
 /// Where the camera was of late by another odometry, in that one's frame. The transport's thread adds to it, and the one
 /// that the model is on asks; neither holds it for long.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use geometry::Stamp;
 
 use crate::lifecycle;
-use crate::scale::Scale;
+use crate::scale::value::Scale;
 use crate::transport::qos::Mismatch;
 use crate::trust::checks::Evidence;
 use crate::trust::state::Status;

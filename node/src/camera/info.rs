@@ -1,30 +1,15 @@
 //! What a CameraInfo says, checked, on the pixel grid of the images that it comes with.
 
-use std::fmt::Display;
-
 use geometry::Intrinsics;
 
 use crate::config::Images;
 use crate::message::{CameraInfoMessage, RegionOfInterest};
 use crate::rectify::{CameraModel, Lens};
 
+use super::error::InfoError;
+
 /// How far a number that must be zero or one may be off: drivers keep matrices in `f32`.
 const TOLERANCE: f64 = 1e-6;
-
-/// What is wrong with a field of a CameraInfo.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: expected {expected}, got {got}")]
-pub struct InfoError {
-    field: String,
-    expected: String,
-    got: String,
-}
-
-impl InfoError {
-    pub(crate) fn new(field: impl Into<String>, expected: impl Into<String>, got: impl Display) -> Self {
-        Self { field: field.into(), expected: expected.into(), got: got.to_string() }
-    }
-}
 
 impl CameraModel {
     /// What CameraInfo says of these images.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use geometry::{Base, Camera, Intrinsics, Transform, WINDOW};
 use model::Mode;
 
-use crate::transport::{Kind, Topics};
+use crate::transport::kind::Kind;
+use crate::transport::topics::Topics;
 
 mod raw;
 mod sheet;

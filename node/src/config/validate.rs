@@ -12,7 +12,8 @@ use geometry::{Intrinsics, Transform, WINDOW};
 use model::Mode;
 use nalgebra::{Isometry3, Translation3, UnitQuaternion};
 
-use crate::transport::{Kind, Topics};
+use crate::transport::kind::Kind;
+use crate::transport::topics::Topics;
 
 /// Frames that a window may span at most: what the buffer holds follows from it.
 const MAX_STRIDE: i64 = 1000;

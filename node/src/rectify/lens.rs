@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use crate::camera::InfoError;
+use crate::camera::error::InfoError;
 
 /// Rays further than this from the optical axis are never asked for: a plane stretches what lies there beyond use.
 const MAX_OFF_AXIS_DEG: f64 = 70.0;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::ros_args::RosArgsError;
+use super::error::RosArgsError;
 
 /// What parameters that override a QoS start with.
 pub(super) const PREFIX: &str = "qos_overrides.";

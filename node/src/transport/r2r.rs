@@ -25,9 +25,10 @@ use r2r::std_msgs::msg::{Header, String as Text};
 use r2r::{Context, Node, Publisher, QosProfile, WrappedTypesupport};
 
 use super::qos::{End, Endpoint, Qos};
+use super::topics::environment_domain;
 use super::{
     Ends, Error, Kind, PARAMETER_EVENTS, QOS_PERIOD, STOP_POLL, TRANSITION_EVENT, TWIST_VARIANCE, Topics,
-    diagnostic_name, environment_domain, publish_until_stopped, qos,
+    diagnostic_name, publish_until_stopped, qos,
 };
 use crate::message::{
     CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output,

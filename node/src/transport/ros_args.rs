@@ -6,9 +6,12 @@
 
 use std::path::PathBuf;
 
+use super::error::{Error, RosArgsError};
+use super::names::{absolute_name, absolute_namespace};
+use super::params_file;
 pub use super::params_file::Given;
 use super::qos::{self, Override};
-use super::{Topics, params_file};
+use super::topics::Topics;
 use crate::config::table;
 
 /// What stood between `--ros-args` and `--`.
@@ -49,53 +52,6 @@ pub struct Remap {
     pub from: String,
     /// What it becomes.
     pub to: String,
-}
-
-/// What is wrong with the line.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RosArgsError {
-    /// A flag that ROS 2 does not have.
-    #[error("unknown flag {flag:?} after --ros-args")]
-    UnknownFlag {
-        /// As given.
-        flag: String,
-    },
-    /// The flag stands last.
-    #[error("{flag} needs a value")]
-    MissingValue {
-        /// The flag.
-        flag: String,
-    },
-    /// Not of the form `a:=b`.
-    #[error("{flag} {value:?}: expected {expected}")]
-    BadRule {
-        /// The flag.
-        flag: String,
-        /// As given.
-        value: String,
-        /// The form.
-        expected: &'static str,
-    },
-    /// The value of a parameter is not one.
-    #[error("{flag} {name}:={value}: {reason}")]
-    BadValue {
-        /// The flag.
-        flag: String,
-        /// The parameter.
-        name: String,
-        /// As given.
-        value: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A file of parameters that cannot be used.
-    #[error("--params-file {}: {reason}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
 }
 
 impl RosArgs {
@@ -167,8 +123,8 @@ impl RosArgs {
     ///
     /// # Errors
     ///
-    /// [`super::Error::Name`] for a name that ROS 2 does not allow, [`RosArgsError::File`] for a file that cannot be used.
-    pub fn parameters(&self, topics: &Topics) -> Result<Vec<Given>, super::Error> {
+    /// [`Error::Name`] for a name that ROS 2 does not allow, [`RosArgsError::File`] for a file that cannot be used.
+    pub fn parameters(&self, topics: &Topics) -> Result<Vec<Given>, Error> {
         let mut renamed = topics.clone();
         self.apply(&mut renamed)?;
         let full_name = absolute_name(&renamed.node_name, &renamed.namespace, "")?;
@@ -195,8 +151,8 @@ impl RosArgs {
     ///
     /// # Errors
     ///
-    /// [`super::Error::Name`] for a name that ROS 2 does not allow.
-    pub fn apply(&self, topics: &mut Topics) -> Result<(), super::Error> {
+    /// [`Error::Name`] for a name that ROS 2 does not allow.
+    pub fn apply(&self, topics: &mut Topics) -> Result<(), Error> {
         let configured = topics.node_name.clone();
         let rules = || self.remaps.iter().filter(|rule| rule.node.as_ref().is_none_or(|node| *node == configured));
         if let Some(rule) = rules().find(|rule| matches!(rule.from.as_str(), "__node" | "__name")) {
@@ -210,7 +166,7 @@ impl RosArgs {
         let renames = rules()
             .filter(|rule| !rule.from.starts_with("__"))
             .map(|rule| Ok((absolute(&rule.from)?, absolute(&rule.to)?)))
-            .collect::<Result<_, super::Error>>()?;
+            .collect::<Result<_, Error>>()?;
         topics.renames = renames;
         let mut names = topics.names().into_iter().chain(topics.reference_odometry.as_deref());
         names.try_for_each(|name| topics.resolve(name).map(drop))
@@ -260,53 +216,6 @@ impl Remap {
         }
         Ok(Self { node, from: from.to_owned(), to: to.to_owned() })
     }
-}
-
-/// `namespace` with its slash in front and none behind.
-fn absolute_namespace(namespace: &str) -> Result<String, super::Error> {
-    let tokens = namespace.trim_matches('/');
-    if tokens.is_empty() {
-        return Ok("/".to_owned());
-    }
-    check_tokens(namespace, tokens)?;
-    Ok(format!("/{tokens}"))
-}
-
-/// `name` as seen from everywhere: `/x` as it is, `~/x` under the node, `x` under the namespace.
-///
-/// # Errors
-///
-/// [`super::Error::Name`] for a name that ROS 2 does not allow.
-pub(super) fn absolute_name(name: &str, namespace: &str, node: &str) -> Result<String, super::Error> {
-    let root = namespace.trim_end_matches('/');
-    let absolute = if name.starts_with('/') {
-        name.to_owned()
-    } else if let Some(private) = name.strip_prefix("~/") {
-        format!("{root}/{node}/{private}")
-    } else {
-        format!("{root}/{name}")
-    };
-    check_tokens(name, &absolute[1..])?;
-    Ok(absolute)
-}
-
-/// The rules of ROS 2 for the slash-separated parts of a name.
-fn check_tokens(name: &str, tokens: &str) -> Result<(), super::Error> {
-    for token in tokens.split('/') {
-        let reason = if token.is_empty() {
-            "it has an empty part"
-        } else if token.starts_with(|c: char| c.is_ascii_digit()) {
-            "a part starts with a digit"
-        } else if token.contains("__") {
-            "it has two underscores in a row"
-        } else if !token.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            "only letters, digits, _ and / are allowed"
-        } else {
-            continue;
-        };
-        return Err(super::Error::Name { name: name.to_owned(), reason: reason.to_owned() });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,157 @@
+//! Names and policies of the node's topics.
+
+use super::error::Error;
+use super::names::absolute_name;
+use super::qos::{self, End, Endpoint, Override, Qos};
+
+/// Depth of the history of the node's publishers, and of CameraInfo.
+pub(crate) const KEEP_LAST: u32 = 10;
+
+/// Transforms that change.
+pub(crate) const TF: &str = "/tf";
+/// Transforms that do not.
+pub(crate) const TF_STATIC: &str = "/tf_static";
+/// Changes of the lifecycle's state.
+pub(crate) const TRANSITION_EVENT: &str = "~/transition_event";
+
+/// Parameters of all nodes.
+pub(crate) const PARAMETER_EVENTS: &str = "/parameter_events";
+/// Depth of the history of that topic, as rclcpp has it: a change must not be missed.
+pub(crate) const KEEP_PARAMETER_EVENTS: u32 = 1000;
+
+/// Names and policies of the node's topics. Names are as configured; [`Topics::resolve`] says what they are in the graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Topics {
+    /// ROS node name.
+    pub node_name: String,
+    /// ROS namespace, `/` at the root.
+    pub namespace: String,
+    /// ROS domain; `None` reads `ROS_DOMAIN_ID`, 0 where that is unset.
+    pub domain_id: Option<u16>,
+    /// Image topic.
+    pub image: String,
+    /// Whether `image` carries `sensor_msgs/CompressedImage`.
+    pub image_compressed: bool,
+    /// Whether the image subscription is reliable; best effort (sensor data) otherwise.
+    pub image_reliable: bool,
+    /// Depth of the image subscription's history.
+    pub image_queue_depth: u32,
+    /// CameraInfo topic.
+    pub camera_info: String,
+    /// Topic of the odometry that gives the scale, where one does.
+    pub reference_odometry: Option<String>,
+    /// Path topic.
+    pub trajectory: String,
+    /// Odometry topic.
+    pub odometry: String,
+    /// Diagnostics topic.
+    pub diagnostics: String,
+    /// Topic of the answers' text.
+    pub reasoning: String,
+    /// Topic of the node's status.
+    pub status: String,
+    /// Rules of the command line, names as seen from everywhere: from, to.
+    pub renames: Vec<(String, String)>,
+    /// QoS overrides of the command line.
+    pub qos: Vec<Override>,
+}
+
+impl Topics {
+    /// What a name is in the graph: absolute, and renamed by the first rule that matches it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`] for a name that ROS 2 does not allow.
+    pub fn resolve(&self, name: &str) -> Result<String, Error> {
+        let absolute = absolute_name(name, &self.namespace, &self.node_name)?;
+        let renamed = self.renames.iter().find(|(from, _)| *from == absolute);
+        Ok(renamed.map_or(absolute, |(_, to)| to.clone()))
+    }
+
+    /// The same with the names of the graph in place of those that are configured.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`] for a name that ROS 2 does not allow.
+    pub fn resolved(&self) -> Result<Self, Error> {
+        let [image, camera_info, trajectory, odometry, diagnostics, reasoning, status] = self.names();
+        Ok(Self {
+            image: self.resolve(image)?,
+            camera_info: self.resolve(camera_info)?,
+            reference_odometry: self.reference_odometry.as_deref().map(|name| self.resolve(name)).transpose()?,
+            trajectory: self.resolve(trajectory)?,
+            odometry: self.resolve(odometry)?,
+            diagnostics: self.resolve(diagnostics)?,
+            reasoning: self.resolve(reasoning)?,
+            status: self.resolve(status)?,
+            renames: Vec::new(),
+            ..self.clone()
+        })
+    }
+
+    /// All names that must be configured.
+    pub(super) fn names(&self) -> [&str; 7] {
+        [
+            &self.image,
+            &self.camera_info,
+            &self.trajectory,
+            &self.odometry,
+            &self.diagnostics,
+            &self.reasoning,
+            &self.status,
+        ]
+    }
+
+    /// The policies of a subscription: of the image, of CameraInfo, which comes with the image, and of the odometry that
+    /// gives the scale, which is as good with a position less.
+    pub(super) fn sensor_qos(&self, name: &str) -> Result<Qos, Error> {
+        let depth = if name == self.image { self.image_queue_depth } else { KEEP_LAST };
+        let is_reliable = self.image_reliable && self.reference_odometry.as_deref() != Some(name);
+        let qos = Qos { is_reliable, is_transient_local: false, depth };
+        Ok(qos::overridden(&self.qos, &self.resolve(name)?, End::Subscription, qos))
+    }
+
+    /// The policies of a publisher.
+    pub(super) fn publisher_qos(&self, name: &str) -> Result<Qos, Error> {
+        let qos = match name {
+            // Whoever comes later must get it: it is not sent again.
+            TF_STATIC => Qos { is_reliable: true, is_transient_local: true, depth: 1 },
+            PARAMETER_EVENTS => Qos { is_reliable: true, is_transient_local: false, depth: KEEP_PARAMETER_EVENTS },
+            _ => Qos { is_reliable: true, is_transient_local: false, depth: KEEP_LAST },
+        };
+        Ok(qos::overridden(&self.qos, &self.resolve(name)?, End::Publisher, qos))
+    }
+
+    /// The node's own ends of topics. Those of services, which cannot be chosen, are left out.
+    pub(super) fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        let endpoint = |name: &str, end: End, qos: Qos| -> Result<Endpoint, Error> {
+            let Qos { is_reliable, is_transient_local, .. } = qos;
+            Ok(Endpoint { topic: self.resolve(name)?, end, is_reliable, is_transient_local })
+        };
+        let heard = [&self.image, &self.camera_info].into_iter().chain(&self.reference_odometry);
+        let said = [&self.trajectory, &self.odometry, &self.diagnostics, &self.reasoning, &self.status];
+        let said = said.map(String::as_str).into_iter().chain([TF, TF_STATIC, TRANSITION_EVENT, PARAMETER_EVENTS]);
+        let heard = heard.map(|name| endpoint(name, End::Subscription, self.sensor_qos(name)?));
+        let said = said.map(|name| endpoint(name, End::Publisher, self.publisher_qos(name)?));
+        heard.chain(said).collect()
+    }
+
+    /// The configured domain, else `ROS_DOMAIN_ID`, else 0.
+    pub(super) fn domain(&self) -> Result<u16, Error> {
+        match self.domain_id {
+            Some(id) => Ok(id),
+            None => environment_domain(),
+        }
+    }
+}
+
+/// `ROS_DOMAIN_ID`, 0 where it is unset or empty.
+pub(super) fn environment_domain() -> Result<u16, Error> {
+    const MAX_DOMAIN: u16 = 232; // the ports of 233 would pass 65535
+    match std::env::var("ROS_DOMAIN_ID") {
+        Ok(text) if !text.trim().is_empty() => {
+            text.trim().parse().ok().filter(|&id| id <= MAX_DOMAIN).ok_or(Error::DomainId { got: text })
+        }
+        _ => Ok(0),
+    }
+}
