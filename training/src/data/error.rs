@@ -1,6 +1,6 @@
 //! The error enum of the loaders.
 
-use super::sequence::Image;
+use super::picture::Image;
 use std::path::PathBuf;
 
 /// What can be wrong with a data source. Each variant names the file and, where there is one, the frame.

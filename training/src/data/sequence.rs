@@ -1,12 +1,8 @@
 //! A film with poses: what every reader in [`super::formats`] makes, whatever its layout on disk.
 
 use super::error::Error;
-use super::formats;
-use super::formats::mcap::{Picture, picture, read_message};
-use super::windows::{Spacing, windows};
-use geometry::{Camera, Intrinsics, Stamp, Transform, WINDOW, World};
-use image::RgbImage;
-use std::fmt;
+use super::picture::Image;
+use geometry::{Camera, Intrinsics, Stamp, Transform, World};
 use std::path::{Path, PathBuf};
 
 /// One frame of a sequence: its pose in memory, its pictures on disk.
@@ -22,46 +18,6 @@ pub struct Frame {
     pub depth: Option<DepthFile>,
     /// Whether frames are missing between the one before and this one: no window goes across.
     pub gap_before: bool,
-}
-
-/// Where the image of a frame is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Image {
-    /// In a file of its own, JPEG or PNG.
-    File(PathBuf),
-    /// In a message of a recording of ROS 2.
-    Recorded {
-        /// The MCAP file.
-        file: PathBuf,
-        /// The byte at which the message's record begins, or the chunk around it.
-        offset: u64,
-        /// How many messages there are before it in the chunk.
-        number: usize,
-        /// Whether it is a `CompressedImage`, not an `Image`.
-        compressed: bool,
-    },
-}
-
-impl Image {
-    /// The image's own file.
-    pub fn file(&self) -> Option<&Path> {
-        match self {
-            Self::File(path) => Some(path),
-            Self::Recorded { .. } => None,
-        }
-    }
-}
-
-/// As errors name it.
-impl fmt::Display for Image {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Recorded { file, offset, number, .. } => {
-                write!(f, "{}: message {number} of the record at byte {offset}", file.display())
-            }
-        }
-    }
 }
 
 /// A 16-bit grey PNG of z-depth; 0 where there is no value.
@@ -88,14 +44,6 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Reads a folder with a `sequence.json`; other layouts are [`formats::open`]'s. No image is decoded yet.
-    ///
-    /// # Errors
-    /// Every variant of [`Error`] but those of images and windows.
-    pub fn open(directory: impl AsRef<Path>) -> Result<Self, Error> {
-        formats::sequence_json::read(directory.as_ref())
-    }
-
     /// The folder or file that was opened.
     pub fn directory(&self) -> &Path {
         &self.path
@@ -150,111 +98,6 @@ impl Sequence {
     pub fn stamps(&self) -> Vec<Stamp> {
         self.frames.iter().map(|frame| frame.stamp).collect()
     }
-
-    /// Frame numbers of every window whose frames are `stride` apart; none where `stride` is 0.
-    pub fn windows(&self, stride: usize) -> impl Iterator<Item = [usize; WINDOW]> + use<> {
-        self.spaced_windows(Spacing::Stride(stride), 1).into_iter()
-    }
-
-    /// Frame numbers of the windows that start at every `every`-th frame; none goes across a gap.
-    pub fn spaced_windows(&self, spacing: Spacing, every: usize) -> Vec<[usize; WINDOW]> {
-        windows(&self.frames, spacing, every)
-    }
-
-    /// The image of frame `index`.
-    ///
-    /// # Errors
-    /// [`Error::Index`], [`Error::Io`], [`Error::Recording`], [`Error::Image`]; [`Error::Frame`] where it is cut
-    /// short or of another size than the camera matrix is for.
-    pub fn load_image(&self, index: usize) -> Result<RgbImage, Error> {
-        let image = &self.frame(index)?.image;
-        let wrong = |expected: &str, got: String| Error::Frame {
-            image: image.clone(),
-            index,
-            expected: expected.to_owned(),
-            got,
-        };
-        let bytes = match image {
-            Image::File(path) => std::fs::read(path).map_err(|source| Error::Io { path: path.clone(), source })?,
-            Image::Recorded { file, offset, number, compressed } => {
-                let message = read_message(file, *offset, *number)
-                    .map_err(|source| Error::Recording { path: file.clone(), source })?;
-                match picture(&message, *compressed) {
-                    Some(Picture::Encoded(bytes)) => bytes,
-                    Some(Picture::Pixels(pixels)) => {
-                        self.check_size(image, index, pixels.dimensions())?;
-                        return Ok(pixels);
-                    }
-                    None => {
-                        let got = format!("{} bytes that are none", message.len());
-                        return Err(wrong("an image with all its rows", got));
-                    }
-                }
-            }
-        };
-        // The decoder fills what is missing of a JPEG with grey, without a word.
-        let jpeg = bytes.starts_with(&[0xFF, 0xD8]);
-        if jpeg && !bytes.windows(2).rev().take(4096).any(|pair| pair == [0xFF, 0xD9]) {
-            return Err(wrong("a JPEG with an end marker", format!("{} bytes without one", bytes.len())));
-        }
-        let pixels = image::load_from_memory(&bytes)
-            .map_err(|source| Error::Image { image: image.clone(), index, source })?
-            .into_rgb8();
-        self.check_size(image, index, pixels.dimensions())?;
-        Ok(pixels)
-    }
-
-    /// Z-depth of frame `index` on the grid of its image, row-major, 0 where there is no value; `None` where the frame
-    /// has no depth image. Metres for metric sequences.
-    ///
-    /// # Errors
-    /// As [`Self::load_image`], and [`Error::Frame`] where the file is not 16-bit grey.
-    pub fn load_depth(&self, index: usize) -> Result<Option<Vec<f32>>, Error> {
-        let Some(DepthFile { path, units_per_step, resample }) = &self.frame(index)?.depth else { return Ok(None) };
-        let file = || Image::File(path.clone());
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Io { path: path.clone(), source }),
-        };
-        let image = image::load_from_memory(&bytes).map_err(|source| Error::Image { image: file(), index, source })?;
-        let image::DynamicImage::ImageLuma16(steps) = image else {
-            let got = format!("{:?}", image.color());
-            return Err(Error::Frame { image: file(), index, expected: "16-bit grey".to_owned(), got });
-        };
-        let size = steps.dimensions();
-        let mut depth: Vec<f32> = steps.into_raw().into_iter().map(|step| f32::from(step) * units_per_step).collect();
-        if *resample {
-            depth = nearest(&depth, size, (self.intrinsics.width, self.intrinsics.height));
-        } else {
-            self.check_size(&file(), index, size)?;
-        }
-        Ok(Some(depth))
-    }
-
-    fn check_size(&self, image: &Image, index: usize, got: (u32, u32)) -> Result<(), Error> {
-        let expected = (self.intrinsics.width, self.intrinsics.height);
-        if got == expected {
-            return Ok(());
-        }
-        let text = |size: (u32, u32)| format!("{} x {} pixels", size.0, size.1);
-        Err(Error::Frame { image: image.clone(), index, expected: text(expected), got: text(got) })
-    }
-}
-
-/// The same field of view on another grid, each pixel with the value nearest to its centre: a mean of two surfaces is
-/// on neither.
-fn nearest(values: &[f32], from: (u32, u32), to: (u32, u32)) -> Vec<f32> {
-    if from == to {
-        return values.to_vec();
-    }
-    let place = |i: u32, to: u32, from: u32| {
-        let (i, to, from) = (u64::from(i), u64::from(to), u64::from(from));
-        ((2 * i + 1) * from / (2 * to)) as usize
-    };
-    let width = from.0 as usize;
-    let rows = (0..to.1).map(|y| place(y, to.1, from.1));
-    rows.flat_map(|y| (0..to.0).map(move |x| values[y * width + place(x, to.0, from.0)])).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which frames of a sequence make windows.
 
-use super::sequence::Frame;
+use super::sequence::{Frame, Sequence};
 use geometry::WINDOW;
 
 /// How far the frames of a window are apart.
@@ -81,9 +81,21 @@ pub(super) fn windows(frames: &[Frame], spacing: Spacing, every: usize) -> Vec<[
     (0..frames.len()).step_by(every.max(1)).filter_map(window).collect()
 }
 
+impl Sequence {
+    /// Frame numbers of every window whose frames are `stride` apart; none where `stride` is 0.
+    pub fn windows(&self, stride: usize) -> impl Iterator<Item = [usize; WINDOW]> + use<> {
+        self.spaced_windows(Spacing::Stride(stride), 1).into_iter()
+    }
+
+    /// Frame numbers of the windows that start at every `every`-th frame; none goes across a gap.
+    pub fn spaced_windows(&self, spacing: Spacing, every: usize) -> Vec<[usize; WINDOW]> {
+        windows(&self.frames, spacing, every)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::sequence::Image;
+    use super::super::picture::Image;
     use super::*;
     use geometry::{Stamp, Transform};
     use nalgebra::{Isometry3, Vector3};

@@ -13,7 +13,7 @@ use nalgebra::{DMatrix, DVector, Isometry3, Matrix3, Matrix6, Vector3, Vector6};
 use odometry::window::{Carried, Motion, Solved};
 use serde::{Deserialize, Serialize};
 
-use super::calibration::Coverage;
+use super::coverage::{Coverage, Judged};
 use super::{BOOTSTRAP_SEED, Outcome};
 
 /// Frames of a window that have a covariance.
@@ -48,15 +48,6 @@ impl Claim {
             scale_held: solved.carried == Carried::Tracks,
         }
     }
-}
-
-/// A pose error held against the covariance that was claimed for it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Judged {
-    /// `e^T P^-1 e`, brought to six degrees of freedom where fewer were judged.
-    pub nees: f64,
-    /// The share of poses that the covariance says are nearer than this one.
-    pub level: f64,
 }
 
 impl Judged {

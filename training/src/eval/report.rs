@@ -9,7 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::calibration::{Calibration, Coverage, pose_errors};
+use super::calibration::{Calibration, pose_errors};
+use super::coverage::Coverage;
 use super::figures::{Adjusted, digits, shown};
 use super::{BOOTSTRAP_SEED, Estimator, Outcome, Settings, StepErrors, Unreadable, steps, strata};
 use crate::data::Skipped;

@@ -10,7 +10,6 @@ use model::decode::Sampling;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::queue::Reason;
 use super::{Options, Refusal};
 
 /// Most answers to one request: each has keys and values of its own.
@@ -37,6 +36,15 @@ pub struct Request {
     pub n: usize,
     /// Texts before which an answer ends.
     pub stop: Vec<String>,
+}
+
+/// Why an answer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The model's turn is over, or a stop string came.
+    Stop,
+    /// At the limit of tokens.
+    Length,
 }
 
 /// How the answer is wanted.

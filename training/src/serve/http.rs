@@ -25,8 +25,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::chat::{self, Completion, Usage};
-use super::queue::{Event, Job, Queue, Reason, Sink};
+use super::chat::{self, Completion, Reason, Usage};
+use super::queue::{Event, Job, Queue, Sink};
 use super::{Options, Refusal};
 
 /// Connections served at once; more wait to be accepted.

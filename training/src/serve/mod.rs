@@ -13,8 +13,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use model::EgoModel;
 use tokio::sync::oneshot;
 
-pub use chat::{Picture, Request};
-pub use queue::{Engine, Event, Reason, Sink};
+pub use chat::{Picture, Reason, Request};
+pub use queue::{Engine, Event, Sink};
 pub use refusal::Refusal;
 pub use stream::ChatModel;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::chat::Reason;
 use super::{Refusal, Request};
 
 /// Longest wait that a client is asked for, seconds.
@@ -51,15 +52,6 @@ pub enum Event {
     },
     /// There is no answer, or no more of it.
     Refused(Refusal),
-}
-
-/// Why an answer ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The model's turn is over, or a stop string came.
-    Stop,
-    /// At the limit of tokens.
-    Length,
 }
 
 /// Where the events of a request go.

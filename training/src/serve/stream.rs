@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use model::EgoModel;
 use model::decode::{Ended, decode_with};
 
-use super::queue::{Engine, Event, Reason, Sink};
+use super::chat::Reason;
+use super::queue::{Engine, Event, Sink};
 use super::{Refusal, Request};
 
 /// A checkpoint that answers conversations.

@@ -6,7 +6,7 @@ use super::material::Role;
 use super::scene::{Light, Scene};
 use super::solid::{Decor, Face, Shape, Solid};
 use super::texture::Material;
-use super::things::{free_place, push_table, small_thing, stand};
+use super::things::{free_place, plain_face, push_table, small_thing, stand};
 use super::vec3::{V3, v3};
 
 /// A scene and the points in it that are worth looking at (world, metres).
@@ -25,10 +25,6 @@ pub(super) fn layout(draw: &mut Draw, kind: SceneKind) -> Layout {
     };
     let (lights, ambient) = lights(draw, room);
     Layout { scene: Scene { room, faces, solids, lights, ambient }, targets }
-}
-
-pub(super) fn plain_face(draw: &mut Draw, role: Role) -> Face {
-    Face { material: Material::random(draw, role), decors: Vec::new() }
 }
 
 fn room_faces(draw: &mut Draw, room: V3) -> [Face; 6] {

@@ -1,11 +1,14 @@
 //! Things that stand on something: boxes, books, tins, balls, tables.
 
 use super::draw::Draw;
-use super::layout::plain_face;
 use super::material::Role;
 use super::solid::{Decor, Face, Shape, Solid};
 use super::texture::Material;
 use super::vec3::{V3, v3};
+
+pub(super) fn plain_face(draw: &mut Draw, role: Role) -> Face {
+    Face { material: Material::random(draw, role), decors: Vec::new() }
+}
 
 fn yaw(draw: &mut Draw) -> (f32, f32) {
     let quarter = std::f64::consts::FRAC_PI_2 * draw.count(0, 3) as f64;

@@ -9,7 +9,8 @@
 
 use super::{Films, Opened, line_error, natural, numbers, read_text};
 use crate::data::error::Error;
-use crate::data::sequence::{Frame, Image};
+use crate::data::picture::Image;
+use crate::data::sequence::Frame;
 use geometry::{Camera, Intrinsics, Stamp, Transform, World};
 use nalgebra::Vector3;
 use std::collections::HashMap;

@@ -24,7 +24,8 @@ mod tum;
 mod video;
 
 use super::error::Error;
-use super::sequence::{Frame, Image, Sequence};
+use super::picture::Image;
+use super::sequence::{Frame, Sequence};
 use geometry::{Intrinsics, Stamp};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;

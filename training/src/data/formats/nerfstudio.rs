@@ -13,7 +13,8 @@
 
 use super::{Films, Opened, image_size, natural, read_json};
 use crate::data::error::Error;
-use crate::data::sequence::{DepthFile, Frame, Image};
+use crate::data::picture::Image;
+use crate::data::sequence::{DepthFile, Frame};
 use geometry::{Intrinsics, Stamp, Transform};
 use serde::Deserialize;
 use serde_json::{Map, Value};

@@ -13,7 +13,8 @@
 
 use super::{Opened, Skipped, Videos, entries, gather, image_size, line_error, numbered, numbers, read_text};
 use crate::data::error::Error;
-use crate::data::sequence::{Frame, Image, Sequence};
+use crate::data::picture::Image;
+use crate::data::sequence::{Frame, Sequence};
 use geometry::{Camera, Intrinsics, Stamp, Transform, World};
 use nalgebra::{Matrix3, Vector3};
 use std::path::{Path, PathBuf};

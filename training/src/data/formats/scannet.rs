@@ -7,7 +7,8 @@
 
 use super::{Opened, Skipped, check_middle, image_size, line_error, name_of, numbered, numbers, read_text};
 use crate::data::error::Error;
-use crate::data::sequence::{DepthFile, Frame, Image, Sequence};
+use crate::data::picture::Image;
+use crate::data::sequence::{DepthFile, Frame, Sequence};
 use geometry::{Intrinsics, Stamp, Transform};
 use std::collections::BTreeMap;
 use std::path::Path;

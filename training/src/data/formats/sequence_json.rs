@@ -10,7 +10,8 @@
 
 use super::{Opened, made_up_stamp, read_json, realestate};
 use crate::data::error::Error;
-use crate::data::sequence::{DepthFile, Frame, Image, Sequence};
+use crate::data::picture::Image;
+use crate::data::sequence::{DepthFile, Frame, Sequence};
 use geometry::{Intrinsics, Stamp, Transform};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -133,4 +134,14 @@ fn image_path(directory: &Path, index: usize) -> Result<PathBuf, Error> {
             index,
             expected: format!("{index:06}.jpg, .jpeg or .png"),
         })
+}
+
+impl Sequence {
+    /// Reads a folder with a `sequence.json`; other layouts are [`super::open`]'s. No image is decoded yet.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`] but those of images and windows.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, Error> {
+        read(directory.as_ref())
+    }
 }

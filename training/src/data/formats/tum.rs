@@ -8,7 +8,8 @@
 
 use super::{Opened, Skipped, check_middle, image_size, line_error, name_of, numbers, read_text};
 use crate::data::error::Error;
-use crate::data::sequence::{DepthFile, Frame, Image, Sequence};
+use crate::data::picture::Image;
+use crate::data::sequence::{DepthFile, Frame, Sequence};
 use geometry::{Camera, Intrinsics, Stamp, Stamped, Transform, World};
 use std::path::Path;
 

@@ -6,7 +6,8 @@ use nalgebra::Isometry3;
 use odometry::stream::{Basis, Pose};
 use serde::{Deserialize, Serialize};
 
-use crate::eval::covariance::{FilmCoverage, Judged, judge_relative};
+use crate::eval::covariance::{FilmCoverage, judge_relative};
+use crate::eval::coverage::Judged;
 
 /// Frames that a stream may take before it must have a pose: two views have no scale to be held against.
 const FIRST_JUDGED: usize = 3;

@@ -17,7 +17,8 @@ pub(in crate::data) use message::{Picture, picture};
 
 use super::{Opened, Skipped, entries, name_of};
 use crate::data::error::Error;
-use crate::data::sequence::{Frame, Image, Sequence};
+use crate::data::picture::Image;
+use crate::data::sequence::{Frame, Sequence};
 use ::mcap::McapResult;
 use file::{Message, is_mcap};
 use geometry::{Intrinsics, Stamp, Stamped, Transform};

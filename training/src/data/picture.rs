@@ -1,0 +1,44 @@
+//! Where a picture of a recorded sequence is.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where the image of a frame is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Image {
+    /// In a file of its own, JPEG or PNG.
+    File(PathBuf),
+    /// In a message of a recording of ROS 2.
+    Recorded {
+        /// The MCAP file.
+        file: PathBuf,
+        /// The byte at which the message's record begins, or the chunk around it.
+        offset: u64,
+        /// How many messages there are before it in the chunk.
+        number: usize,
+        /// Whether it is a `CompressedImage`, not an `Image`.
+        compressed: bool,
+    },
+}
+
+impl Image {
+    /// The image's own file.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Recorded { .. } => None,
+        }
+    }
+}
+
+/// As errors name it.
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Recorded { file, offset, number, .. } => {
+                write!(f, "{}: message {number} of the record at byte {offset}", file.display())
+            }
+        }
+    }
+}
