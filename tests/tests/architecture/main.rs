@@ -1,5 +1,7 @@
 //! The invariants of docs/architecture.md that the manifests can show.
 
+mod circles;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
