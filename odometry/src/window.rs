@@ -495,8 +495,11 @@ fn solve_points(
 /// a shape that is not quite that of the surface shifts all tracks by some hundredths of a pixel, as a motion would. Were
 /// there only a turn, the shape of each patch would be known exactly: before a motion is believed, patches are aligned in it.
 fn only_turned(chosen: &Refined, pictures: Option<&[Picture; WINDOW]>, parallax_px: f64) -> Option<(Bundle, Points)> {
+    // Of the pixels that the camera has, where they were made more.
+    let enlarged = pictures.map_or(1.0, |[first, ..]| first.intrinsics().fx / first.given_intrinsics().fx);
+    let systematic_px = SYSTEMATIC_PX * enlarged.max(1.0);
     let (turned, turned_cost) = turn_only(&chosen.bundle, &chosen.used, chosen.loss_px);
-    if parallax_px < LEAST_PARALLAX_PX || is_noise(&chosen.bundle, chosen.cost, turned_cost) {
+    if parallax_px < LEAST_PARALLAX_PX || is_noise(&chosen.bundle, chosen.cost, turned_cost, systematic_px) {
         return Some((turned, chosen.used.clone()));
     }
     let mut points = chosen.used.clone();
@@ -506,15 +509,15 @@ fn only_turned(chosen: &Refined, pictures: Option<&[Picture; WINDOW]>, parallax_
     let options = Options { loss_px: chosen.loss_px, ..points.options(ITERATIONS) };
     let cost = moved.adjust(&options);
     let (turned, turned_cost) = turn_only(&moved, &points, chosen.loss_px);
-    is_noise(&moved, cost, turned_cost).then_some((turned, points))
+    is_noise(&moved, cost, turned_cost, systematic_px).then_some((turned, points))
 }
 
 /// Whether what a depth for each point and eleven parameters of translation gain is no more than noise would give them.
-fn is_noise(moved: &Bundle, cost: f64, turned_cost: f64) -> bool {
+fn is_noise(moved: &Bundle, cost: f64, turned_cost: f64, systematic_px: f64) -> bool {
     let gained = (turned_cost - cost) / (moved.points.len() as f64 + 11.0);
     let (observed, sought) = freedom(moved);
     // What noise costs is not less than what the tracks' own errors do that are the same in all residuals.
-    let noise = (cost / (observed - sought).max(1.0)).max(SYSTEMATIC_PX * SYSTEMATIC_PX);
+    let noise = (cost / (observed - sought).max(1.0)).max(systematic_px * systematic_px);
     gained < MIN_F * noise
 }
 

@@ -22,6 +22,8 @@ const OUTLIER_PX: f64 = 3.0;
 /// Iterations of an adjustment.
 const ITERATIONS: usize = 8;
 const MIN_GAIN: f64 = 1e-3;
+/// Points that a keyframe's covariance is computed from, at most.
+const COVARIANCE_POINTS: usize = 160;
 /// Angle between rays, radians, from which a depth is taken for known.
 const LEAST_ANGLE: f64 = 0.006;
 /// Farthest, pixels, that a point is looked for from where the pose puts it.
@@ -383,7 +385,16 @@ impl Map {
 /// Covariance of the last view against the one at `reference`, in the unit that gives the ways from there the same root of
 /// the sum of squares. All that is known tells it: no view is taken for exact, whether it was adjusted or not.
 fn newest(bundle: &Bundle, options: &Options, variance: f64, reference: usize) -> Matrix6<f64> {
-    let mut bundle = bundle.clone();
+    // Some of the points tell as much, each for several.
+    let each = bundle.points.len().div_ceil(COVARIANCE_POINTS).max(1);
+    let kept: Vec<usize> = (0..bundle.points.len()).step_by(each).collect();
+    let share = kept.len() as f64 / bundle.points.len().max(1) as f64;
+    let mut some = Bundle { views: bundle.views.clone(), points: Vec::new(), observations: Observations::new() };
+    for point in kept {
+        some.points.push(bundle.points[point]);
+        some.observations.push(bundle.observations.of(point).iter().map(|(view, xy)| (*view as usize, *xy)));
+    }
+    let mut bundle = some;
     for (k, view) in bundle.views.iter_mut().enumerate() {
         view.is_free = k != reference;
     }
@@ -395,7 +406,7 @@ fn newest(bundle: &Bundle, options: &Options, variance: f64, reference: usize) -
         if k % 6 >= 3 { way() } else { 0.0 }
     });
     let after = DVector::from_fn(scale.len(), |k, _| if free[k / 6] > reference { scale[k] } else { 0.0 });
-    let covariance = bundle.covariance(options, variance, Some(&scale)) * window::ALIKE;
+    let covariance = bundle.covariance(options, variance, Some(&scale)) * (window::ALIKE * share);
     let at = scale.len() - 6;
     let last = |vector: &DVector<f64>| vector.fixed_rows::<6>(at).into_owned();
     let (own, square) = (last(&scale), scale.dot(&after).max(f64::MIN_POSITIVE));

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use geometry::Stamp;
+use odometry::window::Motion;
+use odometry::{Grey, Picture};
 use serde_json::{Value, json};
 use training::eval::{self, Adjusted, Args, Estimator, FilmReport, Mark, Rows, Settings};
+use training::synth::{self, Stratum, SynthConfig};
 
 use super::{answers, args, read, run, tum_of, write_tum};
 
@@ -64,6 +68,22 @@ fn tracks_say_how_sure_they_are_and_the_same_on_any_number_of_threads() {
     assert!(tables.contains("| the answers' own |"), "{tables}");
 }
 
+/// Surfaces that are seen at a slant change their shape as the camera turns, and edges move by steps: these three were
+/// taken for motions of a thousandth of the depth.
+#[test]
+fn a_turn_before_slanted_surfaces_is_no_motion() {
+    for index in [26, 27, 39] {
+        let (config, stratum) = (SynthConfig::default(), Some(Stratum::Rotation));
+        let window = synth::window_of(&config, stratum, 77, index, (640, 480));
+        let pictures = std::array::from_fn(|k| {
+            let grey = Grey::from_rgb(640, 480, window.images[k].as_raw()).unwrap();
+            Picture::new(Stamp::from_nanos(33_000_000 * (k as i64 + 1)), &window.intrinsics, &grey).unwrap()
+        });
+        let solved = odometry::window::solve(&pictures, None).unwrap().unwrap();
+        assert_eq!(solved.motion, Motion::Turned, "{index}: {:?}", solved.trajectory);
+    }
+}
+
 #[test]
 fn translations_of_cameras_that_stay_are_counted() {
     let dir = tempfile::tempdir().unwrap();
@@ -72,7 +92,8 @@ fn translations_of_cameras_that_stay_are_counted() {
         let report = run("tracks", &data, &dir.path().join(stratum));
         let invented = adjusted(&report).invented_translation.unwrap();
         assert_eq!(invented.still_windows, 6, "{stratum}");
-        assert!(invented.answered >= 4 && invented.invented <= invented.answered, "{stratum}: {invented:?}");
+        // Steps of edges are twice as large on pictures that are worked on at twice their size: one in six is known.
+        assert!(invented.answered >= 4 && invented.invented <= 1, "{stratum}: {invented:?}");
         let tables = std::fs::read_to_string(dir.path().join(stratum).join("tables.md")).unwrap();
         assert!(tables.contains("Invented translations:"), "{tables}");
     }
