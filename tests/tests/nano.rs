@@ -57,25 +57,42 @@ fn nano_beats_a_still_camera_on_synthetic_windows() {
     assert!((median(&still, "tde_deg") - 90.0).abs() < 1e-9, "no direction counts as 90 degrees");
 }
 
-#[test]
-fn the_manifest_tells_what_was_measured_on_many() {
+fn manifest() -> Value {
     let text = std::fs::read_to_string(nano().join("manifest.json")).expect("a manifest");
-    let manifest: Value = serde_json::from_str(&text).expect("JSON");
-    let measured = &manifest["measured"]["synth:seed=9001,windows=500"];
-    assert_eq!(measured["windows"], 500);
-    assert!(measured["final_parse"].as_f64() >= Some(0.95), "{measured:#}");
-    assert!(measured["tde_deg_median"]["value"].as_f64() <= Some(70.0), "{measured:#}");
-    assert!(!manifest["measured"]["tests/data/amazon_box"].is_null());
+    serde_json::from_str(&text).expect("JSON")
 }
 
+/// Sixty of the five hundred windows that the manifest is about, measured again: their median may be off by a third.
+#[test]
+fn the_manifest_tells_what_was_measured_on_many() {
+    let manifest = manifest();
+    let measured = &manifest["measured"]["synth:seed=9001,windows=500"];
+    assert_eq!(measured["windows"], 500);
+    let weights = Estimator::weights(&nano(), None, options()).expect("nano loads");
+    let sample = evaluate(&weights, "synth:seed=9001,windows=60");
+    let (said, got) = (measured["final_parse"].as_f64().unwrap(), sample["final_parse"].as_f64().unwrap());
+    assert!((said - got).abs() < 0.05, "parse: said {said}, got {got}");
+    for name in ["rre_deg", "tde_deg"] {
+        let said = measured[format!("{name}_median")]["value"].as_f64().unwrap();
+        let got = median(&sample, name);
+        assert!((got / said).ln().abs() < 0.3, "{name}: said {said}, got {got}");
+    }
+}
+
+/// On real frames nano turns hardly better than a camera that never moves: no worse, and as its manifest says.
 #[test]
 fn nano_answers_on_real_frames() {
-    let data = root().join("tests/data/amazon_box");
+    let manifest = manifest();
+    let measured = &manifest["measured"]["tests/data/amazon_box"];
+    let data = root().join("tests/data/amazon_box").display().to_string();
     let weights = Estimator::weights(&nano(), None, options()).expect("nano loads");
-    let report = evaluate(&weights, &format!("{},every=5", data.display()));
-    assert_eq!(report["summary"]["windows"], 10);
-    assert!(report["final_parse"].as_f64() >= Some(0.6), "{}", report["final_parse"]);
-    assert!(median(&report, "rre_deg") < 15.0, "{report:#}");
+    let (ours, still) = (evaluate(&weights, &data), evaluate(&Estimator::Identity, &data));
+    assert_eq!(ours["summary"]["windows"], measured["windows"]);
+    assert!(ours["final_parse"].as_f64() >= Some(0.95), "{}", ours["final_parse"]);
+    let (own, identity) = (median(&ours, "rre_deg"), median(&still, "rre_deg"));
+    assert!(own < 1.05 * identity, "{own} deg, a camera that never moves {identity}");
+    let said = measured["rre_deg_median"]["value"].as_f64().unwrap();
+    assert!((own / said - 1.0).abs() < 0.05, "rotation: said {said}, got {own}");
 }
 
 /// The frames of one window, encoded.
