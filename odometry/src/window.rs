@@ -66,8 +66,10 @@ const NEAR_PX: f64 = 12.0;
 const CONTRADICTION: f64 = 27.9;
 /// Parallax, pixels, below which alignment's own errors, which are the same for all that a patch sees, may be all of it.
 const LEAST_PARALLAX_PX: f64 = 0.3;
-/// Parallax, pixels, from which the camera surely moved; below, F must be at least so large.
-const SURE_PARALLAX_PX: f64 = 4.0;
+/// Parallax, pixels, from which the camera surely moved (few pairs that are followed wrongly can show less), and what each
+/// unknown of a motion gains, pixels, from which it did; below, F must be at least so large.
+const SURE_PARALLAX_PX: f64 = 24.0;
+const SURE_GAIN_PX: f64 = 1.0;
 const MIN_F: f64 = 2.5;
 
 /// Change of a patch's shape (Frobenius norm) from which it is aligned anew; how far, pixels, it may then be from where
@@ -502,6 +504,9 @@ fn only_turned(chosen: &Refined, pictures: Option<&[Picture; WINDOW]>, parallax_
     if parallax_px < LEAST_PARALLAX_PX || is_noise(&chosen.bundle, chosen.cost, turned_cost, systematic_px) {
         return Some((turned, chosen.used.clone()));
     }
+    if gained(&chosen.bundle, chosen.cost, turned_cost) > SURE_GAIN_PX * SURE_GAIN_PX {
+        return None;
+    }
     let mut points = chosen.used.clone();
     let poses: [Isometry3<f64>; WINDOW] = std::array::from_fn(|k| turned.views[k].camera_from_world);
     realigned(&mut points, pictures?, &poses, &turned.points, LEAST_CHANGE_OF_TURN);
@@ -512,13 +517,17 @@ fn only_turned(chosen: &Refined, pictures: Option<&[Picture; WINDOW]>, parallax_
     is_noise(&moved, cost, turned_cost, systematic_px).then_some((turned, points))
 }
 
+/// What a depth for each point and eleven parameters of translation gain, each, square pixels.
+fn gained(moved: &Bundle, cost: f64, turned_cost: f64) -> f64 {
+    (turned_cost - cost) / (moved.points.len() as f64 + 11.0)
+}
+
 /// Whether what a depth for each point and eleven parameters of translation gain is no more than noise would give them.
 fn is_noise(moved: &Bundle, cost: f64, turned_cost: f64, systematic_px: f64) -> bool {
-    let gained = (turned_cost - cost) / (moved.points.len() as f64 + 11.0);
     let (observed, sought) = freedom(moved);
     // What noise costs is not less than what the tracks' own errors do that are the same in all residuals.
     let noise = (cost / (observed - sought).max(1.0)).max(systematic_px * systematic_px);
-    gained < MIN_F * noise
+    gained(moved, cost, turned_cost) < MIN_F * noise
 }
 
 /// A window that was adjusted to the end.
