@@ -23,16 +23,16 @@ fn code(text: &str) -> String {
 /// Every `.rs` file below `folder` by its module.
 fn files(folder: &Path, at: &Module, found: &mut BTreeMap<Module, String>) {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
     for path in paths {
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let below = |name: &str| at.iter().cloned().chain([name.to_owned()]).collect::<Module>();
         if path.is_dir() {
             files(&path, &below(&name), found);
         } else if path.extension().is_some_and(|e| e == "rs") && !name.contains("tests") {
             let module = if name == "mod" || name == "lib" { at.clone() } else { below(&name) };
-            found.insert(module, code(&std::fs::read_to_string(&path).unwrap()));
+            found.insert(module, code(&std::fs::read_to_string(&path).expect("a file of text")));
         }
     }
 }
@@ -76,9 +76,9 @@ fn uses(text: &str) -> (Vec<Vec<String>>, Vec<Vec<String>>, String) {
         let line = left[..at].rsplit('\n').next().unwrap_or_default().trim();
         let found = paths(&left[at + 4..at + end].replace('\n', " "));
         if line.starts_with("pub") {
-            handed.extend(found)
+            handed.extend(found);
         } else {
-            own.extend(found)
+            own.extend(found);
         }
         rest.push_str(&left[..at]);
         left = &left[at + end..];
