@@ -315,8 +315,9 @@ fn cost(views: &[View], points: &[Vector4<f64>], observations: &Observations, op
     scale * (sum + product.ln()) + views.iter().filter_map(of).sum::<f64>()
 }
 
-/// The inverse of an information matrix, along one direction of which nothing is known and nothing sought.
-fn inverse(mut information: DMatrix<f64>, held: Option<&DVector<f64>>) -> DMatrix<f64> {
+/// The inverse of an information matrix, along one direction (`held`) of which nothing is known and nothing sought; a huge
+/// multiple of the identity where it has none.
+pub fn inverse(mut information: DMatrix<f64>, held: Option<&DVector<f64>>) -> DMatrix<f64> {
     let size = information.nrows();
     let mean = information.trace() / size.max(1) as f64;
     let held = held.filter(|held| held.norm() > 0.0).map(|held| held / held.norm());
@@ -592,8 +593,8 @@ impl Bundle {
     /// 1986: the "sandwich" with points as clusters). Each point's residuals are those that the others would leave it (the
     /// jackknife; Bell and McCaffrey, Survey Methodology 2002, CR3), so that few points that decide a pose do not look
     /// surer than they are. With few points it is mixed with what `variance`, that of a coordinate in square pixels, and
-    /// [`Self::information`] say, which counts as many points as there are unknowns. `held` is a direction of the unknowns that no observation tells, as the scale: it has no
-    /// variance. Call it where [`Self::adjust`] has come to rest.
+    /// [`Self::information`] say, which counts as many points as there are unknowns. `held` is a direction of the unknowns
+    /// that no observation tells, as the scale: it has no variance. Call it where [`Self::adjust`] has come to rest.
     pub fn covariance(&self, options: &Options, variance: f64, held: Option<&DVector<f64>>) -> DMatrix<f64> {
         let (places, free) = self.places();
         let rotations = rotations(&self.views);

@@ -85,8 +85,8 @@ pub(crate) struct Corner {
     pub strength: f32,
 }
 
-/// At most about `count` corners of a level of a picture, pixels of the finest; the strongest of each cell of a grid first; none within half a cell of a
-/// place in `taken`. The order is that of strength, and the same for the same picture.
+/// At most about `count` corners of a level of a picture, in pixels of the finest: the strongest of each cell of a grid
+/// first; none within half a cell of a place in `taken`. The order is that of strength, and the same for the same picture.
 pub(crate) fn corners(picture: &Picture, level: usize, count: usize, taken: &[Point2<f32>]) -> Vec<Corner> {
     let index = level.min(picture.levels().len() - 1);
     let level = &picture.levels()[index];

@@ -3,7 +3,7 @@
 //! Tracks; starts from robust two-view geometry and from whatever is believed beforehand; a robust adjustment of five
 //! cameras and all points; a test whether translation explains more than noise would, else rotation alone.
 
-use geometry::adjust::{Bundle, Observations, Options, PosePrior, View, step_between};
+use geometry::adjust::{Bundle, Observations, Options, PosePrior, View, inverse, step_between};
 use geometry::pnp::estimate_pose;
 use geometry::two_view::{alternatives, estimate_essential, euclidean, rotation_between, triangulate};
 use geometry::{Anchor, Camera, Intrinsics, RobustOptions, Transform, WINDOW, WindowTrajectory};
@@ -709,9 +709,9 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64, kn
             for point in &mut bundle.points {
                 *point = (point.xyz().normalize()).push(1.0).normalize();
             }
-            (1.0, invert(bundle.information_of_poses(&points.options(0))) * variance)
+            (1.0, inverse(bundle.information_of_poses(&points.options(0)), None) * variance)
         }
-        (_, Some(_)) => (1.0, invert(bundle.information(&options)) * variance),
+        (_, Some(_)) => (1.0, inverse(bundle.information(&options), None) * variance),
     };
     for k in (0..covariance.nrows()).filter(|k| k % 6 >= 3) {
         covariance.row_mut(k).scale_mut(scale);
@@ -788,19 +788,6 @@ fn median_angle(bundle: &Bundle, points: &Points) -> f64 {
         .collect();
     let middle = angles.len() / 2;
     if angles.is_empty() { 0.0 } else { *angles.select_nth_unstable_by(middle, f64::total_cmp).1 }
-}
-
-/// The inverse of an information matrix; a huge one where it has none.
-fn invert(mut information: DMatrix<f64>) -> DMatrix<f64> {
-    let size = information.nrows();
-    let floor = 1e-12 * information.trace() / size as f64;
-    for k in 0..size {
-        information[(k, k)] += floor;
-    }
-    match nalgebra::Cholesky::new(information) {
-        Some(cholesky) => cholesky.inverse(),
-        None => DMatrix::identity(size, size) * 1e6,
-    }
 }
 
 /// Two pictures, and what their tracks say.
