@@ -2,14 +2,22 @@
 
 use geometry::Intrinsics;
 
-use crate::config::Images;
+use crate::error::InfoError;
+use crate::lens::Lens;
 use crate::message::{CameraInfoMessage, RegionOfInterest};
-use crate::rectify::{CameraModel, Lens};
-
-use super::error::InfoError;
+use crate::rectify::CameraModel;
 
 /// How far a number that must be zero or one may be off: drivers keep matrices in `f32`.
 const TOLERANCE: f64 = 1e-6;
+
+/// What the camera's topic carries; nothing in the messages tells the two apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Images {
+    /// What the lens makes: K and D of CameraInfo describe it.
+    Raw,
+    /// What image_proc makes of that, `image_rect`: P of the same CameraInfo describes it.
+    Rectified,
+}
 
 impl CameraModel {
     /// What CameraInfo says of these images.

@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use crate::camera::error::InfoError;
+use crate::error::InfoError;
 
 /// Rays further than this from the optical axis are never asked for: a plane stretches what lies there beyond use.
 const MAX_OFF_AXIS_DEG: f64 = 70.0;
@@ -66,7 +66,7 @@ impl Lens {
     }
 
     /// Where a ray comes to lie.
-    pub(super) fn distort(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+    pub(crate) fn distort(&self, [x, y]: [f64; 2]) -> [f64; 2] {
         let r2 = x * x + y * y;
         match *self {
             Self::Brown { radial, tangential: [p1, p2], denominator } => {
@@ -90,7 +90,7 @@ impl Lens {
     /// Radius of the disc about the axis, on the plane z = 1, where rays further out come to lie further out and the map
     /// keeps its orientation, and has no pole: up to there it is one to one. Beyond, polynomials fold over, and rays that
     /// the camera never saw land in its image.
-    pub(super) fn field(&self) -> f64 {
+    pub(crate) fn field(&self) -> f64 {
         let circles = (1..=CIRCLES).map(|i| (MAX_OFF_AXIS_DEG * f64::from(i) / f64::from(CIRCLES)).to_radians().tan());
         let is_one_to_one = |radius: f64| {
             let has_pole = match *self {
@@ -109,7 +109,7 @@ impl Lens {
     }
 
     /// By central differences, one function for every model; row-major.
-    pub(super) fn jacobian(&self, [x, y]: [f64; 2]) -> [[f64; 2]; 2] {
+    pub(crate) fn jacobian(&self, [x, y]: [f64; 2]) -> [[f64; 2]; 2] {
         const H: f64 = 1e-6;
         let slope = |ahead: [f64; 2], behind: [f64; 2]| {
             let (ahead, behind) = (self.distort(ahead), self.distort(behind));

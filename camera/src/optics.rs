@@ -1,19 +1,39 @@
-//! Which intrinsics an image has, and what rectifies it: the latest CameraInfo's word, or the config's.
+//! Which intrinsics an image has, and what rectifies it: the latest CameraInfo's word, or fixed ones.
 //!
 //! Intrinsics are never guessed. Without them, or with some for another pixel grid, the image is refused: poses from a
 //! wrong K look plausible and are wrong.
 
-pub(crate) mod error;
-mod info;
-
 use std::sync::Arc;
 
-pub use error::InfoError;
 use geometry::Intrinsics;
+use image::RgbImage;
 
-use crate::config::{CameraRules, Images, UseFixed};
+use crate::error::InfoError;
+use crate::info::Images;
 use crate::message::CameraInfoMessage;
 use crate::rectify::{CameraModel, Rectifier};
+
+/// When the config's own intrinsics stand in for CameraInfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UseFixed {
+    /// Only CameraInfo counts.
+    Never,
+    /// Until the first CameraInfo.
+    UntilCameraInfo,
+    /// CameraInfo is ignored.
+    Always,
+}
+
+/// What images are, and whose word on their intrinsics counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CameraRules {
+    /// When the config's own intrinsics count.
+    pub use_fixed: UseFixed,
+    /// What they are.
+    pub intrinsics: Intrinsics,
+    /// Which of CameraInfo's matrices count.
+    pub images: Images,
+}
 
 /// Why an image has no intrinsics.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -46,6 +66,32 @@ pub struct Optics {
     pub rectifier: Option<Arc<Rectifier>>,
 }
 
+impl Optics {
+    /// Of images that are a pinhole's already.
+    pub fn pinhole(intrinsics: Intrinsics) -> Self {
+        Self { intrinsics, rectifier: None }
+    }
+
+    /// What a camera whose calibration this is makes of its images.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`CameraModel::new`] and [`Rectifier::new`].
+    pub fn new(model: &CameraModel) -> Result<Self, InfoError> {
+        let rectifier = Rectifier::new(model)?.map(Arc::new);
+        let intrinsics = rectifier.as_ref().map_or(model.raw, |r| r.intrinsics());
+        Ok(Self { intrinsics, rectifier })
+    }
+
+    /// The image of a pinhole with [`Self::intrinsics`]. The image must have their size.
+    pub fn rectify(&self, image: RgbImage) -> RgbImage {
+        match &self.rectifier {
+            Some(rectifier) => rectifier.apply(&image),
+            None => image,
+        }
+    }
+}
+
 /// What is known of the camera.
 #[derive(Debug)]
 pub struct CameraState {
@@ -65,7 +111,7 @@ struct Latest {
 impl CameraState {
     /// Before any CameraInfo.
     pub fn new(camera: &CameraRules) -> Self {
-        let fixed = Optics { intrinsics: camera.intrinsics, rectifier: None };
+        let fixed = Optics::pinhole(camera.intrinsics);
         Self { use_fixed: camera.use_fixed, images: camera.images, fixed, latest: None }
     }
 
@@ -78,11 +124,7 @@ impl CameraState {
         if self.latest.as_ref().is_some_and(|latest| latest.model == model) {
             return false;
         }
-        let optics = model.clone().and_then(|model| {
-            let rectifier = Rectifier::new(&model)?.map(Arc::new);
-            let intrinsics = rectifier.as_ref().map_or(model.raw, |r| r.intrinsics());
-            Ok(Optics { intrinsics, rectifier })
-        });
+        let optics = model.clone().and_then(|model| Optics::new(&model));
         self.latest = Some(Latest { model, optics });
         true
     }

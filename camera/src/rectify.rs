@@ -12,16 +12,14 @@
 //! The models are written here because the crates for them know only some (`opencv-ros-camera`: `plumb_bob`) or stand on
 //! another nalgebra (`camera-intrinsic-model`).
 
-mod lens;
-
 use std::sync::OnceLock;
 
 use geometry::Intrinsics;
 use image::RgbImage;
-pub use lens::Lens;
 use nalgebra::Point2;
 
-use crate::camera::error::InfoError;
+use crate::error::InfoError;
+use crate::lens::Lens;
 
 /// Least and largest zoom that is looked at where P is not given; the view of the largest is a quarter of the raw one.
 const MAX_ZOOM: f64 = 4.0;
@@ -93,7 +91,7 @@ impl Rectifier {
     /// The rectified image: bilinear between the four pixels around a source, black without one.
     ///
     /// # Panics
-    /// Where the image has another size than the camera's; [`crate::camera::CameraState::optics`] refuses those.
+    /// Where the image has another size than the camera's; [`crate::optics::CameraState::optics`] refuses those.
     pub fn apply(&self, image: &RgbImage) -> RgbImage {
         let raw = &self.map.raw;
         assert_eq!(image.dimensions(), (raw.width, raw.height), "an image of another camera");

@@ -1,6 +1,13 @@
-//! A recorded sequence on disk: `sequence.json` beside `frames/000000.jpg`, ...
+//! A recorded sequence on disk: `sequence.json`, `frames/%06d.jpg|jpeg|png` and perhaps `depth/%06d.png` (16-bit,
+//! millimetres).
 //!
-//! Poses, where there are any, are camera-to-world with optical camera axes; other conventions are refused, not guessed.
+//! ```json
+//! {"name": "desk", "width": 640, "height": 480, "metric": true, "num_frames": 50, "timestamps": null,
+//!  "intrinsics": {"fx": 525.0, "fy": 525.0, "cx": 319.5, "cy": 239.5}, "pose_convention": "camera_to_world",
+//!  "camera_axes": "opencv (x right, y down, z forward)", "poses": [[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]]}
+//! ```
+//! A pose is a 4x4 matrix, row after row; times are seconds. Without poses, what is said of them may be missing too.
+//! `"scene"` and `"url"` say what the film is of. Other conventions are refused, not guessed.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +16,9 @@ use geometry::{Camera, Intrinsics, Stamp, Transform, WINDOW, WindowTrajectory, W
 use serde::Deserialize;
 
 /// Time between frames of a sequence that has no stamps.
-const DEFAULT_PERIOD_NANOS: i64 = 100_000_000;
+pub const DEFAULT_PERIOD_NANOS: i64 = 100_000_000;
+
+const FILE: &str = "sequence.json";
 
 /// Why a folder is not a sequence.
 #[derive(Debug, thiserror::Error)]
@@ -22,50 +31,98 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
-    /// `sequence.json` does not hold what it must.
-    #[error("{}: {message}", path.display())]
-    Content {
+    /// `sequence.json` is no JSON of that form.
+    #[error("{}: {source}", path.display())]
+    Json {
         /// The file.
         path: PathBuf,
-        /// What was expected and what is there.
-        message: String,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A key has a value that cannot be right.
+    #[error("{}: {field}: expected {expected}, got {got}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        field: &'static str,
+        /// Its bounds.
+        expected: String,
+        /// Its value.
+        got: String,
+    },
+    /// The camera matrix is not one.
+    #[error("{}: {source}", path.display())]
+    Intrinsics {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: geometry::Error,
+    },
+    /// A pose is not a rigid transform.
+    #[error("{}: pose of frame {index}: {source}", path.display())]
+    Pose {
+        /// The file.
+        path: PathBuf,
+        /// The frame.
+        index: usize,
+        /// What is wrong.
+        source: geometry::Error,
+    },
+    /// A frame has no image.
+    #[error("{}: frame {index}: expected {index:06}.jpg, .jpeg or .png, got no such file", path.display())]
+    MissingFrame {
+        /// The folder.
+        path: PathBuf,
+        /// The frame.
+        index: usize,
     },
 }
 
 /// Frames of one camera, with ground truth where it is known.
 #[derive(Debug, Clone)]
 pub struct Sequence {
+    /// Its folder.
+    pub directory: PathBuf,
     /// Its name.
     pub name: String,
-    /// Of all frames.
+    /// What it was filmed in, where that is said.
+    pub scene: Option<String>,
+    /// The video that it was cut from, where that is said.
+    pub url: Option<String>,
+    /// Of all frames, pixels.
     pub intrinsics: Intrinsics,
     /// Files of the frames, in the order of time.
     pub frames: Vec<PathBuf>,
-    /// Times of exposure; made up at 10 Hz where the recording has none.
+    /// Times of exposure, rising; made up at 10 Hz where the recording has none.
     pub stamps: Vec<Stamp>,
-    /// One a frame.
+    /// One a frame, scene units.
     pub world_from_camera: Option<Vec<Transform<World, Camera>>>,
     /// What a scene unit is.
     pub scale: SceneScale,
 }
 
-/// Fields beyond these are notes on where the data come from.
+/// Keys beyond these are notes on where the data come from.
 #[derive(Deserialize)]
 struct Raw {
     name: String,
+    scene: Option<String>,
+    url: Option<String>,
     width: u32,
     height: u32,
     intrinsics: RawIntrinsics,
     num_frames: usize,
-    #[serde(default)]
-    metric: bool,
+    metric: Option<bool>,
     timestamps: Option<Vec<f64>>,
-    poses: Option<Vec<[f64; 16]>>,
+    /// 4x4 row-major; `None` stands for a NaN, which JSON does not have.
+    poses: Option<Vec<Vec<Option<f64>>>>,
     pose_convention: Option<String>,
     camera_axes: Option<String>,
 }
 
+/// Nothing else, such as a lens: it would be read over.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawIntrinsics {
     fx: f64,
     fy: f64,
@@ -73,47 +130,55 @@ struct RawIntrinsics {
     cy: f64,
 }
 
+/// Whether a folder has a `sequence.json`.
+pub fn is_sequence(directory: &Path) -> bool {
+    directory.join(FILE).is_file()
+}
+
 impl Sequence {
-    /// Reads `dir/sequence.json`; the frames themselves are not opened.
-    pub fn load(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join("sequence.json");
+    /// Reads `directory/sequence.json`; the frames themselves are found and not opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub fn load(directory: &Path) -> Result<Self, Error> {
+        let path = directory.join(FILE);
         let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-        let wrong = |message: String| Error::Content { path: path.clone(), message };
-        let raw: Raw = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        let raw: Raw = parse(&text).map_err(|source| Error::Json { path: path.clone(), source })?;
         let RawIntrinsics { fx, fy, cx, cy } = raw.intrinsics;
-        let intrinsics = Intrinsics::new(fx, fy, cx, cy, raw.width, raw.height).map_err(|e| wrong(e.to_string()))?;
-        let same_length = |what: &str, got: usize| match got == raw.num_frames {
-            true => Ok(()),
-            false => Err(wrong(format!("{what}: expected num_frames = {}, got {got}", raw.num_frames))),
-        };
-        let stamps = match raw.timestamps {
-            Some(seconds) => {
-                same_length("timestamps", seconds.len())?;
-                seconds.into_iter().map(Stamp::from_seconds_f64).collect()
-            }
-            None => (0..raw.num_frames as i64).map(|i| Stamp::from_nanos(i * DEFAULT_PERIOD_NANOS)).collect(),
-        };
-        let world_from_camera = match raw.poses {
+        let intrinsics = Intrinsics::new(fx, fy, cx, cy, raw.width, raw.height)
+            .map_err(|source| Error::Intrinsics { path: path.clone(), source })?;
+        let stamps = stamps(&path, raw.timestamps.as_deref(), raw.num_frames)?;
+        let world_from_camera = match &raw.poses {
             None => None,
             Some(poses) => {
-                same_length("poses", poses.len())?;
-                let convention = raw.pose_convention.as_deref().unwrap_or("nothing");
-                if convention != "camera_to_world" {
-                    return Err(wrong(format!("pose_convention: expected camera_to_world, got {convention}")));
+                let said = |key, said: &Option<String>, expected: &str| {
+                    let got = said.as_deref().unwrap_or("nothing");
+                    if got.starts_with(expected) { Ok(()) } else { Err(wrong(&path, key, expected, got)) }
+                };
+                said("pose_convention", &raw.pose_convention, "camera_to_world")?;
+                said("camera_axes", &raw.camera_axes, "opencv")?;
+                if raw.metric.is_none() {
+                    return Err(wrong(&path, "metric", "whether poses are in metres: true or false", "nothing"));
                 }
-                let axes = raw.camera_axes.as_deref().unwrap_or("nothing");
-                if !axes.starts_with("opencv") {
-                    return Err(wrong(format!("camera_axes: expected opencv, got {axes}")));
+                if poses.len() != raw.num_frames {
+                    let got = format!("{} with {} poses", raw.num_frames, poses.len());
+                    return Err(wrong(&path, "num_frames", "the number of poses", got));
                 }
-                let parsed = poses.iter().enumerate().map(|(i, pose)| {
-                    Transform::from_matrix_row_major(pose).map_err(|e| wrong(format!("pose {i}: {e}")))
-                });
-                Some(parsed.collect::<Result<_, _>>()?)
+                Some(
+                    poses
+                        .iter()
+                        .enumerate()
+                        .map(|(index, pose)| rigid(&path, index, pose))
+                        .collect::<Result<_, _>>()?,
+                )
             }
         };
-        let frames = (0..raw.num_frames).map(|i| dir.join(format!("frames/{i:06}.jpg"))).collect();
-        let scale = SceneScale { metric: raw.metric, median_depth: None };
-        Ok(Self { name: raw.name, intrinsics, frames, stamps, world_from_camera, scale })
+        let frames = (0..raw.num_frames).map(|index| frame(directory, index)).collect::<Result<_, _>>()?;
+        let scale = SceneScale { metric: raw.metric.unwrap_or(false), median_depth: None };
+        let Raw { name, scene, url, .. } = raw;
+        let directory = directory.to_owned();
+        Ok(Self { directory, name, scene, url, intrinsics, frames, stamps, world_from_camera, scale })
     }
 
     /// The true poses of five frames.
@@ -131,12 +196,60 @@ impl Sequence {
     }
 }
 
+/// Python writes NaN and Infinity into JSON. They become nulls, so that an error can name the pose.
+fn parse(text: &str) -> Result<Raw, serde_json::Error> {
+    serde_json::from_str(text).or_else(|error| {
+        let repaired = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
+        serde_json::from_str(&repaired).map_err(|_| error)
+    })
+}
+
+fn wrong(path: &Path, field: &'static str, expected: &str, got: impl Into<String>) -> Error {
+    Error::Field { path: path.to_owned(), field, expected: expected.to_owned(), got: got.into() }
+}
+
+fn stamps(path: &Path, seconds: Option<&[f64]>, frames: usize) -> Result<Vec<Stamp>, Error> {
+    let Some(seconds) = seconds else {
+        return Ok((0..frames as i64).map(|i| Stamp::from_nanos(i * DEFAULT_PERIOD_NANOS)).collect());
+    };
+    if seconds.len() != frames {
+        return Err(wrong(path, "timestamps", "one for each of num_frames", format!("{} times", seconds.len())));
+    }
+    let stamps: Vec<Stamp> = seconds.iter().map(|&seconds| Stamp::from_seconds_f64(seconds)).collect();
+    let is_finite = seconds.iter().all(|seconds| seconds.is_finite());
+    match stamps.windows(2).position(|pair| pair[0] >= pair[1]) {
+        None if is_finite => Ok(stamps),
+        None => Err(wrong(path, "timestamps", "seconds", "a number that is not finite")),
+        Some(at) => {
+            let got = format!("{} behind {} at frame {}", seconds[at + 1], seconds[at], at + 1);
+            Err(wrong(path, "timestamps", "rising times", got))
+        }
+    }
+}
+
+fn rigid(path: &Path, index: usize, pose: &[Option<f64>]) -> Result<Transform<World, Camera>, Error> {
+    let numbers: Vec<f64> = pose.iter().map(|x| x.unwrap_or(f64::NAN)).collect();
+    let matrix = <&[f64; 16]>::try_from(numbers.as_slice())
+        .map_err(|_| wrong(path, "poses", "16 numbers a pose", format!("{} in pose {index}", numbers.len())))?;
+    Transform::from_matrix_row_major(matrix).map_err(|source| Error::Pose { path: path.to_owned(), index, source })
+}
+
+fn frame(directory: &Path, index: usize) -> Result<PathBuf, Error> {
+    let folder = directory.join("frames");
+    let names = ["jpg", "jpeg", "png"].map(|extension| folder.join(format!("{index:06}.{extension}")));
+    names.into_iter().find(|path| path.is_file()).ok_or(Error::MissingFrame { path: folder, index })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Sequence;
+    use super::{Error, Sequence};
 
-    fn load(json: &str) -> Result<Sequence, super::Error> {
+    fn load(json: &str) -> Result<Sequence, Error> {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("frames")).unwrap();
+        for name in ["000000.jpg", "000001.png"] {
+            std::fs::write(dir.path().join("frames").join(name), "").unwrap();
+        }
         std::fs::write(dir.path().join("sequence.json"), json).unwrap();
         Sequence::load(dir.path())
     }
@@ -148,14 +261,14 @@ mod tests {
         )
     }
 
-    const CAMERA_TO_WORLD: &str = r#""pose_convention": "camera_to_world", "timestamps": null"#;
+    const CAMERA_TO_WORLD: &str = r#""pose_convention": "camera_to_world", "timestamps": null, "metric": true"#;
     const POSES: &str = "[[1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1], [1,0,0,3, 0,1,0,0, 0,0,1,0, 0,0,0,1]]";
 
     #[test]
     fn a_sequence_without_stamps_is_at_ten_hertz() {
         let sequence = load(&json(POSES, CAMERA_TO_WORLD)).unwrap();
         assert_eq!(sequence.stamps.iter().map(|s| s.nanos).collect::<Vec<_>>(), [0, 100_000_000]);
-        assert!(sequence.frames[1].ends_with("frames/000001.jpg"));
+        assert!(sequence.frames[0].ends_with("frames/000000.jpg") && sequence.frames[1].ends_with("frames/000001.png"));
         let truth = sequence.ground_truth([0, 0, 0, 0, 1]).unwrap();
         assert_eq!(truth.anchor_from_camera[4].translation().x.to_bits(), 3.0_f64.to_bits());
         assert!(sequence.ground_truth([0, 0, 0, 0, 2]).is_none());
@@ -170,18 +283,28 @@ mod tests {
 
     #[test]
     fn other_conventions_and_broken_files_are_refused() {
+        let nan = POSES.replace("[1,0,0,3", "[1,0,0,NaN");
         let rows = [
             (json(POSES, r#""pose_convention": "world_to_camera""#), "expected camera_to_world"),
+            (json(POSES, r#""metric": true"#), "pose_convention: expected camera_to_world, got nothing"),
             (json(POSES, CAMERA_TO_WORLD).replace("opencv", "opengl"), "expected opencv"),
-            (json("[]", CAMERA_TO_WORLD), "poses: expected num_frames = 2, got 0"),
-            (json("null", r#""timestamps": [1.0]"#), "timestamps: expected num_frames = 2, got 1"),
-            (json(&POSES.replace("[1,0,0,3", "[2,0,0,3"), CAMERA_TO_WORLD), "pose 1"),
+            (json(POSES, r#""pose_convention": "camera_to_world""#), "metric: expected whether"),
+            (json("[]", CAMERA_TO_WORLD), "num_frames: expected the number of poses, got 2 with 0 poses"),
+            (json("[[1], [1]]", CAMERA_TO_WORLD), "16 numbers a pose, got 1 in pose 0"),
+            (json("null", r#""timestamps": [1.0]"#), "timestamps: expected one for each of num_frames, got 1 times"),
+            (json("null", r#""timestamps": [2.0, 2.0]"#), "rising times, got 2 behind 2 at frame 1"),
+            (json("null", r#""timestamps": null"#).replace(r#""cx""#, r#""k1": 0.1, "cx""#), "k1"),
+            (json("null", r#""timestamps": null"#).replace(r#""num_frames": 2"#, r#""num_frames": 3"#), "000002.jpg"),
+            (json(&POSES.replace("[1,0,0,3", "[2,0,0,3"), CAMERA_TO_WORLD), "pose of frame 1"),
+            (json(&nan, CAMERA_TO_WORLD), "pose of frame 1"),
             (json(POSES, CAMERA_TO_WORLD).replace(r#""fx": 50"#, r#""fx": 0"#), "fx"),
             ("{".to_owned(), "EOF"),
         ];
         for (text, wanted) in rows {
-            let message = load(&text).unwrap_err().to_string();
-            assert!(message.contains(wanted) && message.contains("sequence.json"), "`{wanted}`: {message}");
+            let error = load(&text).unwrap_err();
+            let message = error.to_string();
+            let place = if matches!(error, Error::MissingFrame { .. }) { "frames" } else { "sequence.json" };
+            assert!(message.contains(wanted) && message.contains(place), "`{wanted}`: {message}");
         }
         let nowhere = Sequence::load(std::path::Path::new("/nowhere")).unwrap_err().to_string();
         assert!(nowhere.contains("/nowhere/sequence.json"), "{nowhere}");

@@ -4,20 +4,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use image::RgbImage;
 
-use crate::decode::decode;
 use crate::estimator::{Error, Estimator};
-use crate::message::ImagePayload;
-use crate::rectify::Rectifier;
-use crate::sight::{self, Digest};
 use crate::stats::{Fate, Ticket};
 use crate::window::View;
+use camera::decode::decode;
+use camera::message::ImagePayload;
+use camera::optics::Optics;
+use camera::quality::{self, Digest};
 
 /// A frame that windows share. It is decoded, rectified and encoded when the first window that the model reads needs it,
 /// and then keeps the embedding in place of the pixels: frames of windows that gave way to newer ones cost nothing.
 #[derive(Debug)]
 pub struct Frame<F> {
     ticket: Ticket,
-    rectifier: Option<Arc<Rectifier>>,
+    optics: Optics,
     content: Mutex<Content<F>>,
 }
 
@@ -50,8 +50,8 @@ pub enum Embedding<F> {
 
 impl<F> Frame<F> {
     /// A frame as it came, and what makes it a pinhole's.
-    pub fn new(payload: ImagePayload, rectifier: Option<Arc<Rectifier>>, ticket: Ticket) -> Self {
-        Self { ticket, rectifier, content: Mutex::new(Content::Message(payload)) }
+    pub fn new(payload: ImagePayload, optics: Optics, ticket: Ticket) -> Self {
+        Self { ticket, optics, content: Mutex::new(Content::Message(payload)) }
     }
 
     /// Notes what became of it.
@@ -59,7 +59,7 @@ impl<F> Frame<F> {
         self.ticket.note(fate);
     }
 
-    /// What the model keeps of it, where it has `least_contrast` ([`sight::check`]).
+    /// What the model keeps of it, where it has `least_contrast` ([`quality::check`]).
     ///
     /// # Errors
     ///
@@ -94,12 +94,8 @@ impl<F> Frame<F> {
     /// The pixels for the model. They are looked at before they are rectified, which leaves black what the lens did not see.
     fn picture(&self, payload: &ImagePayload, least_contrast: f64) -> Result<(RgbImage, Digest), (Fate, String)> {
         let image = decode(payload).map_err(|e| (Fate::Decode, e.to_string()))?;
-        sight::check(&image, least_contrast).map_err(|blank| (Fate::Blank, blank.to_string()))?;
+        quality::check(&image, least_contrast).map_err(|blank| (Fate::Blank, blank.to_string()))?;
         let digest = Digest::of(&image);
-        let rectified = match &self.rectifier {
-            Some(rectifier) => rectifier.apply(&image),
-            None => image,
-        };
-        Ok((rectified, digest))
+        Ok((self.optics.rectify(image), digest))
     }
 }

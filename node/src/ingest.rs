@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::camera::{CameraState, Optics, Refusal};
-use crate::config::{CameraRules, WindowRules};
-use crate::decode::inspect;
+use crate::config::WindowRules;
 use crate::frame::Frame;
-use crate::message::{CameraInfoMessage, ImageMessage};
-use crate::rectify::Rectifier;
 use crate::stats::{Fate, Stats, Ticket};
 use crate::window::{Cause, Restart, View, Window, WindowBuffer};
+use camera::decode::inspect;
+use camera::message::{CameraInfoMessage, ImageMessage};
+use camera::optics::CameraRules;
+use camera::optics::{CameraState, Optics, Refusal};
 
 /// Why an image is dropped, as it is counted and in words.
 type Refused = (Fate, String);
@@ -55,14 +55,14 @@ impl<F> Ingest<F> {
 
     /// Takes an image; returns the window that it completes.
     pub fn image(&mut self, image: ImageMessage, ticket: Ticket) -> Option<Window<Arc<Frame<F>>>> {
-        let (view, rectifier) = match self.view(&image) {
+        let (view, optics) = match self.view(&image) {
             Ok(found) => found,
             Err((fate, problem)) => {
                 self.drop_frame(ticket, fate, problem);
                 return None;
             }
         };
-        let frame = Arc::new(Frame::new(image.payload, rectifier, ticket));
+        let frame = Arc::new(Frame::new(image.payload, optics, ticket));
         let push = self.buffer.push(image.stamp, &view, frame);
         if let Some(restart) = push.restart {
             tracing::info!(?restart, stamp = image.stamp.nanos, "the stream of frames starts afresh");
@@ -93,7 +93,7 @@ impl<F> Ingest<F> {
         self.buffer.clear().iter().for_each(|frame| frame.note(fate));
     }
 
-    fn view(&mut self, image: &ImageMessage) -> Result<(View, Option<Arc<Rectifier>>), Refused> {
+    fn view(&mut self, image: &ImageMessage) -> Result<(View, Optics), Refused> {
         let (width, height) = inspect(&image.payload).map_err(|e| (Fate::Decode, e.to_string()))?;
         let optics = self.camera.optics(width, height).map_err(|e| {
             let fate = match e {
@@ -107,7 +107,7 @@ impl<F> Ingest<F> {
             self.frame_id = Arc::from(image.frame_id.as_str());
         }
         let view = View { frame_id: Arc::clone(&self.frame_id), intrinsics: optics.intrinsics };
-        Ok((view, optics.rectifier.clone()))
+        Ok((view, optics.clone()))
     }
 
     fn drop_frame(&self, ticket: Ticket, fate: Fate, problem: String) {

@@ -9,9 +9,7 @@
 //! [`transport`] and [`recording`] know of ROS. All else is a value or a struct with `push`, and is tested as such.
 
 pub mod call;
-pub mod camera;
 pub mod config;
-pub mod decode;
 pub mod diagnostics;
 pub mod doctor;
 pub mod estimator;
@@ -25,12 +23,9 @@ pub mod pipeline;
 mod plot;
 pub mod publish;
 pub mod recording;
-pub mod rectify;
 pub mod replay;
 pub mod report;
 pub mod scale;
-pub mod sequence;
-pub mod sight;
 pub mod solver;
 pub mod stats;
 pub mod transport;

@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use camera::recording::{FileWriter, bag};
+use camera::sequence::Sequence;
 use clap::{Parser, Subcommand};
 use node::config::{Config, Sheet};
 use node::doctor;
 use node::estimator::EgoEstimator;
 use node::pipeline::{Pipeline, Settings};
-use node::recording::{FileWriter, Recorder, Recording};
+use node::recording::{Recorder, Recording};
 use node::replay::{self, replay};
 use node::report::{self, Evidence};
-use node::sequence::Sequence;
 use node::solver::Answered;
 use node::transport::ros_args::{self, RosArgs};
 use node::transport::{self, Kind};
@@ -48,13 +49,13 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Answer every window of a recorded sequence, in process, and compare with its ground truth; or of an MCAP file
+    /// Answer every window of a recorded sequence, in process, and compare with its ground truth; or of a recording
     Replay {
-        /// Folder with sequence.json and frames/, or an MCAP file of ROS 2
+        /// Folder with sequence.json and frames/, or a recording of ROS 2: an MCAP file, or the folder of a bag of them
         #[arg(value_name = "DIR|FILE")]
         input: PathBuf,
-        /// Of a folder: where trajectory.tum, trajectory.png and report.json go [default: target/replay]. Of a file:
-        /// an MCAP file for what comes out [default: none]
+        /// Of a sequence: where trajectory.tum, trajectory.png and report.json go [default: target/replay]. Of a
+        /// recording: an MCAP file for what comes out [default: none]
         #[arg(long, value_name = "DIR|FILE")]
         out: Option<PathBuf>,
         /// Print each answer's text
@@ -121,7 +122,7 @@ fn try_main() -> anyhow::Result<ExitCode> {
     let loaded = load(&path, cli.overrides, &ros)?;
     match cli.verb {
         Some(Verb::Doctor) => Ok(examine(&path, loaded.map(|(_, config)| config))),
-        Some(Verb::Replay { input, out, texts }) if input.is_file() => {
+        Some(Verb::Replay { input, out, texts }) if input.is_file() || bag::is_recording(&input) => {
             play_recording(&loaded?.1, &input, out.as_deref(), texts)
         }
         Some(Verb::Replay { input, out, texts }) => {
@@ -272,8 +273,8 @@ fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool)
     let topics = config.topics.resolved()?;
     let recording = Recording::open(file)?;
     let camera = recording.camera(&topics, config.camera.use_fixed)?;
-    if let Some(damage) = recording.damage() {
-        println!("{}: {damage}; the {} images before it are played", file.display(), camera.images());
+    for damage in recording.damage() {
+        println!("{}: {damage}; the {} images that can be are played", damage.path.display(), camera.images());
     }
     let least = replay::least_frames(&config.window);
     if camera.images() < least as u64 {
@@ -294,15 +295,15 @@ fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool)
         bail!("{}: what comes out cannot replace the recording", file.display());
     }
     let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
-    let mut writer = out.map(|out| FileWriter::create(out, &topics)).transpose()?;
+    let mut writer = out.map(FileWriter::create).transpose()?;
     let settings = Settings::from(config);
-    let node = replay::recording::Node { settings: &settings, name: &topics.node_name, stop: &stop };
+    let node = replay::recording::Node { settings: &settings, topics: &topics, stop: &stop };
     let played = replay::recording::replay(
         &camera,
         estimator,
         node,
         |entry| match &mut writer {
-            Some(writer) => writer.write(entry),
+            Some(writer) => Ok(writer.write(entry)?),
             None => Ok(()),
         },
         |answered| tell(answered, texts),

@@ -25,18 +25,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use geometry::Stamp;
 
-use crate::config::{
-    CameraRules, Config, DiagnosticsConfig, Mount, PublishConfig, ScaleRules, Sheet, TrustRules, WindowRules,
-};
+use crate::config::{Config, DiagnosticsConfig, Mount, PublishConfig, ScaleRules, Sheet, TrustRules, WindowRules};
 use crate::diagnostics::{Reporter, failure, status};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
-use crate::message::{CameraInfoMessage, ImageMessage, Input, Output};
+use crate::message::{Input, Output};
 use crate::parameters::Parameters;
 use crate::scale::{Reference, Scaler};
 use crate::stats::{Fate, Snapshot, Stats, Ticket};
 use crate::transport::Ends;
 use crate::transport::qos::Mismatch;
+use camera::message::{CameraInfoMessage, ImageMessage};
+use camera::optics::CameraRules;
 
 mod control;
 mod gate;

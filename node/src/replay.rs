@@ -8,18 +8,20 @@ use std::time::Instant;
 
 use geometry::{Stamp, WINDOW};
 
-use crate::config::{CameraRules, Images, ScaleRules, UseFixed, WindowRules};
+use crate::config::{ScaleRules, WindowRules};
 use crate::estimator::{self, Estimator};
 use crate::ingest::Ingest;
 use crate::lifecycle::State;
 use crate::machine::resident_mib;
-use crate::message::{ImageMessage, ImagePayload};
 use crate::pipeline::Settings;
 use crate::report::{Evidence, WindowResult};
 use crate::scale::{Reference, Scaler};
-use crate::sequence::Sequence;
 use crate::solver::{Answered, Solved, Solver};
 use crate::stats::{Snapshot, Stats};
+use camera::info::Images;
+use camera::message::{ImageMessage, ImagePayload};
+use camera::optics::{CameraRules, UseFixed};
+use camera::sequence::Sequence;
 
 pub mod recording;
 

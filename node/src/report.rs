@@ -14,7 +14,7 @@ use nalgebra::Vector3;
 use serde::{Deserialize, Serialize};
 
 use crate::plot;
-use crate::sequence::Sequence;
+use camera::sequence::Sequence;
 
 /// Seed of the bootstrap intervals.
 const SEED: u64 = 0;

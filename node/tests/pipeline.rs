@@ -5,13 +5,12 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
 use geometry::Stamp;
 use image::RgbImage;
 use node::config::ScaleRules;
 use node::estimator::{Error, Estimate};
-use node::message::{
-    CameraInfoMessage, DiagnosticLevel, ImageMessage, ImagePayload, Input, OdometryMessage, StampedPose,
-};
+use node::message::{DiagnosticLevel, Input, OdometryMessage, StampedPose};
 use node::stats::Fate;
 
 #[expect(dead_code, reason = "the tests of the lifecycle use the rest")]

@@ -7,10 +7,12 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
+use camera::recording::FileWriter;
 use geometry::Stamp;
 use node::config::Config;
-use node::message::{CameraInfoMessage, ImageMessage, ImagePayload, Input};
-use node::recording::{Entry, FileWriter, Recording};
+use node::message::Input;
+use node::recording::{Recording, entry_of_input};
 
 mod common;
 use common::{repository, tiny_weights};
@@ -33,7 +35,7 @@ fn output(args: &[&str]) -> (Option<i32>, String, String) {
 /// Frames, each a ramp of grey, on the topics of the config that is shipped.
 fn write(file: &Path, frames: i64) {
     let config = Config::load(&repository().join("config/node.toml"), &[]).unwrap();
-    let mut writer = FileWriter::create(file, &config.topics).unwrap();
+    let mut writer = FileWriter::create(file).unwrap();
     let info = CameraInfoMessage {
         frame_id: "eye".to_owned(),
         width: 64,
@@ -41,7 +43,7 @@ fn write(file: &Path, frames: i64) {
         k: [60.0, 0.0, 32.0, 0.0, 60.0, 24.0, 0.0, 0.0, 1.0],
         ..CameraInfoMessage::default()
     };
-    writer.write(&Entry::of_input(&Input::CameraInfo(info), Stamp::default())).unwrap();
+    writer.write(&entry_of_input(&Input::CameraInfo(info), &config.topics, Stamp::default())).unwrap();
     for i in 0..frames {
         let payload = ImagePayload::Raw {
             width: 64,
@@ -53,7 +55,7 @@ fn write(file: &Path, frames: i64) {
         };
         let stamp = Stamp::from_nanos(i * PERIOD);
         let image = Input::Image(ImageMessage { stamp, frame_id: "eye".to_owned(), payload });
-        writer.write(&Entry::of_input(&image, stamp)).unwrap();
+        writer.write(&entry_of_input(&image, &config.topics, stamp)).unwrap();
     }
     writer.finish().unwrap();
 }
@@ -130,7 +132,7 @@ fn a_recording_replaces_no_file_and_ends_as_one_on_a_signal() {
     assert_eq!(status.code(), Some(0), "{rest:?}");
     assert!(rest.iter().any(|line| line.contains("recorded")), "{rest:?}");
     let recording = Recording::open(&file).unwrap();
-    assert_eq!(recording.damage(), None);
+    assert_eq!(recording.damage(), []);
     let summary = mcap::Summary::read(&std::fs::read(&file).unwrap()).unwrap().unwrap();
     assert!(summary.channels.values().any(|channel| channel.topic == "/diagnostics"));
 }

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
-use node::message::{CameraInfoMessage, ImageMessage, ImagePayload};
+use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
+use camera::ros::{ByteBuf, CameraInfo, CompressedImage, Header, Image};
 use ros2_client::Publisher;
 use ros2_client::qos::{History, QosProfile, WhenFull};
 
 use crate::peer::Peer;
-use crate::wire::{CameraInfo, CompressedImage, Header, Image};
 
 /// A reliable publisher whose readers are behind waits this long before it gives up.
 const READERS_ARE_BEHIND: Duration = Duration::from_secs(5);
@@ -107,12 +107,12 @@ impl Camera {
         let header = Header::new(image.stamp, image.frame_id);
         match (&self.images, image.payload) {
             (Images::Raw(images), ImagePayload::Raw { width, height, encoding, is_bigendian, step, data }) => {
-                let is_bigendian = u8::from(is_bigendian);
+                let (is_bigendian, data) = (u8::from(is_bigendian), ByteBuf::from(data));
                 let image = Image { header, height, width, encoding, is_bigendian, step, data };
                 images.publish(image).map_err(|e| anyhow!("an Image was not published: {e}"))
             }
             (Images::Compressed(images), ImagePayload::Compressed { format, data }) => images
-                .publish(CompressedImage { header, format, data })
+                .publish(CompressedImage { header, format, data: ByteBuf::from(data) })
                 .map_err(|e| anyhow!("a CompressedImage was not published: {e}")),
             (Images::Raw(_), ImagePayload::Compressed { .. }) => bail!("expected a raw image for this topic"),
             (Images::Compressed(_), ImagePayload::Raw { .. }) => bail!("expected a compressed image for this topic"),
@@ -125,6 +125,6 @@ impl Camera {
     ///
     /// What the middleware refuses.
     pub fn publish_info(&self, info: CameraInfoMessage) -> Result<()> {
-        self.infos.publish(info.into()).map_err(|e| anyhow!("a CameraInfo was not published: {e}"))
+        self.infos.publish((&info).into()).map_err(|e| anyhow!("a CameraInfo was not published: {e}"))
     }
 }

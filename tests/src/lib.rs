@@ -7,7 +7,6 @@ pub mod hil;
 pub mod listener;
 mod peer;
 pub mod process;
-mod wire;
 
 use std::path::Path;
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ::camera::ros::{self, KeyValue};
 use anyhow::Result;
 use futures::StreamExt;
 use futures::executor::block_on;
@@ -13,8 +14,8 @@ use geometry::Stamp;
 use ros2_client::Subscription;
 use serde::de::DeserializeOwned;
 
+use crate::camera;
 use crate::peer::Peer;
-use crate::{camera, wire};
 
 /// Of the listener's histories.
 const DEPTH: usize = 100;
@@ -88,9 +89,16 @@ pub struct Report {
 }
 
 impl Report {
-    fn new(status: wire::DiagnosticStatus, stamp: Option<Stamp>) -> Self {
-        let wire::DiagnosticStatus { level, name, message, values, .. } = status;
-        Self { heard_at: Instant::now(), stamp, level, name, message, values: values.into_iter().collect() }
+    fn new(status: ros::DiagnosticStatus, stamp: Option<Stamp>) -> Self {
+        let ros::DiagnosticStatus { level, name, message, values, .. } = status;
+        Self {
+            heard_at: Instant::now(),
+            stamp,
+            level,
+            name,
+            message,
+            values: values.into_iter().map(|KeyValue { key, value }| (key, value)).collect(),
+        }
     }
 
     /// A counter.
@@ -164,13 +172,13 @@ impl Listener {
         let mut peer = Peer::join(domain, "listener_of_the_test")?;
         let shared: Arc<Shared> = Arc::default();
         let qos = camera::reliable(DEPTH);
-        let paths: Subscription<wire::Path> = peer.subscription(&topics.trajectory, "nav_msgs", "Path", &qos)?;
-        let odometry: Subscription<wire::Odometry> =
+        let paths: Subscription<ros::Path> = peer.subscription(&topics.trajectory, "nav_msgs", "Path", &qos)?;
+        let odometry: Subscription<ros::Odometry> =
             peer.subscription(&topics.odometry, "nav_msgs", "Odometry", &qos)?;
-        let diagnostics: Subscription<wire::DiagnosticArray> =
+        let diagnostics: Subscription<ros::DiagnosticArray> =
             peer.subscription(&topics.diagnostics, "diagnostic_msgs", "DiagnosticArray", &qos)?;
         let status = format!("{}/status", topics.node);
-        let statuses: Subscription<wire::DiagnosticStatus> =
+        let statuses: Subscription<ros::DiagnosticStatus> =
             peer.subscription(&status, "diagnostic_msgs", "DiagnosticStatus", &qos)?;
         let base_name = topics.node.rsplit('/').next().unwrap_or_default();
         let ours = format!("{base_name}: ");
@@ -241,33 +249,32 @@ fn read<Wire: DeserializeOwned + Send + Sync + 'static>(
     (abort, thread)
 }
 
-fn pose_of(header: wire::Header, pose: wire::Pose) -> Pose {
-    let wire::Pose { position, orientation_xyzw } = pose;
+fn pose_of(header: ros::Header, pose: ros::Pose) -> Pose {
+    let ros::Pose { position, orientation_xyzw } = pose;
     Pose { stamp: header.stamp(), frame_id: header.frame_id, position, orientation_xyzw }
 }
 
-fn path_of(path: wire::Path) -> Path {
+fn path_of(path: ros::Path) -> Path {
     let poses = path.poses.into_iter().map(|stamped| pose_of(stamped.header, stamped.pose)).collect();
     Path { heard_at: Instant::now(), stamp: path.header.stamp(), frame_id: path.header.frame_id, poses }
 }
 
-fn odometry_of(odometry: wire::Odometry) -> Odometry {
-    let wire::Odometry { header, child_frame_id, pose, covariance, .. } = odometry;
-    Odometry { heard_at: Instant::now(), child_frame_id, pose: pose_of(header, pose), covariance }
+fn odometry_of(odometry: ros::Odometry) -> Odometry {
+    let ros::Odometry { header, child_frame_id, pose, .. } = odometry;
+    let covariance = pose.covariance;
+    Odometry { heard_at: Instant::now(), child_frame_id, pose: pose_of(header, pose.pose), covariance }
 }
 
 #[cfg(test)]
 mod tests {
     use super::Report;
-    use crate::wire::DiagnosticStatus;
+    use ::camera::ros::{DiagnosticStatus, KeyValue};
 
     fn report(values: &[(&str, &str)]) -> Report {
-        // As it comes over the wire, since not all fields can be set from here.
-        let values: Vec<_> = values.iter().map(|(key, value)| serde_json::json!([key, value])).collect();
-        let status =
-            serde_json::json!({"level": 0, "name": "n: t", "message": "", "_hardware_id": "", "values": values});
-        let status: DiagnosticStatus = serde_json::from_value(status).unwrap();
-        Report::new(status, None)
+        let value = |(key, value): &(&str, &str)| KeyValue { key: (*key).to_owned(), value: (*value).to_owned() };
+        let (name, message, hardware_id) = ("n: t".to_owned(), String::new(), String::new());
+        let values = values.iter().map(value).collect();
+        Report::new(DiagnosticStatus { level: 0, name, message, hardware_id, values }, None)
     }
 
     #[test]

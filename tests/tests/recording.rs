@@ -1,9 +1,11 @@
-//! What the node records is what training reads: two readers and a writer of the same format, which share no code.
+//! What the node records is what training reads, and reads as the node did.
 
+use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
+use camera::recording::{Entry, FileWriter};
 use geometry::Stamp;
 use node::config::Config;
-use node::message::{CameraInfoMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output, StampedPose};
-use node::recording::{Entry, FileWriter};
+use node::message::{Input, OdometryMessage, Output, StampedPose};
+use node::recording::{entry_of_input, entry_of_output};
 use training::data::formats;
 
 const FRAMES: i64 = 6;
@@ -32,7 +34,7 @@ fn training_reads_what_the_node_records() {
     let path = dir.path().join("drive.mcap");
     let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
     let config = Config::load(&shipped, &[]).unwrap();
-    let mut writer = FileWriter::create(&path, &config.topics).unwrap();
+    let mut writer = FileWriter::create(&path).unwrap();
     let mut put = |entry: Entry| writer.write(&entry).unwrap();
     for i in 0..FRAMES {
         let stamp = Stamp::from_nanos(START + i * PERIOD);
@@ -47,7 +49,7 @@ fn training_reads_what_the_node_records() {
             k: [12.0, 0.0, 7.5, 0.0, 13.0, 3.5, 0.0, 0.0, 1.0],
             ..CameraInfoMessage::default()
         };
-        put(Entry::of_input(&Input::CameraInfo(info), heard));
+        put(entry_of_input(&Input::CameraInfo(info), &config.topics, heard));
         let payload = ImagePayload::Raw {
             width: SIZE.0,
             height: SIZE.1,
@@ -56,14 +58,15 @@ fn training_reads_what_the_node_records() {
             step: SIZE.0 * 3,
             data: pixels(i),
         };
-        put(Entry::of_input(&Input::Image(ImageMessage { stamp, frame_id: frame_id.clone(), payload }), heard));
+        let image = ImageMessage { stamp, frame_id: frame_id.clone(), payload };
+        put(entry_of_input(&Input::Image(image), &config.topics, heard));
         let odometry = OdometryMessage {
             frame_id: "odom".to_owned(),
             child_frame_id: frame_id,
             pose: pose(i),
             pose_covariance: [0.0; 36],
         };
-        put(Entry::of_output(&Output::Odometry(odometry), &config.topics.node_name, heard).unwrap());
+        put(entry_of_output(&Output::Odometry(odometry), &config.topics, heard).unwrap());
     }
     writer.finish().unwrap();
 

@@ -6,8 +6,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
 use geometry::Stamp;
-use node::message::{CameraInfoMessage, ImageMessage, ImagePayload};
 use tests::camera::{self, Camera};
 use tests::hil::measure::LastWords;
 use tests::listener::{self, Heard, Listener, Report};

@@ -3,7 +3,9 @@
 //! outermost samples, which keeps the pattern. Inside, the result is OpenCV's `cv::demosaicing`; on the border OpenCV
 //! repeats the pixels next to it instead.
 //!
-//! Written here because the crates for it move the measured samples too (`demosaic` 0.3) or are no longer kept (`bayer`).
+//! Written here because the crates for it move the measured samples too (`demosaic` 0.3), are no longer kept (`bayer`), or
+//! take a sample of another colour for a missing one on the border (`kornia-imgproc` 0.2, which repeats the outermost
+//! samples and so breaks the pattern; inside it gives these values).
 
 /// Fills `rgb`, three bytes for each sample of `mosaic`, whose rows have `width` samples. `red` is the column and row of
 /// red in the 2x2 tile; green is beside and below it, blue across.

@@ -1,7 +1,7 @@
 use geometry::Intrinsics;
 
-use super::{CameraState, Refusal};
-use crate::config::{CameraRules, Images, UseFixed};
+use super::{CameraRules, CameraState, Refusal, UseFixed};
+use crate::info::Images;
 use crate::message::{CameraInfoMessage, RegionOfInterest};
 use crate::rectify::CameraModel;
 

@@ -12,7 +12,7 @@ const PRIMITIVES: [&str; 14] = [
 ];
 
 /// By name, each with its fields; a type without a package is of the same package.
-const DEFINITIONS: [(&str, &str); 19] = [
+const DEFINITIONS: [(&str, &str); 22] = [
     ("builtin_interfaces/Time", "int32 sec\nuint32 nanosec\n"),
     ("std_msgs/Header", "builtin_interfaces/Time stamp\nstring frame_id\n"),
     (
@@ -44,6 +44,9 @@ const DEFINITIONS: [(&str, &str); 19] = [
     ("geometry_msgs/TwistWithCovariance", "Twist twist\nfloat64[36] covariance\n"),
     ("geometry_msgs/Twist", "Vector3 linear\nVector3 angular\n"),
     ("geometry_msgs/Vector3", "float64 x\nfloat64 y\nfloat64 z\n"),
+    ("geometry_msgs/TransformStamped", "std_msgs/Header header\nstring child_frame_id\nTransform transform\n"),
+    ("geometry_msgs/Transform", "Vector3 translation\nQuaternion rotation\n"),
+    ("tf2_msgs/TFMessage", "geometry_msgs/TransformStamped[] transforms\n"),
     ("diagnostic_msgs/DiagnosticArray", "std_msgs/Header header\nDiagnosticStatus[] status\n"),
     (
         "diagnostic_msgs/DiagnosticStatus",
@@ -90,8 +93,8 @@ fn parts(name: &str, fields: &str) -> BTreeSet<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::message::Kind;
     use super::{PRIMITIVES, RULE, full_text};
+    use crate::ros::Type;
 
     /// Type and name of each field of each type in a text, as a viewer takes it apart.
     fn parse(root: &str, text: &str) -> BTreeMap<String, Vec<(String, String)>> {
@@ -137,9 +140,9 @@ mod tests {
 
     #[test]
     fn every_type_that_a_text_names_is_in_it() {
-        for kind in Kind::ALL {
-            let root = kind.type_name().replacen("/msg/", "/", 1);
-            let types = parse(&root, &full_text(kind.type_name()));
+        for known in Type::ALL {
+            let root = known.name().replacen("/msg/", "/", 1);
+            let types = parse(&root, &full_text(known.name()));
             for (name, fields) in &types {
                 let package = name.split('/').next().unwrap();
                 for (field, _) in fields {

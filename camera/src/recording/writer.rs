@@ -10,9 +10,7 @@ use mcap::records::MessageHeader;
 use mcap::write::NoSeek;
 use mcap::{Compression, McapError, McapResult, WriteOptions};
 
-use super::message::{Entry, Kind};
-use super::{Error, reason, schema};
-use crate::transport::Topics;
+use super::{Entry, Error, reason, schema};
 
 /// Bytes of messages after which a chunk is closed: what a kill loses at most, and what waits in memory for it.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -23,9 +21,8 @@ const LEVEL: u32 = 1;
 pub struct Writer<W: Write> {
     // Chunks are made in memory and written at once: nothing that is in the file is ever changed.
     mcap: mcap::Writer<NoSeek<W>>,
-    topics: Topics,
-    /// Id and messages so far of each kind's channel.
-    channels: BTreeMap<Kind, (u16, u32)>,
+    /// Id of each topic's channel, and the number of its last message.
+    channels: BTreeMap<String, (u16, u32)>,
     open: Open,
     written: u64,
 }
@@ -38,12 +35,12 @@ struct Open {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file of messages on `topics`, whose names are absolute.
+    /// Begins a file.
     ///
     /// # Errors
     ///
     /// Those of `sink`.
-    pub fn new(sink: W, topics: &Topics) -> McapResult<Self> {
+    pub fn new(sink: W) -> McapResult<Self> {
         let options = WriteOptions::new()
             .profile("ros2")
             .library(concat!("egoreasoner ", env!("CARGO_PKG_VERSION")))
@@ -55,7 +52,7 @@ impl<W: Write> Writer<W> {
             .disable_seeking(true);
         let mut mcap = options.create(NoSeek::new(sink))?;
         mcap.flush()?;
-        Ok(Self { mcap, topics: topics.clone(), channels: BTreeMap::new(), open: Open::default(), written: 0 })
+        Ok(Self { mcap, channels: BTreeMap::new(), open: Open::default(), written: 0 })
     }
 
     /// Adds a message to the open chunk, and closes it where that is enough.
@@ -106,19 +103,23 @@ impl<W: Write> Writer<W> {
     }
 
     fn header(&mut self, entry: &Entry) -> McapResult<MessageHeader> {
-        let (channel_id, sequence) = match self.channels.get(&entry.kind) {
-            Some((id, last)) => (*id, last.wrapping_add(1)),
-            None => (self.add_channel(entry.kind)?, 0),
+        let (channel_id, sequence) = match self.channels.get_mut(&entry.topic) {
+            Some((id, last)) => {
+                *last = last.wrapping_add(1);
+                (*id, *last)
+            }
+            None => (self.add_channel(entry)?, 0),
         };
-        self.channels.insert(entry.kind, (channel_id, sequence));
         let (log_time, publish_time) = (nanos(entry.log_time), nanos(entry.publish_time));
         Ok(MessageHeader { channel_id, sequence, log_time, publish_time })
     }
 
-    fn add_channel(&mut self, kind: Kind) -> McapResult<u16> {
-        let name = kind.type_name();
+    fn add_channel(&mut self, entry: &Entry) -> McapResult<u16> {
+        let name = entry.message_type.name();
         let schema = self.mcap.add_schema(name, "ros2msg", schema::full_text(name).as_bytes())?;
-        self.mcap.add_channel(schema, kind.topic(&self.topics), "cdr", &BTreeMap::new())
+        let id = self.mcap.add_channel(schema, &entry.topic, "cdr", &BTreeMap::new())?;
+        self.channels.insert(entry.topic.clone(), (id, 0));
+        Ok(id)
     }
 }
 
@@ -134,18 +135,18 @@ pub struct FileWriter {
 }
 
 impl FileWriter {
-    /// Begins a file, in place of one that may be there. Names of `topics` are absolute.
+    /// Begins a file, in place of one that may be there.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] and [`Error::Write`].
-    pub fn create(path: &Path, topics: &Topics) -> Result<Self, Error> {
+    pub fn create(path: &Path) -> Result<Self, Error> {
         let path = path.to_owned();
         let sink = match File::create(&path) {
             Ok(file) => BufWriter::new(file),
             Err(source) => return Err(Error::Io { path, source }),
         };
-        match Writer::new(sink, topics) {
+        match Writer::new(sink) {
             Ok(writer) => Ok(Self { path, writer }),
             Err(error) => Err(failed(&path, &error, 0, 0)),
         }

@@ -7,7 +7,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use geometry::{Base, Camera, Intrinsics, Transform, WINDOW};
+use camera::optics::CameraRules;
+use geometry::{Base, Camera, Transform, WINDOW};
 use model::Mode;
 
 use crate::transport::kind::Kind;
@@ -108,37 +109,6 @@ pub struct ModelConfig {
     pub max_tokens: usize,
     /// Whether the model may only write what follows the grammar of answers.
     pub constrained: bool,
-}
-
-/// When the config's own intrinsics stand in for CameraInfo.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UseFixed {
-    /// Only CameraInfo counts.
-    Never,
-    /// Until the first CameraInfo.
-    UntilCameraInfo,
-    /// CameraInfo is ignored.
-    Always,
-}
-
-/// What the camera's topic carries; nothing in the messages tells the two apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Images {
-    /// What the lens makes: K and D of CameraInfo describe it.
-    Raw,
-    /// What image_proc makes of that, `image_rect`: P of the same CameraInfo describes it.
-    Rectified,
-}
-
-/// What images are, and whose word on their intrinsics counts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CameraRules {
-    /// When the config's own intrinsics count.
-    pub use_fixed: UseFixed,
-    /// What they are.
-    pub intrinsics: Intrinsics,
-    /// Which of CameraInfo's matrices count.
-    pub images: Images,
 }
 
 /// What the weights' translations are multiplied by.

@@ -1,9 +1,11 @@
 use std::path::{Path, PathBuf};
 
+use camera::info::Images;
+use camera::optics::UseFixed;
 use model::Mode;
 
 use super::table::{self, Kind as Holds, TABLE};
-use super::{Ask, Config, Images, ScaleRules, Sheet, UseFixed};
+use super::{Ask, Config, ScaleRules, Sheet};
 use crate::transport::Kind;
 
 fn repository() -> PathBuf {

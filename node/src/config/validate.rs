@@ -4,9 +4,12 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use camera::info::Images;
+use camera::optics::{CameraRules, UseFixed};
+
 use super::{
-    Ask, CameraRules, CheckRules, Config, Covariance, DiagnosticsConfig, Error, Frozen, ImageRules, Images,
-    ModelConfig, Mount, PublishConfig, Sanity, ScaleRules, StatusRules, TrustRules, UseFixed, WindowRules, raw,
+    Ask, CheckRules, Config, Covariance, DiagnosticsConfig, Error, Frozen, ImageRules, ModelConfig, Mount,
+    PublishConfig, Sanity, ScaleRules, StatusRules, TrustRules, WindowRules, raw,
 };
 use geometry::{Intrinsics, Transform, WINDOW};
 use model::Mode;

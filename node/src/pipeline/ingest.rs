@@ -143,12 +143,15 @@ mod tests {
 
     use super::super::{Gate, Settings, Shared, SharedLive, entrance};
     use super::IngestThread;
-    use crate::config::{CameraRules, Config, Images, UseFixed};
+    use crate::config::Config;
     use crate::diagnostics::Reporter;
     use crate::estimator::{Error, Estimate, Estimator};
     use crate::ingest::Ingest;
-    use crate::message::{ImageMessage, ImagePayload, Input};
+    use crate::message::Input;
     use crate::stats::{Fate, Stats};
+    use camera::info::Images;
+    use camera::message::{ImageMessage, ImagePayload};
+    use camera::optics::{CameraRules, UseFixed};
 
     const PERIOD: i64 = 100_000_000;
 

@@ -14,15 +14,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use camera::recording::{Entry, Error, Writer, reason};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mcap::McapResult;
 
-use super::message::{Entry, size_of};
-use super::writer::Writer;
-use super::{Error, reason};
+use super::entry::{entry_of_input, entry_of_output, size_of};
 use crate::message::{DiagnosticLevel, DiagnosticsMessage, Input, Output};
 use crate::pipeline::now;
-use crate::transport::{Ends, Topics};
+use crate::transport::Ends;
+use crate::transport::topics::Topics;
 
 /// Bytes of messages that may wait for the disk; more are dropped.
 const MAX_WAITING_BYTES: usize = 64 << 20;
@@ -69,7 +69,7 @@ struct Sink {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    node_name: String,
+    topics: Topics,
     /// Most bytes that may wait.
     room: usize,
     waiting: AtomicUsize,
@@ -89,7 +89,7 @@ impl Recorder {
     }
 
     fn start<W: Write + Send + 'static>(path: &Path, sink: W, topics: &Topics, room: usize) -> Result<Self, Error> {
-        let writer = Writer::new(sink, topics).map_err(|e| Error::Write {
+        let writer = Writer::new(sink).map_err(|e| Error::Write {
             path: path.to_owned(),
             reason: reason(&e),
             written: 0,
@@ -97,7 +97,7 @@ impl Recorder {
         })?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
-            node_name: topics.node_name.clone(),
+            topics: topics.clone(),
             room,
             waiting: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
@@ -166,11 +166,11 @@ impl Recorder {
 
 impl Sink {
     fn input(&self, input: &Input) {
-        self.offer(size_of(input), || Entry::of_input(input, now()));
+        self.offer(size_of(input), || entry_of_input(input, &self.shared.topics, now()));
     }
 
     fn output(&self, output: &Output) {
-        if let Some(entry) = Entry::of_output(output, &self.shared.node_name, now()) {
+        if let Some(entry) = entry_of_output(output, &self.shared.topics, now()) {
             self.offer(OUTPUT_BYTES, || entry);
         }
     }

@@ -8,29 +8,33 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use camera::recording::Entry;
 use geometry::Stamp;
 
 use super::{Error, Inline, evidence, result};
-use crate::config::{ScaleRules, UseFixed};
-use crate::decode::{DecodeError, inspect};
+use crate::config::ScaleRules;
 use crate::diagnostics::Reporter;
 use crate::estimator::Estimator;
 use crate::machine;
-use crate::message::{ImageMessage, Input, Output};
+use crate::message::{Input, Output};
 use crate::pipeline::Settings;
 use crate::publish;
-use crate::recording::{self, Camera, Entry};
+use crate::recording::{self, Camera, entry_of_output};
 use crate::report::Evidence;
 use crate::solver::Answered;
 use crate::stats::Snapshot;
+use crate::transport::topics::Topics;
+use camera::decode::{DecodeError, inspect};
+use camera::message::ImageMessage;
+use camera::optics::UseFixed;
 
 /// The node that a recording is played to.
 #[derive(Debug, Clone, Copy)]
 pub struct Node<'a> {
     /// As in the pipeline; the queue is not used.
     pub settings: &'a Settings,
-    /// Its name, which diagnostics bear.
-    pub name: &'a str,
+    /// Its topics by their absolute names, and its own, which diagnostics bear.
+    pub topics: &'a Topics,
     /// Set from outside to end the replay with [`Error::Stopped`].
     pub stop: &'a AtomicBool,
 }
@@ -57,8 +61,8 @@ pub fn replay<E: Estimator>(
     mut out: impl FnMut(&Entry) -> Result<(), recording::Error>,
     mut each: impl FnMut(&Answered),
 ) -> Result<Played, Error> {
-    let Node { settings, name, stop } = node;
-    let mut emit = |output: &Output, time| match Entry::of_output(output, name, time) {
+    let Node { settings, topics, stop } = node;
+    let mut emit = |output: &Output, time| match entry_of_output(output, topics, time) {
         Some(entry) => out(&entry),
         None => Ok(()),
     };

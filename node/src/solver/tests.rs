@@ -10,13 +10,14 @@ use super::{Answered, Solved, Solver};
 use crate::config::ScaleRules;
 use crate::estimator::{Error, Estimate, Estimator};
 use crate::frame::Frame;
-use crate::message::ImagePayload;
 use crate::publish;
 use crate::scale::Scaler;
 use crate::stats::Stats;
 use crate::trust::state::Status;
 use crate::trust::synthetic::{chain, estimate, motion, rules, turned};
 use crate::window::{View, Window};
+use camera::message::ImagePayload;
+use camera::optics::Optics;
 
 const PERIOD: i64 = 100_000_000;
 
@@ -51,17 +52,19 @@ impl Rig {
 
     /// The window over frames `first` to `first + 4`, all of so many bytes.
     fn solve(&mut self, first: i64, bytes: usize) -> Solved {
+        let intrinsics = Intrinsics::new(9.0, 9.0, 4.0, 3.0, 8, 6).unwrap();
+        let optics = Optics { intrinsics, rectifier: None };
         let frame = |_| {
             let encoding = "mono8".to_owned();
             let payload =
                 ImagePayload::Raw { width: 8, height: 6, encoding, is_bigendian: false, step: 8, data: vec![0; bytes] };
-            Arc::new(Frame::new(payload, None, self.stats.receive(Instant::now())))
+            Arc::new(Frame::new(payload, optics.clone(), self.stats.receive(Instant::now())))
         };
         let window = Window {
             id: self.windows,
             epoch: 0,
             stamps: std::array::from_fn(|i| Stamp::from_nanos((first + i as i64) * PERIOD)),
-            view: View { frame_id: "optical".into(), intrinsics: Intrinsics::new(9.0, 9.0, 4.0, 3.0, 8, 6).unwrap() },
+            view: View { frame_id: "optical".into(), intrinsics },
             frames: std::array::from_fn(frame),
         };
         self.windows += 1;

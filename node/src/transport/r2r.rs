@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload, RegionOfInterest};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use r2r::builtin_interfaces::msg::Time;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
@@ -30,10 +31,7 @@ use super::{
     Ends, Error, Kind, PARAMETER_EVENTS, QOS_PERIOD, STOP_POLL, TRANSITION_EVENT, TWIST_VARIANCE, Topics,
     diagnostic_name, publish_until_stopped, qos,
 };
-use crate::message::{
-    CameraInfoMessage, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output,
-    RegionOfInterest, StampedPose, TrajectoryMessage,
-};
+use crate::message::{DiagnosticsMessage, Input, OdometryMessage, Output, StampedPose, TrajectoryMessage};
 
 mod services;
 mod tf;

@@ -3,6 +3,8 @@
 
 use std::thread;
 
+use camera::message::{CameraInfoMessage, ImageMessage};
+use camera::ros;
 use crossbeam::channel::{RecvTimeoutError, bounded};
 use futures::StreamExt;
 use futures::executor::block_on;
@@ -21,7 +23,7 @@ use super::{
     Ends, Error, KEEP_LAST, Kind, PARAMETER_EVENTS, QOS_PERIOD, TF, TF_STATIC, TRANSITION_EVENT, Topics,
     publish_until_stopped, qos, wire,
 };
-use crate::message::{CameraInfoMessage, ImageMessage, Input, OdometryMessage, Output};
+use crate::message::{Input, OdometryMessage, Output};
 
 mod services;
 
@@ -45,9 +47,9 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     } else {
         ImageReader::Raw(graph.subscribe(&topics.image, "sensor_msgs", "Image")?)
     };
-    let camera_info: Subscription<wire::CameraInfo> =
+    let camera_info: Subscription<ros::CameraInfo> =
         graph.subscribe(&topics.camera_info, "sensor_msgs", "CameraInfo")?;
-    let odometry: Option<Subscription<wire::Odometry>> = match &topics.reference_odometry {
+    let odometry: Option<Subscription<ros::Odometry>> = match &topics.reference_odometry {
         Some(name) => Some(graph.subscribe(name, "nav_msgs", "Odometry")?),
         None => None,
     };
@@ -111,13 +113,13 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
 
 struct Publishers {
     node_name: String,
-    trajectory: Publisher<wire::Path>,
-    odometry: Publisher<wire::Odometry>,
-    diagnostics: Publisher<wire::DiagnosticArray>,
-    status: Publisher<wire::DiagnosticStatus>,
-    reasoning: Publisher<wire::Text>,
-    tf: Publisher<wire::TfMessage>,
-    tf_static: Publisher<wire::TfMessage>,
+    trajectory: Publisher<ros::Path>,
+    odometry: Publisher<ros::Odometry>,
+    diagnostics: Publisher<ros::DiagnosticArray>,
+    status: Publisher<ros::DiagnosticStatus>,
+    reasoning: Publisher<ros::Text>,
+    tf: Publisher<ros::TfMessage>,
+    tf_static: Publisher<ros::TfMessage>,
     transition_event: Publisher<wire::service::TransitionEvent>,
     parameter_events: Publisher<wire::service::ParameterEvent>,
     /// With its namespace.
@@ -153,17 +155,17 @@ impl Publishers {
             publisher.publish(message).map_err(|error| (topic, error.to_string()))
         }
         match output {
-            Output::Trajectory(m) => send("trajectory", &self.trajectory, m.into()),
-            Output::Odometry(m) => send("odometry", &self.odometry, m.into()),
+            Output::Trajectory(m) => send("trajectory", &self.trajectory, wire::path(m)),
+            Output::Odometry(m) => send("odometry", &self.odometry, wire::odometry(m)),
             Output::Diagnostics(m) => {
-                send("diagnostics", &self.diagnostics, wire::DiagnosticArray::new(m, &self.node_name))
+                send("diagnostics", &self.diagnostics, wire::diagnostic_array(m, &self.node_name))
             }
             Output::Status(m) => {
-                send("status", &self.status, wire::DiagnosticStatus::new(m, super::diagnostic_name(&self.node_name)))
+                send("status", &self.status, wire::diagnostic_status(m, super::diagnostic_name(&self.node_name)))
             }
-            Output::Reasoning(text) => send("reasoning", &self.reasoning, text.into()),
-            Output::Transform(m) => send(TF, &self.tf, m.into()),
-            Output::StaticTransform(m) => send(TF_STATIC, &self.tf_static, m.into()),
+            Output::Reasoning(text) => send("reasoning", &self.reasoning, ros::Text { data: text }),
+            Output::Transform(m) => send(TF, &self.tf, wire::tf_message(m)),
+            Output::StaticTransform(m) => send(TF_STATIC, &self.tf_static, wire::tf_message(m)),
             Output::Transition(m) => send("transition_event", &self.transition_event, m.into()),
             Output::ParameterEvent(m) => {
                 let event = wire::service::ParameterEvent::new(m, self.full_name.clone());
@@ -174,8 +176,8 @@ impl Publishers {
 }
 
 enum ImageReader {
-    Raw(Subscription<wire::Image>),
-    Compressed(Subscription<wire::CompressedImage>),
+    Raw(Subscription<ros::Image>),
+    Compressed(Subscription<ros::CompressedImage>),
 }
 
 /// Hands every message of `subscription` to `take` until aborted.

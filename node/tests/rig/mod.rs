@@ -6,20 +6,23 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use camera::info::Images;
+use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
+use camera::optics::{CameraRules, UseFixed};
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use geometry::{Intrinsics, Stamp, Transform, WindowTrajectory};
 use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
 use node::call::{Call, Reply};
 use node::config::{
-    CameraRules, CheckRules, Covariance, DiagnosticsConfig, Frozen, ImageRules, Images, PublishConfig, Sanity,
-    ScaleRules, Sheet, StatusRules, TrustRules, UseFixed, WindowRules,
+    CheckRules, Covariance, DiagnosticsConfig, Frozen, ImageRules, PublishConfig, Sanity, ScaleRules, Sheet,
+    StatusRules, TrustRules, WindowRules,
 };
 use node::estimator::{Error, Estimate, Estimator};
 use node::lifecycle::State;
 use node::message::{
-    CameraInfoMessage, DiagnosticLevel, DiagnosticsMessage, ImageMessage, ImagePayload, Input, OdometryMessage, Output,
-    ParameterEventMessage, TrajectoryMessage, TransformMessage,
+    DiagnosticLevel, DiagnosticsMessage, Input, OdometryMessage, Output, ParameterEventMessage, TrajectoryMessage,
+    TransformMessage,
 };
 use node::pipeline::{Failure, Live, Pipeline, Settings};
 use node::stats::Snapshot;

@@ -1,24 +1,23 @@
 //! Messages of the camera topics.
 
+use camera::decode::{decode, inspect};
+use camera::info::Images;
+use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
+use camera::optics::{CameraRules, CameraState, UseFixed};
+use camera::ros;
 use geometry::Intrinsics;
 use image::RgbImage;
-use node::camera::CameraState;
-use node::config::{CameraRules, Images, UseFixed};
-use node::decode::{decode, inspect};
-use node::message::{ImagePayload, Input};
-use node::recording::Kind;
 
 use crate::memory::within;
 use crate::reader::Reader;
-use crate::samples::inputs;
 
 /// Images of more pixels are looked at and not decoded: thousands of inputs a second are worth more than large ones.
 const MOST_PIXELS: usize = 1 << 18;
 /// What a message may cost beside its own size: sentences of errors, and serde's first guess at a sequence.
 const SLACK: usize = 2 << 20;
 
-/// Copies of a sample: in the file, as it is read from there, twice for two types, and in the message.
-const SAMPLE: usize = 16;
+/// Copies of a sample: its fields, and the message.
+const SAMPLE: usize = 4;
 
 /// What `CompressedImage.format` says, by drivers and by image_transport.
 const FORMATS: [&str; 8] = [
@@ -58,12 +57,11 @@ pub fn compressed_image(data: &[u8]) -> bool {
 /// A sample as it comes over the wire, read as an image of either type.
 pub fn cdr(data: &[u8]) -> bool {
     let mut through = false;
-    for kind in [Kind::Image, Kind::CompressedImage] {
-        for input in within(SAMPLE * data.len() + SLACK, || inputs(kind, data)) {
-            if let Input::Image(image) = input {
-                through |= read(&image.payload);
-            }
-        }
+    let limit = SAMPLE * data.len() + SLACK;
+    let raw = within(limit, || camera::cdr::decode::<ros::Image>(data).map(ImageMessage::from));
+    let compressed = within(limit, || camera::cdr::decode::<ros::CompressedImage>(data).map(ImageMessage::from));
+    for image in [raw, compressed].into_iter().flatten() {
+        through |= read(&image.payload);
     }
     through
 }
@@ -102,9 +100,9 @@ fn read(payload: &ImagePayload) -> bool {
 /// `sensor_msgs/CameraInfo` as a sample: what it says of images of its own size, raw and rectified, and a small one that is
 /// rectified by it.
 pub fn camera_info(data: &[u8]) -> bool {
-    let inputs = within(SAMPLE * data.len() + SLACK, || inputs(Kind::Image, data));
-    let info = inputs.into_iter().find_map(|input| if let Input::CameraInfo(info) = input { Some(info) } else { None });
-    let Some(info) = info else { return false };
+    let limit = SAMPLE * data.len() + SLACK;
+    let info = within(limit, || camera::cdr::decode::<ros::CameraInfo>(data).map(CameraInfoMessage::from));
+    let Ok(info) = info else { return false };
     let Ok(intrinsics) = Intrinsics::new(1.0, 1.0, 0.5, 0.5, 1, 1) else { unreachable!("a pixel has a focal length") };
     let mut is_usable = false;
     for images in [Images::Raw, Images::Rectified] {

@@ -8,7 +8,6 @@ mod chain;
 mod images;
 mod memory;
 mod reader;
-mod samples;
 
 pub use chain::{chain_text, chain_write};
 pub use images::{camera_info, cdr, compressed_image, raw_image};

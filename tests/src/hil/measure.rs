@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use camera::sequence::Sequence;
 use geometry::{Stamp, Transform, WINDOW, WindowErrors, WindowTrajectory};
 use nalgebra::Vector3;
-use node::sequence::Sequence;
 use serde::Serialize;
 
 use super::sampler::{Sample, cpu_percent, growth_mib, percentile};
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_still_answer_is_wrong_by_what_the_camera_moved() {
-        let sequence = node::sequence::Sequence::load(&root().join("tests/data/amazon_box")).unwrap();
+        let sequence = camera::sequence::Sequence::load(&root().join("tests/data/amazon_box")).unwrap();
         let mut played = Played::default();
         for i in 0..5 {
             played.frames.insert(96 + i, 10 + i as usize);

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
+use camera::optics::UseFixed;
+use camera::sequence::Sequence;
 use geometry::{Intrinsics, Stamp};
 use image::imageops::FilterType;
-use node::config::UseFixed;
-use node::message::{CameraInfoMessage, ImageMessage, ImagePayload, Input};
+use node::message::Input;
 use node::recording::Recording;
-use node::sequence::Sequence;
 use node::transport::Topics;
 
 use super::config;
@@ -22,7 +23,7 @@ const FRAME_ID: &str = "camera_optical_frame";
 /// What a camera shows, ready to be played.
 pub enum Source {
     /// Stamped as it is sent.
-    Frames(Frames),
+    Frames(Box<Frames>),
     /// Stamped as it was, but for the time between recording and playing.
     Recording { recording: Recording, topics: Box<Topics>, use_fixed: UseFixed },
     /// Not ours.
@@ -77,7 +78,7 @@ impl Source {
                 let payloads = sequence.frames.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
                 ensure!(payloads.len() > 1, "{}: expected two frames or more", path.display());
                 let period = Duration::from_secs_f64(1.0 / rate_hz);
-                Ok(Self::Frames(Frames { sequence, intrinsics, payloads, period }))
+                Ok(Self::Frames(Box::new(Frames { sequence, intrinsics, payloads, period })))
             }
             config::Source::Recording { path } => {
                 let recording = Recording::open(&root().join(path))?;
@@ -242,8 +243,8 @@ fn camera_info(intrinsics: &Intrinsics, stamp: Stamp) -> CameraInfoMessage {
 mod tests {
     use super::{raw, there_and_back};
     use crate::root;
+    use camera::message::ImagePayload;
     use geometry::Intrinsics;
-    use node::message::ImagePayload;
 
     #[test]
     fn the_camera_never_jumps() {

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use camera::message::{CameraInfoMessage, ImagePayload};
 use candle_core::{Device, Tensor, safetensors};
 use model::Mode;
 use node::config::{Ask, ModelConfig};
 use node::estimator::{EgoEstimator, Error as ModelError, Estimate};
 use node::lifecycle::State;
 use node::message::DiagnosticLevel::{Error, Warn};
-use node::message::{CameraInfoMessage, ImagePayload, Input};
+use node::message::Input;
 use node::pipeline::Pipeline;
 use node::stats::Fate;
 use node::transport::Ends;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use camera::message::{ImageMessage, ImagePayload};
 use crossbeam::channel::{Receiver, Sender};
 use geometry::Stamp;
 use node::call::Call;
 use node::config::{Frozen, ImageRules};
-use node::message::{DiagnosticLevel, ImageMessage, ImagePayload, Input};
+use node::message::{DiagnosticLevel, Input};
 use node::parameters::Value;
 use node::pipeline::Settings;
 use node::stats::{Fate, Snapshot};

@@ -1,9 +1,10 @@
 //! Frames that are lost, doubled or out of order; cameras that change in the middle of a window; pictures of nothing.
 
+use camera::message::{CameraInfoMessage, ImageMessage};
 use geometry::Stamp;
 use node::config::Frozen;
 use node::message::DiagnosticLevel::{Error, Warn};
-use node::message::{CameraInfoMessage, ImageMessage, Input};
+use node::message::Input;
 use node::stats::Fate;
 use node::trust::state::Status;
 

@@ -2,9 +2,9 @@
 
 use std::io::Cursor;
 
+use camera::message::ImagePayload;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use node::message::DiagnosticLevel::Warn;
-use node::message::ImagePayload;
 use node::stats::Fate;
 
 use crate::case::{Case, Expect, from, grey, image, picture};

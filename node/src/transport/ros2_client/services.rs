@@ -4,7 +4,6 @@
 //! which is how Fast DDS and Connext have it. Nobody can read such an answer, so one that would be cut into fragments is not
 //! sent, and the log says so.
 
-use byteorder::LittleEndian;
 use futures::channel::oneshot;
 use futures::executor::block_on;
 use futures::future::{AbortRegistration, Abortable, join_all};
@@ -191,12 +190,9 @@ async fn serve<Request, Response, Answer>(
     answered.await;
 }
 
-/// Bytes on the wire.
+/// Bytes on the wire, without the four that name the encoding.
 fn length(response: &impl Serialize) -> usize {
-    let mut bytes = Vec::new();
-    // What cannot be written is told when it is to be sent.
-    let _ = cdr_encoding::to_writer::<_, LittleEndian, _>(&mut bytes, response);
-    bytes.len()
+    camera::cdr::encode(response, 0).len() - 4
 }
 
 /// How requests go over DDS depends on the other side's middleware, of which nothing but the environment tells.

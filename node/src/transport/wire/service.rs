@@ -1,5 +1,6 @@
 //! Requests and responses as serde structs. Those of parameters are ros2-client's own.
 
+use camera::ros::Time;
 use ros2_client::Message;
 use ros2_client::parameters::raw;
 use ros2_client::rcl_interfaces::ListParametersResult;
@@ -84,7 +85,7 @@ impl From<TransitionMessage> for TransitionEvent {
 /// On `/parameter_events`.
 #[derive(Debug, Clone, Serialize)]
 pub(in crate::transport) struct ParameterEvent {
-    stamp: super::Time,
+    stamp: Time,
     node: String,
     new_parameters: Vec<raw::Parameter>,
     changed_parameters: Vec<raw::Parameter>,
