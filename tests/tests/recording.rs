@@ -1,11 +1,21 @@
 //! What the node records is what training reads, and reads as the node did.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
 use camera::recording::{Entry, FileWriter};
-use geometry::Stamp;
+use geometry::{Intrinsics, Stamp, Transform, WindowTrajectory};
+use image::RgbImage;
+use nalgebra::{Isometry3, Vector3};
 use node::config::Config;
+use node::estimator::{Error, Estimate, Estimator};
 use node::message::{Input, OdometryMessage, Output, StampedPose};
-use node::recording::{entry_of_input, entry_of_output};
+use node::pipeline::{Pipeline, Settings};
+use node::recording::{Recorder, entry_of_input, entry_of_output};
+use node::transport::Ends;
 use training::data::formats;
 
 const FRAMES: i64 = 6;
@@ -86,5 +96,122 @@ fn training_reads_what_the_node_records() {
         let far = (got.translation().x - x).hypot(got.translation().y - y).hypot(got.translation().z - z);
         let turned = got.rotation().angle() - 0.1 * i as f64;
         assert!(far < 1e-9 && turned.abs() < 1e-9, "frame {i}: {far} and {turned}");
+    }
+}
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a model was given.
+type Given = Arc<Mutex<Vec<(RgbImage, Intrinsics)>>>;
+
+/// Keeps what it is given, and answers that the camera walks.
+struct Witness(Given);
+
+impl Estimator for Witness {
+    type Frame = ();
+
+    fn encode(&mut self, image: &RgbImage, intrinsics: &Intrinsics) -> Result<(), Error> {
+        self.0.lock().unwrap().push((image.clone(), *intrinsics));
+        Ok(())
+    }
+
+    fn estimate(&mut self, _: [&(); 5]) -> Result<Estimate, Error> {
+        let pose =
+            |i: usize| Transform::from_isometry(Isometry3::new(Vector3::z() * (0.1 * i as f64), Vector3::zeros()));
+        let trajectory = Ok(WindowTrajectory::from_world(&std::array::from_fn(pose)));
+        Ok(Estimate { text: "poses".to_owned(), tokens: 1, trajectory, grid: None, position_stddev: None })
+    }
+}
+
+/// A fisheye's word about itself.
+fn fisheye() -> CameraInfoMessage {
+    CameraInfoMessage {
+        frame_id: "camera_optical_frame".to_owned(),
+        width: 64,
+        height: 48,
+        distortion_model: "equidistant".to_owned(),
+        d: vec![-0.02, 0.01, -0.004, 0.0006],
+        k: [30.0, 0.0, 31.0, 0.0, 30.5, 23.0, 0.0, 0.0, 1.0],
+        ..CameraInfoMessage::default()
+    }
+}
+
+/// Lumas and chromas of a frame, no two frames alike.
+fn nv12(i: i64) -> ImagePayload {
+    let mut state = i as u32 + 1;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let data = (0..64 * 72).map(|_| next()).collect();
+    let (width, height, step) = (64, 48, 64);
+    ImagePayload::Raw { width, height, encoding: "nv12".to_owned(), is_bigendian: false, step, data }
+}
+
+/// Runs the node over a drive as `node record` does; what the model was given, frame by frame.
+fn record(path: &std::path::Path, frames: i64) -> Vec<(RgbImage, Intrinsics)> {
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
+    let (sheet, config) = node::config::Sheet::load(&shipped, &[]).unwrap();
+    let (given, stop) = (Given::default(), Arc::new(AtomicBool::new(false)));
+    let witness = Arc::clone(&given);
+    let load = move |_| Ok(Witness(Arc::clone(&witness)));
+    let mut recorder = Recorder::create(path, &config.topics.resolved().unwrap()).unwrap();
+    let (pipeline, ends) = Pipeline::start(Settings::from(&config), sheet, load, stop).unwrap();
+    let Ends { input, output, call, mismatches, stop } = recorder.tap(ends).unwrap();
+    let wait = |what: &str, until: &dyn Fn(&node::stats::Snapshot) -> bool| {
+        let begun = Instant::now();
+        while !until(&pipeline.stats().snapshot()) {
+            let counters = pipeline.stats().snapshot().counters();
+            assert!(begun.elapsed() < TIMEOUT, "{what}: {counters:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    wait("active", &|s| s.lifecycle == node::lifecycle::State::Active);
+    input(Input::CameraInfo(fisheye()));
+    let hop = i64::from(config.window.hop);
+    for i in 0..frames {
+        let stamp = Stamp::from_nanos(START + i * PERIOD);
+        let frame_id = "camera_optical_frame".to_owned();
+        input(Input::Image(ImageMessage { stamp, frame_id, payload: nv12(i) }));
+        // No window gives way to a newer one.
+        wait("window", &|s| s.windows_answered as i64 == if i < 4 { 0 } else { (i - 4) / hop + 1 });
+    }
+    drop((input, call, mismatches, stop));
+    pipeline.finish(TIMEOUT).unwrap();
+    drop(output);
+    assert_eq!(recorder.finish(TIMEOUT).unwrap().lost, 0);
+    Arc::into_inner(given).unwrap().into_inner().unwrap()
+}
+
+#[test]
+fn windows_of_a_drive_through_a_fisheye_in_yuv_are_what_the_node_gave_its_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("drive.mcap");
+    let frames = 9;
+    let given = record(&path, frames);
+    assert_eq!(given.len() as i64, frames);
+    let raw = fisheye();
+    assert!(given.iter().all(|(_, k)| k.fx.to_bits() != raw.k[0].to_bits()), "the lens is in the way");
+    let out = dir.path().join("windows");
+    let list = training::windows::run(&path.display().to_string(), &out).unwrap();
+    assert_eq!(list["unreadable"].as_array().map(Vec::len), Some(0), "{list}");
+    let windows = list["windows"].as_array().unwrap();
+    assert_eq!(windows.len(), 5);
+    for (first, window) in windows.iter().enumerate() {
+        for (i, (stamp, file)) in
+            window["stamps"].as_array().unwrap().iter().zip(window["frames"].as_array().unwrap()).enumerate()
+        {
+            let frame = first + i;
+            let stamp = Stamp::from_seconds_f64(stamp.as_f64().unwrap());
+            assert!((stamp.nanos - START - frame as i64 * PERIOD).abs() < 1000, "frame {frame}: {stamp:?}");
+            let (image, k) = &given[frame];
+            let read = image::open(file.as_str().unwrap()).unwrap().into_rgb8();
+            assert_eq!(&read, image, "frame {frame}: pixels");
+            for (key, value) in [("fx", k.fx), ("fy", k.fy), ("cx", k.cx), ("cy", k.cy)] {
+                let got = window["intrinsics"][key].as_f64().unwrap();
+                assert_eq!(got.to_bits(), value.to_bits(), "frame {frame}: {key}");
+            }
+            assert_eq!(window["intrinsics"]["width"].as_u64(), Some(k.width.into()));
+        }
     }
 }

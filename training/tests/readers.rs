@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use camera::sequence;
 use image::{ImageBuffer, Luma};
 use nalgebra::{Matrix3, Matrix4, Rotation3, UnitQuaternion, Vector4};
 use serde_json::json;
@@ -314,7 +315,11 @@ fn a_folder_of_recordings_goes_without_the_bad_ones() {
         fs::remove_file(directory.path().join(name).join("frames/000002.png")).unwrap();
     }
     let first = parse_source(&directory.path().display().to_string()).unwrap_err();
-    assert!(matches!(first, Error::MissingFrame { index: 2, .. }) && first.to_string().contains("a/frames"), "{first}");
+    assert!(
+        matches!(first, Error::Sequence(sequence::Error::MissingFrame { index: 2, .. }))
+            && first.to_string().contains("a/frames"),
+        "{first}"
+    );
 }
 
 /// The shared RealEstate10K files against the shared recordings of the same clips, where they are.

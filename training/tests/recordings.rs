@@ -4,9 +4,16 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Cursor};
+use std::ops::Range;
 use std::path::Path;
 
-use byteorder::LittleEndian;
+use camera::cdr::encode;
+use camera::message::CameraInfoMessage;
+use camera::ros::{
+    ByteBuf, CameraInfo, CompressedImage, Header, Image, Odometry, Pose, PoseStamped, PoseWithCovariance, TfMessage,
+    TransformStamped, TwistWithCovariance,
+};
+use geometry::Stamp;
 use mcap::records::MessageHeader;
 use mcap::{Compression, WriteOptions, Writer};
 use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
@@ -19,87 +26,19 @@ const FRAMES: usize = 7;
 const START: i64 = 1_700_000_000_000_000_000;
 const STEP: i64 = 100_000_000;
 
-#[derive(Serialize)]
-struct Header {
-    sec: i32,
-    nanosec: u32,
-    frame_id: String,
-}
-
-#[derive(Serialize)]
-struct Image {
-    header: Header,
-    height: u32,
-    width: u32,
-    encoding: String,
-    is_bigendian: u8,
-    step: u32,
-    data: Vec<u8>,
-}
-
-#[derive(Serialize)]
-struct CompressedImage {
-    header: Header,
-    format: String,
-    data: Vec<u8>,
-}
-
-#[derive(Serialize)]
-struct CameraInfo {
-    header: Header,
-    height: u32,
-    width: u32,
-    distortion_model: String,
-    d: Vec<f64>,
-    k: [f64; 9],
-    r: [f64; 9],
-    p: [f64; 12],
-    binning: [u32; 2],
-    roi: (u32, u32, u32, u32, bool),
-}
-
-#[derive(Serialize)]
-struct Pose {
-    position: [f64; 3],
-    orientation_xyzw: [f64; 4],
-}
-
-#[derive(Serialize)]
-struct PoseStamped {
-    header: Header,
-    pose: Pose,
-}
-
-#[derive(Serialize)]
-struct TransformStamped {
-    header: Header,
-    child_frame_id: String,
-    transform: Pose,
-}
-
-#[derive(Serialize)]
-struct Odometry {
-    header: Header,
-    child_frame_id: String,
-    pose: Pose,
-    covariance: [[f64; 6]; 6],
-    twist: [f64; 6],
-    twist_covariance: [[f64; 6]; 6],
-}
-
-#[derive(Serialize)]
-struct TfMessage {
-    transforms: Vec<TransformStamped>,
-}
-
 fn header(nanos: i64, frame_id: &str) -> Header {
-    let (sec, nanosec) = geometry::Stamp::from_nanos(nanos).to_sec_nanosec();
-    Header { sec, nanosec, frame_id: frame_id.to_owned() }
+    Header::new(Stamp::from_nanos(nanos), frame_id)
 }
 
 fn pose(isometry: &Isometry3<f64>) -> Pose {
     let (q, t) = (isometry.rotation, isometry.translation.vector);
     Pose { position: [t.x, t.y, t.z], orientation_xyzw: [q.i, q.j, q.k, q.w] }
+}
+
+/// What odometry is off by at a time.
+fn drift(at: i64) -> Isometry3<f64> {
+    let seconds = (at - START) as f64 * 1e-9;
+    Isometry3::new(Vector3::new(0.3 * seconds, -0.1, 0.0), Vector3::new(0.0, 0.0, 0.2))
 }
 
 /// A file that is being written.
@@ -125,9 +64,7 @@ impl Bag {
     }
 
     fn put<T: Serialize>(&mut self, schema: &str, topic: &str, nanos: i64, message: &T) {
-        let mut data = vec![0, 1, 0, 0];
-        data.extend(cdr_encoding::to_vec::<T, LittleEndian>(message).unwrap());
-        self.raw(schema, topic, nanos, &data);
+        self.raw(schema, topic, nanos, &encode(message, 0));
     }
 }
 
@@ -140,6 +77,8 @@ enum Poses {
     Base,
     /// Of the base, in messages that name the map.
     BaseInMap,
+    /// Of the base, by transforms from the map over odom.
+    Moving,
 }
 
 /// What to write.
@@ -158,6 +97,10 @@ struct Plan {
     mounted: bool,
     /// A frame whose message is cut short.
     broken: Option<usize>,
+    /// The frame from which on the camera has another focal length.
+    zoom_at: Option<usize>,
+    /// What is written of the film.
+    frames: Range<usize>,
 }
 
 impl Plan {
@@ -172,6 +115,8 @@ impl Plan {
             pose_topics: vec!["/pose"],
             mounted: true,
             broken: None,
+            zoom_at: None,
+            frames: 0..FRAMES,
         }
     }
 
@@ -196,25 +141,24 @@ impl Plan {
                 bag.put("tf2_msgs/msg/TFMessage", "/tf_static", START, &TfMessage { transforms });
             }
         }
-        for frame in 0..FRAMES {
+        for frame in self.frames.clone() {
             let at = START + frame as i64 * STEP;
             let frame_id = if on_base { "eye" } else { "camera_optical_frame" };
             self.write_image(film, frame, at, frame_id, &mut bag);
             if let Some(width) = self.info_width {
                 let k = &film.intrinsics;
-                let info = CameraInfo {
-                    header: header(at, frame_id),
+                let fx = if self.zoom_at.is_some_and(|first| frame >= first) { k.fx * 1.5 } else { k.fx };
+                let info = CameraInfoMessage {
+                    stamp: Stamp::from_nanos(at),
+                    frame_id: frame_id.to_owned(),
                     height: 48,
                     width,
                     distortion_model: "plumb_bob".to_owned(),
                     d: self.d.clone(),
-                    k: [k.fx, 0.0, k.cx, 0.0, k.fy, k.cy, 0.0, 0.0, 1.0],
-                    r: [0.0; 9],
-                    p: [0.0; 12],
-                    binning: [0; 2],
-                    roi: (0, 0, 0, 0, false),
+                    k: [fx, 0.0, k.cx, 0.0, k.fy, k.cy, 0.0, 0.0, 1.0],
+                    ..CameraInfoMessage::default()
                 };
-                bag.put("sensor_msgs/msg/CameraInfo", "/camera/camera_info", at, &info);
+                bag.put("sensor_msgs/msg/CameraInfo", "/camera/camera_info", at, &CameraInfo::from(&info));
             }
             let world_from_camera = *film.world_from_camera[frame].isometry();
             let body = if on_base {
@@ -246,7 +190,8 @@ impl Plan {
             let mut png = Cursor::new(Vec::new());
             image.write_to(&mut png, image::ImageFormat::Png).unwrap();
             let format = "rgb8; png compressed bgr8".to_owned();
-            let message = CompressedImage { header: header(at, frame_id), format, data: png.into_inner() };
+            let data = ByteBuf::from(png.into_inner());
+            let message = CompressedImage { header: header(at, frame_id), format, data };
             bag.put(schema, topic, at, &message);
         } else {
             let padded = |row: &[u8]| [row, &[99; 5]].concat();
@@ -257,7 +202,7 @@ impl Plan {
                 encoding: "rgb8".to_owned(),
                 is_bigendian: 0,
                 step: 64 * 3 + 5,
-                data: image.as_raw().chunks(64 * 3).flat_map(padded).collect(),
+                data: ByteBuf::from(image.as_raw().chunks(64 * 3).flat_map(padded).collect::<Vec<u8>>()),
             };
             bag.put(schema, topic, at, &message);
         }
@@ -265,14 +210,22 @@ impl Plan {
 
     fn write_pose(&self, body: &Isometry3<f64>, at: i64, bag: &mut Bag) {
         for topic in &self.pose_topics {
-            if self.poses == Poses::Base {
+            if self.poses == Poses::Moving {
+                // Of the base in odom, which drifts in the map.
+                let map_from_odom = drift(at);
+                for (parent, child, isometry) in
+                    [("odom", "base_link", map_from_odom.inverse() * body), ("map", "odom", map_from_odom)]
+                {
+                    let (header, child_frame_id) = (header(at, parent), child.to_owned());
+                    let transforms = vec![TransformStamped { header, child_frame_id, transform: pose(&isometry) }];
+                    bag.put("tf2_msgs/msg/TFMessage", topic, at, &TfMessage { transforms });
+                }
+            } else if self.poses == Poses::Base {
                 let message = Odometry {
                     header: header(at, "odom"),
                     child_frame_id: "base_link".to_owned(),
-                    pose: pose(body),
-                    covariance: [[0.0; 6]; 6],
-                    twist: [0.0; 6],
-                    twist_covariance: [[0.0; 6]; 6],
+                    pose: PoseWithCovariance { pose: pose(body), covariance: [[0.0; 6]; 6] },
+                    twist: TwistWithCovariance { linear: [0.0; 3], angular: [0.0; 3], covariance: [[0.0; 6]; 6] },
                 };
                 bag.put("nav_msgs/msg/Odometry", topic, at, &message);
             } else {
@@ -328,14 +281,81 @@ fn compressed_images_with_odometry_come_back_from_a_rosbag() {
     let (film, directory) = (film(), tempfile::tempdir().unwrap());
     let bag = directory.path().join("film");
     fs::create_dir(&bag).unwrap();
-    fs::write(bag.join("metadata.yaml"), "rosbag2_bagfile_information:\n").unwrap();
-    let empty = open(&bag).unwrap_err();
-    assert!(matches!(empty, Error::Missing { .. }), "{empty}");
+    let metadata = |text: &str| fs::write(bag.join("metadata.yaml"), text).unwrap();
+    metadata("rosbag2_bagfile_information:\n");
+    let empty = open(&bag).unwrap_err().to_string();
+    assert!(empty.contains("relative_file_paths"), "{empty}");
+    // Split, and in another order than that of the names.
+    metadata(
+        "rosbag2_bagfile_information:\n  storage_identifier: mcap\n  relative_file_paths:\n    - film_9.mcap\n    - \
+         film_10.mcap\n",
+    );
     for compression in [None, Some(Compression::Zstd), Some(Compression::Lz4)] {
         let plan = Plan { compression, compressed: true, poses: Poses::Base, ..Plan::new() };
-        plan.write(&film, &bag.join("film_0.mcap"));
+        let first = Plan { frames: 0..3, ..plan.clone() };
+        first.write(&film, &bag.join("film_9.mcap"));
+        Plan { frames: 3..FRAMES, mounted: false, ..plan }.write(&film, &bag.join("film_10.mcap"));
         check(&bag.display().to_string(), &film, "film-camera-image-compressed");
     }
+}
+
+#[test]
+fn transforms_that_move_carry_the_camera() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    let plan = Plan { poses: Poses::Moving, pose_topics: vec!["/tf"], ..Plan::new() };
+    plan.write(&film, &path);
+    for keys in ["", ",pose_topic=/tf"] {
+        check(&format!("{}{keys}", path.display()), &film, "film-camera-image");
+    }
+    let error = parse_source(&format!("{},pose_topic=/odom", path.display())).unwrap_err().to_string();
+    assert!(error.contains("poses of /odom"), "{error}");
+    Plan { mounted: false, ..plan }.write(&film, &path);
+    let error = open(&path).unwrap_err().to_string();
+    assert!(error.contains("a topic with poses"), "{error}");
+}
+
+#[test]
+fn one_of_several_topics_with_poses_is_named() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    Plan { pose_topics: vec!["/a", "/b"], ..Plan::new() }.write(&film, &path);
+    check(&format!("{},pose_topic=/b", path.display()), &film, "film-camera-image");
+}
+
+#[test]
+fn a_camera_that_zooms_is_two_sequences() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    // The CameraInfo of a frame comes after its image.
+    Plan { zoom_at: Some(3), ..Plan::new() }.write(&film, &path);
+    let opened = open(&path).unwrap();
+    let found: Vec<_> = opened
+        .sequences
+        .iter()
+        .map(|sequence| (sequence.name(), sequence.frames(), sequence.intrinsics().fx / film.intrinsics.fx))
+        .collect();
+    assert_eq!(found, [("film-camera-image-0", 4, 1.0), ("film-camera-image-1", 3, 1.5)]);
+    assert_eq!(opened.sequences[1].load_image(0).unwrap(), film.images[4]);
+}
+
+#[test]
+fn what_a_lens_bends_is_straightened_unless_it_was_already() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    Plan { d: vec![-0.2, 0.05, 0.0, 0.0, 0.0], ..Plan::new() }.write(&film, &path);
+    let sequence = &open(&path).unwrap().sequences[0];
+    let (k, raw) = (*sequence.intrinsics(), film.intrinsics);
+    assert!((k.fx - raw.fx).abs() > 1.0 && (k.width, k.height) == (raw.width, raw.height), "{k:?}");
+    let straight = sequence.load_image(2).unwrap();
+    assert_ne!(straight, film.images[2]);
+    // The axis is where it was.
+    let (x, y) = (raw.cx.round() as u32, raw.cy.round() as u32);
+    let off = straight.get_pixel(x, y).0.iter().zip(film.images[2].get_pixel(x, y).0).map(|(a, b)| a.abs_diff(b)).max();
+    assert!(off < Some(12), "{off:?}");
+    // For rectified images P counts, of which this recording says nothing.
+    let error = parse_source(&format!("{},images=rectified", path.display())).unwrap_err().to_string();
+    assert!(error.contains("film.mcap") && error.contains("P: expected the matrix"), "{error}");
 }
 
 #[test]
@@ -362,7 +382,7 @@ fn the_frame_of_poses_that_do_not_name_it_is_told() {
     // A frame that was asked for is never taken for the camera by its name.
     for frame in ["odom", "other_optical_frame"] {
         let error = parse_source(&format!("{},pose_frame={frame}", path.display())).unwrap_err().to_string();
-        assert!(error.contains(&format!("\"{frame}\" and no static transform")), "{error}");
+        assert!(error.contains(&format!("of frame {frame:?}: no transforms lead")), "{error}");
     }
 }
 
@@ -403,13 +423,16 @@ fn what_cannot_be_used_is_named() {
     };
     let plan = Plan::new();
     let cases = [
-        (Plan { d: vec![0.1, 0.0, 0.0, 0.0, 0.0], ..plan.clone() }, vec!["D:", "rectify first", "0.1"]),
+        (Plan { d: vec![0.1, 0.0, 0.0], ..plan.clone() }, vec!["CameraInfo of /camera/image", "D: expected 4 or 5"]),
         (Plan { info_width: None, ..plan.clone() }, vec!["CameraInfo", "/camera/image"]),
         (Plan { pose_topics: vec![], ..plan.clone() }, vec!["PoseStamped, Odometry"]),
-        (Plan { pose_topics: vec!["/a", "/b"], ..plan.clone() }, vec!["one topic of PoseStamped", "/a, /b"]),
+        (
+            Plan { pose_topics: vec!["/a", "/b"], ..plan.clone() },
+            vec!["one topic of PoseStamped", "pose_topic=NAME", "/a, /b"],
+        ),
         (
             Plan { poses: Poses::Base, mounted: false, ..plan },
-            vec!["\"base_link\"", "no static transform", "\"eye\"", "(none)", "pose_frame=NAME"],
+            vec!["\"base_link\"", "no transforms lead from", "\"eye\"", "(none)", "pose_frame=NAME"],
         ),
     ];
     for (plan, parts) in cases {
@@ -424,12 +447,18 @@ fn damaged_files_are_named() {
     let path = directory.path().join("film.mcap");
     Plan { compression: Some(Compression::Zstd), ..Plan::new() }.write(&film, &path);
     let whole = fs::read(&path).unwrap();
-    for length in [0, 5, 16, whole.len() / 2, whole.len() - 1] {
+    for length in [0, 5, 16, whole.len() / 10] {
         fs::write(&path, &whole[..length]).unwrap();
         let error = open(&path).unwrap_err();
-        assert!(matches!(error, Error::Recording { .. }), "{length}: {error}");
+        assert!(matches!(error, Error::Recording(_) | Error::Damage(_)), "{length}: {error}");
         assert!(error.to_string().contains("film.mcap"), "{error}");
     }
+    // As the robot does, what is before the damage is used, and the damage is told.
+    fs::write(&path, &whole[..whole.len() * 3 / 5]).unwrap();
+    let opened = open(&path).unwrap();
+    let frames = opened.sequences[0].frames();
+    assert!((1..FRAMES).contains(&frames), "{frames}");
+    assert!(opened.skipped[0].what.contains("film.mcap") && opened.skipped[0].why.contains("from byte"), "{opened:?}");
     // Whatever byte is wrong, the reader comes back.
     for compression in [None, Some(Compression::Lz4)] {
         Plan { compression, ..Plan::new() }.write(&film, &path);

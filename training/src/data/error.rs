@@ -15,14 +15,25 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A recording is cut short or damaged.
-    #[error("{path}: {source}", path = path.display())]
-    Recording {
+    /// A recording of ROS 2 cannot be read.
+    #[error(transparent)]
+    Recording(#[from] camera::recording::Error),
+    /// It is cut short or damaged, and nothing before that can be used.
+    #[error("{}: {_0}", _0.path.display())]
+    Damage(camera::recording::Damage),
+    /// What a camera says of itself cannot be used.
+    #[error("{path}: CameraInfo of {topic}: {source}", path = path.display())]
+    CameraInfo {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        source: mcap::McapError,
+        /// The topic of the images.
+        topic: String,
+        /// The field.
+        source: camera::error::InfoError,
     },
+    /// A folder with a `sequence.json` cannot be read.
+    #[error(transparent)]
+    Sequence(#[from] camera::sequence::Error),
     /// A JSON file is not what it should be.
     #[error("{path}: {source}", path = path.display())]
     Json {
@@ -71,7 +82,7 @@ pub enum Error {
         /// The names that were looked for.
         expected: String,
     },
-    /// An image does not decode.
+    /// The head of an image, or a depth image, does not decode.
     #[error("{image}: frame {index}: {source}")]
     Image {
         /// Where it is; a depth image too.
@@ -80,6 +91,16 @@ pub enum Error {
         index: usize,
         /// Why.
         source: image::ImageError,
+    },
+    /// The same of an image of colours.
+    #[error("{image}: frame {index}: {source}")]
+    Decode {
+        /// Where it is.
+        image: Image,
+        /// The frame.
+        index: usize,
+        /// What is wrong with it.
+        source: camera::decode::DecodeError,
     },
     /// An image is there, but not as it should be.
     #[error("{image}: frame {index}: expected {expected}, got {got}")]

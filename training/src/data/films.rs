@@ -344,7 +344,7 @@ mod tests {
             ("synth:films=2,frames=5", "seed=N"),
             ("synth:seed=1,windows=5", "windows=N is for windows"),
             ("synth:seed=1,films=2,frames=5,stratum=foggy", "still, fast, exposure or texture, got \"foggy\""),
-            ("/nowhere,stride=2", "part=FILE:NAME or pose_frame=NAME, got \"stride=2\""),
+            ("/nowhere,stride=2", "images=rectified, got \"stride=2\""),
             ("/nowhere/at/all", "/nowhere/at/all"),
             ("re10k:/nowhere", "frames=DIR, or videos=DIR"),
         ] {

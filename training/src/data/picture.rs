@@ -1,5 +1,7 @@
 //! Where a picture of a recorded sequence is.
 
+use camera::recording::Place;
+use camera::ros::Type;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -12,12 +14,10 @@ pub enum Image {
     Recorded {
         /// The MCAP file.
         file: PathBuf,
-        /// The byte at which the message's record begins, or the chunk around it.
-        offset: u64,
-        /// How many messages there are before it in the chunk.
-        number: usize,
-        /// Whether it is a `CompressedImage`, not an `Image`.
-        compressed: bool,
+        /// Where its message is.
+        place: Place,
+        /// Of the message.
+        message_type: Type,
     },
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
-            Self::Recorded { file, offset, number, .. } => {
+            Self::Recorded { file, place: Place { offset, number }, .. } => {
                 write!(f, "{}: message {number} of the record at byte {offset}", file.display())
             }
         }

@@ -1,60 +1,46 @@
 //! The pictures of a recorded sequence, read.
 
 use super::error::Error;
-use super::formats::mcap::{Picture, picture, read_message};
+use super::formats::ros2::whole;
 use super::picture::Image;
 use super::sequence::{DepthFile, Sequence};
+use camera::decode::decode;
+use camera::message::ImagePayload;
+use camera::recording::read_at;
 use image::RgbImage;
 
 impl Sequence {
-    /// The image of frame `index`.
+    /// The image of frame `index`: decoded, and rectified where its camera has a lens, as the robot does it.
     ///
     /// # Errors
-    /// [`Error::Index`], [`Error::Io`], [`Error::Recording`], [`Error::Image`]; [`Error::Frame`] where it is cut
-    /// short or of another size than the camera matrix is for.
+    /// [`Error::Index`], [`Error::Io`], [`Error::Recording`], [`Error::Decode`]; [`Error::Frame`] where the message is none
+    /// or the image has another size than the camera matrix is for.
     pub fn load_image(&self, index: usize) -> Result<RgbImage, Error> {
         let image = &self.frame(index)?.image;
-        let wrong = |expected: &str, got: String| Error::Frame {
-            image: image.clone(),
-            index,
-            expected: expected.to_owned(),
-            got,
-        };
-        let bytes = match image {
-            Image::File(path) => std::fs::read(path).map_err(|source| Error::Io { path: path.clone(), source })?,
-            Image::Recorded { file, offset, number, compressed } => {
-                let message = read_message(file, *offset, *number)
-                    .map_err(|source| Error::Recording { path: file.clone(), source })?;
-                match picture(&message, *compressed) {
-                    Some(Picture::Encoded(bytes)) => bytes,
-                    Some(Picture::Pixels(pixels)) => {
-                        self.check_size(image, index, pixels.dimensions())?;
-                        return Ok(pixels);
-                    }
-                    None => {
-                        let got = format!("{} bytes that are none", message.len());
-                        return Err(wrong("an image with all its rows", got));
-                    }
-                }
+        let payload = match image {
+            Image::File(path) => {
+                let data = std::fs::read(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+                ImagePayload::Compressed { format: String::new(), data }
+            }
+            Image::Recorded { file, place, message_type } => {
+                let message = whole(*message_type, &read_at(file, *place)?).map_err(|got| {
+                    let expected = message_type.name().to_owned();
+                    Error::Frame { image: image.clone(), index, expected, got }
+                })?;
+                message.payload
             }
         };
-        // The decoder fills what is missing of a JPEG with grey, without a word.
-        let jpeg = bytes.starts_with(&[0xFF, 0xD8]);
-        if jpeg && !bytes.windows(2).rev().take(4096).any(|pair| pair == [0xFF, 0xD9]) {
-            return Err(wrong("a JPEG with an end marker", format!("{} bytes without one", bytes.len())));
-        }
-        let pixels = image::load_from_memory(&bytes)
-            .map_err(|source| Error::Image { image: image.clone(), index, source })?
-            .into_rgb8();
+        let pixels = decode(&payload).map_err(|source| Error::Decode { image: image.clone(), index, source })?;
         self.check_size(image, index, pixels.dimensions())?;
-        Ok(pixels)
+        Ok(self.optics.rectify(pixels))
     }
 
     /// Z-depth of frame `index` on the grid of its image, row-major, 0 where there is no value; `None` where the frame
     /// has no depth image. Metres for metric sequences.
     ///
     /// # Errors
-    /// As [`Self::load_image`], and [`Error::Frame`] where the file is not 16-bit grey.
+    /// [`Error::Index`], [`Error::Io`], [`Error::Image`]; [`Error::Frame`] where the file is not 16-bit grey or has another
+    /// size.
     pub fn load_depth(&self, index: usize) -> Result<Option<Vec<f32>>, Error> {
         let Some(DepthFile { path, units_per_step, resample }) = &self.frame(index)?.depth else { return Ok(None) };
         let file = || Image::File(path.clone());
@@ -71,7 +57,7 @@ impl Sequence {
         let size = steps.dimensions();
         let mut depth: Vec<f32> = steps.into_raw().into_iter().map(|step| f32::from(step) * units_per_step).collect();
         if *resample {
-            depth = nearest(&depth, size, (self.intrinsics.width, self.intrinsics.height));
+            depth = nearest(&depth, size, (self.intrinsics().width, self.intrinsics().height));
         } else {
             self.check_size(&file(), index, size)?;
         }
@@ -79,7 +65,7 @@ impl Sequence {
     }
 
     fn check_size(&self, image: &Image, index: usize, got: (u32, u32)) -> Result<(), Error> {
-        let expected = (self.intrinsics.width, self.intrinsics.height);
+        let expected = (self.intrinsics().width, self.intrinsics().height);
         if got == expected {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::picture::Image;
+use camera::optics::Optics;
 use geometry::{Camera, Intrinsics, Stamp, Transform, World};
 use std::path::{Path, PathBuf};
 
@@ -38,7 +39,7 @@ pub struct Sequence {
     pub(super) path: PathBuf,
     pub(super) name: String,
     pub(super) source: String,
-    pub(super) intrinsics: Intrinsics,
+    pub(super) optics: Optics,
     pub(super) metric: bool,
     pub(super) frames: Vec<Frame>,
 }
@@ -76,9 +77,9 @@ impl Sequence {
         })
     }
 
-    /// Camera of the stored images, pixels; integer coordinates are pixel centres.
+    /// Camera of the images as they are loaded, pixels; integer coordinates are pixel centres.
     pub fn intrinsics(&self) -> &Intrinsics {
-        &self.intrinsics
+        &self.optics.intrinsics
     }
 
     /// Whether scene units are metres.

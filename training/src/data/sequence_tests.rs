@@ -1,6 +1,7 @@
 use super::super::{Error, Spacing, WindowSource, parse_source};
 use super::Sequence;
 use crate::synth;
+use camera::sequence as files;
 use image::RgbImage;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -118,7 +119,7 @@ fn a_nan_as_python_writes_it_is_found() {
     let text = std::fs::read_to_string(&path).unwrap().replace("\"HERE\"", "NaN");
     std::fs::write(&path, text).unwrap();
     let error = Sequence::open(directory.path()).unwrap_err();
-    assert!(matches!(error, Error::Pose { index: 6, .. }), "{error}");
+    assert!(matches!(error, Error::Sequence(files::Error::Pose { index: 6, .. })), "{error}");
 }
 
 #[test]
@@ -137,7 +138,10 @@ fn bad_images_name_the_file_and_the_frame() {
         assert!(text.contains(name) && text.contains(&format!("frame {index}")), "{text}");
     }
     std::fs::remove_file(frames.join("000003.jpg")).unwrap();
-    assert!(matches!(Sequence::open(directory.path()), Err(Error::MissingFrame { index: 3, .. })));
+    assert!(matches!(
+        Sequence::open(directory.path()),
+        Err(Error::Sequence(files::Error::MissingFrame { index: 3, .. }))
+    ));
 }
 
 #[test]

@@ -1,18 +1,19 @@
 //! One text per source of windows: what `--data` takes.
 
 use super::error::Error;
-use super::formats::{Opened, Pictures, Videos, open_all, open_realestate, open_ros2};
+use super::formats::{Opened, Pictures, Ros2Options, Videos, open_all, open_realestate, open_ros2};
 use super::source::{SYNTH_SIZE, WindowSource};
 use super::windows::{Motion, Spacing};
 use crate::synth::{Stratum, SynthConfig};
+use camera::info::Images;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Frames within which the next frame of a window is looked for where motion spaces them and the source does not say.
 const REACH: usize = 48;
-const KEYS: &str = "stride=N, every=N, motion=DEGREES, move=UNITS, reach=N, part=FILE:NAME or pose_frame=NAME";
+const KEYS: &str = "stride=N, every=N, motion=DEGREES, move=UNITS, reach=N, part=FILE:NAME, or of ROS 2 pose_frame=NAME, pose_topic=NAME, images=rectified";
 const RE10K_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH, or a key of every recording";
-const FILM_KEYS: &str = "part=FILE:NAME or pose_frame=NAME";
+const FILM_KEYS: &str = "part=FILE:NAME, or of ROS 2 pose_frame=NAME, pose_topic=NAME, images=rectified";
 const RE10K_FILM_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH, or part=FILE:NAME";
 
 /// Reads the text of a source:
@@ -26,7 +27,8 @@ const RE10K_FILM_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmp
 /// Recordings take `,stride=1`: frames from one frame of a window to the next; or `,motion=DEGREES` and `,move=UNITS`:
 /// the next frame is the first that has turned or moved by more, at most `,reach=48` frames on; and `,every=1`: windows
 /// start at every n-th frame. No window goes across a hole in a recording. Those of ROS 2 take `,pose_frame=NAME`, the
-/// frame that their poses are of ([`open_ros2`]): a `PoseStamped` names only the one that they are in.
+/// frame that their poses are of ([`Ros2Options`]): a `PoseStamped` names only the one that they are in;
+/// `,pose_topic=NAME` where several have poses, and `,images=rectified` where the topic's images are so already.
 ///
 /// # Errors
 /// [`Error::Spec`], and those of opening.
@@ -96,7 +98,7 @@ impl<'a> Keys<'a> {
             let known = match key {
                 "part" => true,
                 "frames" | "videos" | "cache" | "ffmpeg" => keys.realestate,
-                "pose_frame" => !keys.realestate,
+                "pose_frame" | "pose_topic" | "images" => !keys.realestate,
                 _ => own.contains(&key),
             };
             if !known || keys.values.insert(key, value).is_some() {
@@ -112,10 +114,11 @@ impl<'a> Keys<'a> {
 
     fn open(&self) -> Result<Opened, Error> {
         if !self.realestate {
-            return match self.values.get("pose_frame") {
-                None => open_all(self.path),
-                Some(&"") => Err(self.wrong("the name of a frame for pose_frame", self.spec)),
-                Some(frame) => open_ros2(self.path, frame),
+            let options = self.ros2()?;
+            return if options == Ros2Options::default() && !self.values.contains_key("images") {
+                open_all(self.path)
+            } else {
+                open_ros2(self.path, &options)
             };
         }
         let folder = |key: &str| self.values.get(key).map(PathBuf::from);
@@ -129,6 +132,24 @@ impl<'a> Keys<'a> {
             _ => return Err(self.wrong("frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH", self.spec)),
         };
         open_realestate(self.path, &pictures)
+    }
+
+    /// What the text says of recordings of ROS 2.
+    fn ros2(&self) -> Result<Ros2Options, Error> {
+        let name = |key: &str, expected: &'static str| match self.values.get(key) {
+            Some(&"") => Err(self.wrong(expected, self.spec)),
+            value => Ok(value.map(|value| (*value).to_owned())),
+        };
+        let images = match self.values.get("images") {
+            None | Some(&"raw") => Images::Raw,
+            Some(&"rectified") => Images::Rectified,
+            Some(other) => return Err(self.wrong("raw or rectified for images", other)),
+        };
+        Ok(Ros2Options {
+            pose_frame: name("pose_frame", "the name of a frame for pose_frame")?,
+            pose_topic: name("pose_topic", "the name of a topic for pose_topic")?,
+            images,
+        })
     }
 
     /// The videos or scenes of the part `FILE:NAME`.
@@ -222,6 +243,8 @@ mod tests {
             ("stride", "every=N"),
             ("pose_frame=", "name of a frame"),
             ("pose_frame=base_link", "a recording of ROS 2"),
+            ("images=raw", "a recording of ROS 2"),
+            ("images=flat", "raw or rectified"),
             ("motion=170,reach=2", "num_frames"),
         ] {
             let text = parse_source(&format!("{},{keys}", path.display())).unwrap_err().to_string();

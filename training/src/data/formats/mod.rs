@@ -8,24 +8,26 @@
 //! | TUM RGB-D | `rgb.txt` | camera to world | centre | stored |
 //! | ScanNet export | `color/` and `pose/` | camera to world | centre | 30 Hz |
 //! | COLMAP text | `cameras.txt` | world to camera | corner | 10 Hz |
-//! | ROS 2: MCAP, rosbag2 | `.mcap` or `metadata.yaml` | body to world, with static transforms | centre | stored |
+//! | ROS 2: MCAP, rosbag2 | `.mcap` or `metadata.yaml` | body to world, with transforms | centre | stored |
 //! | RealEstate10K | asked for: [`open_realestate`] | world to camera | corner, in image sizes | stored |
 //!
 //! Another layout is a module with `fits` and `open`, and a row in `LAYOUTS`; one that is a single file (a recording in
 //! a container) fits by its extension.
 
 mod colmap;
-pub(super) mod mcap;
 mod nerfstudio;
 mod realestate;
+pub(super) mod ros2;
 mod scannet;
-pub(super) mod sequence_json;
+mod sequence_json;
 mod tum;
 mod video;
 
 use super::error::Error;
 use super::picture::Image;
 use super::sequence::{Frame, Sequence};
+use camera::optics::Optics;
+use camera::sequence::DEFAULT_PERIOD_NANOS;
 use geometry::{Intrinsics, Stamp};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -33,10 +35,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 pub use realestate::{Pictures, open as open_realestate};
+pub use ros2::Ros2Options;
 pub use video::Videos;
-
-/// Time between frames of a layout without times.
-const STEP_NANOS: i64 = 100_000_000;
 
 /// What a path holds.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +71,11 @@ static LAYOUTS: [Layout; 6] = [
     Layout { mark: "rgb.txt (TUM RGB-D)", fits: tum::fits, open: tum::open },
     Layout { mark: "color and pose (ScanNet)", fits: scannet::fits, open: scannet::open },
     Layout { mark: "cameras.txt (COLMAP)", fits: colmap::fits, open: colmap::open },
-    Layout { mark: "metadata.yaml (rosbag2; or an .mcap file)", fits: mcap::fits, open: |path| mcap::open(path, None) },
+    Layout {
+        mark: "metadata.yaml (rosbag2; or an .mcap file)",
+        fits: ros2::fits,
+        open: |path| ros2::open(path, &Ros2Options::default()),
+    },
 ];
 
 fn layout(path: &Path) -> Option<&'static Layout> {
@@ -101,18 +105,19 @@ pub fn open_all(path: &Path) -> Result<Opened, Error> {
     open_each(path, |path| layout(path).is_some(), open)
 }
 
-/// Opens one recording of ROS 2, or every one in a folder of them, as [`open_all`] does. Their poses are of the frame
-/// `pose_frame`, whatever their messages say, and static transforms lead from there to the camera.
+/// Opens one recording of ROS 2, or every one in a folder of them, as [`open_all`] does.
 ///
 /// # Errors
 /// As [`open_all`]; [`Error::Missing`] where there is no such recording.
-pub fn open_ros2(path: &Path, pose_frame: &str) -> Result<Opened, Error> {
-    open_each(path, mcap::fits, |path| {
-        if !mcap::fits(path) {
-            let expected = "a recording of ROS 2 (.mcap or metadata.yaml), as pose_frame is for".to_owned();
+pub fn open_ros2(path: &Path, options: &Ros2Options) -> Result<Opened, Error> {
+    open_each(path, ros2::fits, |path| {
+        if !ros2::fits(path) {
+            let expected =
+                "a recording of ROS 2 (.mcap or metadata.yaml), as pose_frame, pose_topic and images are for"
+                    .to_owned();
             return Err(Error::Missing { path: path.to_path_buf(), expected });
         }
-        mcap::open(path, Some(pose_frame))
+        ros2::open(path, options)
     })
 }
 
@@ -196,7 +201,7 @@ impl Films {
                 path: path.to_path_buf(),
                 name: if several { format!("{scene}-{number}") } else { scene.clone() },
                 source: scene.clone(),
-                intrinsics,
+                optics: Optics::pinhole(intrinsics),
                 metric,
                 frames,
             }
@@ -207,7 +212,7 @@ impl Films {
 
 /// The time of a frame of a layout that has none: 10 Hz from 0.
 fn made_up_stamp(index: usize) -> Stamp {
-    Stamp::from_nanos(index as i64 * STEP_NANOS)
+    Stamp::from_nanos(index as i64 * DEFAULT_PERIOD_NANOS)
 }
 
 /// What a folder is called.

@@ -15,6 +15,7 @@ use super::{Opened, Skipped, Videos, entries, gather, image_size, line_error, nu
 use crate::data::error::Error;
 use crate::data::picture::Image;
 use crate::data::sequence::{Frame, Sequence};
+use camera::optics::Optics;
 use geometry::{Camera, Intrinsics, Stamp, Transform, World};
 use nalgebra::{Matrix3, Vector3};
 use std::path::{Path, PathBuf};
@@ -90,7 +91,14 @@ fn film(path: &Path, pictures: &Pictures) -> Result<Opened, Error> {
         what: format!("{name}: {lost} of {} frames", micros.len()),
         why: "no picture of their time".to_owned(),
     });
-    let sequence = Sequence { path: path.to_path_buf(), name, source: clip.video, intrinsics, metric: false, frames };
+    let sequence = Sequence {
+        path: path.to_path_buf(),
+        name,
+        source: clip.video,
+        optics: Optics::pinhole(intrinsics),
+        metric: false,
+        frames,
+    };
     Ok(Opened { sequences: vec![sequence], skipped: skipped.into_iter().collect() })
 }
 

@@ -9,6 +9,7 @@ use super::{Opened, Skipped, check_middle, image_size, line_error, name_of, numb
 use crate::data::error::Error;
 use crate::data::picture::Image;
 use crate::data::sequence::{DepthFile, Frame, Sequence};
+use camera::optics::Optics;
 use geometry::{Intrinsics, Stamp, Transform};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -67,7 +68,7 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
         why: "their pose is not finite".to_owned(),
     });
     let (path, source) = (directory.to_path_buf(), room(&name).to_owned());
-    let sequence = Sequence { path, name, source, intrinsics, metric: true, frames };
+    let sequence = Sequence { path, name, source, optics: Optics::pinhole(intrinsics), metric: true, frames };
     Ok(Opened { sequences: vec![sequence], skipped: skipped.into_iter().collect() })
 }
 

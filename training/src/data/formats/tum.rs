@@ -10,6 +10,7 @@ use super::{Opened, Skipped, check_middle, image_size, line_error, name_of, numb
 use crate::data::error::Error;
 use crate::data::picture::Image;
 use crate::data::sequence::{DepthFile, Frame, Sequence};
+use camera::optics::Optics;
 use geometry::{Camera, Intrinsics, Stamp, Stamped, Transform, World};
 use std::path::Path;
 
@@ -82,7 +83,8 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
         );
     }
     let path = directory.to_path_buf();
-    let sequence = Sequence { path, source: name.clone(), name, intrinsics, metric: true, frames };
+    let sequence =
+        Sequence { path, source: name.clone(), name, optics: Optics::pinhole(intrinsics), metric: true, frames };
     Ok(Opened { sequences: vec![sequence], skipped })
 }
 

@@ -1,0 +1,446 @@
+//! Recordings of ROS 2: an MCAP file, or the folder of a rosbag2. One sequence a topic of images, and one for each
+//! calibration that its CameraInfo has in turn; topics are told by the types of their messages. What an image is, and
+//! which intrinsics it has once it is rectified, is [`camera`]'s, as on the robot.
+//!
+//! A pose is that of a body, in metres: the one that was asked for, or else the one which its message names
+//! (`child_frame_id`, or `frame_id` of a `PoseStamped`, which has no other). Transforms of `/tf_static` and `/tf` lead from
+//! there to the frame of the images; without any, a body whose message calls it an optical frame is taken for the camera.
+//! Where no other topic has poses, those of the images' frame in the one that all of `/tf` hangs on are taken.
+//!
+//! Pictures stay in the file: a frame keeps the place of its message, and the chunk is read again when the picture is.
+
+use super::{Opened, Skipped, name_of};
+use crate::data::error::Error;
+use crate::data::picture::Image;
+use crate::data::sequence::{Frame, Sequence};
+use camera::cdr::decode;
+use camera::decode::{DecodeError, inspect};
+use camera::error::InfoError;
+use camera::info::Images;
+use camera::message::{CameraInfoMessage, ImageMessage};
+use camera::optics::Optics;
+use camera::recording::{Message, bag, scan};
+use camera::rectify::CameraModel;
+use camera::ros::{self, Bytes, Header, Type};
+use camera::transforms::{Missing, Track, Transforms};
+use geometry::{Camera, Stamp, Transform, World};
+use nalgebra::{Isometry3, Vector3};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Farthest that the two poses around an image may be apart.
+const MAX_NANOS: i64 = 100_000_000;
+
+/// What a recording does not say of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ros2Options {
+    /// The frame that poses are of, whatever their messages say.
+    pub pose_frame: Option<String>,
+    /// The topic of the poses, where there are several.
+    pub pose_topic: Option<String>,
+    /// Whether images are rectified already.
+    pub images: Images,
+}
+
+impl Default for Ros2Options {
+    fn default() -> Self {
+        Self { pose_frame: None, pose_topic: None, images: Images::Raw }
+    }
+}
+
+pub(super) fn fits(path: &Path) -> bool {
+    bag::is_recording(path)
+}
+
+pub(super) fn open(path: &Path, options: &Ros2Options) -> Result<Opened, Error> {
+    let mut stem = name_of(path);
+    if path.is_file() {
+        stem = Path::new(&stem).file_stem().map_or(stem.clone(), |stem| stem.to_string_lossy().into_owned());
+    }
+    let mut recording = Recording { options: options.clone(), ..Recording::default() };
+    let mut opened = Opened::default();
+    let mut first = None;
+    for file in bag::files(path)? {
+        let damage = scan(&file, |message| {
+            recording.take(&file, message);
+            Ok::<(), Error>(())
+        })?;
+        if let Some(damage) = damage {
+            let why = format!("{damage}; what is before is used");
+            opened.skipped.push(Skipped { what: file.display().to_string(), why });
+            first = first.or(Some(Error::Damage(damage)));
+        }
+    }
+    for (topic, film) in &recording.films {
+        match recording.sequences(path, &stem, topic, film) {
+            Ok(found) => {
+                opened.sequences.extend(found.sequences);
+                opened.skipped.extend(found.skipped);
+            }
+            Err(error) => {
+                opened.skipped.push(Skipped { what: format!("{stem}: {topic}"), why: error.to_string() });
+                first = first.or(Some(error));
+            }
+        }
+    }
+    if opened.sequences.is_empty() {
+        let expected = "a topic of sensor_msgs/msg/Image or CompressedImage in CDR".to_owned();
+        return Err(first.unwrap_or_else(|| Error::Missing { path: path.to_path_buf(), expected }));
+    }
+    for (topic, count) in &recording.broken {
+        let what = format!("{stem}: {count} messages of {topic}");
+        opened.skipped.push(Skipped { what, why: "they are not what their type says".to_owned() });
+    }
+    Ok(opened)
+}
+
+/// The images of a topic.
+struct Film {
+    message_type: Type,
+    frame_id: String,
+    /// What is wrong with the first image, where it is of no encoding that is read.
+    strange: Option<DecodeError>,
+    shots: Vec<Shot>,
+}
+
+/// An image, without its pixels.
+struct Shot {
+    stamp: Stamp,
+    image: Image,
+    /// Whether one before it was broken.
+    lost: bool,
+    /// How many messages there are before it.
+    number: usize,
+}
+
+/// A calibration, from a message on.
+struct Calibration {
+    model: Result<CameraModel, InfoError>,
+    /// How many messages there are before it.
+    number: usize,
+}
+
+/// Poses of one body.
+#[derive(Default)]
+struct Body {
+    name: String,
+    track: Track,
+}
+
+/// What the files hold, but for pixels. All maps are by topic.
+#[derive(Default)]
+struct Recording {
+    options: Ros2Options,
+    /// Messages so far.
+    number: usize,
+    films: BTreeMap<String, Film>,
+    /// Those of each topic that differ from the one before.
+    calibrations: BTreeMap<String, Vec<Calibration>>,
+    bodies: BTreeMap<(Type, String), Body>,
+    transforms: Transforms,
+    broken: BTreeMap<String, usize>,
+    /// Topics in which the last image was broken.
+    lost: BTreeMap<String, bool>,
+}
+
+/// Where the poses of a topic of images come from.
+enum Poses<'a> {
+    /// Those of a body, and what leads from there to the camera: the transform, where it is the same at all times.
+    Body { name: &'a str, body: &'a str, track: &'a Track, mount: Option<Isometry3<f64>> },
+    /// The transforms alone: from the camera to the frame that all hang on.
+    Transforms { world: &'a str, camera: &'a str },
+}
+
+impl Recording {
+    fn take(&mut self, path: &Path, message: &Message<'_>) {
+        self.number += 1;
+        let Some(message_type) = message.channel.message_type().filter(|_| message.channel.is_cdr()) else { return };
+        if self.message(message_type, path, message).is_none() {
+            let topic = &message.channel.topic;
+            *self.broken.entry(topic.clone()).or_default() += 1;
+            self.lost.insert(topic.clone(), true);
+        }
+    }
+
+    /// `None` where the message is not what its type says.
+    fn message(&mut self, message_type: Type, path: &Path, message: &Message<'_>) -> Option<()> {
+        let (topic, data) = (message.channel.topic.as_str(), message.data);
+        match message_type {
+            Type::Image => {
+                let image: ros::Image<String, &Bytes> = decode(data).ok()?;
+                self.shot(message_type, image.header, path, message);
+            }
+            Type::CompressedImage => {
+                let image: ros::CompressedImage<String, &Bytes> = decode(data).ok()?;
+                self.shot(message_type, image.header, path, message);
+            }
+            Type::CameraInfo => {
+                let info = CameraInfoMessage::from(decode::<ros::CameraInfo>(data).ok()?);
+                let model = CameraModel::new(&info, self.options.images);
+                let known = self.calibrations.entry(topic.to_owned()).or_default();
+                if known.last().is_none_or(|last| last.model != model) {
+                    known.push(Calibration { model, number: self.number });
+                }
+            }
+            Type::PoseStamped => {
+                let ros::PoseStamped { header, pose } = decode(data).ok()?;
+                self.pose(message_type, topic.to_owned(), header.stamp(), header.frame_id, isometry(&pose)?);
+            }
+            Type::Odometry => {
+                let ros::Odometry { header, child_frame_id, pose, .. } = decode(data).ok()?;
+                self.pose(message_type, topic.to_owned(), header.stamp(), child_frame_id, isometry(&pose.pose)?);
+            }
+            Type::TransformStamped => self.transform(message_type, topic, decode(data).ok()?)?,
+            Type::TfMessage => {
+                let ros::TfMessage { transforms } = decode(data).ok()?;
+                for transform in transforms {
+                    self.transform(message_type, topic, transform)?;
+                }
+            }
+            Type::Path | Type::DiagnosticArray => {}
+        }
+        Some(())
+    }
+
+    fn shot(&mut self, message_type: Type, header: Header, path: &Path, message: &Message<'_>) {
+        let topic = &message.channel.topic;
+        let lost = self.lost.remove(topic).unwrap_or(false);
+        let stamp = header.stamp();
+        // A camera does not change its encoding: where the first image is of none that is read, all are.
+        let film = self.films.entry(topic.clone()).or_insert_with(|| Film {
+            message_type,
+            frame_id: header.frame_id,
+            strange: whole(message_type, message.data).ok().and_then(|image| inspect(&image.payload).err()),
+            shots: Vec::new(),
+        });
+        let image = Image::Recorded { file: path.to_path_buf(), place: message.place, message_type };
+        film.shots.push(Shot { stamp, image, lost, number: self.number });
+    }
+
+    fn transform(&mut self, message_type: Type, topic: &str, message: ros::TransformStamped) -> Option<()> {
+        let ros::TransformStamped { header, child_frame_id, transform } = message;
+        let isometry = isometry(&transform)?;
+        if topic.ends_with("tf_static") {
+            self.transforms.insert_static(&header.frame_id, &child_frame_id, isometry);
+        } else if message_type == Type::TfMessage {
+            self.transforms.insert(&header.frame_id, &child_frame_id, header.stamp(), isometry);
+        } else {
+            let name = format!("{topic} ({} to {child_frame_id})", header.frame_id);
+            self.pose(message_type, name, header.stamp(), child_frame_id, isometry);
+        }
+        Some(())
+    }
+
+    fn pose(&mut self, message_type: Type, name: String, stamp: Stamp, body: String, pose: Isometry3<f64>) {
+        let known = self.bodies.entry((message_type, name)).or_default();
+        known.name = body;
+        known.track.insert(stamp, pose);
+    }
+
+    /// The sequences of a topic of images, one for each calibration, and what was left out.
+    fn sequences(&self, path: &Path, stem: &str, topic: &str, film: &Film) -> Result<Opened, Error> {
+        let missing = |expected: String| Error::Missing { path: path.to_path_buf(), expected };
+        if let Some(DecodeError::Encoding { .. } | DecodeError::File { .. }) = &film.strange {
+            let got = film.strange.as_ref().map(ToString::to_string).unwrap_or_default();
+            return Err(field(path, "images", format!("an encoding that is read ({topic})"), got));
+        }
+        let calibrations = self
+            .calibrations(topic, film.message_type)
+            .ok_or_else(|| missing(format!("a sensor_msgs/msg/CameraInfo of {topic}")))?;
+        let poses = self.poses(path, topic, film)?;
+        // Names become those of files.
+        let name = format!("{stem}{}{}", if topic.starts_with('/') { "" } else { "-" }, topic.replace('/', "-"));
+        let mut opened = Opened::default();
+        let mut unusable = None;
+        for (number, calibration) in calibrations.iter().enumerate() {
+            let in_force = |shot: &&Shot| {
+                let current = calibrations.partition_point(|other| other.number < shot.number).saturating_sub(1);
+                current == number
+            };
+            let mut shots: Vec<&Shot> = film.shots.iter().filter(in_force).collect();
+            if shots.is_empty() {
+                continue;
+            }
+            let name = if calibrations.len() > 1 { format!("{name}-{number}") } else { name.clone() };
+            let optics = calibration.model.clone().and_then(|model| Optics::new(&model));
+            let optics = match optics {
+                Ok(optics) => optics,
+                Err(source) => {
+                    let error = Error::CameraInfo { path: path.to_path_buf(), topic: topic.to_owned(), source };
+                    opened.skipped.push(Skipped { what: name, why: error.to_string() });
+                    unusable = unusable.or(Some(error));
+                    continue;
+                }
+            };
+            shots.sort_by_key(|shot| shot.stamp);
+            let total = shots.len();
+            let frames = self.frames(&poses, film, shots);
+            if frames.len() < total {
+                let what = format!("{name}: {} of {total} frames", total - frames.len());
+                let why = "no poses around them that are at most 0.1 s apart".to_owned();
+                opened.skipped.push(Skipped { what, why });
+            }
+            if !frames.is_empty() {
+                let (path, source) = (path.to_path_buf(), stem.to_owned());
+                opened.sequences.push(Sequence { path, name, source, optics, metric: true, frames });
+            }
+        }
+        if opened.sequences.is_empty() {
+            let poses = poses.name();
+            let none = || missing(format!("an image of {topic} between poses of {poses} at most 0.1 s apart"));
+            return Err(unusable.unwrap_or_else(none));
+        }
+        Ok(opened)
+    }
+
+    /// Frames of the images that have a pose.
+    fn frames(&self, poses: &Poses<'_>, film: &Film, shots: Vec<&Shot>) -> Vec<Frame> {
+        let mut frames = Vec::with_capacity(shots.len());
+        let mut gap_before = false;
+        for shot in shots {
+            gap_before |= shot.lost;
+            if let Some(pose) = self.world_from_camera(poses, &film.frame_id, shot.stamp) {
+                let world_from_camera = Transform::from_isometry(pose);
+                let image = shot.image.clone();
+                frames.push(Frame { stamp: shot.stamp, world_from_camera, image, depth: None, gap_before });
+                gap_before = false;
+            } else {
+                gap_before = true;
+            }
+        }
+        frames
+    }
+
+    fn world_from_camera(&self, poses: &Poses<'_>, frame_id: &str, stamp: Stamp) -> Option<Isometry3<f64>> {
+        match poses {
+            Poses::Body { body, track, mount, .. } => {
+                let moving = || self.transforms.at(body, frame_id, stamp, MAX_NANOS).ok();
+                Some(track.at(stamp, MAX_NANOS)? * mount.or_else(moving)?)
+            }
+            Poses::Transforms { world, camera } => self.transforms.at(world, camera, stamp, MAX_NANOS).ok(),
+        }
+    }
+
+    fn poses<'a>(&'a self, path: &Path, topic: &str, film: &'a Film) -> Result<Poses<'a>, Error> {
+        let asked = self.options.pose_topic.as_deref();
+        let is_asked = |name: &str| asked.is_none_or(|topic| name == topic || name.starts_with(&format!("{topic} (")));
+        let fitting: Vec<_> = self.bodies.iter().filter(|((_, name), _)| is_asked(name)).collect();
+        let Some(((first, _), _)) = fitting.first() else {
+            return self.transformed(path, topic, film);
+        };
+        let of_type: Vec<_> = fitting.iter().filter(|((other, _), _)| other == first).collect();
+        let [((_, name), found)] = of_type[..] else {
+            let names: Vec<&str> = of_type.iter().map(|((_, name), _)| name.as_str()).collect();
+            let expected = format!("one topic of {first:?} ({topic}), named with pose_topic=NAME");
+            return Err(field(path, "poses", expected, names.join(", ")));
+        };
+        let body = self.options.pose_frame.as_ref().unwrap_or(&found.name);
+        let no_way = |why: String| {
+            let known = self.transforms.connected(&film.frame_id);
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let expected = format!(
+                "poses of the images' frame {:?} or of one with transforms to it ({known}), named with pose_frame=NAME \
+                 where messages name another ({topic})",
+                film.frame_id
+            );
+            field(path, "pose frame", expected, format!("{name} of frame {body:?}: {why}"))
+        };
+        // The same at all times, so at any; where it moves, at each image's.
+        let mount = match self.transforms.is_static(body, &film.frame_id) {
+            Ok(false) => None,
+            Ok(true) => self.transforms.at(body, &film.frame_id, Stamp::default(), MAX_NANOS).ok(),
+            // A body that was asked for is not guessed at: the images' own frame could have been named as well.
+            Err(Missing::Unconnected { .. })
+                if self.options.pose_frame.is_none() && body.ends_with("optical_frame") =>
+            {
+                Some(Isometry3::identity())
+            }
+            Err(why) => return Err(no_way(why.to_string())),
+        };
+        Ok(Poses::Body { name, body, track: &found.track, mount })
+    }
+
+    /// Poses out of `/tf` alone.
+    fn transformed<'a>(&'a self, path: &Path, topic: &str, film: &'a Film) -> Result<Poses<'a>, Error> {
+        let none = || {
+            let kinds = "PoseStamped, Odometry, TransformStamped or TFMessage";
+            let expected = match &self.options.pose_topic {
+                None => format!("a topic with poses: {kinds}"),
+                Some(name) => {
+                    let names: Vec<&str> = self.bodies.keys().map(|(_, name)| name.as_str()).collect();
+                    format!("poses of {name} ({kinds}); there are {}", names.join(", "))
+                }
+            };
+            Error::Missing { path: path.to_path_buf(), expected }
+        };
+        let asked = self.options.pose_topic.as_deref();
+        if self.transforms.is_empty() || asked.is_some_and(|topic| topic.trim_start_matches('/') != "tf") {
+            return Err(none());
+        }
+        let wrong =
+            |why: Missing| field(path, "tf", format!("one way up from {:?} ({topic})", film.frame_id), why.to_string());
+        let mut camera = film.frame_id.as_str();
+        if self.transforms.connected(camera).is_empty() {
+            // The images' frame is another name of the only optical one.
+            let frames = self.transforms.frames();
+            let mut optical = frames.into_iter().filter(|frame| frame.ends_with("optical_frame"));
+            if let (Some(only), None) = (optical.next(), optical.next()) {
+                camera = only;
+            }
+        }
+        let world = self.transforms.root(camera).map_err(wrong)?;
+        if self.transforms.is_static(world, camera).map_err(wrong)? {
+            Err(none())
+        } else {
+            Ok(Poses::Transforms { world, camera })
+        }
+    }
+
+    /// Those of the camera in the namespace of a topic of images (`NAMESPACE/image/compressed` has one name more), or of
+    /// the only one.
+    fn calibrations(&self, topic: &str, message_type: Type) -> Option<&[Calibration]> {
+        let parent = |topic: &str| topic.rsplit_once('/').map(|(namespace, _)| namespace.to_owned());
+        let mut namespace = topic.to_owned();
+        let levels = if message_type == Type::CompressedImage { 2 } else { 1 };
+        for _ in 0..levels {
+            let Some(above) = parent(&namespace) else { break };
+            namespace = above;
+            let mut here = self.calibrations.iter().filter(|(name, _)| parent(name).as_ref() == Some(&namespace));
+            if let (Some((_, calibrations)), None) = (here.next(), here.next()) {
+                return Some(calibrations);
+            }
+        }
+        self.calibrations.values().next().filter(|_| self.calibrations.len() == 1).map(Vec::as_slice)
+    }
+}
+
+impl Poses<'_> {
+    /// As errors name them.
+    fn name(&self) -> String {
+        match self {
+            Self::Body { name, .. } => (*name).to_owned(),
+            Self::Transforms { world, camera } => format!("/tf ({world} to {camera})"),
+        }
+    }
+}
+
+/// A message with an image, in full.
+///
+/// # Errors
+/// What is wrong with it, where it is not what its type says.
+pub(in crate::data) fn whole(message_type: Type, data: &[u8]) -> Result<ImageMessage, String> {
+    match message_type {
+        Type::CompressedImage => decode::<ros::CompressedImage>(data).map(ImageMessage::from),
+        _ => decode::<ros::Image>(data).map(ImageMessage::from),
+    }
+}
+
+/// `None` where it is no rigid transform.
+fn isometry(pose: &ros::Pose) -> Option<Isometry3<f64>> {
+    let pose = Transform::<World, Camera>::from_xyzw(pose.orientation_xyzw, &Vector3::from(pose.position));
+    pose.ok().map(|pose| *pose.isometry())
+}
+
+fn field(path: &Path, field: &'static str, expected: String, got: String) -> Error {
+    Error::Field { path: path.to_path_buf(), field, expected, got }
+}
