@@ -152,13 +152,8 @@ impl Encoding {
                     }
                 }
             }
-            Self::Yuv422 { luma } => lines.for_each(|(line, row)| yuv::row_422(row, luma, line)),
-            Self::Yuv420 { u } => {
-                for (y, (line, row)) in lines.enumerate() {
-                    let chroma = &data[(height + y / 2) * step..];
-                    yuv::row_420(row, chroma, u, line);
-                }
-            }
+            Self::Yuv422 { luma } => yuv::rgb_422(data, (width, height, step), luma, &mut rgb),
+            Self::Yuv420 { u } => yuv::rgb_420(data, (width, height, step), u, &mut rgb),
             Self::Bayer { bytes, red } => {
                 let rows = data.chunks_exact(step).map(|row| &row[..width * bytes]);
                 let mosaic: Vec<u8> =
