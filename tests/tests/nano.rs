@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use model::decode::Sampling;
 use model::{AnswerOptions, Device, EgoModel, FrameEmbedding};
 use serde_json::Value;
-use training::eval::{self, Estimator};
+use training_evaluation::eval::{self, Estimator};
 
 /// What git may hold of weights, all together.
 const MAX_BYTES: u64 = 16 << 20;
@@ -97,7 +97,7 @@ fn nano_answers_on_real_frames() {
 
 /// The frames of one window, encoded.
 fn frames(model: &EgoModel, data: &str) -> Vec<FrameEmbedding> {
-    let sample = training::data::parse_source(data).expect("a source").sample(0).expect("a window");
+    let sample = training_data::parse_source(data).expect("a source").sample(0).expect("a window");
     let encode = |image| model.encode(&model.preprocess(image, &sample.intrinsics).expect("pixels")).expect("tokens");
     sample.images.iter().map(encode).collect()
 }

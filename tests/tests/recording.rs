@@ -16,7 +16,7 @@ use node::message::{Input, OdometryMessage, Output, StampedPose};
 use node::pipeline::{Pipeline, Settings};
 use node::recording::{Recorder, entry_of_input, entry_of_output};
 use node::transport::Ends;
-use training::data::formats;
+use training_data::formats;
 
 const FRAMES: i64 = 6;
 const PERIOD: i64 = 100_000_000;
@@ -193,7 +193,7 @@ fn windows_of_a_drive_through_a_fisheye_in_yuv_are_what_the_node_gave_its_model(
     let raw = fisheye();
     assert!(given.iter().all(|(_, k)| k.fx.to_bits() != raw.k[0].to_bits()), "the lens is in the way");
     let out = dir.path().join("windows");
-    let list = training::windows::run(&path.display().to_string(), &out).unwrap();
+    let list = training_data::stage::windows::run(&path.display().to_string(), &out).unwrap();
     assert_eq!(list["unreadable"].as_array().map(Vec::len), Some(0), "{list}");
     let windows = list["windows"].as_array().unwrap();
     assert_eq!(windows.len(), 5);

@@ -13,10 +13,10 @@ use model::recompute::Recomputation;
 use model::text::DecoderInput;
 use serde_json::{Value, json};
 
-use super::{peak_mib, rounded};
 use crate::sft::loss::{Target, cross_entropy};
 use crate::trainer::config::OptimizerConfig;
 use crate::trainer::optimizer::AdamW;
+use training_evaluation::bench::{peak_mib, rounded};
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]

@@ -12,9 +12,9 @@ use clap::{Parser, Subcommand};
 use model::pose_head;
 use model::weights;
 use model::weights::gguf::Recipe;
-use training::chains::write;
-use training::eval;
 use training::trainer::{Finished, Job};
+use training_data::chains::write;
+use training_evaluation::eval;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -142,7 +142,7 @@ enum Verb {
     /// Judges weights, or an estimator that needs none.
     Eval(eval::Args),
     /// Answers OpenAI's chat completions over HTTP, for the harnesses of public benchmarks.
-    Serve(training::serve::Args),
+    Serve(training_evaluation::serve::Args),
     /// Paired differences of two runs of eval on the same windows, A minus B.
     Compare(eval::CompareArgs),
 }
@@ -169,7 +169,7 @@ enum Bench {
     /// Speed and memory of training an adapter.
     Train(training::bench::Train),
     /// Chains a second on one core and the round trip of each through its text.
-    Data(training::bench::Data),
+    Data(training_evaluation::bench::Data),
     /// Writes a random checkpoint.
     Checkpoint {
         /// 2b, 4b or 8b.
@@ -326,14 +326,14 @@ fn main() -> Result<ExitCode> {
             return Ok(if c.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Verb::Windows { data, out } => {
-            let list = training::windows::run(&data, &out)?;
+            let list = training_data::stage::windows::run(&data, &out)?;
             let count = |key: &str| list[key].as_array().map_or(0, Vec::len);
             let (windows, unreadable) = (count("windows"), count("unreadable"));
             print_result(&format!("{}: {windows} windows, {unreadable} unreadable\n", out.display()));
             return Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Verb::Split { data, config, out } => {
-            print_result(&training::split::run(&data, &config, &out)?);
+            print_result(&training_data::stage::split::run(&data, &config, &out)?);
             Ok(())
         }
         Verb::Export { weights, adapter, format, r#type, out } => {
@@ -359,7 +359,7 @@ fn main() -> Result<ExitCode> {
             Ok(())
         }
         Verb::Bench { what: Bench::Model { shape, quant, threads } } => {
-            print_result(&format!("{}\n", training::bench::model(&shape, quant.as_deref(), threads)?));
+            print_result(&format!("{}\n", training_evaluation::bench::model(&shape, quant.as_deref(), threads)?));
             Ok(())
         }
         Verb::Bench { what: Bench::Train(train) } => {
@@ -367,18 +367,18 @@ fn main() -> Result<ExitCode> {
             Ok(())
         }
         Verb::Bench { what: Bench::Data(data) } => {
-            print_result(&format!("{}\n", training::bench::data(&data)?));
+            print_result(&format!("{}\n", training_evaluation::bench::data(&data)?));
             Ok(())
         }
         Verb::Bench { what: Bench::Checkpoint { shape, layers, quant, out } } => {
-            training::bench::checkpoint(&shape, layers, quant, &out)
+            training_evaluation::bench::checkpoint(&shape, layers, quant, &out)
         }
         Verb::Eval(args) => {
             let done = eval::main(&args)?;
             print_result(&done.text);
             return Ok(done.status());
         }
-        Verb::Serve(args) => training::serve::main(&args, |url| print_result(&format!("{url}\n"))),
+        Verb::Serve(args) => training_evaluation::serve::main(&args, |url| print_result(&format!("{url}\n"))),
         Verb::Compare(args) => {
             print_result(&eval::compare(&args)?.to_string());
             Ok(())

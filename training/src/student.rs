@@ -16,8 +16,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::nano::{self, Shape, read_json, write_json};
-use crate::vocabulary;
+use crate::nano::{self, Shape};
+use training_data::json::{read_json, write_json};
+use training_data::vocabulary;
 
 /// Where heads beside the model lie: no part of the checkpoint, but later stages go on with them.
 pub(crate) const HEADS: &str = "aux_heads.safetensors";

@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use model::{AnswerOptions, Device, EgoModel};
-use training::eval::{self, Estimator};
 use training::nano::Shape;
 use training::sft::{self, Config};
 use training::student::{Adapter, Student};
 use training::trainer::{Finished, Job};
+use training_evaluation::eval::{self, Estimator};
 
 fn configs() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training")
@@ -153,7 +153,7 @@ fn every_shipped_config_is_one() {
     for entry in std::fs::read_dir(configs()).unwrap() {
         let path = entry.unwrap().path();
         if path.ends_with("split.toml") {
-            training::split::read_config(&path).unwrap();
+            training_data::stage::split::read_config(&path).unwrap();
         } else if path.to_string_lossy().ends_with("grpo.toml") {
             training::grpo::read_config(&path).unwrap();
         } else if path.to_string_lossy().ends_with("gasp.toml") {

@@ -218,7 +218,7 @@ fn one_batch_is_learned_by_heart() {
 
 #[test]
 fn shards_are_gone_through_once_an_epoch_and_learned_from() {
-    use training::chains::write;
+    use training_data::chains::write;
     let dir = tempfile::tempdir().unwrap();
     let chains = |name: &str, seed: u64| {
         let out = dir.path().join(name);

@@ -172,7 +172,7 @@ fn sources_parse_or_say_what_is_wrong() {
 /// The shared recordings, where they are.
 #[test]
 fn shared_sequences_open() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/real");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/real");
     if !root.is_dir() {
         eprintln!("skipped: {} is absent", root.display());
         return;

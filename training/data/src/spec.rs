@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn motion_spaces_the_frames_of_a_window() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/amazon_box");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/amazon_box");
         let source = parse_source(&format!("{},motion=3,reach=10,every=2", path.display())).unwrap();
         let sample = source.sample(0).unwrap();
         assert_eq!((sample.id.as_str(), sample.frame_indices), ("amazon_box-m3-0", [0, 5, 7, 9, 11]));

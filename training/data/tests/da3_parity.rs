@@ -12,7 +12,7 @@ use candle_nn::{Init, VarBuilder};
 use geometry::{Camera, Intrinsics, Transform, World};
 use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
-use training::depth::{Config, DepthAnything, Given, Reference, decode, encode, resized, scale};
+use training_data::depth::{Config, DepthAnything, Given, Reference, decode, encode, resized, scale};
 
 /// Largest difference relative to the largest value.
 const TOLERANCE: f32 = 1e-4;
@@ -22,7 +22,7 @@ type Names = BTreeMap<String, Vec<usize>>;
 type Golden = HashMap<String, Tensor>;
 
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/da3").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/da3").join(name)
 }
 
 fn json<T: serde::de::DeserializeOwned>(name: &str) -> T {

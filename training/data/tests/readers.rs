@@ -11,9 +11,9 @@ use camera::sequence;
 use image::{ImageBuffer, Luma};
 use nalgebra::{Matrix3, Matrix4, Rotation3, UnitQuaternion, Vector4};
 use serde_json::json;
-use training::data::formats::{Pictures, open, open_realestate};
-use training::data::{Error, PartSize, Sequence, Spacing, SplitConfig, WindowSource, parse_source, split};
-use training::synth::{self, SynthSequence};
+use training_data::formats::{Pictures, open, open_realestate};
+use training_data::synth::{self, SynthSequence};
+use training_data::{Error, PartSize, Sequence, Spacing, SplitConfig, WindowSource, parse_source, split};
 
 /// Frames of the film.
 const FRAMES: usize = 7;
@@ -325,7 +325,7 @@ fn a_folder_of_recordings_goes_without_the_bad_ones() {
 /// The shared RealEstate10K files against the shared recordings of the same clips, where they are.
 #[test]
 fn shared_realestate_poses_are_those_of_the_recordings() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let (poses, relative) = (root.join("re10k_poses"), root.join("re10k_poses_relative"));
     if !poses.is_dir() || !relative.is_dir() || !root.join("real").is_dir() {
         eprintln!("skipped: {} is absent", root.display());
@@ -397,7 +397,7 @@ fn parts_of_a_split_share_no_video() {
     )
     .unwrap();
     let (data, out) = (dir.path().join("all"), dir.path().join("split.json"));
-    let lines = training::split::run(data.to_str().unwrap(), &config, &out).unwrap();
+    let lines = training_data::stage::split::run(data.to_str().unwrap(), &config, &out).unwrap();
     assert!(lines.contains("test: 1 sources") && lines.contains("train: 3 sources"), "{lines}");
     let windows = |part: &str| {
         let source = parse_source(&format!("{},part={}:{part}", data.display(), out.display())).unwrap();

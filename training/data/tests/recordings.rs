@@ -18,9 +18,9 @@ use mcap::records::MessageHeader;
 use mcap::{Compression, WriteOptions, Writer};
 use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
 use serde::Serialize;
-use training::data::formats::open;
-use training::data::{Error, WindowSource, parse_source};
-use training::synth::{self, SynthSequence};
+use training_data::formats::open;
+use training_data::synth::{self, SynthSequence};
+use training_data::{Error, WindowSource, parse_source};
 
 const FRAMES: usize = 7;
 const START: i64 = 1_700_000_000_000_000_000;

@@ -26,9 +26,9 @@ use super::pixels::sized;
 use super::probe::{Features, Probe, Tallies};
 use super::set::FrameSet;
 use crate::batch::{Batch, decode, embed};
-use crate::curves::{Curve, curves};
-use crate::nano::write_json;
 use crate::sft::example::Builder;
+use training_data::json::write_json;
+use training_evaluation::curves::{Curve, curves};
 
 /// Largest distance of two frames, frames of the film.
 const DISTANCES: usize = 24;
@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> Result<String> {
     let own = Processor::from_dir(&args.weights, &config.vision_config)?;
     let processor = sized(&own, args.size.map(|[width, height]| (width, height))).context("--size")?;
     let builder = Builder { tokenizer: &tokenizer, processor: &processor, config: &config };
-    let side = crate::depth::LONGEST_SIDE;
+    let side = training_data::depth::LONGEST_SIDE;
     let depth = args.depth_weights.clone().map(|weights| DepthConfig { weights, side, confidence: 1.0 });
     let (sets, length) = (args.data.clone(), DISTANCES + 1);
     let data = DataConfig { sets, fewest: 2, most: length, reach: DISTANCES, size: args.size, depth };

@@ -9,10 +9,10 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use super::config::{DataConfig, DepthConfig};
-use crate::chains::tracks::{self, FrameSets, View};
-use crate::data::{WindowSource, parse_source};
-use crate::depth::{DepthAnything, Given};
-use crate::synth;
+use training_data::chains::tracks::{self, FrameSets, View};
+use training_data::depth::{DepthAnything, Given};
+use training_data::synth;
+use training_data::{WindowSource, parse_source};
 
 /// Frames of a film and what is known of them.
 #[derive(Debug, Clone)]
@@ -127,7 +127,7 @@ impl FrameSource {
     pub fn frames(&self, film: Film) -> Option<usize> {
         match (&self.source, film) {
             (WindowSource::Recorded { sequences, .. }, Film::Recorded { sequence, .. }) => {
-                sequences.get(sequence).map(crate::data::Sequence::frames)
+                sequences.get(sequence).map(training_data::Sequence::frames)
             }
             _ => None,
         }
@@ -187,7 +187,7 @@ impl FrameSource {
 }
 
 /// Frames as recorded; no values where one has no depth.
-fn read(sequence: &crate::data::Sequence, numbers: &[usize]) -> Result<Views> {
+fn read(sequence: &training_data::Sequence, numbers: &[usize]) -> Result<Views> {
     let intrinsics = *sequence.intrinsics();
     let (mut images, mut world_from_camera, mut depth) = (Vec::new(), Vec::new(), Vec::new());
     for &number in numbers {
@@ -215,7 +215,7 @@ impl Estimate {
             Ok(prediction) => {
                 views.depth_intrinsics = prediction.views[0].intrinsics;
                 let sure = |(depth, confidence): (f32, f32)| if confidence > self.confidence { depth } else { 0.0 };
-                let map = |view: crate::depth::View| -> Vec<f32> {
+                let map = |view: training_data::depth::View| -> Vec<f32> {
                     view.depth.into_iter().zip(view.confidence).map(sure).collect()
                 };
                 views.depth = prediction.views.into_iter().map(map).collect();

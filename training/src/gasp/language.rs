@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use super::config::MixConfig;
 use super::instruct::{Instruct, Round};
 use crate::batch::Sequence;
-use crate::data::{Order, WindowSource, parse_source};
 use crate::sft::example::{Builder, Source};
+use training_data::{Order, WindowSource, parse_source};
 
 /// One user's turn in the words of the checkpoint's template, or in Qwen's chat format where it has none.
 ///

@@ -162,9 +162,9 @@ fn best(row: &[f32], tau: f64) -> (usize, f64) {
 mod tests {
     use super::*;
     use crate::batch::Sequence;
-    use crate::chains::tracks::{Match, Pooled};
     use candle_core::Device;
     use nalgebra::Point2;
+    use training_data::chains::tracks::{Match, Pooled};
 
     const GRID: TokenGrid = TokenGrid { columns: 12, rows: 12 };
 

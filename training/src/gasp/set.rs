@@ -11,8 +11,8 @@ use super::frames::Views;
 use super::language::turn;
 use super::pck::TokenGrid;
 use crate::batch::Sequence;
-use crate::chains::tracks::{self, Match};
 use crate::sft::example::Builder;
+use training_data::chains::tracks::{self, Match};
 
 /// What the model is asked about a set; nothing is answered, the tokens of the frames are all that is looked at.
 const QUESTION: &str = "\nGive the points that the frames share.";

@@ -8,8 +8,8 @@ use serde_json::Value;
 use toml::Table;
 
 use super::{Config, FIGURES, run};
-use crate::nano::read_json;
 use crate::trainer::{self, Finished, Job};
+use training_data::json::read_json;
 
 /// A setting with the values that it takes.
 type Axis = (String, Vec<String>);

@@ -6,8 +6,8 @@ use model::lora::{LoraConfig, Targets as Modules};
 use super::*;
 use crate::nano::Shape;
 use crate::student::named;
-use crate::synth::SynthSequence;
 use crate::trainer::config::path_of;
+use training_data::synth::SynthSequence;
 
 pub(crate) fn student() -> Student {
     Student::new(&Shape::tiny(), 0).unwrap()

@@ -70,7 +70,7 @@ pub enum Normalisation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// As `--data` of the other verbs: see [`crate::data::parse_source`]. Gone through in another order each epoch.
+    /// As `--data` of the other verbs: see [`training_data::parse_source`]. Gone through in another order each epoch.
     pub windows: String,
 }
 

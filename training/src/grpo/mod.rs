@@ -26,13 +26,13 @@ use model::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;
-use crate::data::{Order, WindowSource, parse_source};
 use crate::student::{Student, named};
 use crate::trainer::{self, Finished, Job, Objective, Settings, Share};
 pub use config::{Config, DataConfig, EvalConfig, GrpoConfig, Normalisation, read_config};
 use loss::{Part, Scorer, of_group};
 pub use rollout::Group;
 use rollout::{FIGURES, Sampler, reward, scale};
+use training_data::{Order, WindowSource, parse_source};
 
 /// What is logged: of the loss and its tokens, of groups, and of rollouts as [`rollout::Rollout::figures`] has it.
 const TERMS: [&str; 5 + FIGURES] = [

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::config::GrpoConfig;
 use crate::batch::Sequence;
-use crate::data::WindowSample;
+use training_data::WindowSample;
 
 /// Added to the standard deviation of a group's rewards.
 const EPSILON: f64 = 1e-4;
@@ -204,7 +204,7 @@ fn advantages(rewards: &[f64]) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{WindowSample, parse_source};
+    use training_data::{WindowSample, parse_source};
 
     #[test]
     fn advantages_are_rewards_in_units_of_their_spread() {

@@ -2,16 +2,12 @@
 
 mod start;
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use model::config::{Config, Rope, TextConfig, VisionConfig};
 use model::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::prose;
-pub(crate) use start::normal;
+use training_data::prose;
 
 /// Sizes of a small model of the Qwen3-VL architecture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,15 +129,4 @@ pub(crate) fn corpus() -> Vec<String> {
         .map(str::to_owned),
     );
     corpus
-}
-
-/// A JSON file, with its name in the error.
-pub fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
-    serde_json::from_slice(&text).with_context(|| path.display().to_string())
-}
-
-/// Pretty JSON with a newline at its end.
-pub fn write_json(path: &Path, value: &Value) -> Result<()> {
-    std::fs::write(path, format!("{value:#}\n")).with_context(|| path.display().to_string())
 }

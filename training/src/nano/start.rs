@@ -9,11 +9,12 @@ use candle_core::{Device, Tensor, Var};
 use geometry::{Intrinsics, WINDOW};
 use model::processor::Grid;
 use model::prompt::{self, Mode};
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use training_data::random::normal;
 
 use crate::student::{Student, named};
-use crate::vocabulary;
+use training_data::vocabulary;
 
 impl Student {
     /// Draws every matrix anew: candle's generator on the CPU takes no seed.
@@ -218,7 +219,7 @@ impl Student {
         let size = self.processor.target_size(640, 480)?;
         let mut patches = Vec::new();
         for index in 0..24 {
-            let window = crate::synth::window(!seed, index, size);
+            let window = training_data::synth::window(!seed, index, size);
             patches.push(self.processor.patches(&window.images[0], &window.intrinsics, &Device::Cpu)?.values);
         }
         let seen = Tensor::cat(&patches, 0)?.matmul(&filters.t()?)?; // [patches, width]
@@ -254,10 +255,4 @@ impl Student {
         embedding.set(&Tensor::from_vec(values, (rows, d), embedding.device())?)?;
         Ok(())
     }
-}
-
-/// One standard normal draw (Box-Muller).
-pub(crate) fn normal(rng: &mut impl Rng) -> f64 {
-    let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
-    (-2.0 * u.ln()).sqrt() * (TAU * v).cos()
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::nano::Shape;
 use crate::student::Adapter;
-use crate::synth::SynthConfig;
 use crate::trainer::config::{OptimizerConfig, RunConfig, read};
+use training_data::synth::SynthConfig;
 
 /// `config/training/*.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::config::DataConfig;
 use super::example::{Builder, Example, Source};
-use crate::chains::shards::{Index, Sample};
-use crate::data::Order;
-use crate::synth::SynthConfig;
+use training_data::Order;
+use training_data::chains::shards::{Index, Sample};
+use training_data::synth::SynthConfig;
 
 /// A stream of examples.
 pub enum Data {

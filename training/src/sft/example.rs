@@ -15,10 +15,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::batch::Sequence;
-use crate::chains::{self, DepthMap};
 use crate::student::Student;
-use crate::synth::{self, SynthConfig, SynthWindow};
-use crate::vocabulary::is_tail;
+use training_data::chains::{self, DepthMap};
+use training_data::synth::{self, SynthConfig, SynthWindow};
+use training_data::vocabulary::is_tail;
 
 /// Displacements that a vision token is asked for: of its four patch centres since the frame before.
 pub const FLOW_TARGETS: usize = 2 * 4;

@@ -5,7 +5,7 @@ use model::autograd::{exp, parallel, rows};
 use model::tokenizer::Tokenizer;
 use rayon::prelude::*;
 
-use crate::vocabulary::{is_tail, leading_value};
+use training_data::vocabulary::{is_tail, leading_value};
 
 /// Target of one place: token ids with probabilities that add up to one, and the weight of the place.
 #[derive(Debug, Clone, PartialEq)]

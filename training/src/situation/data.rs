@@ -11,8 +11,8 @@ use model::prompt::Mode;
 use nalgebra::{Point2, Point3};
 use serde_json::{Value, json};
 
-use crate::data::{Order, WindowSample, WindowSource, parse_source};
 use crate::sft::example::{Builder, Example, Source};
+use training_data::{Order, WindowSample, WindowSource, parse_source};
 
 /// What the ground plane is, as manifests have it.
 pub const GROUND_PLANE: &str = "x-z plane of camera 0";

@@ -8,8 +8,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::config::Config;
 use crate::batch::Sequence;
-use crate::nano::normal;
 use crate::student::{Student, named};
+use training_data::random::normal;
 
 /// What the names of these heads begin with.
 pub const NAMES: [&str; 2] = ["aux.layout.", "aux.situation."];

@@ -23,7 +23,6 @@ use model::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Embeddings, Sequence, predictions, scalar, select};
-use crate::data::{WindowSample, WindowSource, parse_source};
 use crate::sft::example::Builder;
 use crate::sft::loss::{Target, Targets, cross_entropy};
 use crate::student::{HEAD_PREFIX, Student};
@@ -33,6 +32,7 @@ use data::{Data, GROUND_PLANE, Window};
 use heads::{Heads, question};
 use loss::{YawTargets, nll};
 use metrics::{Estimate, MeanPose};
+use training_data::{WindowSample, WindowSource, parse_source};
 
 /// The weighted sum first; each of the others is a mean.
 const TERMS: [&str; 6] = ["loss", "ce", "layout", "position", "orientation", "tilt"];

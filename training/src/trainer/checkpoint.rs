@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::optimizer::AdamW;
-use crate::nano::{read_json, write_json};
+use training_data::json::{read_json, write_json};
 
 const FOLDER: &str = "checkpoints";
 const VARIABLES: &str = "variables.safetensors";

@@ -25,7 +25,6 @@ use model::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;
-use crate::nano::write_json;
 use crate::parallel::{self, Alone, Collective};
 use crate::student::{Student, named, parameters};
 use checkpoint::{Best, State};
@@ -33,6 +32,7 @@ use config::{OptimizerConfig, RunConfig};
 pub use objective::{Objective, Share};
 use optimizer::AdamW;
 use progress::Progress;
+use training_data::json::write_json;
 
 /// What turns the seed of a run into that of a hold-out that is drawn.
 pub(crate) const HOLD_OUT: u64 = 0x686f_6c64;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Objective, Run};
-use crate::curves::{Curve, curves};
-use crate::nano::{read_json, write_json};
 use crate::student::parameters;
+use training_data::json::{read_json, write_json};
+use training_evaluation::curves::{Curve, curves};
 
 impl<O: Objective> Run<'_, O> {
     /// `curves/TERM.png`: each term over the steps, on what is trained on and on the hold-out.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use training::eval::{self, CompareArgs};
+use training_evaluation::eval::{self, CompareArgs};
 
 use super::{DATA, read, run, tum_of, write_tum, written};
 

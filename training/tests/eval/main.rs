@@ -7,9 +7,9 @@ use geometry::{Stamp, Stamped, Transform, WindowTrajectory, tum};
 use image::RgbImage;
 use nalgebra::Isometry3;
 use serde_json::{Value, json};
-use training::data::{WindowSample, parse_source};
-use training::eval::{self, Args, Estimator};
-use training::synth;
+use training_data::synth;
+use training_data::{WindowSample, parse_source};
+use training_evaluation::eval::{self, Args, Estimator};
 
 mod compare;
 mod report;

@@ -4,7 +4,7 @@ use geometry::tum;
 use image::{Rgb, RgbImage};
 use nalgebra::{Isometry3, Vector3};
 use serde_json::{Value, json};
-use training::eval;
+use training_evaluation::eval;
 
 use super::{DATA, answers, args, film, median, read, record, run, samples, written};
 

@@ -4,9 +4,9 @@ use model::chain;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use training::eval::{self, Args, Estimator, Settings};
 use training::nano::Shape;
 use training::student::Student;
+use training_evaluation::eval::{self, Args, Estimator, Settings};
 
 use super::{DATA, args, median, read, run, samples};
 
@@ -52,9 +52,9 @@ fn a_chain_read_again_has_the_errors_of_its_steps_where_its_pixels_are_known() {
     let mut chains = 0;
     for (index, sample) in (0..).zip(samples(data)) {
         let depth = sample.depth.as_ref().unwrap();
-        let maps = training::chains::DepthMap::window(depth, 160, sample.metric);
+        let maps = training_data::chains::DepthMap::window(depth, 160, sample.metric);
         let mut rng = ChaCha8Rng::seed_from_u64(index);
-        let Ok(chain) = training::chains::chain(&sample.ground_truth, &sample.intrinsics, &maps, &mut rng) else {
+        let Ok(chain) = training_data::chains::chain(&sample.ground_truth, &sample.intrinsics, &maps, &mut rng) else {
             continue;
         };
         chains += 1;

@@ -6,8 +6,8 @@ use geometry::Stamp;
 use odometry::window::Motion;
 use odometry::{Grey, Picture};
 use serde_json::{Value, json};
-use training::eval::{self, Adjusted, Args, Estimator, FilmReport, Mark, Rows, Settings};
-use training::synth::{self, Stratum, SynthConfig};
+use training_data::synth::{self, Stratum, SynthConfig};
+use training_evaluation::eval::{self, Adjusted, Args, Estimator, FilmReport, Mark, Rows, Settings};
 
 use super::{answers, args, read, run, tum_of, write_tum};
 

@@ -3,7 +3,7 @@
 use geometry::{Stamp, Stamped, Transform, tum};
 use nalgebra::{Isometry3, Vector3};
 use serde_json::{Value, json};
-use training::eval::{self, Estimator, Settings};
+use training_evaluation::eval::{self, Estimator, Settings};
 
 use super::{DATA, answers, film, median, read, run, samples, tum_of, write_tum};
 

@@ -9,7 +9,7 @@ use nalgebra::Point2;
 use serde_json::{Value, json};
 
 use super::DepthMap;
-use crate::data::WindowSample;
+use crate::WindowSample;
 use crate::depth::{DepthAnything, Given};
 
 /// Windows are left out where half of the points that two frames share differ in depth by more than this share, unless
@@ -132,7 +132,7 @@ pub fn residual(depth: &[Vec<f32>; WINDOW], intrinsics: &Intrinsics, sample: &Wi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::parse_source;
+    use crate::parse_source;
 
     #[test]
     fn true_depth_agrees_with_the_poses_and_wrong_depth_does_not() {

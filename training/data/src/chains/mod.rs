@@ -187,7 +187,7 @@ fn spread(candidates: &[Track]) -> Option<[Track; POINTS]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::parse_source;
+    use crate::parse_source;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 

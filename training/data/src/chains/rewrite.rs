@@ -9,9 +9,9 @@ use model::grammar::MAX_PROSE;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::data::WindowSample;
+use crate::WindowSample;
 use crate::endpoint::{Endpoint, Part, Sampling, turn};
-use crate::nano::{read_json, write_json};
+use crate::json::{read_json, write_json};
 
 /// Spread of the words.
 const TEMPERATURE: f64 = 0.7;

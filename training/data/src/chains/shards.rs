@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::nano::read_json;
+use crate::json::read_json;
 
 /// A shard being written: nobody sees it under its name before it is whole and on the disk.
 pub struct Writer {

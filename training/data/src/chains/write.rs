@@ -23,8 +23,8 @@ use super::depth::{DepthSource, Known};
 use super::rewrite::Rewriter;
 use super::shards::{Writer, Written};
 use super::{DepthMap, chain as make};
-use crate::data::{WindowSample, WindowSource, parse_source};
-use crate::nano::{read_json, write_json};
+use crate::json::{read_json, write_json};
+use crate::{WindowSample, WindowSource, parse_source};
 
 /// Prose that is the program's own, in the settings.
 const TEMPLATES: &str = "templates";

@@ -8,9 +8,9 @@
 //! (`--ImageReader.single_camera 1`).
 
 use super::{Films, Opened, line_error, natural, numbers, read_text};
-use crate::data::error::Error;
-use crate::data::picture::Image;
-use crate::data::sequence::Frame;
+use crate::error::Error;
+use crate::picture::Image;
+use crate::sequence::Frame;
 use geometry::{Camera, Intrinsics, Stamp, Transform, World};
 use nalgebra::Vector3;
 use std::collections::HashMap;

@@ -12,9 +12,9 @@
 //! differ from frame to frame make sequences of one frame each, which have no windows.
 
 use super::{Films, Opened, image_size, natural, read_json};
-use crate::data::error::Error;
-use crate::data::picture::Image;
-use crate::data::sequence::{DepthFile, Frame};
+use crate::error::Error;
+use crate::picture::Image;
+use crate::sequence::{DepthFile, Frame};
 use geometry::{Intrinsics, Stamp, Transform};
 use serde::Deserialize;
 use serde_json::{Map, Value};

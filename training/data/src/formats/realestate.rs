@@ -12,9 +12,9 @@
 //! centre: `cx W` counts from the corner, and half a pixel less from the centre.
 
 use super::{Opened, Skipped, Videos, entries, gather, image_size, line_error, numbered, numbers, read_text};
-use crate::data::error::Error;
-use crate::data::picture::Image;
-use crate::data::sequence::{Frame, Sequence};
+use crate::error::Error;
+use crate::picture::Image;
+use crate::sequence::{Frame, Sequence};
 use camera::optics::Optics;
 use geometry::{Camera, Intrinsics, Stamp, Transform, World};
 use nalgebra::{Matrix3, Vector3};

@@ -10,9 +10,9 @@
 //! Pictures stay in the file: a frame keeps the place of its message, and the chunk is read again when the picture is.
 
 use super::{Opened, Skipped, name_of};
-use crate::data::error::Error;
-use crate::data::picture::Image;
-use crate::data::sequence::{Frame, Sequence};
+use crate::error::Error;
+use crate::picture::Image;
+use crate::sequence::{Frame, Sequence};
 use camera::cdr::decode;
 use camera::decode::{DecodeError, inspect};
 use camera::error::InfoError;
@@ -428,7 +428,7 @@ impl Poses<'_> {
 ///
 /// # Errors
 /// What is wrong with it, where it is not what its type says.
-pub(in crate::data) fn whole(message_type: Type, data: &[u8]) -> Result<ImageMessage, String> {
+pub(crate) fn whole(message_type: Type, data: &[u8]) -> Result<ImageMessage, String> {
     match message_type {
         Type::CompressedImage => decode::<ros::CompressedImage>(data).map(ImageMessage::from),
         _ => decode::<ros::Image>(data).map(ImageMessage::from),

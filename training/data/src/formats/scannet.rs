@@ -6,9 +6,9 @@
 //! for one, as the data set's own tools do. Pixels count from the centre of the first. The export has no times: 30 Hz.
 
 use super::{Opened, Skipped, check_middle, image_size, line_error, name_of, numbered, numbers, read_text};
-use crate::data::error::Error;
-use crate::data::picture::Image;
-use crate::data::sequence::{DepthFile, Frame, Sequence};
+use crate::error::Error;
+use crate::picture::Image;
+use crate::sequence::{DepthFile, Frame, Sequence};
 use camera::optics::Optics;
 use geometry::{Intrinsics, Stamp, Transform};
 use std::collections::BTreeMap;

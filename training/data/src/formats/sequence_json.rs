@@ -1,9 +1,9 @@
 //! Our own layout ([`camera::sequence`]), with depth where `depth/%06d.png` has it (16-bit, millimetres).
 
 use super::{Opened, realestate};
-use crate::data::error::Error;
-use crate::data::picture::Image;
-use crate::data::sequence::{DepthFile, Frame, Sequence};
+use crate::error::Error;
+use crate::picture::Image;
+use crate::sequence::{DepthFile, Frame, Sequence};
 use camera::optics::Optics;
 use camera::sequence as files;
 use std::path::Path;

@@ -6,7 +6,7 @@
 //! principal point in the very middle: (31.5, 23.5) from the centre of the first pixel, (32, 24) from the corner.
 
 use super::{Opened, Pictures, natural, open, open_all, open_realestate};
-use crate::data::{Error, Sequence};
+use crate::{Error, Sequence};
 use image::RgbImage;
 use std::path::Path;
 use tempfile::TempDir;

@@ -7,9 +7,9 @@
 //! three cameras.
 
 use super::{Opened, Skipped, check_middle, image_size, line_error, name_of, numbers, read_text};
-use crate::data::error::Error;
-use crate::data::picture::Image;
-use crate::data::sequence::{DepthFile, Frame, Sequence};
+use crate::error::Error;
+use crate::picture::Image;
+use crate::sequence::{DepthFile, Frame, Sequence};
 use camera::optics::Optics;
 use geometry::{Camera, Intrinsics, Stamp, Stamped, Transform, World};
 use std::path::Path;

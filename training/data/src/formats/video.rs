@@ -1,6 +1,6 @@
 //! Frames of local videos at given times, cut with the `ffmpeg` program into a folder that is kept.
 
-use crate::data::error::Error;
+use crate::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
-use crate::data::{Part, SplitConfig, WindowSource, parse_source, split};
-use crate::nano::write_json;
+use crate::json::write_json;
+use crate::{Part, SplitConfig, WindowSource, parse_source, split};
 
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub fn run(source: &str, config: &Path, out: &Path) -> Result<String> {
 }
 
 /// Of the camera and the poses.
-fn hash(sequence: &crate::data::Sequence) -> String {
+fn hash(sequence: &crate::Sequence) -> String {
     let mut hash = Sha256::new();
     let k = sequence.intrinsics();
     for number in [k.fx, k.fy, k.cx, k.cy] {

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::data::{WindowSample, parse_source};
-use crate::nano::write_json;
+use crate::json::write_json;
+use crate::{WindowSample, parse_source};
 
 /// Writes `windows.json` to `out`: id, intrinsics, stamps in seconds, and the files of the five frames of each window;
 /// frames that are not files, or are of a synthetic window, are written to `out/frames` first.

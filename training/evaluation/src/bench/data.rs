@@ -10,10 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::{peak_mib, rounded};
-use crate::chains::shards::Writer;
-use crate::chains::write::sample_files;
-use crate::chains::{self, DepthMap};
-use crate::data::parse_source;
+use training_data::chains::shards::Writer;
+use training_data::chains::write::sample_files;
+use training_data::chains::{self, DepthMap};
+use training_data::parse_source;
 
 /// Most that a pose may move through its text: degrees and scene units.
 const BOUNDS: (f64, f64) = (0.05, 1e-3);

@@ -3,7 +3,6 @@
 
 mod data;
 mod model;
-mod train;
 
 use std::path::Path;
 
@@ -17,7 +16,6 @@ use rand_chacha::ChaCha8Rng;
 
 pub use self::data::{Data, data};
 pub use self::model::model;
-pub use train::{Train, train};
 
 /// Pixel limits of the published preprocessor_config.json.
 const PIXELS: (u64, u64) = (65_536, 16_777_216);
@@ -48,13 +46,13 @@ pub fn checkpoint(shape: &str, layers: Option<usize>, recipe: Recipe, out: &Path
 }
 
 /// Most memory that this process ever held (Linux).
-fn peak_mib() -> Result<f64> {
+pub fn peak_mib() -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse().context("VmHWM")?;
     Ok(kib / 1024.0)
 }
 
-fn rounded(value: f64) -> f64 {
+pub fn rounded(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }

@@ -217,7 +217,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::{Calibration, Coverage, PoseError, Sigmas, chi_square_6, pose_errors};
-    use crate::nano::normal;
+    use training_data::random::normal;
 
     const TRUE: Sigmas = Sigmas { position: [0.01, 0.02, 0.03, 0.04], rotation_deg: [0.5, 1.0, 1.5, 2.0] };
 
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_shipped_node_states_standard_deviations() {
-        let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+        let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
         let sigmas = Sigmas::of_node(&configs.join("node.toml")).unwrap();
         assert!(sigmas.position.is_sorted() && sigmas.rotation_deg.is_sorted());
         let error = Sigmas::of_node(&configs.join("training/split.toml")).unwrap_err();

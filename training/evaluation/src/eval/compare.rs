@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BOOTSTRAP_SEED;
 use super::files::read_lines;
-use crate::nano::{read_json, write_json};
+use training_data::json::{read_json, write_json};
 
 /// The arguments of the verb `compare`.
 #[derive(Debug, Clone, clap::Args)]

@@ -327,10 +327,10 @@ pub(super) fn judge_relative(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nano::normal;
     use geometry::{Anchor, Camera, Transform};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+    use training_data::random::normal;
 
     fn truth() -> WindowTrajectory {
         WindowTrajectory {

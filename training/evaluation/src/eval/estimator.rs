@@ -15,8 +15,8 @@ use super::calibration::Sigmas;
 use super::covariance::Claim;
 use super::files::{Answers, TumFolder, TumTrajectory};
 use super::steps::StepErrors;
-use crate::data::WindowSample;
-use crate::endpoint::{Endpoint, Part, Sampling, turn};
+use training_data::WindowSample;
+use training_data::endpoint::{Endpoint, Part, Sampling, turn};
 
 /// What gives the poses.
 pub enum Estimator {

@@ -8,7 +8,7 @@ use geometry::{Camera, Stamp, Stamped, Transform, WINDOW, WindowTrajectory, Worl
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::nano::read_json;
+use training_data::json::read_json;
 
 /// Name of a window's file: its id, with `_` for what would part folders.
 pub(super) fn file_name(id: &str, extension: &str) -> String {

@@ -30,9 +30,6 @@ use model::{AnswerOptions, Mode};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::data::{Skipped, WindowSample, WindowSource, parse_source};
-use crate::nano::{read_json, write_json};
-use crate::synth::Stratum;
 pub use calibration::{Calibration, Sigmas};
 pub use compare::{CompareArgs, Comparison, Difference, Side, compare};
 pub use covariance::{FilmCoverage, Invented, OwnCoverage};
@@ -45,6 +42,9 @@ pub use film::{AllFilms, FilmFigures, FilmReport, FilmWindows, Millis, Over, Pat
 pub use report::{table, tables};
 pub use rows::{Against, Group, Mark, Row, Rows, Versus};
 pub use steps::{StepErrors, StepSummary};
+use training_data::json::{read_json, write_json};
+use training_data::synth::Stratum;
+use training_data::{Skipped, WindowSample, WindowSource, parse_source};
 
 /// Seed of the bootstrap.
 const BOOTSTRAP_SEED: u64 = 0;

@@ -13,7 +13,7 @@ use super::calibration::{Calibration, pose_errors};
 use super::coverage::Coverage;
 use super::figures::{Adjusted, digits, shown};
 use super::{BOOTSTRAP_SEED, Estimator, Outcome, Settings, StepErrors, Unreadable, steps, strata};
-use crate::data::Skipped;
+use training_data::Skipped;
 
 /// The report of a run.
 pub(super) fn new(

@@ -19,8 +19,8 @@ use super::estimator::{Estimator, constant_velocity, three};
 use super::figures::{digits, shown_or_dash};
 use super::strata::{Members, grouped};
 use super::{BOOTSTRAP_SEED, Done, Known, Outcome, Settings, Unreadable, done, finish, parted, read};
-use crate::data::{WindowSource, parse_source};
-use crate::nano::write_json;
+use training_data::json::write_json;
+use training_data::{WindowSource, parse_source};
 
 /// The rows of each table, in their order.
 const NAMES: [&str; 5] = ["model alone", "program alone", "both", "identity", "constant velocity"];

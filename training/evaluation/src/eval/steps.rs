@@ -7,8 +7,8 @@ use model::chain::{Parsed, RawPose};
 use nalgebra::Point2;
 use serde::Serialize;
 
-use crate::chains::DepthMap;
-use crate::data::WindowSample;
+use training_data::WindowSample;
+use training_data::chains::DepthMap;
 
 /// Errors of one window's steps; empty where a step does not parse or the truth does not tell.
 #[derive(Debug, Clone, Default)]
@@ -113,10 +113,10 @@ pub fn summary(windows: &[StepErrors], seed: u64) -> Option<StepSummary> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chains;
-    use crate::data::parse_source;
     use geometry::Transform;
     use rand::SeedableRng;
+    use training_data::chains;
+    use training_data::parse_source;
 
     #[test]
     fn a_true_chain_has_no_errors_but_rounding_and_a_false_one_has_those_that_were_put_in() {

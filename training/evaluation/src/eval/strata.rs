@@ -8,8 +8,8 @@ use image::RgbImage;
 use nalgebra::Point2;
 
 use super::Outcome;
-use crate::data::WindowSample;
-use crate::synth::Stratum;
+use training_data::WindowSample;
+use training_data::synth::Stratum;
 
 /// Longest side, pixels, that images are made smaller to before their texture is measured: noise is averaged away, and
 /// cameras of different sizes compare.
@@ -203,10 +203,10 @@ impl Grey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::parse_source;
     use geometry::{Intrinsics, SceneScale, Transform, WindowTrajectory};
     use image::Rgb;
     use nalgebra::{Isometry3, Vector3};
+    use training_data::parse_source;
 
     fn sample(index: u64) -> WindowSample {
         parse_source("synth:seed=5,windows=6,size=320x240").unwrap().sample(index).unwrap()

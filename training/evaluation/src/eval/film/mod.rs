@@ -26,11 +26,11 @@ use super::estimator::{Estimate, grey};
 use super::figures::{digits, or_dash, shown, shown_or_dash};
 use super::files::file_name;
 use super::{Args, BOOTSTRAP_SEED, Done, Estimator, Known, Outcome, Settings, Unreadable, finish};
-use crate::data::{Film, FilmFrame, FilmSource};
-use crate::nano::write_json;
-use crate::synth::Stratum;
 use path::Found;
 pub use path::PathFigures;
+use training_data::json::write_json;
+use training_data::synth::Stratum;
+use training_data::{Film, FilmFrame, FilmSource};
 
 /// Frames that a stream remembers: [`Stream::window`].
 const REMEMBERED: usize = 32;

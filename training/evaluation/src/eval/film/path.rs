@@ -186,11 +186,11 @@ fn judged_poses(truth: &[Transform<World, Camera>], found: &[Found]) -> Vec<(Jud
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nano::normal;
     use geometry::Stamp;
     use nalgebra::{Matrix6, Translation3, UnitQuaternion, Vector3};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+    use training_data::random::normal;
 
     /// A circle of radius 2 about z, flown in `frames` frames, looking along the way.
     fn circle(frames: usize) -> Vec<Transform<World, Camera>> {

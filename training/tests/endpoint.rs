@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use geometry::WINDOW;
 use model::chain;
 use serde_json::{Value, json};
-use training::chains::shards;
-use training::data::{WindowSample, parse_source};
-use training::endpoint::{Endpoint, Part, Sampling, turn};
-use training::eval::{self, Estimator, Question};
+use training_data::chains::shards;
+use training_data::endpoint::{Endpoint, Part, Sampling, turn};
+use training_data::{WindowSample, parse_source};
+use training_evaluation::eval::{self, Estimator, Question};
 
 const DATA: &str = "synth:seed=3,windows=4,size=160x96";
 const SECRET: &str = "sk-never-to-be-seen";

@@ -10,7 +10,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use image::{ImageFormat, Rgb, RgbImage};
 use model::{Device, EgoModel};
 use serde_json::{Value, json};
-use training::serve::{ChatModel, Engine, Event, Options, Reason, Refusal, Request, Server, Sink};
+use training_evaluation::serve::{ChatModel, Engine, Event, Options, Reason, Refusal, Request, Server, Sink};
 
 mod answers;
 mod server;

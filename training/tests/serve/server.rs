@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use training::endpoint::{self, Endpoint};
-use training::serve::{Engine, Event, Options, Request, Sink};
+use training_data::endpoint::{self, Endpoint};
+use training_evaluation::serve::{Engine, Event, Options, Request, Sink};
 
 use super::{Fake, LONG, Reply, agent, asks, get, nano, post, raw, raw_post, read, says, start, waits, weights};
 

@@ -4,9 +4,9 @@ use image::ImageFormat;
 use model::AnswerOptions;
 use model::chat::{Message, Part};
 use serde_json::{Value, json};
-use training::data::parse_source;
-use training::endpoint::{self, Endpoint};
-use training::serve::{ChatModel, Options};
+use training_data::endpoint::{self, Endpoint};
+use training_data::parse_source;
+use training_evaluation::serve::{ChatModel, Options};
 
 use super::{agent, asks, get, load, nano, picture, post, read, shows, start};
 

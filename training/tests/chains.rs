@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use geometry::WINDOW;
 use model::chain;
 use serde_json::Value;
-use training::chains::shards;
+use training_data::chains::shards;
 
 const DATA: &str = "synth:seed=3,windows=24,size=160x96";
 
@@ -151,7 +151,7 @@ fn a_full_disk_is_named_and_leaves_nothing_that_looks_finished() {
 
 /// A recorded film with depth, as `sequence.json`.
 fn film(dir: &Path) {
-    let film = training::synth::sequence(3, 5, 9, (160, 96));
+    let film = training_data::synth::sequence(3, 5, 9, (160, 96));
     for sub in ["frames", "depth"] {
         std::fs::create_dir_all(dir.join(sub)).unwrap();
     }
