@@ -54,7 +54,7 @@ enum Verb {
         /// Folder with sequence.json and frames/, or a recording of ROS 2: an MCAP file, or the folder of a bag of them
         #[arg(value_name = "DIR|FILE")]
         input: PathBuf,
-        /// Of a sequence: where trajectory.tum, trajectory.png and report.json go [default: target/replay]. Of a
+        /// Of a sequence: where trajectory.tum, trajectory.svg and report.json go [default: target/replay]. Of a
         /// recording: an MCAP file for what comes out [default: none]
         #[arg(long, value_name = "DIR|FILE")]
         out: Option<PathBuf>,
@@ -70,7 +70,7 @@ enum Verb {
         /// Folder with sequence.json
         #[arg(long, value_name = "DIR")]
         sequence: PathBuf,
-        /// Where trajectory.tum, trajectory.png and report.json go
+        /// Where trajectory.tum, trajectory.svg and report.json go
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
@@ -324,7 +324,7 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 fn finish_report(evidence: &Evidence, sequence: &Sequence, out: &Path) -> anyhow::Result<ExitCode> {
     let (table, _) = report::write(evidence, sequence, out)?;
     print!("{table}");
-    println!("written: {}", out.join("{trajectory.tum,trajectory.png,report.json}").display());
+    println!("written: {}", out.join("{trajectory.tum,trajectory.svg,report.json}").display());
     Ok(ExitCode::SUCCESS)
 }
 

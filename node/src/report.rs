@@ -1,4 +1,4 @@
-//! Estimates against ground truth: a table for a person, and `trajectory.tum`, `trajectory.png` and `report.json`.
+//! Estimates against ground truth: a table for a person, and `trajectory.tum`, `trajectory.svg` and `report.json`.
 //!
 //! The evidence is a replay's, or what a counterpart received over the wire ([`Received`]). Both end in the same
 //! numbers, which are those of `geometry::metrics`. Windows that did not parse are counted, never left out in silence.
@@ -36,14 +36,6 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What was expected and what is there.
-        message: String,
-    },
-    /// The picture cannot be made.
-    #[error("{}: {message}", path.display())]
-    Plot {
-        /// The file.
-        path: PathBuf,
-        /// Why.
         message: String,
     },
     /// The trajectory cannot be written.
@@ -246,9 +238,8 @@ pub fn write(evidence: &Evidence, sequence: &Sequence, out: &Path) -> Result<(St
     let report = report(evidence, sequence, &summary, &stitched);
 
     geometry::tum::write(&out.join("trajectory.tum"), &stitched.poses)?;
-    let picture = out.join("trajectory.png");
-    plot::top_view(&picture, &stitched.drawing(sequence))
-        .map_err(|message| Error::Plot { path: picture.clone(), message })?;
+    let picture = out.join("trajectory.svg");
+    plot::top_view(&picture, &stitched.drawing(sequence)).map_err(io(&picture))?;
     let json_path = out.join("report.json");
     let json = serde_json::to_string_pretty(&report).map_err(|e| io(&json_path)(e.into()))?;
     std::fs::write(&json_path, json + "\n").map_err(io(&json_path))?;

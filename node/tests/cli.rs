@@ -162,7 +162,7 @@ fn a_replay_of_a_model_that_says_nothing_is_honest_about_it() {
     );
     assert_eq!((&report["final_parse"], &report["rre_deg_median"]), (&json!(0.0), &Value::Null));
     assert!(report["latency_ms_median"].as_f64().unwrap() > 0.0);
-    assert!(out.join("trajectory.png").is_file() && out.join("trajectory.tum").is_file());
+    assert!(out.join("trajectory.svg").is_file() && out.join("trajectory.tum").is_file());
 
     std::fs::remove_file(Path::new(data).join("frames/000003.jpg")).unwrap();
     let (code, _, stderr) = output(&args);

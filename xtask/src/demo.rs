@@ -30,7 +30,7 @@ pub struct Args {
     /// Frames a second
     #[arg(long, default_value_t = 4.0)]
     rate: f64,
-    /// Where trajectory.tum, trajectory.png and report.json go
+    /// Where trajectory.tum, trajectory.svg and report.json go
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     out: PathBuf,
 }

@@ -82,7 +82,7 @@ fn what_must_stay_out_of_a_crate_stays_out() {
         ("camera", &["candle-core", "rayon", "tracing", "r2r", "ros2-client"]),
         ("odometry", &["candle-core", "image", "rayon", "tracing", "r2r", "ros2-client"]),
         ("model", &["r2r", "ros2-client", "clap", "anyhow"]),
-        ("node", &["candle-core", "candle-nn", "rayon", "cdr-encoding"]),
+        ("node", &["candle-core", "candle-nn", "rayon", "cdr-encoding", "plotters", "dejavu"]),
         ("training", &["r2r", "ros2-client", "mcap", "cdr-encoding", "plotters", "tokio"]),
         ("training/data", &["r2r", "ros2-client", "mcap", "cdr-encoding", "plotters", "tokio"]),
         ("training/evaluation", &["r2r", "ros2-client", "mcap", "cdr-encoding"]),
