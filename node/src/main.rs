@@ -12,15 +12,15 @@ use camera::recording::{FileWriter, bag};
 use camera::sequence::Sequence;
 use clap::{Parser, Subcommand};
 use node::config::{Config, Sheet};
-use node::doctor;
-use node::estimator::EgoEstimator;
 use node::pipeline::{Pipeline, Settings};
-use node::recording::{Recorder, Recording};
-use node::replay::{self, replay};
-use node::report::{self, Evidence};
-use node::solver::Answered;
-use node::transport::ros_args::{self, RosArgs};
-use node::transport::{self, Kind};
+use node::ros::transport::ros_args::{self, RosArgs};
+use node::ros::transport::{self, Kind};
+use node::solve::estimator::EgoEstimator;
+use node::solve::solver::Answered;
+use node::tools::doctor;
+use node::tools::recording::{Recorder, Recording};
+use node::tools::replay::{self, replay};
+use node::tools::report::{self, Evidence};
 
 /// After a signal, the model has this long to notice.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -64,7 +64,7 @@ enum Verb {
     },
     /// Compare Paths that were received over the wire with a sequence's ground truth
     Report {
-        /// received.json, as node::report::Received describes it
+        /// received.json, as node::tools::report::Received describes it
         #[arg(long, value_name = "FILE")]
         received: PathBuf,
         /// Folder with sequence.json

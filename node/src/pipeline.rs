@@ -26,15 +26,15 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bound
 use geometry::Stamp;
 
 use crate::config::{Config, DiagnosticsConfig, Mount, PublishConfig, ScaleRules, Sheet, TrustRules, WindowRules};
-use crate::diagnostics::{Reporter, failure, status};
-use crate::estimator::{self, Estimator};
-use crate::ingest::Ingest;
-use crate::message::{Input, Output};
-use crate::parameters::Parameters;
-use crate::scale::{Reference, Scaler};
-use crate::stats::{Fate, Snapshot, Stats, Ticket};
-use crate::transport::Ends;
-use crate::transport::qos::Mismatch;
+use crate::ros::message::{Input, Output};
+use crate::ros::parameters::Parameters;
+use crate::ros::transport::Ends;
+use crate::ros::transport::qos::Mismatch;
+use crate::solve::estimator::{self, Estimator};
+use crate::solve::scale::{Reference, Scaler};
+use crate::status::counters::{Fate, Snapshot, Stats, Ticket};
+use crate::status::diagnostics::{Reporter, failure, status};
+use crate::window::ingest::Ingest;
 use camera::message::{CameraInfoMessage, ImageMessage};
 use camera::optics::CameraRules;
 

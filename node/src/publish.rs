@@ -11,8 +11,8 @@ use geometry::{Base, Camera, Odom, Stamp, Stamped, Transform};
 use nalgebra::Matrix6;
 
 use crate::config::Mount;
-use crate::message::{OdometryMessage, StampedPose, TrajectoryMessage, TransformMessage};
-use crate::solver::Answered;
+use crate::ros::message::{OdometryMessage, StampedPose, TrajectoryMessage, TransformMessage};
+use crate::solve::solver::Answered;
 
 /// The five poses of a window; `None` where none may come out.
 pub fn trajectory(answered: &Answered) -> Option<TrajectoryMessage> {

@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam::channel::bounded;
 use geometry::Transform;
 use nalgebra::{Isometry3, UnitQuaternion, Vector3};
-use node::call::Call;
 use node::config::Mount;
 use node::config::table::TABLE;
-use node::estimator::{Error, Estimate};
-use node::lifecycle::State::{self, Activating, Active, CleaningUp, Configuring, Deactivating, ErrorProcessing};
-use node::lifecycle::State::{Finalized, Inactive, ShuttingDown, Unconfigured};
-use node::message::{DiagnosticLevel, Output};
-use node::parameters::Value;
 use node::pipeline::Settings;
-use node::stats::Fate;
+use node::ros::call::Call;
+use node::ros::lifecycle::State::{self, Activating, Active, CleaningUp, Configuring, Deactivating, ErrorProcessing};
+use node::ros::lifecycle::State::{Finalized, Inactive, ShuttingDown, Unconfigured};
+use node::ros::message::{DiagnosticLevel, Output};
+use node::ros::parameters::Value;
+use node::solve::estimator::{Error, Estimate};
+use node::status::counters::Fate;
 
 #[expect(dead_code, reason = "the tests of the pipeline use the rest")]
 mod rig;

@@ -9,9 +9,9 @@ use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
 use geometry::Stamp;
 use image::RgbImage;
 use node::config::ScaleRules;
-use node::estimator::{Error, Estimate};
-use node::message::{DiagnosticLevel, Input, OdometryMessage, StampedPose};
-use node::stats::Fate;
+use node::ros::message::{DiagnosticLevel, Input, OdometryMessage, StampedPose};
+use node::solve::estimator::{Error, Estimate};
+use node::status::counters::Fate;
 
 #[expect(dead_code, reason = "the tests of the lifecycle use the rest")]
 mod rig;

@@ -12,7 +12,7 @@ use geometry::{Intrinsics, Stamp, Transform};
 use image::{Rgb, RgbImage};
 use model::pose_head::FILES;
 use node::config::{Config, ModelConfig, TrustRules};
-use node::estimator::{EgoEstimator, Estimate, Estimator, missing_heads};
+use node::solve::estimator::{EgoEstimator, Estimate, Estimator, missing_heads};
 use node::trust::Judge;
 use serde_json::json;
 
@@ -64,7 +64,7 @@ fn settings(weights: &Path) -> (ModelConfig, TrustRules) {
     (config.model, config.trust)
 }
 
-fn load(weights: &Path) -> Result<EgoEstimator, node::estimator::Error> {
+fn load(weights: &Path) -> Result<EgoEstimator, node::solve::estimator::Error> {
     EgoEstimator::load(&settings(weights).0, Arc::new(AtomicBool::new(false)))
 }
 

@@ -19,14 +19,14 @@ use mcap::MessageStream;
 use mcap::records::MessageHeader;
 use nalgebra::{Isometry3, Vector3};
 use node::config::{Config, ScaleRules};
-use node::estimator::{Error, Estimate, Estimator};
-use node::lifecycle::State;
-use node::message::{Input, OdometryMessage, StampedPose};
 use node::pipeline::{Pipeline, Settings};
-use node::recording::{Recorder, Recording, entry_of_input};
-use node::replay;
-use node::replay::recording::{Node, Played};
-use node::transport::{Ends, Topics};
+use node::ros::lifecycle::State;
+use node::ros::message::{Input, OdometryMessage, StampedPose};
+use node::ros::transport::{Ends, Topics};
+use node::solve::estimator::{Error, Estimate, Estimator};
+use node::tools::recording::{Recorder, Recording, entry_of_input};
+use node::tools::replay;
+use node::tools::replay::recording::{Node, Played};
 
 #[expect(dead_code, reason = "the tests of the pipeline use the rest")]
 mod rig;

@@ -11,8 +11,8 @@ use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
 use camera::recording::FileWriter;
 use geometry::Stamp;
 use node::config::Config;
-use node::message::Input;
-use node::recording::{Recording, entry_of_input};
+use node::ros::message::Input;
+use node::tools::recording::{Recording, entry_of_input};
 
 mod common;
 use common::{repository, tiny_weights};

@@ -13,7 +13,7 @@ use futures::executor::block_on;
 use futures::future::{Either, select};
 use node::config::Config;
 use node::pipeline::{Pipeline, Settings};
-use node::transport::{self, Kind, Topics};
+use node::ros::transport::{self, Kind, Topics};
 use ros2_client::parameters::raw::{self, ParameterDescriptor, SetParametersResult};
 use ros2_client::qos::{History, QosProfile};
 use ros2_client::rcl_interfaces::{

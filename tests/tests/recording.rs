@@ -11,11 +11,11 @@ use geometry::{Intrinsics, Stamp, Transform, WindowTrajectory};
 use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
 use node::config::Config;
-use node::estimator::{Error, Estimate, Estimator};
-use node::message::{Input, OdometryMessage, Output, StampedPose};
 use node::pipeline::{Pipeline, Settings};
-use node::recording::{Recorder, entry_of_input, entry_of_output};
-use node::transport::Ends;
+use node::ros::message::{Input, OdometryMessage, Output, StampedPose};
+use node::ros::transport::Ends;
+use node::solve::estimator::{Error, Estimate, Estimator};
+use node::tools::recording::{Recorder, entry_of_input, entry_of_output};
 use training_data::formats;
 
 const FRAMES: i64 = 6;
@@ -158,7 +158,7 @@ fn record(path: &std::path::Path, frames: i64) -> Vec<(RgbImage, Intrinsics)> {
     let mut recorder = Recorder::create(path, &config.topics.resolved().unwrap()).unwrap();
     let (pipeline, ends) = Pipeline::start(Settings::from(&config), sheet, load, stop).unwrap();
     let Ends { input, output, call, mismatches, stop } = recorder.tap(ends).unwrap();
-    let wait = |what: &str, until: &dyn Fn(&node::stats::Snapshot) -> bool| {
+    let wait = |what: &str, until: &dyn Fn(&node::status::counters::Snapshot) -> bool| {
         let begun = Instant::now();
         while !until(&pipeline.stats().snapshot()) {
             let counters = pipeline.stats().snapshot().counters();
@@ -166,7 +166,7 @@ fn record(path: &std::path::Path, frames: i64) -> Vec<(RgbImage, Intrinsics)> {
             std::thread::sleep(Duration::from_millis(2));
         }
     };
-    wait("active", &|s| s.lifecycle == node::lifecycle::State::Active);
+    wait("active", &|s| s.lifecycle == node::ros::lifecycle::State::Active);
     input(Input::CameraInfo(fisheye()));
     let hop = i64::from(config.window.hop);
     for i in 0..frames {

@@ -11,8 +11,8 @@ use camera::optics::CameraRules;
 use geometry::{Base, Camera, Transform, WINDOW};
 use model::Mode;
 
-use crate::transport::kind::Kind;
-use crate::transport::topics::Topics;
+use crate::ros::transport::kind::Kind;
+use crate::ros::transport::topics::Topics;
 
 mod raw;
 mod sheet;

@@ -6,7 +6,7 @@ use model::Mode;
 
 use super::table::{self, Kind as Holds, TABLE};
 use super::{Ask, Config, ScaleRules, Sheet};
-use crate::transport::Kind;
+use crate::ros::transport::Kind;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -15,8 +15,8 @@ use geometry::{Intrinsics, Transform, WINDOW};
 use model::Mode;
 use nalgebra::{Isometry3, Translation3, UnitQuaternion};
 
-use crate::transport::kind::Kind;
-use crate::transport::topics::Topics;
+use crate::ros::transport::kind::Kind;
+use crate::ros::transport::topics::Topics;
 
 /// Frames that a window may span at most: what the buffer holds follows from it.
 const MAX_STRIDE: i64 = 1000;

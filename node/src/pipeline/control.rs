@@ -10,11 +10,11 @@ use crossbeam::channel::Sender;
 
 use super::gate::Gate;
 use super::{Live, SharedLive, stamp};
-use crate::call::{Call, Reply};
-use crate::lifecycle::{ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Edge, GRAPH, Machine, Outcome, State};
-use crate::message::{Output, ParameterEventMessage, TransitionMessage};
-use crate::parameters::{Parameters, Value};
-use crate::stats::Stats;
+use crate::ros::call::{Call, Reply};
+use crate::ros::lifecycle::{ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Edge, GRAPH, Machine, Outcome, State};
+use crate::ros::message::{Output, ParameterEventMessage, TransitionMessage};
+use crate::ros::parameters::{Parameters, Value};
+use crate::status::counters::Stats;
 
 /// Work for the inference thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

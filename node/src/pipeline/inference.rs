@@ -9,12 +9,12 @@ use super::control::{Control, Job, Notice};
 use super::ingest::Tagged;
 use super::{STOP_POLL, Shared};
 use crate::config::{Mount, ScaleRules};
-use crate::estimator::{self, Estimator};
-use crate::message::Output;
 use crate::publish;
-use crate::scale::{Reference, Scaler};
-use crate::solver::{Answered, Solved, Solver};
-use crate::stats::Fate;
+use crate::ros::message::Output;
+use crate::solve::estimator::{self, Estimator};
+use crate::solve::scale::{Reference, Scaler};
+use crate::solve::solver::{Answered, Solved, Solver};
+use crate::status::counters::Fate;
 
 pub(super) struct InferenceThread<E: Estimator, Load> {
     pub load: Load,

@@ -6,13 +6,13 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, select, tick};
 
 use super::control::Notice;
 use super::{Queued, Received, STOP_POLL, Shared, stamp};
-use crate::diagnostics::{Reporter, status};
-use crate::estimator::Estimator;
-use crate::ingest::Ingest;
-use crate::message::Output;
-use crate::solver::SharedFrame;
-use crate::stats::Fate;
+use crate::ros::message::Output;
+use crate::solve::estimator::Estimator;
+use crate::solve::solver::SharedFrame;
+use crate::status::counters::Fate;
+use crate::status::diagnostics::{Reporter, status};
 use crate::window::Window;
+use crate::window::ingest::Ingest;
 
 /// A window, and the generation of its frames.
 pub(super) type Tagged<E> = (u64, Window<SharedFrame<E>>);
@@ -144,11 +144,11 @@ mod tests {
     use super::super::{Gate, Settings, Shared, SharedLive, entrance};
     use super::IngestThread;
     use crate::config::Config;
-    use crate::diagnostics::Reporter;
-    use crate::estimator::{Error, Estimate, Estimator};
-    use crate::ingest::Ingest;
-    use crate::message::Input;
-    use crate::stats::{Fate, Stats};
+    use crate::ros::message::Input;
+    use crate::solve::estimator::{Error, Estimate, Estimator};
+    use crate::status::counters::{Fate, Stats};
+    use crate::status::diagnostics::Reporter;
+    use crate::window::ingest::Ingest;
     use camera::info::Images;
     use camera::message::{ImageMessage, ImagePayload};
     use camera::optics::{CameraRules, UseFixed};

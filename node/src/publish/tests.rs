@@ -5,8 +5,8 @@ use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
 
 use super::{odometry, static_transform, transforms};
 use crate::config::Mount;
-use crate::message::TransformMessage;
-use crate::solver::Answered;
+use crate::ros::message::TransformMessage;
+use crate::solve::solver::Answered;
 use crate::trust::Judge;
 use crate::trust::synthetic::{motion, poses_alone, rules};
 use crate::window::View;

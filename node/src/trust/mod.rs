@@ -12,7 +12,7 @@
 use geometry::{Odometry, Outcome, Push, Stamp, WINDOW, WindowTrajectory};
 
 use crate::config::{CheckRules, Frozen, ImageRules, TrustRules};
-use crate::estimator::Estimate;
+use crate::solve::estimator::Estimate;
 
 pub mod checks;
 pub mod covariance;

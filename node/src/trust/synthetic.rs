@@ -7,7 +7,7 @@ use model::chain::{Chain, Track, parse_poses, write, write_poses};
 use nalgebra::{Isometry3, Point3, Translation3, UnitQuaternion, Vector2, Vector3};
 
 use crate::config::{CheckRules, Covariance, Frozen, ImageRules, Sanity, StatusRules, TrustRules};
-use crate::estimator::Estimate;
+use crate::solve::estimator::Estimate;
 
 /// Rules that an exact answer passes by far.
 pub(crate) fn rules() -> TrustRules {

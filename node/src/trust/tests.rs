@@ -4,7 +4,7 @@ use super::state::Status;
 use super::synthetic::{chain, estimate, motion, poses_alone, rules};
 use super::{Judge, Judged, NoPoses};
 use crate::config::Frozen;
-use crate::estimator::Estimate;
+use crate::solve::estimator::Estimate;
 
 const PERIOD: i64 = 100_000_000;
 

@@ -13,20 +13,20 @@ use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use geometry::{Intrinsics, Stamp, Transform, WindowTrajectory};
 use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
-use node::call::{Call, Reply};
 use node::config::{
     CheckRules, Covariance, DiagnosticsConfig, Frozen, ImageRules, PublishConfig, Sanity, ScaleRules, Sheet,
     StatusRules, TrustRules, WindowRules,
 };
-use node::estimator::{Error, Estimate, Estimator};
-use node::lifecycle::State;
-use node::message::{
+use node::pipeline::{Failure, Live, Pipeline, Settings};
+use node::ros::call::{Call, Reply};
+use node::ros::lifecycle::State;
+use node::ros::message::{
     DiagnosticLevel, DiagnosticsMessage, Input, OdometryMessage, Output, ParameterEventMessage, TrajectoryMessage,
     TransformMessage,
 };
-use node::pipeline::{Failure, Live, Pipeline, Settings};
-use node::stats::Snapshot;
-use node::transport::Ends;
+use node::ros::transport::Ends;
+use node::solve::estimator::{Error, Estimate, Estimator};
+use node::status::counters::Snapshot;
 
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 pub const PERIOD: i64 = 100_000_000;

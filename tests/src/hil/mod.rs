@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use node::transport::Topics;
+use node::ros::transport::Topics;
 use serde::Serialize;
 
 use crate::camera::{self, Camera};

@@ -10,9 +10,9 @@ use camera::optics::UseFixed;
 use camera::sequence::Sequence;
 use geometry::{Intrinsics, Stamp};
 use image::imageops::FilterType;
-use node::message::Input;
-use node::recording::Recording;
-use node::transport::Topics;
+use node::ros::message::Input;
+use node::ros::transport::Topics;
+use node::tools::recording::Recording;
 
 use super::config;
 use crate::camera::Camera;
@@ -53,8 +53,8 @@ enum Stop {
     Failed(anyhow::Error),
 }
 
-impl From<node::recording::Error> for Stop {
-    fn from(error: node::recording::Error) -> Self {
+impl From<node::tools::recording::Error> for Stop {
+    fn from(error: node::tools::recording::Error) -> Self {
         Self::Failed(error.into())
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use camera::message::{ImageMessage, ImagePayload};
 use crossbeam::channel::{Receiver, Sender};
 use geometry::Stamp;
-use node::call::Call;
 use node::config::{Frozen, ImageRules};
-use node::message::{DiagnosticLevel, Input};
-use node::parameters::Value;
 use node::pipeline::Settings;
-use node::stats::{Fate, Snapshot};
+use node::ros::call::Call;
+use node::ros::message::{DiagnosticLevel, Input};
+use node::ros::parameters::Value;
+use node::status::counters::{Fate, Snapshot};
 use node::trust::state::Status;
 
 use crate::rig::{self, Behaviour, K, Outputs, PERIOD, Rig, camera_info, parsed};
@@ -217,7 +217,7 @@ impl Expect {
 
     /// The model that these cases have says 0.1 m a frame: another step of the odometry is a jump.
     fn check_poses(&self, outputs: &Outputs) {
-        let periods = |path: &node::message::TrajectoryMessage| -> Vec<i64> {
+        let periods = |path: &node::ros::message::TrajectoryMessage| -> Vec<i64> {
             path.poses.iter().map(|pose| pose.stamp.nanos / PERIOD).collect()
         };
         let paths: Vec<Vec<i64>> = outputs.trajectories.iter().map(periods).collect();

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use node::call::Call;
-use node::lifecycle::State;
-use node::message::DiagnosticLevel::Warn;
-use node::message::Output;
-use node::parameters::Value;
-use node::stats::Fate;
+use node::ros::call::Call;
+use node::ros::lifecycle::State;
+use node::ros::message::DiagnosticLevel::Warn;
+use node::ros::message::Output;
+use node::ros::parameters::Value;
+use node::status::counters::Fate;
 
 use crate::case::{Case, Expect, from, picture};
 use crate::rig::PERIOD;

@@ -3,9 +3,9 @@
 use camera::message::{CameraInfoMessage, ImageMessage};
 use geometry::Stamp;
 use node::config::Frozen;
-use node::message::DiagnosticLevel::{Error, Warn};
-use node::message::Input;
-use node::stats::Fate;
+use node::ros::message::DiagnosticLevel::{Error, Warn};
+use node::ros::message::Input;
+use node::status::counters::Fate;
 use node::trust::state::Status;
 
 use crate::case::{Case, Expect, from, grey, image, picture, settings};

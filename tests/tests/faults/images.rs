@@ -4,8 +4,8 @@ use std::io::Cursor;
 
 use camera::message::ImagePayload;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
-use node::message::DiagnosticLevel::Warn;
-use node::stats::Fate;
+use node::ros::message::DiagnosticLevel::Warn;
+use node::status::counters::Fate;
 
 use crate::case::{Case, Expect, from, grey, image, picture};
 

@@ -2,10 +2,10 @@
 
 use geometry::Stamp;
 use node::config::ScaleRules;
-use node::message::DiagnosticLevel::Warn;
-use node::message::{Input, OdometryMessage, StampedPose};
 use node::pipeline::Settings;
-use node::stats::Fate;
+use node::ros::message::DiagnosticLevel::Warn;
+use node::ros::message::{Input, OdometryMessage, StampedPose};
+use node::status::counters::Fate;
 use node::trust::state::Status;
 
 use crate::case::{Case, Expect, from, settings};

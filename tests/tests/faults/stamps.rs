@@ -1,7 +1,7 @@
 //! Clocks that stand still, run back, jump, or are exchanged.
 
-use node::message::DiagnosticLevel::{Error, Stale, Warn};
-use node::stats::Fate;
+use node::ros::message::DiagnosticLevel::{Error, Stale, Warn};
+use node::status::counters::Fate;
 
 use crate::case::{Case, Expect, from, picture, settings};
 use crate::rig::parsed;

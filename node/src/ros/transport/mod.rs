@@ -1,0 +1,115 @@
+//! The two thin ends of the node. Both serve the same topics, types and QoS; everything between is sans-io.
+//!
+//! Architecture Invariant: a transport converts types and moves them. It decodes nothing, decides nothing, keeps
+//! nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+
+use crate::ros::call::Call;
+use crate::ros::message::{Input, Output};
+
+mod error;
+pub(crate) mod kind;
+mod names;
+mod params_file;
+pub mod qos;
+#[cfg(feature = "ros")]
+pub mod r2r;
+pub mod ros2_client;
+pub mod ros_args;
+pub(crate) mod topics;
+pub(crate) mod wire;
+
+pub use error::Error;
+pub use kind::Kind;
+use qos::Mismatch;
+pub use topics::Topics;
+pub(crate) use topics::{KEEP_LAST, PARAMETER_EVENTS, TF, TF_STATIC, TRANSITION_EVENT};
+
+/// How often a transport's threads look whether they are to end, while there is nothing to publish and nothing comes. What
+/// comes wakes them at once.
+const STOP_POLL: Duration = Duration::from_millis(50);
+
+/// How often a transport looks for ends in the graph that the node's own do not hear.
+const QOS_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long a transport stays after its last message, so that a reliable reader can still ask for it again.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// Variance of a twist that nobody measured, on the diagonal of Odometry's twist: far from zero, which a filter would
+/// take for certainty.
+const TWIST_VARIANCE: f64 = 1e6;
+
+/// Runs the node's ends until [`Ends::stop`] is set or the sender of [`Ends::output`] hangs up.
+///
+/// # Errors
+///
+/// [`Error`] where the backend does not start; nothing after that.
+pub fn run(kind: Kind, topics: &Topics, ends: Ends) -> Result<(), Error> {
+    match kind {
+        Kind::Ros2Client => ros2_client::run(topics, ends),
+        #[cfg(feature = "ros")]
+        Kind::R2r => r2r::run(topics, ends),
+        #[cfg(not(feature = "ros"))]
+        Kind::R2r => {
+            drop(ends);
+            Err(Error::NotCompiledIn { kind })
+        }
+    }
+}
+
+/// Whether this binary has `kind`.
+#[must_use]
+pub fn is_compiled_in(kind: Kind) -> bool {
+    match kind {
+        Kind::Ros2Client => true,
+        Kind::R2r => cfg!(feature = "ros"),
+    }
+}
+
+/// What a transport is run with.
+pub struct Ends {
+    /// Takes every input at once; never blocks, since the pipeline behind it drops and counts.
+    pub input: Box<dyn Fn(Input) + Send + Sync>,
+    /// Takes every request at once; the answer may come much later, from another thread.
+    pub call: Box<dyn Fn(Call) + Send + Sync>,
+    /// Takes, each second, all QoS mismatches that there are.
+    pub mismatches: Box<dyn Fn(Vec<Mismatch>) + Send + Sync>,
+    /// What to publish; the transport returns when the sender hangs up.
+    pub output: Receiver<Output>,
+    /// Set to true from outside (a signal) to make the transport return.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Hands every output to `publish` until told to stop, then what is still queued, then gives reliable readers a
+/// moment to ask again for what they missed.
+fn publish_until_stopped(output: &Receiver<Output>, stop: &AtomicBool, mut publish: impl FnMut(Output)) {
+    let mut last_published = None;
+    let mut publish = |output| {
+        publish(output);
+        last_published = Some(Instant::now());
+    };
+    loop {
+        match output.recv_timeout(STOP_POLL) {
+            Ok(output) => publish(output),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if stop.load(Ordering::Relaxed) {
+            output.try_iter().for_each(&mut publish);
+            break;
+        }
+    }
+    if let Some(left) = last_published.and_then(|at| LINGER.checked_sub(at.elapsed())) {
+        std::thread::sleep(left);
+    }
+}
+
+/// `status.name` of the diagnostics: the convention is `node: what`.
+fn diagnostic_name(node_name: &str) -> String {
+    format!("{node_name}: trajectory")
+}

@@ -1,0 +1,340 @@
+//! The transport of a machine without ROS 2: RTPS and CDR in pure Rust. Other ROS 2 nodes cannot tell the difference,
+//! but there is no shared memory here, and no rcl that would read `--ros-args` ([`super::ros_args`] does).
+
+use std::thread;
+
+use camera::message::{CameraInfoMessage, ImageMessage};
+use camera::ros;
+use crossbeam::channel::{RecvTimeoutError, bounded};
+use futures::StreamExt;
+use futures::executor::block_on;
+use futures::future::{AbortHandle, AbortRegistration, Abortable, ready};
+use ros2_client::dds::rustdds::{DomainParticipant, QosPolicies, Topic, policy};
+use ros2_client::qos::{Durability, History, QosProfile, WhenFull};
+use ros2_client::{
+    Context, ContextOptions, Message, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Server,
+    ServiceTypeName, Subscription,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::qos::{End, Endpoint, Qos};
+use super::{
+    Ends, Error, KEEP_LAST, Kind, PARAMETER_EVENTS, QOS_PERIOD, TF, TF_STATIC, TRANSITION_EVENT, Topics,
+    publish_until_stopped, qos, wire,
+};
+use crate::ros::message::{Input, OdometryMessage, Output};
+
+mod services;
+
+use services::Services;
+
+/// Runs until stopped; see [`super::run`].
+///
+/// # Errors
+///
+/// [`Error`] where a name is not valid or the network cannot be opened.
+pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
+    let Ends { input, call, mismatches, output, stop } = ends;
+    if std::env::var("ROS_LOCALHOST_ONLY").is_ok_and(|value| value == "1") {
+        tracing::warn!("ROS_LOCALHOST_ONLY has no effect with transport \"ros2-client\"");
+    }
+    let mut graph = Graph::join(topics)?;
+    let participant = graph.participant.clone(); // lives longer than its writers, which say goodbye through it
+
+    let image = if topics.image_compressed {
+        ImageReader::Compressed(graph.subscribe(&topics.image, "sensor_msgs", "CompressedImage")?)
+    } else {
+        ImageReader::Raw(graph.subscribe(&topics.image, "sensor_msgs", "Image")?)
+    };
+    let camera_info: Subscription<ros::CameraInfo> =
+        graph.subscribe(&topics.camera_info, "sensor_msgs", "CameraInfo")?;
+    let odometry: Option<Subscription<ros::Odometry>> = match &topics.reference_odometry {
+        Some(name) => Some(graph.subscribe(name, "nav_msgs", "Odometry")?),
+        None => None,
+    };
+    let publishers = Publishers::new(&mut graph)?;
+    let services = Services::new(&mut graph)?;
+    let spinner = graph.node.spinner().map_err(|error| middleware("start the node's spinner", &error))?;
+    let (image_name, trajectory_name) = (topics.resolve(&topics.image)?, topics.resolve(&topics.trajectory)?);
+    let (ours, watched) = (topics.endpoints()?, graph.participant.clone());
+    let domain = graph.node.domain_id();
+    tracing::info!(transport = "ros2-client", image = image_name, trajectory = trajectory_name, domain, "listening");
+
+    // One thread a stream: an image of megabytes takes milliseconds to copy out, in which CameraInfo must not wait.
+    let take_image = |image: ImageMessage| input(Input::Image(image));
+    let take_camera_info = |info: CameraInfoMessage| input(Input::CameraInfo(info));
+    let take_odometry = |odometry: OdometryMessage| input(Input::Odometry(odometry));
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if let Err(error) = block_on(spinner.spin()) {
+                tracing::error!(%error, "the node's spinner ended");
+            }
+        });
+        let mut aborts = Vec::new();
+        let (handle, registration) = AbortHandle::new_pair();
+        aborts.push(handle);
+        scope.spawn(move || match image {
+            ImageReader::Raw(images) => read(&images, "image", registration, take_image),
+            ImageReader::Compressed(images) => read(&images, "image", registration, take_image),
+        });
+        let (handle, registration) = AbortHandle::new_pair();
+        aborts.push(handle);
+        scope.spawn(move || read(&camera_info, "camera_info", registration, take_camera_info));
+        if let Some(odometry) = odometry {
+            let (handle, registration) = AbortHandle::new_pair();
+            aborts.push(handle);
+            scope.spawn(move || read(&odometry, "odometry", registration, take_odometry));
+        }
+        let (handle, registration) = AbortHandle::new_pair();
+        aborts.push(handle);
+        scope.spawn(move || services.run(&call, registration));
+        // ros2-client hands on none of the events that RustDDS has for this, but what was discovered can be asked for.
+        let (running, ended) = bounded::<()>(0);
+        scope.spawn(move || {
+            while ended.recv_timeout(QOS_PERIOD) == Err(RecvTimeoutError::Timeout) {
+                mismatches(qos::mismatches(&ours, &others(&watched)));
+            }
+        });
+
+        publish_until_stopped(&output, &stop, |output| {
+            if let Err((topic, error)) = publishers.publish(output) {
+                tracing::warn!(topic, error, "a message was not published");
+            }
+        });
+        aborts.iter().for_each(AbortHandle::abort);
+        drop(running);
+        drop(graph); // ends the spinner
+    });
+    drop(publishers);
+    drop(participant);
+    Ok(())
+}
+
+struct Publishers {
+    node_name: String,
+    trajectory: Publisher<ros::Path>,
+    odometry: Publisher<ros::Odometry>,
+    diagnostics: Publisher<ros::DiagnosticArray>,
+    status: Publisher<ros::DiagnosticStatus>,
+    reasoning: Publisher<ros::Text>,
+    tf: Publisher<ros::TfMessage>,
+    tf_static: Publisher<ros::TfMessage>,
+    transition_event: Publisher<wire::service::TransitionEvent>,
+    parameter_events: Publisher<wire::service::ParameterEvent>,
+    /// With its namespace.
+    full_name: String,
+}
+
+impl Publishers {
+    fn new(graph: &mut Graph<'_>) -> Result<Self, Error> {
+        let topics = graph.topics;
+        Ok(Self {
+            node_name: topics.node_name.clone(),
+            trajectory: graph.publish(&topics.trajectory, "nav_msgs", "Path")?,
+            odometry: graph.publish(&topics.odometry, "nav_msgs", "Odometry")?,
+            diagnostics: graph.publish(&topics.diagnostics, "diagnostic_msgs", "DiagnosticArray")?,
+            status: graph.publish(&topics.status, "diagnostic_msgs", "DiagnosticStatus")?,
+            reasoning: graph.publish(&topics.reasoning, "std_msgs", "String")?,
+            tf: graph.publish(TF, "tf2_msgs", "TFMessage")?,
+            tf_static: graph.publish(TF_STATIC, "tf2_msgs", "TFMessage")?,
+            transition_event: graph.publish(TRANSITION_EVENT, "lifecycle_msgs", "TransitionEvent")?,
+            // The library has one of its own, for parameters that it keeps itself: there are none.
+            parameter_events: graph.publish(PARAMETER_EVENTS, "rcl_interfaces", "ParameterEvent")?,
+            full_name: graph.node.fully_qualified_name(),
+        })
+    }
+
+    /// The topic and the reason where the middleware does not take the message.
+    fn publish(&self, output: Output) -> Result<(), (&'static str, String)> {
+        fn send<Wire: Serialize>(
+            topic: &'static str,
+            publisher: &Publisher<Wire>,
+            message: Wire,
+        ) -> Result<(), (&'static str, String)> {
+            publisher.publish(message).map_err(|error| (topic, error.to_string()))
+        }
+        match output {
+            Output::Trajectory(m) => send("trajectory", &self.trajectory, wire::path(m)),
+            Output::Odometry(m) => send("odometry", &self.odometry, wire::odometry(m)),
+            Output::Diagnostics(m) => {
+                send("diagnostics", &self.diagnostics, wire::diagnostic_array(m, &self.node_name))
+            }
+            Output::Status(m) => {
+                send("status", &self.status, wire::diagnostic_status(m, super::diagnostic_name(&self.node_name)))
+            }
+            Output::Reasoning(text) => send("reasoning", &self.reasoning, ros::Text { data: text }),
+            Output::Transform(m) => send(TF, &self.tf, wire::tf_message(m)),
+            Output::StaticTransform(m) => send(TF_STATIC, &self.tf_static, wire::tf_message(m)),
+            Output::Transition(m) => send("transition_event", &self.transition_event, m.into()),
+            Output::ParameterEvent(m) => {
+                let event = wire::service::ParameterEvent::new(m, self.full_name.clone());
+                send(PARAMETER_EVENTS, &self.parameter_events, event)
+            }
+        }
+    }
+}
+
+enum ImageReader {
+    Raw(Subscription<ros::Image>),
+    Compressed(Subscription<ros::CompressedImage>),
+}
+
+/// Hands every message of `subscription` to `take` until aborted.
+fn read<Wire, Message>(
+    subscription: &Subscription<Wire>,
+    topic: &'static str,
+    registration: AbortRegistration,
+    take: impl Fn(Message),
+) where
+    Wire: DeserializeOwned + Into<Message> + 'static,
+{
+    let messages = subscription.async_stream().for_each(|message| {
+        match message {
+            Ok((message, _)) => take(message.into()),
+            Err(error) => tracing::warn!(topic, %error, "a message could not be read"),
+        }
+        ready(())
+    });
+    // Aborted is the one way out: the stream itself does not end.
+    let _ = block_on(Abortable::new(messages, registration));
+}
+
+/// The ends of topics that others have in the graph.
+fn others(participant: &DomainParticipant) -> Vec<Endpoint> {
+    let writers = participant.discovered_writers();
+    let readers = participant.discovered_readers();
+    let writers = writers.iter().map(|writer| &writer.publication_topic_data);
+    let readers = readers.iter().map(|reader| &reader.subscription_topic_data);
+    let writers = writers.filter_map(|data| endpoint(data.topic_name(), End::Publisher, &data.qos()));
+    let readers = readers.filter_map(|data| endpoint(data.topic_name(), End::Subscription, &data.qos()));
+    writers.chain(readers).collect()
+}
+
+/// `None` for what is no topic of ROS. Policies that are not announced are DDS's defaults (DDS 1.4, 2.2.3): best effort
+/// for a reader, reliable for a writer, and volatile.
+fn endpoint(dds_name: &str, end: End, policies: &QosPolicies) -> Option<Endpoint> {
+    let topic = dds_name.strip_prefix("rt").filter(|topic| topic.starts_with('/'))?.to_owned();
+    let is_reliable = match policies.reliability() {
+        Some(policy::Reliability::Reliable { .. }) => true,
+        Some(policy::Reliability::BestEffort) => false,
+        None => end == End::Publisher,
+    };
+    let is_transient_local = policies.durability().is_some_and(|durability| durability != policy::Durability::Volatile);
+    Some(Endpoint { topic, end, is_reliable, is_transient_local })
+}
+
+/// The node in the ROS graph.
+struct Graph<'a> {
+    participant: DomainParticipant,
+    node: Node,
+    topics: &'a Topics,
+}
+
+impl<'a> Graph<'a> {
+    fn join(topics: &'a Topics) -> Result<Self, Error> {
+        let name = NodeName::new(&topics.namespace, &topics.node_name).map_err(|error| Error::Name {
+            name: format!("{} in {}", topics.node_name, topics.namespace),
+            reason: error.to_string(),
+        })?;
+        let options = ContextOptions::new().domain_id(topics.domain()?);
+        let context = Context::with_options(options).map_err(|error| middleware("join the domain", &error))?;
+        // Logs go through tracing, so no rosout. The library's parameters have neither descriptions nor read-only ones, so
+        // those services are ours, as they are with r2r.
+        let options = NodeOptions::new().enable_rosout(false).start_parameter_services(false);
+        let node = context.new_node(name, options).map_err(|error| middleware("create the node", &error))?;
+        Ok(Self { participant: context.domain_participant(), node, topics })
+    }
+
+    fn name(&self, name: &str) -> Result<Name, Error> {
+        let resolved = self.topics.resolve(name)?;
+        Name::parse(&resolved).map_err(|error| Error::Name { name: name.to_owned(), reason: error.to_string() })
+    }
+
+    fn topic(&self, name: &str, package: &str, message: &str, qos: &QosProfile) -> Result<Topic, Error> {
+        self.node
+            .create_topic(&self.name(name)?, MessageTypeName::new(package, message), qos)
+            .map_err(|error| middleware(&format!("create topic {name}"), &error))
+    }
+
+    fn subscribe<Wire: 'static>(
+        &mut self,
+        name: &str,
+        package: &str,
+        message: &str,
+    ) -> Result<Subscription<Wire>, Error> {
+        let qos = profile(self.topics.sensor_qos(name)?);
+        let topic = self.topic(name, package, message, &qos)?;
+        self.node
+            .create_subscription(&topic, Some(qos))
+            .map_err(|error| middleware(&format!("subscribe to {name}"), &error))
+    }
+
+    fn publish<Wire: Serialize>(&mut self, name: &str, package: &str, message: &str) -> Result<Publisher<Wire>, Error> {
+        let qos = profile(self.topics.publisher_qos(name)?);
+        let topic = self.topic(name, package, message, &qos)?;
+        self.node.create_publisher(&topic, Some(qos)).map_err(|error| middleware(&format!("publish {name}"), &error))
+    }
+
+    fn serve<Request, Response>(
+        &mut self,
+        name: &str,
+        package: &str,
+        service: &str,
+    ) -> Result<Server<Request, Response>, Error>
+    where
+        Request: Message + Clone + 'static,
+        Response: Message + 'static,
+    {
+        let absolute = self.name(name)?;
+        let qos = profile(Qos { is_reliable: true, is_transient_local: false, depth: KEEP_LAST });
+        self.node
+            .create_server(services::mapping(), &absolute, &ServiceTypeName::new(package, service), qos.clone(), qos)
+            .map_err(|error| middleware(&format!("serve {name}"), &error))
+    }
+}
+
+fn profile(qos: Qos) -> QosProfile {
+    let profile = QosProfile::subscription_default()
+        .history(keep_last(qos.depth))
+        .durability(if qos.is_transient_local { Durability::TransientLocal } else { Durability::Volatile });
+    if qos.is_reliable { profile.reliability_reliable(WhenFull::DEFAULT) } else { profile }
+}
+
+fn keep_last(depth: u32) -> History {
+    History::KeepLast { depth: usize::try_from(depth.max(1)).unwrap_or(1) }
+}
+
+fn middleware(action: &str, reason: &dyn std::fmt::Display) -> Error {
+    Error::Middleware { kind: Kind::Ros2Client, action: action.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use ros2_client::dds::rustdds::{Duration, QosPolicyBuilder, policy};
+
+    use super::{End, endpoint};
+
+    #[test]
+    fn policies_that_are_not_announced_are_the_defaults_of_dds() {
+        let silent = QosPolicyBuilder::new().build();
+        let read =
+            |end, policies| endpoint("rt/cam/image", end, policies).map(|e| (e.is_reliable, e.is_transient_local));
+        assert_eq!(read(End::Publisher, &silent), Some((true, false)));
+        assert_eq!(read(End::Subscription, &silent), Some((false, false)));
+        let told = QosPolicyBuilder::new().best_effort().durability(policy::Durability::TransientLocal).build();
+        assert_eq!(read(End::Publisher, &told), Some((false, true)));
+        let told = QosPolicyBuilder::new().reliable(Duration::ZERO).durability(policy::Durability::Volatile).build();
+        assert_eq!(read(End::Subscription, &told), Some((true, false)));
+    }
+
+    #[test]
+    fn topics_are_named_as_in_ros_and_all_else_is_passed_over() {
+        let policies = QosPolicyBuilder::new().build();
+        let topic = |dds_name| endpoint(dds_name, End::Publisher, &policies).map(|e| e.topic);
+        assert_eq!(topic("rt/cam/image").as_deref(), Some("/cam/image"));
+        for other in ["rq/cam/set_infoRequest", "ros_discovery_info", "rtk", "rt"] {
+            assert_eq!(topic(other), None, "{other}");
+        }
+    }
+}

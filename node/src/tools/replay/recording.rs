@@ -1,0 +1,220 @@
+//! A recording through the node: what the camera said then is said again, and what comes out has times of the recording
+//! alone. The same file, weights and config make the same messages, byte for byte.
+//!
+//! A message that comes out is logged at the time of the one that brought it about. Diagnostics come in their rhythm on
+//! the clock of the recording, where there is a message to bring one about, and leave out what the machine decides: how
+//! long an answer took, memory and heat.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use camera::recording::Entry;
+use geometry::Stamp;
+
+use super::{Error, Inline, evidence, result};
+use crate::config::ScaleRules;
+use crate::pipeline::Settings;
+use crate::publish;
+use crate::ros::message::{Input, Output};
+use crate::ros::transport::topics::Topics;
+use crate::solve::estimator::Estimator;
+use crate::solve::solver::Answered;
+use crate::status::counters::Snapshot;
+use crate::status::diagnostics::Reporter;
+use crate::status::host;
+use crate::tools::recording::{self, Camera, entry_of_output};
+use crate::tools::report::Evidence;
+use camera::decode::{DecodeError, inspect};
+use camera::message::ImageMessage;
+use camera::optics::UseFixed;
+
+/// The node that a recording is played to.
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'a> {
+    /// As in the pipeline; the queue is not used.
+    pub settings: &'a Settings,
+    /// Its topics by their absolute names, and its own, which diagnostics bear.
+    pub topics: &'a Topics,
+    /// Set from outside to end the replay with [`Error::Stopped`].
+    pub stop: &'a AtomicBool,
+}
+
+/// What a replay came to.
+#[derive(Debug)]
+pub struct Played {
+    /// The answers and the counters.
+    pub evidence: Evidence,
+    /// What was wrong with the recording, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// Plays what `camera` said to a node, hands every message that comes out to `out`, and tells `each` of every answer.
+///
+/// # Errors
+///
+/// [`Error::Recording`] for a file that cannot be read, images that the node does not read, and errors of `out`;
+/// [`Error::Model`] and [`Error::Stopped`].
+pub fn replay<E: Estimator>(
+    camera: &Camera<'_>,
+    estimator: E,
+    node: Node<'_>,
+    mut out: impl FnMut(&Entry) -> Result<(), recording::Error>,
+    mut each: impl FnMut(&Answered),
+) -> Result<Played, Error> {
+    let Node { settings, topics, stop } = node;
+    let mut emit = |output: &Output, time| match entry_of_output(output, topics, time) {
+        Some(entry) => out(&entry),
+        None => Ok(()),
+    };
+    let mut inline = Inline::new(estimator, &settings.camera, settings.scale, settings);
+    let mut reports: Option<Reports> = None;
+    let mut seen = Seen::default();
+    let mut windows = Vec::new();
+    camera.play(|time, input| {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        let reports = reports.get_or_insert_with(|| Reports::new(camera, settings, time));
+        if reports.are_due(time) {
+            emit(&reports.report(time, inline.stats.snapshot()), time)?;
+        }
+        let image = match input {
+            Err(reason) => {
+                seen.unreadable(reason);
+                return Ok(());
+            }
+            Ok(Input::CameraInfo(info)) => {
+                inline.ingest.camera_info(&info);
+                return Ok(());
+            }
+            Ok(Input::Odometry(odometry)) => {
+                inline.reference.take(&odometry, &inline.stats);
+                return Ok(());
+            }
+            Ok(Input::Image(image)) => image,
+        };
+        if seen.stamps.is_empty() {
+            check_encoding(camera, &image)?;
+        }
+        seen.image(image.stamp);
+        let Some(answered) = inline.image(image, reports.instant(time), stop)? else { return Ok(()) };
+        for output in outputs(&answered, settings) {
+            emit(&output, time)?;
+        }
+        each(&answered);
+        windows.push(result(answered.stamps.map(|stamp| seen.place(stamp)), *answered));
+        Ok(())
+    })?;
+    let counts = inline.finish();
+    if let Some(mut reports) = reports {
+        let end = reports.latest;
+        emit(&reports.report(end, counts.clone()), end)?;
+    }
+    Ok(Played { evidence: evidence(&counts, windows), notes: seen.notes(camera, settings) })
+}
+
+/// What the node publishes of an answer.
+fn outputs(answered: &Answered, settings: &Settings) -> impl Iterator<Item = Output> {
+    let odometry = publish::odometry(answered, &settings.odom_frame, settings.mount.as_ref());
+    let odometry = odometry.into_iter().map(Output::Odometry);
+    publish::trajectory(answered).map(Output::Trajectory).into_iter().chain(odometry)
+}
+
+/// A camera does not change its encoding: where the first image is of none that the node reads, all are.
+fn check_encoding(camera: &Camera<'_>, image: &ImageMessage) -> Result<(), recording::Error> {
+    match inspect(&image.payload) {
+        Err(error @ (DecodeError::Encoding { .. } | DecodeError::File { .. })) => Err(camera.refuse(error.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// The node's word about itself, on the clock of the recording.
+struct Reports {
+    reporter: Reporter,
+    period_nanos: i64,
+    /// Any moment, which `first` stands for.
+    start: Instant,
+    first: Stamp,
+    /// Of the last report.
+    last: Stamp,
+    /// Of the last message.
+    latest: Stamp,
+}
+
+impl Reports {
+    fn new(camera: &Camera<'_>, settings: &Settings, first: Stamp) -> Self {
+        let start = Instant::now();
+        let rules = settings.live.diagnostics;
+        let reporter = Reporter::new(camera.topic().to_owned(), rules.silent_after, start);
+        let period_nanos = i64::try_from(rules.period.as_nanos()).unwrap_or(i64::MAX);
+        Self { reporter, period_nanos, start, first, last: first, latest: first }
+    }
+
+    /// Also where the recording's clock went back behind the last report.
+    fn are_due(&mut self, time: Stamp) -> bool {
+        self.latest = time;
+        !(0..self.period_nanos).contains(&time.nanos_since(self.last))
+    }
+
+    fn report(&mut self, time: Stamp, mut counts: Snapshot) -> Output {
+        self.last = time;
+        counts.forget_latencies();
+        let mut report = self.reporter.report(time, self.instant(time), counts);
+        report.values.retain(|(key, _)| !host::is_value(key));
+        Output::Diagnostics(report)
+    }
+
+    fn instant(&self, time: Stamp) -> Instant {
+        let since = u64::try_from(time.nanos_since(self.first)).unwrap_or(0);
+        self.start + Duration::from_nanos(since)
+    }
+}
+
+/// What the messages were like.
+#[derive(Default)]
+struct Seen {
+    /// Of the images, in the order of their coming.
+    stamps: Vec<Stamp>,
+    /// How many are not newer than the one before, with the place of the first.
+    backward: Option<(usize, u64)>,
+    /// How many are not what their type says, with what is wrong with the first.
+    unreadable: Option<(String, u64)>,
+}
+
+impl Seen {
+    fn image(&mut self, stamp: Stamp) {
+        if self.stamps.last().is_some_and(|last| stamp <= *last) {
+            self.backward.get_or_insert((self.stamps.len(), 0)).1 += 1;
+        }
+        self.stamps.push(stamp);
+    }
+
+    fn unreadable(&mut self, reason: String) {
+        self.unreadable.get_or_insert((reason, 0)).1 += 1;
+    }
+
+    /// The place among the images of one in the newest window.
+    fn place(&self, stamp: Stamp) -> usize {
+        self.stamps.iter().rposition(|s| *s == stamp).unwrap_or_default()
+    }
+
+    fn notes(&self, camera: &Camera<'_>, settings: &Settings) -> Vec<String> {
+        let backward = self.backward.map(|(place, count)| {
+            let (before, stamp) = (self.stamps[place - 1], self.stamps[place]);
+            format!(
+                "{count} images of {} do not come after the one before; the first is image {place} at {} ns, behind {} ns",
+                camera.topic(),
+                stamp.nanos,
+                before.nanos
+            )
+        });
+        let unreadable = self.unreadable.as_ref().map(|(reason, count)| {
+            format!("{count} messages are not what their type says and were left out; the first: {reason}")
+        });
+        let is_silent = camera.info_topic().is_none() && settings.camera.use_fixed != UseFixed::Always;
+        let silent = is_silent.then(|| "there is no CameraInfo in the recording".to_owned());
+        let is_unscaled = camera.reference_topic().is_none() && matches!(settings.scale, ScaleRules::Measured { .. });
+        let unscaled = is_unscaled.then(|| "there is no odometry of scale.odometry_topic in the recording".to_owned());
+        [backward, unreadable, silent, unscaled].into_iter().flatten().collect()
+    }
+}
