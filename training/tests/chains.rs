@@ -189,13 +189,9 @@ fn a_frame_that_cannot_be_read_is_named_and_counted_and_the_rest_goes_on() {
     assert!(manifest["counts"]["unreadable"][0].as_str().unwrap().contains("000007.png"));
 }
 
-/// Sequences that may not leave the machine they are on; a test that needs one says so where it is absent.
-fn real(name: &str) -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/real").join(name);
-    if !dir.is_dir() {
-        eprintln!("skipped: {} is not there", dir.display());
-    }
-    dir.is_dir().then_some(dir)
+/// Sequences that may not leave the machine they are on.
+fn real(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/real").join(name)
 }
 
 /// Printed pixels lie on the epipolar lines of the true poses up to their rounding.
@@ -217,9 +213,10 @@ fn assert_reprojection(sample: &shards::Sample) {
 }
 
 #[test]
-fn chains_of_real_depth_reproject() {
+#[ignore = "needs ../shared/data"]
+fn shared_chains_of_real_depth_reproject() {
     for name in ["redkitchen_depth", "amazon_box"] {
-        let Some(data) = real(name) else { continue };
+        let data = real(name);
         let dir = tempfile::tempdir().unwrap();
         let (code, stdout, stderr) =
             output(&format!("{},every=6", data.display()), dir.path(), &["--max-pixels", "307200"]);
@@ -233,8 +230,9 @@ fn chains_of_real_depth_reproject() {
 /// Depth Anything 3 SMALL in the way of the data, with random weights: what it sees is smooth nonsense, but the chains are
 /// true to the poses.
 #[test]
-fn chains_of_estimated_depth_reproject() {
-    let Some(clip) = real("re10k_0bf152ef84195293") else { return };
+#[ignore = "needs ../shared/data"]
+fn shared_chains_of_estimated_depth_reproject() {
+    let clip = real("re10k_0bf152ef84195293");
     let dir = tempfile::tempdir().unwrap();
     let weights = dir.path().join("model.safetensors");
     random_depth_anything(&weights);

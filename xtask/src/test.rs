@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold, in one command, with a table at the end that leaves no step unsaid.
 //! One profile and one target directory for all of it, since most of the time goes into building.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -12,6 +13,10 @@ use crate::{fuzz, install, package, system, workspace};
 
 /// How long each fuzz target runs here: enough to show that it runs, and that nothing is wrong close to its seeds.
 const FUZZ_SECONDS: u64 = 20;
+
+/// How names of tests begin that need the shared data, and the reason that they give.
+const SHARED: &str = "shared_";
+const NEEDS_SHARED: &str = "needs ../shared/data";
 
 /// Options of the tests.
 #[derive(clap::Args)]
@@ -46,9 +51,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if !args.only_ros {
         steps.cargo("format", &["fmt", "--all", "--check"]);
         steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
-        steps.cargo("tests", &["test", "--workspace", "--no-fail-fast"]);
+        steps.tests();
+        steps.shared_data();
         steps.software_in_the_loop();
-        steps.licences();
         steps.package();
         steps.fuzz();
         steps.mpi();
@@ -64,7 +69,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 #[derive(Default)]
-struct Steps(Vec<Step>);
+struct Steps {
+    done: Vec<Step>,
+    /// Tests that were not run, by the reason that they give.
+    ignored: BTreeMap<String, usize>,
+}
 
 impl Steps {
     fn step<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Option<T> {
@@ -77,16 +86,42 @@ impl Steps {
                 (Outcome::Failed(error), None)
             }
         };
-        self.0.push(Step { name, outcome, took: begin.elapsed() });
+        self.done.push(Step { name, outcome, took: begin.elapsed() });
         value
     }
 
     fn skip(&mut self, name: &'static str, why: &str) {
-        self.0.push(Step { name, outcome: Outcome::Skipped(why.to_owned()), took: Duration::ZERO });
+        self.done.push(Step { name, outcome: Outcome::Skipped(why.to_owned()), took: Duration::ZERO });
     }
 
     fn cargo(&mut self, name: &'static str, args: &[&str]) {
         self.step(name, || workspace::run(workspace::cargo().args(args)));
+    }
+
+    /// All tests; those that are not run are counted by their reason.
+    fn tests(&mut self) {
+        let mut ignored = BTreeMap::new();
+        self.step("tests", || {
+            let mut cargo = workspace::cargo();
+            cargo.args(["test", "--workspace", "--no-fail-fast"]);
+            workspace::run_and_read(&mut cargo, |line| {
+                if let Some(why) = ignored_because(line) {
+                    *ignored.entry(why.to_owned()).or_default() += 1;
+                }
+            })
+        });
+        self.ignored = ignored;
+    }
+
+    /// Tests of films that may not be in the repository, where they are beside it.
+    fn shared_data(&mut self) {
+        const NAME: &str = "tests on shared data";
+        if workspace::root().join("../shared/data").is_dir() {
+            self.cargo(NAME, &["test", "--workspace", "--no-fail-fast", "--", "--ignored", SHARED]);
+            self.ignored.remove(NEEDS_SHARED);
+        } else {
+            self.skip(NAME, "there is no ../shared/data");
+        }
     }
 
     /// The bench of tests/sil.toml around the node that the tests have built. Selected from the whole workspace, so that
@@ -97,16 +132,6 @@ impl Steps {
             cargo.args(["test", "--workspace", "--test", "hil"]);
             workspace::run(cargo.env("EGOREASONER_NODE", workspace::target().join("debug/node")))
         });
-    }
-
-    /// deny.toml, where cargo-deny is installed: its own build takes longer than all that it looks at.
-    fn licences(&mut self) {
-        const NAME: &str = "licences";
-        if workspace::output(workspace::cargo().args(["deny", "--version"])).is_ok() {
-            self.cargo(NAME, &["deny", "check", "bans", "licenses", "sources"]);
-        } else {
-            self.skip(NAME, "cargo-deny is not installed");
-        }
     }
 
     /// The files of the ROS 2 package that no test in Rust can read.
@@ -195,12 +220,22 @@ impl Steps {
 
     fn report(&self) -> ExitCode {
         eprintln!();
-        for step in &self.0 {
+        for step in &self.done {
             eprintln!("{step}");
         }
-        let failed = self.0.iter().any(|step| matches!(step.outcome, Outcome::Failed(_)));
+        for (why, count) in &self.ignored {
+            eprintln!("skipped  {:24}            {why}", format!("{count} of the tests"));
+        }
+        let failed = self.done.iter().any(|step| matches!(step.outcome, Outcome::Failed(_)));
         if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
+}
+
+/// Why a test was not run, where a line of the tests' harness says so.
+fn ignored_because(line: &str) -> Option<&str> {
+    let (_, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let why = outcome.strip_prefix("ignored")?;
+    Some(why.strip_prefix(", ").unwrap_or("no reason given"))
 }
 
 /// Tests over the wire whose names begin with `filter`, told where the counterparts' Python is.
@@ -224,6 +259,24 @@ impl fmt::Display for Step {
             Outcome::Passed => write!(f, "passed   {:24} {took:7.1} s", self.name),
             Outcome::Failed(error) => write!(f, "FAILED   {:24} {took:7.1} s  {error:#}", self.name),
             Outcome::Skipped(why) => write!(f, "skipped  {:24}            {why}", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ignored_because;
+
+    #[test]
+    fn a_test_that_was_not_run_is_seen_with_its_reason() {
+        for (line, why) in [
+            ("test a::b ... ignored, needs a GPU", Some("needs a GPU")),
+            ("test a::b ... ignored", Some("no reason given")),
+            ("test a::b ... ok", None),
+            ("test result: ok. 3 passed; 0 failed; 1 ignored", None),
+            ("a word that is ... ignored", None),
+        ] {
+            assert_eq!(ignored_because(line), why, "{line}");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Where things are, and how programs are run: every child is shown before it starts and has its status checked.
 
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -46,6 +47,28 @@ pub fn run(command: &mut Command) -> Result<()> {
     let line = shown(command);
     eprintln!("$ {line}");
     let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// As [`run`], and hands over each line of the command's standard output once it is shown.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_and_read(command: &mut Command, mut each: impl FnMut(&str)) -> Result<()> {
+    let line = shown(command);
+    eprintln!("$ {line}");
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{line}`"))?;
+    let output = child.stdout.take().context("a pipe that was asked for")?;
+    for said in BufReader::new(output).lines() {
+        let said = said.with_context(|| format!("cannot read what `{line}` says"))?;
+        eprintln!("{said}");
+        each(&said);
+    }
+    let status = child.wait()?;
     if !status.success() {
         bail!("`{line}` failed: {status}");
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A whole file.
 #[derive(Debug, Deserialize)]
@@ -64,7 +64,7 @@ pub struct Run {
 }
 
 /// Limits; see [`super::check`] for what they are held against.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bounds {
     pub startup_seconds_max: Option<f64>,

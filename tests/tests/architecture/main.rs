@@ -1,6 +1,7 @@
-//! The invariants of docs/architecture.md that the manifests can show.
+//! The invariants of docs/architecture.md that manifests and `use` statements can show, and what dependencies may be.
 
 mod circles;
+mod licences;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
