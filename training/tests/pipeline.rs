@@ -3,11 +3,14 @@
 
 use std::path::Path;
 
+use geometry::metrics::Statistic;
 use model::{AnswerOptions, Device, EgoModel};
 use training::nano::Shape;
 use training::sft::{self, Config};
 use training::student::{Adapter, Student};
+use training::trainer::stage::{self, Stage};
 use training::trainer::{Finished, Job};
+use training_data::chains::write;
 use training_evaluation::eval::{self, Estimator};
 
 fn configs() -> std::path::PathBuf {
@@ -73,8 +76,8 @@ fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
     let options = AnswerOptions { max_tokens: 8, ..AnswerOptions::default() };
     let estimator = Estimator::weights(&second, None, options).unwrap();
     let got = eval::run(&estimator, "tiny", "synth:seed=5,windows=3", &report).unwrap();
-    assert_eq!(got["summary"]["windows"], 3, "windows that do not parse are counted, not dropped");
-    assert_eq!(got["final_parse"], 0.0, "eight tokens are no answer");
+    assert_eq!(got.summary.windows, 3, "windows that do not parse are counted, not dropped");
+    assert_eq!(got.final_parse.to_bits(), 0, "eight tokens are no answer");
     assert!(report.join("report.json").is_file() && report.join("answers.jsonl").is_file());
 }
 
@@ -142,9 +145,65 @@ fn the_same_seed_gives_the_same_weights() {
 fn identity_is_right_about_its_own_errors() {
     let dir = tempfile::tempdir().unwrap();
     let report = eval::run(&Estimator::Identity, "identity", "synth:seed=5,windows=20", dir.path()).unwrap();
-    assert_eq!(report["final_parse"], 1.0);
-    assert_eq!(report["summary"]["tde_deg"]["median"]["value"], 90.0, "no direction counts as 90 degrees");
-    assert_eq!(report["summary"]["rte_rel"]["median"]["value"], 1.0);
+    let median = |statistic: &Statistic| statistic.median.unwrap().value;
+    assert!((report.final_parse - 1.0).abs() < 1e-12);
+    assert!((median(&report.summary.tde_deg) - 90.0).abs() < 1e-12, "no direction counts as 90 degrees");
+    assert!((median(&report.summary.rte_rel) - 1.0).abs() < 1e-12);
+}
+
+/// What a stage says of a hold-out that is trained on.
+fn refused<S: Stage>(stage: &S, init: Option<&Path>, source: &str) {
+    let out = tempfile::tempdir().unwrap();
+    let error = format!("{:#}", stage::run(stage, init, out.path(), &Job::default()).unwrap_err());
+    let named = error.contains("eval: expected videos and scenes that are not trained on") && error.contains(source);
+    assert!(named, "{}: {error}", S::NAME);
+    assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0, "{}: nothing is begun", S::NAME);
+}
+
+#[test]
+fn no_stage_trains_on_what_it_holds_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, shards) = (dir.path().join("base"), dir.path().join("chains"));
+    let student = Student::new(&shape(), 0).unwrap();
+    student.save(&base).unwrap();
+    let max_pixels = shape().max_pixels;
+    let data = "synth:seed=77,windows=3,size=160x96";
+    write::run(&write::Chains {
+        data: data.to_owned(),
+        out: shards.clone(),
+        seed: 0,
+        max_pixels,
+        per_shard: 8,
+        shard: "0/1".parse().unwrap(),
+        workers: Some(1),
+        depth_weights: None,
+        depth_side: 140,
+        max_residual: 0.1,
+        prose_url: None,
+        prose_cache: None,
+    })
+    .unwrap();
+    let mut chains = tiny(1);
+    chains.data.shards = Some(shards.clone());
+    (chains.data.synth, chains.sft.flow_weight) = (None, 0.0);
+    chains.eval = Some(sft::EvalConfig { shards: Some(shards), examples: 1, answers: 1, max_tokens: 8 });
+    refused(&chains, None, "synth-77");
+
+    let mut grpo = training::grpo::read_config(&configs().join("nano-grpo.toml")).unwrap();
+    grpo.lora = None;
+    (grpo.data.windows, grpo.eval.as_mut().unwrap().windows) = (data.to_owned(), data.to_owned());
+    refused(&grpo, Some(&base), "synth-77");
+
+    let mut gasp = training::gasp::read_config(&configs().join("nano-gasp.toml")).unwrap();
+    gasp.eval.as_mut().unwrap().examples = 1;
+    // What is looked at is each kind: windows of language among the sets of the other part.
+    gasp.eval.as_mut().unwrap().windows = Some(gasp.data.sets.clone());
+    refused(&gasp, Some(&base), "synth-11");
+
+    let mut situation = training::situation::read_config(&configs().join("nano-situation.toml")).unwrap();
+    situation.shape = Some(shape());
+    (situation.data.source, situation.eval.as_mut().unwrap().source) = (data.to_owned(), data.to_owned());
+    refused(&situation, None, "synth-77");
 }
 
 #[test]

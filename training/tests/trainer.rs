@@ -12,7 +12,7 @@ use serde_json::Value;
 use training::nano::Shape;
 use training::sft::{self, Config, EvalConfig, Sft};
 use training::student::{Adapter, Student};
-use training::trainer::{self, Finished, Job, Objective, Settings, Share};
+use training::trainer::{self, Finished, Job, Objective, Settings, Share, Sources};
 
 fn shipped(name: &str) -> Config {
     sft::read_config(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training").join(name)).unwrap()
@@ -173,6 +173,12 @@ fn one_batch_is_learned_by_heart() {
     struct Same<'a>(Sft<'a>);
     impl Objective for Same<'_> {
         type Batch = <Sft<'static> as Objective>::Batch;
+        fn inputs(&self) -> serde_json::Value {
+            self.0.inputs()
+        }
+        fn sources(&self) -> Sources {
+            self.0.sources()
+        }
         fn terms(&self) -> &'static [&'static str] {
             self.0.terms()
         }
@@ -275,6 +281,12 @@ fn a_loss_that_is_no_number_ends_the_run_and_its_batch_is_kept() {
     struct Bad<'a>(Sft<'a>, AtomicBool);
     impl Objective for Bad<'_> {
         type Batch = <Sft<'static> as Objective>::Batch;
+        fn inputs(&self) -> serde_json::Value {
+            self.0.inputs()
+        }
+        fn sources(&self) -> Sources {
+            self.0.sources()
+        }
         fn terms(&self) -> &'static [&'static str] {
             self.0.terms()
         }

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// A JSON file, with its name in the error.
@@ -14,4 +16,21 @@ pub fn read_json(path: &Path) -> Result<Value> {
 /// Pretty JSON with a newline at its end.
 pub fn write_json(path: &Path, value: &Value) -> Result<()> {
     std::fs::write(path, format!("{value:#}\n")).with_context(|| path.display().to_string())
+}
+
+/// A JSON file of this form, with its name in the error.
+///
+/// # Errors
+/// A file that can't be read, a key that is missing or of another type.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+    serde_json::from_slice(&text).with_context(|| path.display().to_string())
+}
+
+/// As [`write_json`].
+///
+/// # Errors
+/// A file that can't be written.
+pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    write_json(path, &serde_json::to_value(value)?)
 }

@@ -33,7 +33,7 @@ pub use formats::{Opened, Skipped};
 pub use order::Order;
 pub use picture::Image;
 pub use sequence::{DepthFile, Frame, Sequence};
-pub use source::{SYNTH_SIZE, WindowSample, WindowSource};
+pub use source::{SYNTH_SIZE, WindowSample, WindowSource, synth_source};
 pub use spec::parse_source;
 pub use split::{Part, PartSize, SplitConfig, split};
 pub use windows::{Motion, Spacing};

@@ -208,7 +208,7 @@ pub(super) fn synth_name(seed: u64, stratum: Option<Stratum>) -> String {
 }
 
 /// The same for all strata of a stream: they show the same scenes.
-pub(super) fn synth_source(seed: u64) -> String {
+pub fn synth_source(seed: u64) -> String {
     format!("synth-{seed}")
 }
 

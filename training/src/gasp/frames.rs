@@ -115,6 +115,11 @@ impl FrameSource {
         json!({"source": self.spec, "windows": self.source.len(), "anchors": self.anchors.len()})
     }
 
+    /// The videos or scenes of its films.
+    pub fn sources(&self) -> Vec<String> {
+        self.source.sources()
+    }
+
     /// A film, at random.
     pub fn film(&self, rng: &mut impl Rng) -> Film {
         match &self.source {

@@ -132,6 +132,14 @@ impl Instruct {
         json!({"file": self.path, "examples": self.len(), "items": self.items.len(), "left_out": self.left_out.len()})
     }
 
+    /// Its pictures and films, by their paths.
+    pub fn sources(&self) -> Vec<String> {
+        let paths = self.items.iter().flat_map(|item| match &item.media {
+            Media::Images(paths) | Media::Frames(paths) => paths,
+        });
+        paths.map(|path| path.display().to_string()).collect()
+    }
+
     /// One of the examples.
     ///
     /// # Panics

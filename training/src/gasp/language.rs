@@ -72,6 +72,13 @@ impl Language {
         })
     }
 
+    /// The videos, scenes and pictures that it is of.
+    pub fn sources(&self) -> Vec<String> {
+        let instruct = self.instruct.as_ref().map(|(instruct, _)| instruct.sources()).unwrap_or_default();
+        let windows = self.windows.as_ref().map(|(source, _)| source.sources()).unwrap_or_default();
+        [instruct, windows].concat()
+    }
+
     /// Example `number` of the stream; where there are both kinds, they take turns.
     ///
     /// # Errors

@@ -30,10 +30,13 @@ use model::{Processor, Qwen3Vl};
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Sequence, predictions, scalar, select};
+use crate::nano::Shape;
 use crate::sft::example::Builder;
 use crate::sft::loss::{self as text_loss, Target, cross_entropy};
-use crate::student::{HEAD_PREFIX, Student};
-use crate::trainer::{self, Finished, HOLD_OUT, Job, Objective, Settings, Share};
+use crate::student::{Adapter, HEAD_PREFIX, Student};
+use crate::trainer::config::{OptimizerConfig, RunConfig};
+use crate::trainer::stage::{self, Stage};
+use crate::trainer::{Finished, HOLD_OUT, Job, Objective, Share, Sources};
 pub use config::{Config, DataConfig, DepthConfig, EvalConfig, GaspConfig, MixConfig, Negatives, read_config};
 use head::Heads;
 use loss::Prepared;
@@ -52,18 +55,29 @@ const TERMS: [&str; 4] = ["lm", "correspondence", "depth", "pck"];
 /// A config out of bounds, data or a checkpoint that can't be read, a folder that can't be written, a loss or gradient
 /// that is not a number.
 pub fn run(config: &Config, init: &Path, out: &Path, job: &Job) -> Result<Finished> {
-    config.check()?;
-    let student = Student::open(Some(init), None, config.lora.as_ref(), config.run.seed, &job.device)?;
-    let objective = Gasp::new(config, &student, Some(init))?;
-    let settings = Settings {
-        stage: "gasp",
-        run: &config.run,
-        optimizer: &config.optimizer,
-        config: json!({"settings": config, "inputs": objective.inputs()}),
-        init: Some(init),
-        job,
-    };
-    trainer::run(&objective, &student, &settings, out)
+    stage::run(config, Some(init), out, job)
+}
+
+impl Stage for Config {
+    const NAME: &'static str = "gasp";
+
+    type Objective<'a> = Gasp<'a>;
+
+    fn common(&self) -> (&RunConfig, &OptimizerConfig) {
+        (&self.run, &self.optimizer)
+    }
+
+    fn student(&self) -> (Option<&Shape>, Option<&Adapter>) {
+        (None, self.lora.as_ref())
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check()
+    }
+
+    fn objective<'a>(&'a self, student: &'a Student, init: Option<&Path>) -> Result<Gasp<'a>> {
+        Gasp::new(self, student, init)
+    }
 }
 
 /// The objective of GASP.
@@ -77,6 +91,7 @@ pub struct Gasp<'a> {
     text: text_loss::Targets,
     hold_out: Vec<Example>,
     hold_out_inputs: Value,
+    held_out: Vec<String>,
 }
 
 /// Sums over a set's matches, as means over the layers with a head.
@@ -110,6 +125,7 @@ impl<'a> Gasp<'a> {
             text: text_loss::Targets::new(&student.tokenizer, vocabulary, c.number_sigma, c.tail_weight),
             hold_out: Vec::new(),
             hold_out_inputs: Value::Null,
+            held_out: Vec::new(),
         };
         // In the run, what can't be read is left out; here it is an error.
         for number in [0, config.mix.every - 1] {
@@ -127,12 +143,9 @@ impl<'a> Gasp<'a> {
                 objective.hold_out.push(example);
             }
             objective.hold_out_inputs = stream.describe();
+            objective.held_out = stream.sources();
         }
         Ok(objective)
-    }
-
-    fn inputs(&self) -> Value {
-        json!({"data": self.stream.describe(), "hold_out": self.hold_out_inputs})
     }
 
     fn example(&self, stream: &Stream, number: u64) -> Result<Example> {
@@ -218,6 +231,14 @@ impl<'a> Gasp<'a> {
 
 impl Objective for Gasp<'_> {
     type Batch = Vec<Example>;
+
+    fn inputs(&self) -> Value {
+        json!({"data": self.stream.describe(), "hold_out": self.hold_out_inputs})
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { trained: self.stream.sources(), held_out: self.held_out.clone() }
+    }
 
     fn terms(&self) -> &'static [&'static str] {
         &TERMS

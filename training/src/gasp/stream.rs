@@ -44,6 +44,12 @@ impl Stream {
         json!({"sets": self.sets.describe(), "language": self.language.as_ref().map(Language::describe)})
     }
 
+    /// The videos, scenes and pictures that it is of.
+    pub fn sources(&self) -> Vec<String> {
+        let spoken = self.language.as_ref().map(Language::sources).unwrap_or_default();
+        [self.sets.sources(), spoken].concat()
+    }
+
     /// Example `number`; `sets` builds those of frames, `words` the others.
     ///
     /// # Errors

@@ -26,8 +26,11 @@ use model::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;
-use crate::student::{Student, named};
-use crate::trainer::{self, Finished, Job, Objective, Settings, Share};
+use crate::nano::Shape;
+use crate::student::{Adapter, Student, named};
+use crate::trainer::config::{OptimizerConfig, RunConfig};
+use crate::trainer::stage::{self, Stage};
+use crate::trainer::{Finished, Job, Objective, Share, Sources};
 pub use config::{Config, DataConfig, EvalConfig, GrpoConfig, Normalisation, read_config};
 use loss::{Part, Scorer, of_group};
 pub use rollout::Group;
@@ -58,18 +61,29 @@ const TERMS: [&str; 5 + FIGURES] = [
 /// A config out of bounds, data or a checkpoint that can't be read, a folder that can't be written, logits, a loss or a
 /// gradient that are not numbers.
 pub fn run(config: &Config, init: &Path, out: &Path, job: &Job) -> Result<Finished> {
-    config.check()?;
-    let student = Student::open(Some(init), None, config.lora.as_ref(), config.run.seed, &job.device)?;
-    let objective = Grpo::new(config, &student)?;
-    let settings = Settings {
-        stage: "grpo",
-        run: &config.run,
-        optimizer: &config.optimizer,
-        config: json!({"settings": config, "inputs": objective.inputs()}),
-        init: Some(init),
-        job,
-    };
-    trainer::run(&objective, &student, &settings, out)
+    stage::run(config, Some(init), out, job)
+}
+
+impl Stage for Config {
+    const NAME: &'static str = "grpo";
+
+    type Objective<'a> = Grpo<'a>;
+
+    fn common(&self) -> (&RunConfig, &OptimizerConfig) {
+        (&self.run, &self.optimizer)
+    }
+
+    fn student(&self) -> (Option<&Shape>, Option<&Adapter>) {
+        (None, self.lora.as_ref())
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check()
+    }
+
+    fn objective<'a>(&'a self, student: &'a Student, _init: Option<&Path>) -> Result<Grpo<'a>> {
+        Grpo::new(self, student)
+    }
 }
 
 /// The objective of GRPO.
@@ -117,11 +131,6 @@ impl<'a> Grpo<'a> {
         })
     }
 
-    fn inputs(&self) -> Value {
-        let hold_out = self.hold_out.as_ref().map(|(_, windows)| windows.len());
-        json!({"windows": self.windows.len(), "hold_out": hold_out})
-    }
-
     /// Samples the group of prompt `number` of the stream, and what its loss needs that later updates do not change.
     fn draw(&self, number: u64) -> Result<Group> {
         let sample = self.windows.sample(self.order.at(number))?;
@@ -160,6 +169,16 @@ fn figures(groups: &[Arc<Group>]) -> [(f64, f64); FIGURES] {
 
 impl Objective for Grpo<'_> {
     type Batch = Vec<Arc<Group>>;
+
+    fn inputs(&self) -> Value {
+        let hold_out = self.hold_out.as_ref().map(|(_, windows)| windows.len());
+        json!({"windows": self.windows.len(), "hold_out": hold_out})
+    }
+
+    fn sources(&self) -> Sources {
+        let held_out = self.hold_out.as_ref().map(|(_, windows)| windows.sources()).unwrap_or_default();
+        Sources { trained: self.windows.sources(), held_out }
+    }
 
     fn terms(&self) -> &'static [&'static str] {
         &TERMS

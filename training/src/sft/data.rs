@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::config::DataConfig;
 use super::example::{Builder, Example, Source};
-use training_data::Order;
 use training_data::chains::shards::{Index, Sample};
 use training_data::synth::SynthConfig;
+use training_data::{Order, synth_source};
 
 /// A stream of examples.
 pub enum Data {
@@ -80,6 +80,14 @@ impl Data {
         match self {
             Self::Synthetic { config, seed } => json!({"synth": config, "seed": seed}),
             Self::Shards { index, .. } => json!({"samples": index.len(), "sha256": index.sha256()}),
+        }
+    }
+
+    /// The videos or scenes that it is of.
+    pub fn sources(&self) -> Vec<String> {
+        match self {
+            Self::Synthetic { seed, .. } => vec![synth_source(*seed)],
+            Self::Shards { index, .. } => index.sources().to_vec(),
         }
     }
 

@@ -21,8 +21,11 @@ use model::{AnswerOptions, FrameEmbedding};
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Sequence, predictions, scalar, select};
-use crate::student::{HEAD_PREFIX, Student};
-use crate::trainer::{self, Finished, HOLD_OUT, Job, Objective, Settings, Share};
+use crate::nano::Shape;
+use crate::student::{Adapter, HEAD_PREFIX, Student};
+use crate::trainer::config::{OptimizerConfig, RunConfig};
+use crate::trainer::stage::{self, Stage};
+use crate::trainer::{Finished, HOLD_OUT, Job, Objective, Share, Sources};
 pub use config::{Config, DataConfig, EvalConfig, SftConfig, read_config};
 use data::Data;
 use example::{Builder, Example, FLOW_TARGETS};
@@ -34,22 +37,32 @@ use loss::{Target, cross_entropy};
 /// A config out of bounds, data or a checkpoint that can't be read, a folder that can't be written, a loss or gradient
 /// that is not a number.
 pub fn run(config: &Config, init: Option<&Path>, out: &Path, job: &Job) -> Result<Finished> {
-    config.check()?;
-    let student = Student::open(init, config.shape.as_ref(), config.lora.as_ref(), config.run.seed, &job.device)?;
-    config.fits(student.model.decoder().depth())?;
-    let objective = Sft::new(config, &student)?;
-    if let Some(dir) = init {
-        student.load_heads(dir)?;
+    stage::run(config, init, out, job)
+}
+
+impl Stage for Config {
+    const NAME: &'static str = "sft";
+
+    type Objective<'a> = Sft<'a>;
+
+    fn common(&self) -> (&RunConfig, &OptimizerConfig) {
+        (&self.run, &self.optimizer)
     }
-    let settings = Settings {
-        stage: "sft",
-        run: &config.run,
-        optimizer: &config.optimizer,
-        config: json!({"settings": config, "inputs": objective.inputs()}),
-        init,
-        job,
-    };
-    trainer::run(&objective, &student, &settings, out)
+
+    fn student(&self) -> (Option<&Shape>, Option<&Adapter>) {
+        (self.shape.as_ref(), self.lora.as_ref())
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check()
+    }
+
+    fn objective<'a>(&'a self, student: &'a Student, init: Option<&Path>) -> Result<Sft<'a>> {
+        self.fits(student.model.decoder().depth())?;
+        let objective = Sft::new(self, student)?;
+        init.map_or(Ok(()), |dir| student.load_heads(dir))?;
+        Ok(objective)
+    }
 }
 
 /// A linear head on hidden states; kept beside the model for the next stage, no part of it.
@@ -86,6 +99,7 @@ pub struct Sft<'a> {
     pose_head: Option<Head>,
     hold_out: Vec<Example>,
     hold_out_inputs: Value,
+    held_out: Vec<String>,
 }
 
 impl<'a> Sft<'a> {
@@ -105,6 +119,7 @@ impl<'a> Sft<'a> {
             pose_head: Head::new(student, "pose", 6, c.pose_weight)?,
             hold_out: Vec::new(),
             hold_out_inputs: Value::Null,
+            held_out: Vec::new(),
         };
         if let Some(eval) = &config.eval {
             let data = match &eval.shards {
@@ -119,12 +134,9 @@ impl<'a> Sft<'a> {
                 }
             }
             objective.hold_out_inputs = data.describe();
+            objective.held_out = data.sources();
         }
         Ok(objective)
-    }
-
-    fn inputs(&self) -> Value {
-        json!({"data": self.data.describe(), "hold_out": self.hold_out_inputs})
     }
 
     fn mode(&self, step: usize) -> Mode {
@@ -227,6 +239,14 @@ fn is_flow_only(examples: &[Example]) -> bool {
 
 impl Objective for Sft<'_> {
     type Batch = Vec<Example>;
+
+    fn inputs(&self) -> Value {
+        json!({"data": self.data.describe(), "hold_out": self.hold_out_inputs})
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { trained: self.data.sources(), held_out: self.held_out.clone() }
+    }
 
     fn terms(&self) -> &'static [&'static str] {
         &["loss", "flow", "still", "pose"]
@@ -347,8 +367,8 @@ impl Objective for Sft<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nano::Shape;
     use crate::trainer::config::path_of;
+    use crate::trainer::{self, Settings};
     use candle_core::{DType, Device};
     use candle_nn::VarBuilder;
     use model::Qwen3Vl;

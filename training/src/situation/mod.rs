@@ -15,7 +15,7 @@ mod metrics;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use model::Qwen3Vl;
 use model::pose_head::{ASKED, Bins, FrameEstimate, FramePose, Gaussian, NotFinite, PoseReading, TOKENS};
@@ -23,16 +23,19 @@ use model::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Embeddings, Sequence, predictions, scalar, select};
+use crate::nano::Shape;
 use crate::sft::example::Builder;
 use crate::sft::loss::{Target, Targets, cross_entropy};
-use crate::student::{HEAD_PREFIX, Student};
-use crate::trainer::{self, Finished, Job, Objective, Settings, Share};
+use crate::student::{Adapter, HEAD_PREFIX, Student};
+use crate::trainer::config::{OptimizerConfig, RunConfig};
+use crate::trainer::stage::{self, Stage};
+use crate::trainer::{Finished, Job, Objective, Share, Sources};
 pub use config::{Config, DataConfig, EvalConfig, LayoutConfig, SituationConfig, TextConfig, read_config};
 use data::{Data, GROUND_PLANE, Window};
 use heads::{Heads, question};
 use loss::{YawTargets, nll};
 use metrics::{Estimate, MeanPose};
-use training_data::{WindowSample, WindowSource, parse_source};
+use training_data::{WindowSample, parse_source};
 
 /// The weighted sum first; each of the others is a mean.
 const TERMS: [&str; 6] = ["loss", "ce", "layout", "position", "orientation", "tilt"];
@@ -49,21 +52,31 @@ const TILT: usize = 5;
 /// A config out of bounds, data or a checkpoint that can't be read, a folder that can't be written, a loss or gradient
 /// that is not a number.
 pub fn run(config: &Config, init: Option<&Path>, out: &Path, job: &Job) -> Result<Finished> {
-    config.check()?;
-    let student = Student::open(init, config.shape.as_ref(), config.lora.as_ref(), config.run.seed, &job.device)?;
-    let objective = Situation::new(config, &student)?;
-    if let Some(dir) = init {
-        student.load_heads(dir)?;
+    stage::run(config, init, out, job)
+}
+
+impl Stage for Config {
+    const NAME: &'static str = "situation";
+
+    type Objective<'a> = Situation<'a>;
+
+    fn common(&self) -> (&RunConfig, &OptimizerConfig) {
+        (&self.run, &self.optimizer)
     }
-    let settings = Settings {
-        stage: "situation",
-        run: &config.run,
-        optimizer: &config.optimizer,
-        config: json!({"settings": config, "inputs": objective.inputs()}),
-        init,
-        job,
-    };
-    trainer::run(&objective, &student, &settings, out)
+
+    fn student(&self) -> (Option<&Shape>, Option<&Adapter>) {
+        (self.shape.as_ref(), self.lora.as_ref())
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check()
+    }
+
+    fn objective<'a>(&'a self, student: &'a Student, init: Option<&Path>) -> Result<Situation<'a>> {
+        let objective = Situation::new(self, student)?;
+        init.map_or(Ok(()), |dir| student.load_heads(dir))?;
+        Ok(objective)
+    }
 }
 
 /// The objective: CE + 0.05 layout + 0.075 (position + 3.5 orientation), each weight a key of the config, and pitch and
@@ -78,6 +91,7 @@ pub struct Situation<'a> {
     mean_pose: MeanPose,
     hold_out: Vec<Window>,
     hold_out_inputs: Value,
+    held_out: Vec<String>,
 }
 
 /// What the heads and the decoder say of some windows; row `ASKED * w + i` is of frame i + 1 of window w.
@@ -93,7 +107,7 @@ impl<'a> Situation<'a> {
     /// Opens the data, reads the hold-out, and adds the heads to the student.
     ///
     /// # Errors
-    /// Data that can't be read, a hold-out of videos that are trained on, a layout without any depth.
+    /// Data that can't be read, a layout without any depth.
     pub fn new(config: &'a Config, student: &'a Student) -> Result<Self> {
         let (text, s) = (&config.text, &config.situation);
         let data = Data::open(&config.data.source, config.run.seed).context("data.source")?;
@@ -119,23 +133,18 @@ impl<'a> Situation<'a> {
             mean_pose: MeanPose::of(&poses),
             hold_out: Vec::new(),
             hold_out_inputs: Value::Null,
+            held_out: Vec::new(),
         };
         if let Some(eval) = &config.eval {
             let source = parse_source(&eval.source).context("eval.source")?;
-            apart(&objective.data.source, &source)?;
             for sample in data::spread(&source, eval.windows) {
                 let window = objective.window(&sample.context("eval.source")?)?;
                 objective.hold_out.push(window);
             }
             objective.hold_out_inputs = data::describe(&source);
+            objective.held_out = source.sources();
         }
         Ok(objective)
-    }
-
-    fn inputs(&self) -> Value {
-        json!({
-            "data": data::describe(&self.data.source), "hold_out": self.hold_out_inputs, "ground_plane": GROUND_PLANE,
-        })
     }
 
     /// A window; without its response where the text has no weight.
@@ -276,17 +285,18 @@ fn rearranged(embedded: &Embeddings, learned: &Tensor, places: &[u32], size: usi
     Ok(Embeddings { tokens, deepstack: deepstack.collect::<Result<_>>()? })
 }
 
-/// Makes sure that no video is in both sources.
-fn apart(data: &WindowSource, hold_out: &WindowSource) -> Result<()> {
-    let trained = data.sources();
-    match hold_out.sources().iter().find(|source| trained.contains(source)) {
-        Some(source) => bail!("eval.source: expected videos that data.source has not, got {source}"),
-        None => Ok(()),
-    }
-}
-
 impl Objective for Situation<'_> {
     type Batch = Vec<Window>;
+
+    fn inputs(&self) -> Value {
+        json!({
+            "data": data::describe(&self.data.source), "hold_out": self.hold_out_inputs, "ground_plane": GROUND_PLANE,
+        })
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { trained: self.data.source.sources(), held_out: self.held_out.clone() }
+    }
 
     fn terms(&self) -> &'static [&'static str] {
         &TERMS

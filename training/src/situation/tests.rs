@@ -179,12 +179,9 @@ fn a_few_steps_on_two_windows_lower_the_loss() {
 }
 
 #[test]
-fn the_hold_out_is_judged_beside_the_mean_pose_and_is_apart_from_the_data() {
+fn the_hold_out_is_judged_beside_the_mean_pose() {
     let mut config = config();
-    config.eval = Some(EvalConfig { source: SOURCE.to_owned(), windows: 2 });
     let student = student(&config);
-    let error = Situation::new(&config, &student).err().unwrap().to_string();
-    assert!(error.contains("eval.source") && error.contains("synth-21"), "{error}");
     config.eval = Some(EvalConfig { source: "synth:seed=22,windows=3,size=64x48".to_owned(), windows: 2 });
     let objective = Situation::new(&config, &student).unwrap();
     let figures = objective.evaluate(0).unwrap();

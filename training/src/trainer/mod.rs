@@ -11,6 +11,7 @@ mod objective;
 pub mod optimizer;
 mod progress;
 mod record;
+pub mod stage;
 pub mod tensorboard;
 
 use std::path::Path;
@@ -29,7 +30,7 @@ use crate::parallel::{self, Alone, Collective};
 use crate::student::{Student, named, parameters};
 use checkpoint::{Best, State};
 use config::{OptimizerConfig, RunConfig};
-pub use objective::{Objective, Share};
+pub use objective::{Objective, Share, Sources};
 use optimizer::AdamW;
 use progress::Progress;
 use training_data::json::write_json;

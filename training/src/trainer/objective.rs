@@ -10,6 +10,12 @@ pub trait Objective: Sync {
     /// Examples, ready for the model.
     type Batch: Send + Sync;
 
+    /// What was read, with hashes where it is files, for the manifest and the check of `--resume`.
+    fn inputs(&self) -> Value;
+
+    /// What is trained on, and what is held out.
+    fn sources(&self) -> Sources;
+
     /// Names of the terms that are counted, averaged and logged; those of [`Share::terms`] in the same order.
     fn terms(&self) -> &'static [&'static str];
 
@@ -75,6 +81,15 @@ pub trait Objective: Sync {
     fn keep(&self, _step: usize, _batches: &[Self::Batch], _run: &std::path::Path) -> Result<()> {
         Ok(())
     }
+}
+
+/// Videos and scenes by name, as [`training_data::WindowSource::sources`] has them: what must not be in both.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Trained on.
+    pub trained: Vec<String>,
+    /// Held out.
+    pub held_out: Vec<String>,
 }
 
 /// A batch's share of a step.

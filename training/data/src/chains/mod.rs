@@ -1,6 +1,7 @@
 //! Five-step chains from windows with known poses and depth. Every number is computed here; the prose is not.
 
 pub mod depth;
+pub mod manifest;
 pub mod rewrite;
 pub mod shards;
 pub mod tracks;

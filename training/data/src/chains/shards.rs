@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::json::read_json;
+use super::manifest::Manifest;
+use crate::json::read as read_file;
 
 /// A shard being written: nobody sees it under its name before it is whole and on the disk.
 pub struct Writer {
@@ -148,6 +149,7 @@ pub struct Index {
     shards: Vec<PathBuf>,
     samples: Vec<Place>,
     sha256: String,
+    sources: Vec<String>,
 }
 
 struct Place {
@@ -164,19 +166,17 @@ impl Index {
     /// # Errors
     /// A folder whose shards are not all made yet, a shard that is missing, cut short or no tar.
     pub fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join("manifest.json");
-        let manifest = read_json(&path).context("expected the folder of a finished `training chains`")?;
-        let listed = manifest["shards"].as_array().with_context(|| format!("{}: shards", path.display()))?;
-        let (mut index, mut hash) =
-            (Self { shards: Vec::new(), samples: Vec::new(), sha256: String::new() }, Sha256::new());
-        for shard in listed {
-            let text = |key: &str| shard[key].as_str().with_context(|| format!("{}: shards: {key}", path.display()));
-            hash.update(text("sha256")?);
-            let file = dir.join(text("file")?);
+        let manifest: Manifest =
+            read_file(&dir.join("manifest.json")).context("expected the folder of a finished `training chains`")?;
+        let (shards, samples, sources) = (Vec::new(), Vec::new(), manifest.sources);
+        let (mut index, mut hash) = (Self { shards, samples, sha256: String::new(), sources }, Sha256::new());
+        for shard in manifest.shards {
+            hash.update(&shard.sha256);
+            let file = dir.join(&shard.file);
             let before = index.samples.len();
             index.scan(&file)?;
-            let (got, expected) = (index.samples.len() - before, shard["samples"].as_u64());
-            ensure!(expected == Some(got as u64), "{}: expected {expected:?} samples, got {got}", file.display());
+            let (got, expected) = ((index.samples.len() - before) as u64, shard.samples);
+            ensure!(expected == got, "{}: expected {expected} samples, got {got}", file.display());
             index.shards.push(file);
         }
         ensure!(!index.samples.is_empty(), "{}: no sample", dir.display());
@@ -216,6 +216,11 @@ impl Index {
     /// Whether there are none; an index that could be opened has some.
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
+    }
+
+    /// The videos or scenes of the windows, sorted.
+    pub fn sources(&self) -> &[String] {
+        &self.sources
     }
 
     /// Of the hashes of all shards.

@@ -20,10 +20,11 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::depth::{DepthSource, Known};
+use super::manifest::{Counts, Manifest, Shard, ShardNote};
 use super::rewrite::Rewriter;
 use super::shards::{Writer, Written};
 use super::{DepthMap, chain as make};
-use crate::json::{read_json, write_json};
+use crate::json::{read, read_json, write, write_json};
 use crate::{WindowSample, WindowSource, parse_source};
 
 /// Prose that is the program's own, in the settings.
@@ -93,38 +94,6 @@ impl FromStr for Part {
     }
 }
 
-/// What became of the windows of one or more shards.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Counts {
-    /// Windows that were asked for.
-    pub windows: u64,
-    /// Chains.
-    pub written: u64,
-    /// Windows without depth.
-    pub without_depth: u64,
-    /// Windows whose estimated depth contradicts the poses by more than the bound.
-    pub inconsistent_depth: u64,
-    /// Windows in which too few points can be followed.
-    pub rejected: u64,
-    /// Chains with the templates' prose, since the endpoint's was of no use.
-    #[serde(default)]
-    pub prose_fallback: u64,
-    /// Windows that can't be read, and why.
-    pub unreadable: Vec<String>,
-}
-
-impl Counts {
-    fn add(&mut self, other: &Self) {
-        self.windows += other.windows;
-        self.written += other.written;
-        self.without_depth += other.without_depth;
-        self.inconsistent_depth += other.inconsistent_depth;
-        self.rejected += other.rejected;
-        self.prose_fallback += other.prose_fallback;
-        self.unreadable.extend(other.unreadable.iter().cloned());
-    }
-}
-
 /// What a run did.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -160,7 +129,7 @@ pub fn run(options: &Chains) -> Result<Report> {
     keep(&options.out.join("settings.json"), &settings)?;
     let count = stage.windows.len().div_ceil(options.per_shard);
     let mine: Vec<u64> = (0..count).filter(|k| k % options.shard.count == options.shard.index).collect();
-    let todo: Vec<u64> = mine.into_iter().filter(|k| read_json(&stage.path(*k, "json")).is_err()).collect();
+    let todo: Vec<u64> = mine.into_iter().filter(|k| read::<ShardNote>(&stage.path(*k, "json")).is_err()).collect();
 
     let progress = Progress::new(todo.iter().map(|&k| stage.range(k).count() as u64).sum());
     let workers = match options.workers {
@@ -175,10 +144,10 @@ pub fn run(options: &Chains) -> Result<Report> {
     let mut counts = Counts::default();
     let mut shards = Vec::new();
     for k in 0..count {
-        let Ok(shard) = read_json(&stage.path(k, "json")) else { continue };
-        counts.add(&serde_json::from_value(shard["counts"].clone()).context("counts of a shard")?);
-        shards.push(json!({"file": format!("chains-{k:06}.tar"), "samples": shard["counts"]["written"],
-                           "bytes": shard["bytes"], "sha256": shard["sha256"]}));
+        let Ok(note) = read::<ShardNote>(&stage.path(k, "json")) else { continue };
+        let (file, samples) = (format!("chains-{k:06}.tar"), note.counts.written);
+        counts.add(&note.counts);
+        shards.push(Shard { file, samples, bytes: note.bytes, sha256: note.sha256 });
     }
     let report = Report { shards: (shards.len() as u64, count), made: todo.len() as u64, counts };
     if report.shards.0 == count {
@@ -193,8 +162,9 @@ pub fn run(options: &Chains) -> Result<Report> {
             c.unreadable.len(),
             c.unreadable.first().map(|why| format!(": {why}")).unwrap_or_default()
         );
-        let manifest = json!({"stage": "chains", "settings": settings, "counts": c, "shards": shards});
-        write_json(&options.out.join("manifest.json"), &manifest)?;
+        let (stage, sources) = ("chains".to_owned(), stage.windows.sources());
+        let manifest = Manifest { stage, settings, sources, counts: c.clone(), shards };
+        write(&options.out.join("manifest.json"), &manifest)?;
     }
     Ok(report)
 }
@@ -275,7 +245,7 @@ impl Stage<'_> {
         }
         let Written { bytes, sha256, .. } = writer.finish()?;
         let (part, whole) = (self.path(k, "json.part"), self.path(k, "json"));
-        write_json(&part, &json!({"counts": counts, "bytes": bytes, "sha256": sha256}))?;
+        write(&part, &ShardNote { counts, bytes, sha256 })?;
         std::fs::rename(&part, &whole).with_context(|| whole.display().to_string())
     }
 
