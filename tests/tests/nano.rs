@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use geometry::metrics::Statistic;
 use model::decode::Sampling;
 use model::{AnswerOptions, Device, EgoModel, FrameEmbedding};
 use serde_json::Value;
-use training_evaluation::eval::{self, Estimator};
+use training_evaluation::eval::{self, Estimator, Report};
 
 /// What git may hold of weights, all together.
 const MAX_BYTES: u64 = 16 << 20;
@@ -23,13 +24,13 @@ fn options() -> AnswerOptions {
     AnswerOptions { max_tokens: 400, ..AnswerOptions::default() }
 }
 
-fn evaluate(estimator: &Estimator, data: &str) -> Value {
+fn evaluate(estimator: &Estimator, data: &str) -> Report {
     let out = tempfile::tempdir().expect("a temporary folder");
     eval::run(estimator, "test", data, out.path()).expect("the windows can be read")
 }
 
-fn median(report: &Value, name: &str) -> f64 {
-    report["summary"][name]["median"]["value"].as_f64().expect("a figure")
+fn median(statistic: &Statistic) -> f64 {
+    statistic.median.expect("a figure").value
 }
 
 #[test]
@@ -50,11 +51,11 @@ fn nano_beats_a_still_camera_on_synthetic_windows() {
     let data = "synth:seed=9004,windows=120";
     let weights = Estimator::weights(&nano(), None, options()).expect("nano loads");
     let (ours, still) = (evaluate(&weights, data), evaluate(&Estimator::Identity, data));
-    assert!(ours["final_parse"].as_f64() >= Some(0.95), "{}", ours["final_parse"]);
-    assert_eq!(ours["final_parse_constrained"], 1.0, "under the grammar every answer parses");
-    assert!(median(&ours, "rre_deg") < 0.8 * median(&still, "rre_deg"), "{ours:#}");
-    assert!(median(&ours, "tde_deg") < 70.0, "{ours:#}");
-    assert!((median(&still, "tde_deg") - 90.0).abs() < 1e-9, "no direction counts as 90 degrees");
+    assert!(ours.final_parse >= 0.95, "{}", ours.final_parse);
+    assert!(ours.final_parse_constrained >= 1.0, "under the grammar every answer parses");
+    assert!(median(&ours.summary.rre_deg) < 0.8 * median(&still.summary.rre_deg), "{ours:?}");
+    assert!(median(&ours.summary.tde_deg) < 70.0, "{ours:?}");
+    assert!((median(&still.summary.tde_deg) - 90.0).abs() < 1e-9, "no direction counts as 90 degrees");
 }
 
 fn manifest() -> Value {
@@ -70,11 +71,11 @@ fn the_manifest_tells_what_was_measured_on_many() {
     assert_eq!(measured["windows"], 500);
     let weights = Estimator::weights(&nano(), None, options()).expect("nano loads");
     let sample = evaluate(&weights, "synth:seed=9001,windows=60");
-    let (said, got) = (measured["final_parse"].as_f64().unwrap(), sample["final_parse"].as_f64().unwrap());
+    let (said, got) = (measured["final_parse"].as_f64().unwrap(), sample.final_parse);
     assert!((said - got).abs() < 0.05, "parse: said {said}, got {got}");
-    for name in ["rre_deg", "tde_deg"] {
+    for (name, got) in [("rre_deg", &sample.summary.rre_deg), ("tde_deg", &sample.summary.tde_deg)] {
         let said = measured[format!("{name}_median")]["value"].as_f64().unwrap();
-        let got = median(&sample, name);
+        let got = median(got);
         assert!((got / said).ln().abs() < 0.3, "{name}: said {said}, got {got}");
     }
 }
@@ -87,9 +88,9 @@ fn nano_answers_on_real_frames() {
     let data = root().join("tests/data/amazon_box").display().to_string();
     let weights = Estimator::weights(&nano(), None, options()).expect("nano loads");
     let (ours, still) = (evaluate(&weights, &data), evaluate(&Estimator::Identity, &data));
-    assert_eq!(ours["summary"]["windows"], measured["windows"]);
-    assert!(ours["final_parse"].as_f64() >= Some(0.95), "{}", ours["final_parse"]);
-    let (own, identity) = (median(&ours, "rre_deg"), median(&still, "rre_deg"));
+    assert_eq!(measured["windows"], ours.summary.windows);
+    assert!(ours.final_parse >= 0.95, "{}", ours.final_parse);
+    let (own, identity) = (median(&ours.summary.rre_deg), median(&still.summary.rre_deg));
     assert!(own < 1.05 * identity, "{own} deg, a camera that never moves {identity}");
     let said = measured["rre_deg_median"]["value"].as_f64().unwrap();
     assert!((own / said - 1.0).abs() < 0.05, "rotation: said {said}, got {own}");

@@ -188,6 +188,10 @@ fn prose(last: &str) -> String {
     format!("```json\n{steps}\n```")
 }
 
+fn value(report: &eval::Report) -> Value {
+    serde_json::to_value(report).unwrap()
+}
+
 #[test]
 fn a_window_is_asked_with_five_images_and_their_intrinsics_and_a_good_answer_has_no_error() {
     let data = "synth:seed=3,windows=1,size=160x96";
@@ -229,7 +233,7 @@ fn a_model_that_does_not_know_the_form_can_be_told() {
     let question = Question { explain: true, ..Question::default() };
     let estimator = Estimator::Endpoint(Box::new(server.endpoint()), question);
     let out = tempfile::tempdir().unwrap();
-    let report = eval::run(&estimator, "told", data, out.path()).unwrap();
+    let report = value(&eval::run(&estimator, "told", data, out.path()).unwrap());
     assert!(report["final_parse"].as_f64().unwrap().abs() < 1e-12);
     assert_eq!(report["errors"]["count"], 0, "an answer that does not parse is one");
     let told = server.received()[0].body.to_string();
@@ -244,7 +248,7 @@ fn a_request_that_fails_is_counted_and_the_others_go_on() {
     });
     let estimator = Estimator::Endpoint(Box::new(server.endpoint()), Question::default());
     let out = tempfile::tempdir().unwrap();
-    let report = eval::run(&estimator, "half", DATA, out.path()).unwrap();
+    let report = value(&eval::run(&estimator, "half", DATA, out.path()).unwrap());
     assert_eq!(report["errors"]["count"], 1, "{}", report["errors"]);
     let (text, count) = report["errors"]["texts"].as_object().unwrap().iter().next().unwrap();
     assert!(text.contains("status 400: too many images") && *count == json!(1), "{text}");

@@ -1,6 +1,6 @@
 //! The errors of many windows in one table.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Interval, Kind, interval};
 use super::window::WindowErrors;
@@ -10,7 +10,7 @@ use crate::trajectory::WINDOW;
 pub const AUC_THRESHOLDS_DEG: [f64; 3] = [5.0, 10.0, 30.0];
 
 /// A column over windows; absent values of a window are left out, and `count` says how many were there.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Statistic {
     /// Windows that have a value.
     pub count: usize,
@@ -33,7 +33,7 @@ impl Statistic {
 
 /// The table of an evaluation. Windows that did not parse are counted in `windows`, not in `parsed`; they have no
 /// pose and so no part in the columns, but each is ten misses in the AUCs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// All windows.
     pub windows: usize,

@@ -9,7 +9,7 @@ use nalgebra::Isometry3;
 use serde_json::{Value, json};
 use training_data::synth;
 use training_data::{WindowSample, parse_source};
-use training_evaluation::eval::{self, Args, Estimator};
+use training_evaluation::eval::{self, Args, Estimator, Report};
 
 mod compare;
 mod report;
@@ -36,8 +36,15 @@ fn write_tum(folder: &Path, data: &str, counted: bool, change: impl Fn(&WindowTr
     }
 }
 
+/// A report as its file has it, which reads as the report that it was.
+fn filed(report: &Report, out: &Path) -> Value {
+    let text = std::fs::read_to_string(out.join("report.json")).unwrap();
+    assert_eq!(&serde_json::from_str::<Report>(&text).unwrap(), report);
+    serde_json::from_str(&text).unwrap()
+}
+
 fn run(name: &str, data: &str, out: &Path) -> Value {
-    eval::run(&Estimator::named(name).unwrap(), name, data, out).unwrap()
+    filed(&eval::run(&Estimator::named(name).unwrap(), name, data, out).unwrap(), out)
 }
 
 fn tum_of(folder: &Path) -> String {

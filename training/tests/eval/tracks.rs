@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use training_data::synth::{self, Stratum, SynthConfig};
 use training_evaluation::eval::{self, Adjusted, Args, Estimator, FilmReport, Mark, Rows, Settings};
 
-use super::{answers, args, read, run, tum_of, write_tum};
+use super::{answers, args, filed, read, run, tum_of, write_tum};
 
 /// A report without what depends on the clock.
 fn timeless(mut report: Value) -> Value {
@@ -53,7 +53,7 @@ fn tracks_say_how_sure_they_are_and_the_same_on_any_number_of_threads() {
     let on = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let out = dir.path().join(threads.to_string());
-        pool.install(|| eval::run_with(&Estimator::named("tracks").unwrap(), &settings, &out)).unwrap()
+        filed(&pool.install(|| eval::run_with(&Estimator::named("tracks").unwrap(), &settings, &out)).unwrap(), &out)
     };
     let (one, four) = (on(1), on(4));
     assert_eq!(timeless(one.clone()), timeless(four));

@@ -5,7 +5,7 @@ use nalgebra::{Isometry3, Vector3};
 use serde_json::{Value, json};
 use training_evaluation::eval::{self, Estimator, Settings};
 
-use super::{DATA, answers, film, median, read, run, samples, tum_of, write_tum};
+use super::{DATA, answers, filed, film, median, read, run, samples, tum_of, write_tum};
 
 #[test]
 fn the_truth_in_tum_files_has_no_errors() {
@@ -49,7 +49,7 @@ fn a_scale_is_forgiven_where_that_was_asked_for_and_said() {
     assert_eq!((&given["scale"], &given["scale_not_positive"]), (&json!("as given"), &Value::Null));
     let settings = Settings { up_to_scale: true, ..Settings::new(&name, DATA) };
     let out = dir.path().join("aligned");
-    let aligned = eval::run_with(&Estimator::named(&name).unwrap(), &settings, &out).unwrap();
+    let aligned = filed(&eval::run_with(&Estimator::named(&name).unwrap(), &settings, &out).unwrap(), &out);
     assert_eq!((&aligned["scale"], &aligned["scale_not_positive"]), (&json!("aligned"), &json!(0)));
     for column in ["rte_rel", "rte_abs", "mag_log", "ate"] {
         assert!(median(&aligned, column) < 1e-9, "{column}: {aligned:#}");

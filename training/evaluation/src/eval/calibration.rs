@@ -41,10 +41,10 @@ pub fn pose_errors(truth: &WindowTrajectory, estimate: &WindowTrajectory) -> [Po
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sigmas {
     /// Of x, y and z, scene units.
-    #[serde(rename(deserialize = "position_stddev_metres"))]
+    #[serde(alias = "position_stddev_metres")]
     pub position: [f64; FRAMES],
     /// About x, y and z, degrees.
-    #[serde(rename(deserialize = "rotation_stddev_degrees"))]
+    #[serde(alias = "rotation_stddev_degrees")]
     pub rotation_deg: [f64; FRAMES],
 }
 
@@ -96,7 +96,7 @@ impl Sigmas {
 }
 
 /// The size of the errors of one frame index, as a standard deviation of each axis.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// Root mean square over axes and windows; windows are drawn for the interval.
     pub rms: Interval,
@@ -106,7 +106,7 @@ pub struct Spread {
 }
 
 /// The errors of windows, what covariance they support, and how well a given one fits.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Windows with an answer.
     pub windows: usize,

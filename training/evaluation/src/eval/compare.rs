@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BOOTSTRAP_SEED;
 use super::files::read_lines;
-use training_data::json::{read_json, write_json};
+use training_data::json::{read, write_json};
 
 /// The arguments of the verb `compare`.
 #[derive(Debug, Clone, clap::Args)]
@@ -136,15 +136,17 @@ fn lines(folder: &Path) -> Result<BTreeMap<String, Line>> {
     Ok(lines)
 }
 
+/// The beginning of `report.json`.
+#[derive(Debug, Deserialize)]
+struct Heading {
+    estimator: String,
+    data: String,
+    scale: String,
+}
+
 fn side(folder: &Path) -> Result<Side> {
-    let report = read_json(&folder.join("report.json"))?;
-    let text = |key: &str| report[key].as_str().unwrap_or("unknown").to_owned();
-    Ok(Side {
-        folder: folder.display().to_string(),
-        estimator: text("estimator"),
-        data: text("data"),
-        scale: text("scale"),
-    })
+    let Heading { estimator, data, scale } = read(&folder.join("report.json"))?;
+    Ok(Side { folder: folder.display().to_string(), estimator, data, scale })
 }
 
 impl Difference {

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use geometry::metrics::Interval;
 use odometry::window::Carried;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::Outcome;
 use super::covariance::{Invented, OwnCoverage};
@@ -46,13 +45,6 @@ impl Adjusted {
             }
         }
         adjusted
-    }
-
-    /// Adds its fields to those of a report.
-    pub(super) fn write_into(&self, report: &mut Value) {
-        if let (Value::Object(report), Ok(Value::Object(own))) = (report, serde_json::to_value(self)) {
-            report.extend(own);
-        }
     }
 
     /// What a person reads of it.

@@ -28,7 +28,7 @@ use anyhow::{Context, Result, bail, ensure};
 use geometry::{Anchor, Camera, SceneScale, Stamp, Stamped, Transform, WINDOW, WindowErrors, WindowTrajectory, tum};
 use model::{AnswerOptions, Mode};
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub use calibration::{Calibration, Sigmas};
 pub use compare::{CompareArgs, Comparison, Difference, Side, compare};
@@ -39,7 +39,7 @@ pub use estimator::{Estimator, Question};
 pub use figures::Adjusted;
 pub use files::{Answers, TumFolder, TumTrajectory};
 pub use film::{AllFilms, FilmFigures, FilmReport, FilmWindows, Millis, Over, PathFigures, RefusedFrames};
-pub use report::{table, tables};
+pub use report::{Asked, Failures, Report, Reversed, Scale, StratumRow, Unreadable, table, tables};
 pub use rows::{Against, Group, Mark, Row, Rows, Versus};
 pub use steps::{StepErrors, StepSummary};
 use training_data::json::{read_json, write_json};
@@ -194,12 +194,12 @@ fn believed(args: &Args, given: Option<Sigmas>) -> Result<Sigmas> {
 }
 
 /// What the verb says of a report.
-fn done(report: &Value) -> Done {
+fn done(report: &Report) -> Done {
     let mut text = table(report);
-    if let Some(count) = report["errors"]["count"].as_u64().filter(|count| *count > 0) {
+    if let Some(Failures { count, .. }) = report.errors.as_ref().filter(|errors| errors.count > 0) {
         text.push_str(&format!("{count} windows have no answer since their requests failed (see report.json)\n"));
     }
-    Done { text, complete: report["unreadable"]["count"] == 0 }
+    Done { text, complete: report.unreadable.count == 0 }
 }
 
 /// What [`run_with`] judges, and how.
@@ -243,17 +243,11 @@ struct Outcome {
     residual: Option<WindowErrors>,
 }
 
-/// A window that the source could not give.
-struct Unreadable {
-    index: u64,
-    error: String,
-}
-
 /// [`run_with`] at the scale as given, forwards alone.
 ///
 /// # Errors
 /// Those of [`run_with`].
-pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Result<Value> {
+pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Result<Report> {
     run_with(estimator, &Settings::new(label, source), out)
 }
 
@@ -274,7 +268,7 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
 /// # Errors
 /// A source that cannot be read, without a window, or with two of one name; not one window that can be read; an
 /// estimator that fails, an endpoint for every window; a file that cannot be written.
-pub fn run_with(estimator: &Estimator, settings: &Settings<'_>, out: &Path) -> Result<Value> {
+pub fn run_with(estimator: &Estimator, settings: &Settings<'_>, out: &Path) -> Result<Report> {
     let Settings { source, .. } = settings;
     ensure!(
         !settings.reversed || matches!(estimator, Estimator::Weights(..)),
@@ -312,7 +306,7 @@ fn finish(
     unreadable: &[Unreadable],
     skipped: &[Skipped],
     out: &Path,
-) -> Result<Value> {
+) -> Result<Report> {
     let Settings { source, .. } = settings;
     if let (true, Some(first)) = (outcomes.is_empty(), unreadable.first()) {
         bail!("{source}: not one of {} windows can be read: {}", unreadable.len(), first.error);
@@ -328,16 +322,18 @@ fn finish(
     if outcomes.iter().all(|o| o.errors.is_none()) {
         tracing::warn!(estimator = settings.label, "not one window has an answer that parses");
     }
-    let mut report = report::new(estimator, settings, outcomes, unreadable, skipped);
+    let mut report = Report::new(estimator, settings, outcomes, unreadable, skipped);
     if let Some((endpoint, question)) = estimator.endpoint() {
-        let mut texts = BTreeMap::<&str, usize>::new();
+        let mut texts = BTreeMap::<String, usize>::new();
         for text in &failed {
-            *texts.entry(text).or_default() += 1;
+            *texts.entry((*text).to_owned()).or_default() += 1;
         }
-        report["errors"] = json!({"count": failed.len(), "texts": texts});
-        report["endpoint"] = json!({
-            "model": endpoint.model(), "mode": question.mode, "max_tokens": question.max_tokens,
-            "explained": question.explain,
+        report.errors = Some(Failures { count: failed.len(), texts });
+        report.endpoint = Some(Asked {
+            model: endpoint.model().to_owned(),
+            mode: question.mode,
+            max_tokens: question.max_tokens,
+            explained: question.explain,
         });
     }
     write(estimator, settings, outcomes, &report, out)?;
@@ -433,12 +429,12 @@ fn write(
     estimator: &Estimator,
     settings: &Settings<'_>,
     outcomes: &[Outcome],
-    report: &Value,
+    report: &Report,
     out: &Path,
 ) -> Result<()> {
     let folder = out.join("tum");
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    write_json(&out.join("report.json"), report)?;
+    training_data::json::write(&out.join("report.json"), report)?;
     let path = out.join("tables.md");
     std::fs::write(&path, tables(report)).with_context(|| path.display().to_string())?;
     plot::errors(&out.join("errors.png"), settings.label, outcomes)?;
@@ -487,30 +483,28 @@ fn write_tum(path: &Path, window: &WindowTrajectory, stamps: &[Stamp; WINDOW]) -
 ///
 /// # Errors
 /// A manifest that is missing, broken or can't be written.
-pub fn record(report: &Value, manifest: &Path) -> Result<()> {
+pub fn record(report: &Report, manifest: &Path) -> Result<()> {
     let mut all = read_json(manifest)?;
-    let summary = &report["summary"];
-    let data = report["data"].as_str().unwrap_or_default();
+    let Report { summary, data, .. } = report;
     if !all["measured"].is_object() {
         all["measured"] = json!({});
     }
     all["measured"][data] = json!({
-        "constrained_decoding": report["constrained_decoding"],
-        "windows": summary["windows"],
-        "unreadable": report["unreadable"]["count"],
-        "final_parse": report["final_parse"],
-        "final_parse_constrained": report["final_parse_constrained"],
-        "rre_deg_median": summary["rre_deg"]["median"],
-        "tde_deg_median": summary["tde_deg"]["median"],
-        "rte_abs_median": summary["rte_abs"]["median"],
-        "auc_30": summary["auc_30"],
+        "constrained_decoding": report.constrained_decoding,
+        "windows": summary.windows,
+        "unreadable": report.unreadable.count,
+        "final_parse": report.final_parse,
+        "final_parse_constrained": report.final_parse_constrained,
+        "rre_deg_median": summary.rre_deg.median,
+        "tde_deg_median": summary.tde_deg.median,
+        "rte_abs_median": summary.rte_abs.median,
+        "auc_30": summary.auc_30,
     });
     // What `--refine` believes of these weights, in the keys of the node's config.
-    let supported = &report["calibration"]["supported"];
-    if !supported.is_null() {
+    if let Some(Calibration { supported, .. }) = &report.calibration {
         all["covariance"] = json!({
-            "position_stddev_metres": supported["position"],
-            "rotation_stddev_degrees": supported["rotation_deg"],
+            "position_stddev_metres": supported.position,
+            "rotation_stddev_degrees": supported.rotation_deg,
             "data": data,
         });
     }

@@ -5,7 +5,7 @@ use geometry::metrics::Statistic;
 use geometry::{Intrinsics, WINDOW, kabsch, nearest_rotation};
 use model::chain::{Parsed, RawPose};
 use nalgebra::Point2;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use training_data::WindowSample;
 use training_data::chains::DepthMap;
@@ -21,7 +21,7 @@ pub struct StepErrors {
 }
 
 /// The same over all windows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepSummary {
     /// Step 1: symmetric distance to the true epipolar lines, or to the true homography's point where the camera only
     /// turned, pixels of the model's grid.
