@@ -9,7 +9,7 @@ use crossbeam::channel::bounded;
 use geometry::Transform;
 use nalgebra::{Isometry3, UnitQuaternion, Vector3};
 use node::config::Mount;
-use node::config::table::TABLE;
+use node::config::keys::TABLE;
 use node::pipeline::Settings;
 use node::ros::call::Call;
 use node::ros::lifecycle::State::{self, Activating, Active, CleaningUp, Configuring, Deactivating, ErrorProcessing};

@@ -14,9 +14,9 @@ use model::Mode;
 use crate::ros::transport::kind::Kind;
 use crate::ros::transport::topics::Topics;
 
-mod raw;
+pub mod keys;
+pub mod rules;
 mod sheet;
-pub mod table;
 mod validate;
 
 pub use sheet::Sheet;

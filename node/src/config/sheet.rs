@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Config, Error, raw, validate};
+use super::keys::Raw;
+use super::{Config, Error, validate};
 
 /// The table behind a [`Config`]. It holds all keys and no other, and its values are those of a config that was accepted.
 #[derive(Debug, Clone)]
@@ -50,7 +51,7 @@ impl Sheet {
     pub fn parse(text: &str, path: &Path, overrides: &[(String, String)]) -> Result<(Self, Config), Error> {
         let syntax = |message: String| Error::Syntax { path: path.to_owned(), message };
         // The text itself first: its errors carry line and column, those of the merged table do not.
-        let mut raw: raw::Raw = toml::from_str(text).map_err(|e| syntax(e.to_string().trim_end().to_owned()))?;
+        let mut raw: Raw = toml::from_str(text).map_err(|e| syntax(e.to_string().trim_end().to_owned()))?;
         let mut table: toml::Table = toml::from_str(text).map_err(|e| syntax(e.to_string()))?;
         for (key, value) in overrides {
             let refuse = |message: String| Error::Override {
@@ -90,7 +91,7 @@ impl Sheet {
     }
 }
 
-fn raw_of(table: &toml::Table) -> Result<raw::Raw, String> {
+fn raw_of(table: &toml::Table) -> Result<Raw, String> {
     let raw = toml::Value::Table(table.clone()).try_into();
     raw.map_err(|e: toml::de::Error| e.to_string().trim_end().replace('\n', " "))
 }

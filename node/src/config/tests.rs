@@ -4,7 +4,8 @@ use camera::info::Images;
 use camera::optics::UseFixed;
 use model::Mode;
 
-use super::table::{self, Kind as Holds, TABLE};
+use super::keys::{self, TABLE};
+use super::rules::{Kind as Holds, Rule};
 use super::{Ask, Config, ScaleRules, Sheet};
 use crate::ros::transport::Kind;
 
@@ -198,7 +199,7 @@ fn the_mount_of_a_camera_that_looks_ahead_turns_optical_axes_into_those_of_the_b
 }
 
 /// Every dotted key of the file.
-fn keys(sheet: &toml::Table) -> Vec<String> {
+fn written_keys(sheet: &toml::Table) -> Vec<String> {
     let sections = sheet.iter().flat_map(|(section, keys)| {
         let keys = keys.as_table().unwrap_or_else(|| panic!("{section} is not a section"));
         keys.keys().map(move |key| format!("{section}.{key}"))
@@ -211,7 +212,7 @@ fn every_key_is_a_parameter_of_its_type_with_a_description() {
     let table: toml::Table = toml::from_str(&default_text()).unwrap();
     let mut described: Vec<String> = TABLE.iter().map(|spec| spec.key.to_owned()).collect();
     described.sort();
-    let mut written = keys(&table);
+    let mut written = written_keys(&table);
     written.sort();
     assert_eq!(described, written);
     for spec in TABLE {
@@ -226,10 +227,10 @@ fn every_key_is_a_parameter_of_its_type_with_a_description() {
         };
         assert_eq!(spec.kind, holds, "{}", spec.key);
         assert!(spec.description.len() > 5, "{} is not described", spec.key);
-        assert_eq!(table::spec(spec.name()), Some(spec));
+        assert_eq!(keys::spec(spec.name()), Some(spec));
     }
-    assert_eq!(table::spec("use_sim_time").map(|spec| spec.key), Some("node.use_sim_time"));
-    assert_eq!(table::spec("node.use_sim_time"), None);
+    assert_eq!(keys::spec("use_sim_time").map(|spec| spec.key), Some("node.use_sim_time"));
+    assert_eq!(keys::spec("node.use_sim_time"), None);
 }
 
 #[test]
@@ -239,14 +240,14 @@ fn only_what_a_running_node_can_take_is_live() {
     let expected = ["covariance", "diagnostics", "node", "publish", "sanity", "trust"];
     assert_eq!(sections.into_iter().collect::<Vec<_>>(), expected);
     for frozen in ["node.autostart", "topics.image", "window.stride", "model.weights", "model.device", "camera.fx"] {
-        assert!(!table::spec(frozen).unwrap().is_live, "{frozen}");
+        assert!(!keys::spec(frozen).unwrap().is_live, "{frozen}");
     }
 }
 
 #[test]
 fn the_ranges_that_are_told_are_those_that_hold() {
     for spec in TABLE {
-        let Some((least, most)) = spec.range else { continue };
+        let Some((least, most)) = spec.range() else { continue };
         let said = format!("a whole number from {least} to {most}");
         for (value, fits) in [(least - 1, false), (least, true), (most, true), (most + 1, false)] {
             // One that fits may still be refused for another key's sake.
@@ -255,6 +256,23 @@ fn the_ranges_that_are_told_are_those_that_hold() {
             assert_eq!(out_of_range, !fits, "{} = {value}: {refused:?}", spec.key);
         }
     }
+}
+
+/// So that none is told to a ROS tool and then taken for another.
+#[test]
+fn each_of_several_choices_is_another_config() {
+    let mut seen = 0;
+    for spec in TABLE {
+        let Rule::Choice(names) = spec.rule else { continue };
+        let configs: Vec<Config> = names.iter().map(|name| with(spec.key, name).unwrap()).collect();
+        for (i, config) in configs.iter().enumerate() {
+            assert!(configs[..i].iter().all(|other| other != config), "{}: {}", spec.key, names[i]);
+            seen += 1;
+        }
+        let refused = with(spec.key, "another").unwrap_err().to_string();
+        assert!(names.iter().all(|name| refused.contains(&format!("\"{name}\""))), "{refused}");
+    }
+    assert!(seen > 10, "{seen}");
 }
 
 #[test]

@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::config::table::{self, Kind, Spec, TABLE};
+use crate::config::keys::{self, Spec, TABLE};
+use crate::config::rules::Kind;
 use crate::config::{Config, Sheet};
 
 /// A value of `rcl_interfaces/ParameterValue`, as far as this node has such.
@@ -103,7 +104,7 @@ impl Parameters {
     /// The value of a parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Value {
-        let held = table::spec(name).and_then(|spec| Some((spec.kind, self.sheet.get(spec.key)?)));
+        let held = keys::spec(name).and_then(|spec| Some((spec.kind, self.sheet.get(spec.key)?)));
         held.and_then(|(kind, value)| of_toml(kind, value)).unwrap_or(Value::Unset)
     }
 
@@ -138,16 +139,16 @@ impl Parameters {
     /// What is to be known about a parameter.
     #[must_use]
     pub fn describe(&self, name: &str) -> Descriptor {
-        let Some(spec) = table::spec(name) else {
+        let Some(spec) = keys::spec(name) else {
             return Descriptor { name: name.to_owned(), ..Descriptor::default() };
         };
         Descriptor {
             name: name.to_owned(),
             type_id: self.get(name).type_id(),
             description: spec.description.to_owned(),
-            constraints: spec.constraints.to_owned(),
+            constraints: spec.rule.words(),
             is_read_only: !spec.is_live,
-            range: spec.range,
+            range: spec.range(),
         }
     }
 
@@ -159,7 +160,7 @@ impl Parameters {
     pub fn set(&mut self, changes: &[(String, Value)]) -> Result<Config, String> {
         let mut values = Vec::with_capacity(changes.len());
         for (name, value) in changes {
-            let spec = table::spec(name).ok_or_else(|| format!("`{name}` is not a parameter of this node"))?;
+            let spec = keys::spec(name).ok_or_else(|| format!("`{name}` is not a parameter of this node"))?;
             if !spec.is_live {
                 return Err(format!(
                     "`{name}` is read when the node starts: set it in the config file, on the command line or in the \

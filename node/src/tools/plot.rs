@@ -170,7 +170,7 @@ mod tests {
         let text = document(&drawing).to_string();
         assert_eq!(text.matches("r=\"3\"").count(), 30, "a dot for each pose");
         assert!(text.contains(TRUTH) && text.contains(ESTIMATE) && text.contains("a &lt;test&gt;"), "{text}");
-        assert!(text.contains("\n1.5\n"), "numbers on the axes: {text}");
+        assert!(text.contains("\n2\n") && text.contains("\n-1\n"), "numbers on the axes: {text}");
         for (truth, estimate) in [
             (vec![], vec![]),
             (vec![], vec![vec![(0.0, 0.0)]]),

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Parameters, Value};
-use crate::config::table::TABLE;
+use crate::config::keys::TABLE;
 use crate::config::{Config, Sheet};
 
 fn parameters() -> (Parameters, Config) {

@@ -12,7 +12,7 @@ use super::params_file;
 pub use super::params_file::Given;
 use super::qos::{self, Override};
 use super::topics::Topics;
-use crate::config::table;
+use crate::config::keys;
 
 /// What stood between `--ros-args` and `--`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -186,7 +186,7 @@ pub fn sorted(given: &[Given]) -> Result<(Settings, Vec<Override>), RosArgsError
     for Given { name, value, is_shared } in given {
         if name.starts_with(qos::PREFIX) {
             qos.extend(Override::parse(name, value)?);
-        } else if let Some(spec) = table::spec(name) {
+        } else if let Some(spec) = keys::spec(name) {
             overrides.push((spec.key.to_owned(), value.to_string()));
         } else if *is_shared || !name.contains('.') {
             // For other nodes, or one of those that ROS gives to every node.
