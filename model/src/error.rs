@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Errors of the model crate. A bad answer of the model is not one of them: it is a value
-/// ([`crate::chain::ParseError`]).
+/// ([`crate::answer::chain::ParseError`]).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file of the checkpoint folder is missing or can't be read.

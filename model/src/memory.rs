@@ -1,6 +1,6 @@
 //! What a model takes of a machine's memory, computed from shapes and types, without loading it.
 
-use crate::config::Config;
+use crate::qwen3_vl::config::Config;
 use crate::weights::gguf::{Recipe, bytes};
 
 /// Bytes of keys and values for `tokens` tokens of one sequence, `width` bytes a number.

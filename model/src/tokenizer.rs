@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::chat::Template;
-use crate::config::Config;
+use crate::answer::chat::Template;
+use crate::qwen3_vl::config::Config;
 use crate::{Error, Result};
 
 /// Opens a chat turn.

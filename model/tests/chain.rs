@@ -1,7 +1,7 @@
 //! A chain comes back from its text; a text that is not one is told so.
 
 use geometry::{Camera, Transform, WINDOW, WindowTrajectory, World};
-use model::chain::{self, Chain, POINTS, ParseError, Track};
+use model::answer::chain::{self, Chain, POINTS, ParseError, Track};
 use nalgebra::{Isometry3, Point2, Point3, Translation3, UnitQuaternion, Vector3};
 use proptest::prelude::*;
 

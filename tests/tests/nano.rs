@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use geometry::metrics::Statistic;
-use model::decode::Sampling;
+use model::answer::decode::Sampling;
 use model::{AnswerOptions, Device, EgoModel, FrameEmbedding};
 use serde_json::Value;
 use training_evaluation::eval::{self, Estimator, Report};

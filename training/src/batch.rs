@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use model::Qwen3Vl;
-use model::processor::Grid;
-use model::recompute::Recomputation;
-use model::text::{DecoderInput, Position, Tapped};
+use model::autograd::recompute::Recomputation;
+use model::qwen3_vl::processor::Grid;
+use model::qwen3_vl::text::{DecoderInput, Position, Tapped};
 
 /// One prompt with its response, ready for the model.
 #[derive(Debug, Clone)]

@@ -7,10 +7,10 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor, Var};
 use model::Qwen3Vl;
+use model::autograd::recompute::Recomputation;
 use model::lora::{Lora, LoraConfig, Targets};
 use model::nn::Kernels;
-use model::recompute::Recomputation;
-use model::text::DecoderInput;
+use model::qwen3_vl::text::DecoderInput;
 use serde_json::{Value, json};
 
 use crate::sft::loss::{Target, cross_entropy};

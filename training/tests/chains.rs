@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use geometry::WINDOW;
-use model::chain;
+use model::answer::chain;
 use serde_json::Value;
 use training_data::chains::shards;
 

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use geometry::WINDOW;
-use model::chain;
+use model::answer::chain;
 use serde_json::{Value, json};
 use training_data::chains::shards;
 use training_data::endpoint::{Endpoint, Part, Sampling, turn};

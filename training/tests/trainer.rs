@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
 use model::Device;
-use model::recompute::Recomputation;
+use model::autograd::recompute::Recomputation;
 use serde_json::Value;
 use training::nano::Shape;
 use training::sft::{self, Config, EvalConfig, Sft};

@@ -22,9 +22,9 @@ use geometry::{WINDOW, WindowTrajectory};
 use nalgebra::Vector3;
 use serde::{Deserialize, Serialize};
 
-use crate::prompt::Prompt;
+use crate::answer::prompt::Prompt;
+use crate::qwen3_vl::text::Position;
 use crate::qwen3_vl::{Embedded, Qwen3Vl};
-use crate::text::Position;
 use crate::{Error, Result};
 pub use bins::Bins;
 pub use files::{FILES, copy, folder};

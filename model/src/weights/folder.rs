@@ -9,8 +9,8 @@ use candle_nn::VarBuilder;
 use super::gguf;
 use super::loader::Loader;
 use super::safetensors::Safetensors;
-use crate::config::Config;
 use crate::json::read_json;
+use crate::qwen3_vl::config::Config;
 use crate::{Error, Result};
 
 /// The safetensors files of a folder: `model.safetensors`, or those that `model.safetensors.index.json` names.

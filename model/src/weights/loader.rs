@@ -8,8 +8,8 @@ use candle_nn::{Init, VarBuilder};
 
 use super::gguf::Pair;
 use crate::Result;
-use crate::config::Config;
 use crate::nn::matrix::Matrix;
+use crate::qwen3_vl::config::Config;
 
 /// Tensors by the names of the Hugging Face checkpoint.
 #[derive(Clone)]

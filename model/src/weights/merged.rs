@@ -10,9 +10,9 @@ use super::folder::files;
 use super::identity::{of_safetensors, with_adapter};
 use super::parameters::parameters;
 use super::safetensors::Safetensors;
-use crate::config::Config;
 use crate::lora::Lora;
-use crate::processor::Processor;
+use crate::qwen3_vl::config::Config;
+use crate::qwen3_vl::processor::Processor;
 use crate::{Error, Result};
 
 /// A checkpoint folder, mapped, and what to add to it.

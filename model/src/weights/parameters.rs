@@ -1,6 +1,6 @@
 //! Names and shapes of a model's tensors, without the model.
 
-use crate::config::{Config, Rope, TextConfig, VisionConfig};
+use crate::qwen3_vl::config::{Config, Rope, TextConfig, VisionConfig};
 
 /// Every tensor of a checkpoint with its shape, in the order of the architecture. A tied head is no tensor of its own.
 pub fn parameters(config: &Config) -> Vec<(String, Vec<usize>)> {

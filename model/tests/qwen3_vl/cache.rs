@@ -16,7 +16,7 @@ fn branches_of_a_cache_agree_with_lone_sequences() {
     model.decode(&prompt, &positions, Some(&mut cache)).unwrap();
     let next = positions.last().unwrap()[0] + 1;
     let continuations = [[3u32, 40, 7], [11, 5, 300], [90, 91, 92]];
-    let step = |tokens: &[u32], place: u32, cache: &mut model::text::KvCache| {
+    let step = |tokens: &[u32], place: u32, cache: &mut model::qwen3_vl::text::KvCache| {
         let ids = Tensor::new(tokens, &Device::Cpu).unwrap();
         let embeddings = model.embed(&ids).unwrap().unsqueeze(1).unwrap();
         let step = Embedded { embeddings, deepstack: Vec::new() };
@@ -47,7 +47,7 @@ fn clones_of_a_cache_do_not_write_into_each_other() {
     let mut first = model.cache(64);
     model.decode(&prompt, &positions, Some(&mut first)).unwrap();
     let next = positions.last().unwrap()[0] + 1;
-    let step = |token: u32, place: u32, cache: &mut model::text::KvCache| {
+    let step = |token: u32, place: u32, cache: &mut model::qwen3_vl::text::KvCache| {
         let embeddings = model.embed(&Tensor::new(&[token], &Device::Cpu).unwrap()).unwrap().unsqueeze(0).unwrap();
         model.decode(&Embedded { embeddings, deepstack: Vec::new() }, &[[place; 3]], Some(cache)).unwrap()
     };

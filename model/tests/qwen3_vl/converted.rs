@@ -93,16 +93,16 @@ fn their_vocabulary_gives_the_ids_of_tokenizer_json() {
 fn their_chat_template_is_used() {
     let expected = expected();
     let template = Pair::find(alone().path()).unwrap().unwrap().template().unwrap().unwrap();
-    let parts: Vec<model::chat::Part> = expected["chat"]["content"]
+    let parts: Vec<model::answer::chat::Part> = expected["chat"]["content"]
         .as_array()
         .unwrap()
         .iter()
         .map(|part| match part["text"].as_str() {
-            Some(text) => model::chat::Part::Text(text.to_owned()),
-            None => model::chat::Part::Image,
+            Some(text) => model::answer::chat::Part::Text(text.to_owned()),
+            None => model::answer::chat::Part::Image,
         })
         .collect();
-    let rendered = template.render(&[model::chat::Message::user(parts)], "<|image_pad|>").unwrap();
+    let rendered = template.render(&[model::answer::chat::Message::user(parts)], "<|image_pad|>").unwrap();
     assert_eq!(rendered, expected["chat"]["text"].as_str().unwrap());
 }
 

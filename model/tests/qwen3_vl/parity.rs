@@ -5,7 +5,7 @@ use candle_core::{Device, IndexOp, Tensor};
 use model::Processor;
 use model::nn::Kernels;
 use model::qwen3_vl::Embedded;
-use model::text::{DecoderInput, Tapped};
+use model::qwen3_vl::text::{DecoderInput, Tapped};
 
 use crate::reference::{
     close, difference, embedded, fixtures, golden, grids, ids, load, logits, loss, places, trainable, vision,

@@ -1,9 +1,9 @@
 //! Gradient checkpointing gives the gradients that training without it gives, bit for bit.
 
 use candle_core::{DType, Device, Tensor, Var};
+use model::autograd::recompute::Recomputation;
 use model::lora::{Lora, Site};
 use model::nn::{Dropout, Kernels};
-use model::recompute::Recomputation;
 
 use crate::reference::{fixtures, load, logits, loss, trainable};
 

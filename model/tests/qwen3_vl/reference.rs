@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
+use model::autograd::recompute::Recomputation;
 use model::nn::Kernels;
-use model::processor::Grid;
+use model::qwen3_vl::processor::Grid;
+use model::qwen3_vl::text::{DecoderInput, Position};
 use model::qwen3_vl::{Embedded, Segment, positions};
-use model::recompute::Recomputation;
-use model::text::{DecoderInput, Position};
 use model::{Config, Qwen3Vl};
 
 pub type Golden = HashMap<String, Tensor>;

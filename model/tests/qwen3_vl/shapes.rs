@@ -4,12 +4,12 @@
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use model::config::{Rope, TextConfig, VisionConfig};
+use model::autograd::recompute::Recomputation;
 use model::nn::Kernels;
-use model::processor::Grid;
+use model::qwen3_vl::config::{Rope, TextConfig, VisionConfig};
+use model::qwen3_vl::processor::Grid;
+use model::qwen3_vl::text::{DecoderInput, Position, Tapped};
 use model::qwen3_vl::{Embedded, positions};
-use model::recompute::Recomputation;
-use model::text::{DecoderInput, Position, Tapped};
 use model::weights::parameters;
 use model::{Config, Qwen3Vl};
 

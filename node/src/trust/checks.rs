@@ -7,7 +7,7 @@ use std::fmt;
 
 use geometry::epipolar::{fundamental, rotation_homography, symmetric_distance, symmetric_transfer_distance};
 use geometry::{Intrinsics, Outcome, WINDOW, WindowTrajectory, kabsch, nearest_rotation};
-use model::chain::{self, MAX_ROTATION_DEFECT, Parsed};
+use model::answer::chain::{self, MAX_ROTATION_DEFECT, Parsed};
 use nalgebra::{Isometry3, UnitQuaternion, Vector3};
 
 use crate::config::{CheckRules, Sanity};
@@ -217,7 +217,7 @@ pub fn sane(trajectory: &WindowTrajectory, sanity: &Sanity) -> Result<(), String
 #[cfg(test)]
 mod tests {
     use geometry::{Disagreement, Outcome, Radians, Stamp, Transform, WindowTrajectory};
-    use model::chain;
+    use model::answer::chain;
     use nalgebra::{Isometry3, Point3, Vector3};
 
     use super::{Evidence, of_answer, sane};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use geometry::{Anchor, Camera, Intrinsics, Transform, WindowTrajectory};
-use model::chain::{Chain, Track, parse_poses, write, write_poses};
+use model::answer::chain::{Chain, Track, parse_poses, write, write_poses};
 use nalgebra::{Isometry3, Point3, Translation3, UnitQuaternion, Vector2, Vector3};
 
 use crate::config::{CheckRules, Covariance, Frozen, ImageRules, Sanity, StatusRules, TrustRules};

@@ -1,7 +1,7 @@
 //! The model's text: what parses must be written as what parses again.
 
 use geometry::{Transform, WINDOW, WindowTrajectory};
-use model::chain::{self, Chain, POINTS, Track, parse, parse_poses, raw_poses, round_depth, write_poses};
+use model::answer::chain::{self, Chain, POINTS, Track, parse, parse_poses, raw_poses, round_depth, write_poses};
 use nalgebra::{Isometry3, Point2, Point3, Translation3, UnitQuaternion, Vector3};
 
 use crate::memory::within;

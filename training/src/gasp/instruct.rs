@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use model::chat::Part;
+use model::answer::chat::Part;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -8,10 +8,10 @@ use candle_core::{Device, Tensor};
 use geometry::Intrinsics;
 use image::RgbImage;
 use model::Processor;
-use model::chain;
-use model::chat::{Message, Part};
-use model::processor::Grid;
-use model::prompt::{self, Mode, Prompt};
+use model::answer::chain;
+use model::answer::chat::{Message, Part};
+use model::answer::prompt::{self, Mode, Prompt};
+use model::qwen3_vl::processor::Grid;
 use model::tokenizer::IMAGE_PAD;
 use serde_json::{Value, json};
 
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::gasp::tests::{mix, student};
     use image::Rgb;
-    use model::prompt;
+    use model::answer::prompt;
 
     #[test]
     fn kinds_take_turns_and_both_end_in_an_answer() {

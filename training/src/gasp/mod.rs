@@ -24,8 +24,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
-use model::recompute::Recomputation;
-use model::text::Tapped;
+use model::autograd::recompute::Recomputation;
+use model::qwen3_vl::text::Tapped;
 use model::{Processor, Qwen3Vl};
 use serde_json::{Value, json};
 

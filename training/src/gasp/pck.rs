@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use model::processor::Grid;
+use model::qwen3_vl::processor::Grid;
 
 /// A place counts as found up to this distance, tokens (PCK@2, Eq. 10).
 pub const RADIUS: usize = 2;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
-use model::text::Tapped;
+use model::qwen3_vl::text::Tapped;
 
 use super::head::{Heads, unit};
 use super::pck::{Tally, TokenGrid};

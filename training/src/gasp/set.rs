@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
-use model::chat::Part;
+use model::answer::chat::Part;
 use rand::Rng;
 use rand::seq::index;
 

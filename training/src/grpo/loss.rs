@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::{D, DType, Tensor};
 use candle_nn::ops::log_softmax;
-use model::recompute::Recomputation;
+use model::autograd::recompute::Recomputation;
 use model::{EgoModel, Qwen3Vl};
 
 use super::config::{GrpoConfig, Normalisation};

@@ -21,8 +21,8 @@ use candle_core::Tensor;
 use geometry::WindowErrors;
 use geometry::metrics::Statistic;
 use model::Qwen3Vl;
-use model::decode::{Ended, Sampling};
-use model::recompute::Recomputation;
+use model::answer::decode::{Ended, Sampling};
+use model::autograd::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;

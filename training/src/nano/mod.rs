@@ -3,7 +3,7 @@
 mod start;
 
 use anyhow::{Context, Result};
-use model::config::{Config, Rope, TextConfig, VisionConfig};
+use model::qwen3_vl::config::{Config, Rope, TextConfig, VisionConfig};
 use model::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use serde::{Deserialize, Serialize};
 

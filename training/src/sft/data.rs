@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
-use model::prompt::Mode;
+use model::answer::prompt::Mode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

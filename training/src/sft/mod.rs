@@ -14,9 +14,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use candle_nn::Init;
-use model::prompt::Mode;
-use model::recompute::Recomputation;
-use model::text::{DecoderInput, Tapped};
+use model::answer::prompt::Mode;
+use model::autograd::recompute::Recomputation;
+use model::qwen3_vl::text::{DecoderInput, Tapped};
 use model::{AnswerOptions, FrameEmbedding};
 use serde_json::{Value, json};
 

@@ -5,9 +5,9 @@
 
 use anyhow::{Context, Result};
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
-use model::chain;
+use model::answer::chain;
+use model::answer::prompt::Mode;
 use model::pose_head::{ASKED, FramePose};
-use model::prompt::Mode;
 use nalgebra::{Point2, Point3};
 use serde_json::{Value, json};
 

@@ -18,8 +18,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use model::Qwen3Vl;
+use model::autograd::recompute::Recomputation;
 use model::pose_head::{ASKED, Bins, FrameEstimate, FramePose, Gaussian, NotFinite, PoseReading, TOKENS};
-use model::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Embeddings, Sequence, predictions, scalar, select};

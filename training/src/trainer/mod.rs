@@ -21,8 +21,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor, Var};
+use model::autograd::recompute::Recomputation;
 use model::nn::Dropout;
-use model::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;

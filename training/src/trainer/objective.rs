@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use candle_core::Tensor;
-use model::recompute::Recomputation;
+use model::autograd::recompute::Recomputation;
 use serde_json::Value;
 
 /// A loss over a stream of examples, which are numbered from 0: example k is the same on each machine and in each run.

@@ -1,6 +1,6 @@
 //! Texts of answers, judged again, and the model that gives them.
 
-use model::chain;
+use model::answer::chain;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};

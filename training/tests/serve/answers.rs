@@ -2,7 +2,7 @@
 
 use image::ImageFormat;
 use model::AnswerOptions;
-use model::chat::{Message, Part};
+use model::answer::chat::{Message, Part};
 use serde_json::{Value, json};
 use training_data::endpoint::{self, Endpoint};
 use training_data::parse_source;

@@ -11,8 +11,8 @@ use candle_core::quantized::{GgmlDType, QTensor};
 
 use super::names::{Part, stored};
 use super::vocabulary;
-use crate::config::Config;
-use crate::processor::Processor;
+use crate::qwen3_vl::config::Config;
+use crate::qwen3_vl::processor::Processor;
 use crate::weights::digest::KEY;
 use crate::weights::{Merged, parameters};
 use crate::{Error, Result};
@@ -277,7 +277,7 @@ fn vision_metadata(config: &Config, recipe: Recipe, processor: &Processor) -> Ve
         whole("block_count", c.depth),
         whole("attention.head_count", c.num_heads),
         whole("spatial_merge_size", c.spatial_merge_size),
-        ("clip.vision.attention.layer_norm_epsilon".into(), Value::F32(crate::config::LAYER_NORM_EPS)),
+        ("clip.vision.attention.layer_norm_epsilon".into(), Value::F32(crate::qwen3_vl::config::LAYER_NORM_EPS)),
         ("clip.vision.image_mean".into(), numbers(processor.image_mean)),
         ("clip.vision.image_std".into(), numbers(processor.image_std)),
         ("clip.vision.is_deepstack_layers".into(), Value::Array(flags)),

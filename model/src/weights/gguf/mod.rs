@@ -18,8 +18,8 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType, k_quan
 use candle_core::{DType, Device, Shape, Tensor};
 use memmap2::Mmap;
 
-use crate::config::{Config, LAYER_NORM_EPS, Rope, TextConfig, VisionConfig};
-use crate::processor::Processor;
+use crate::qwen3_vl::config::{Config, LAYER_NORM_EPS, Rope, TextConfig, VisionConfig};
+use crate::qwen3_vl::processor::Processor;
 use crate::weights::digest::{KEY, digest, united};
 use crate::weights::mapping::forget;
 use crate::{Error, Result};

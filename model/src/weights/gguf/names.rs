@@ -1,6 +1,6 @@
 //! Tensor names of llama.cpp's `qwen3vl` (text) and `clip` (mmproj) architectures, from those of the checkpoint.
 
-use crate::config::Config;
+use crate::qwen3_vl::config::Config;
 
 /// Which of the two files holds a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,9 +6,9 @@ use candle_core::quantized::gguf_file::Value;
 use serde_json::{Map, json};
 
 use super::Pair;
-use crate::chat::{self, Template};
-use crate::config::Config;
+use crate::answer::chat::{self, Template};
 use crate::json::read_json;
+use crate::qwen3_vl::config::Config;
 use crate::tokenizer::{IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START};
 use crate::{Error, Result};
 

@@ -8,7 +8,7 @@ pub mod tracks;
 pub mod write;
 
 use geometry::{Anchor, Camera, Intrinsics, Transform, WINDOW, WindowTrajectory};
-use model::chain::{Chain, POINTS, Track, round_depth, round_pixel};
+use model::answer::chain::{Chain, POINTS, Track, round_depth, round_pixel};
 use nalgebra::{Point2, Point3};
 use rand::Rng;
 

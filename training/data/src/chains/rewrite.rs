@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
-use model::grammar::MAX_PROSE;
+use model::answer::grammar::MAX_PROSE;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

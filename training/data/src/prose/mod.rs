@@ -209,8 +209,8 @@ mod tests {
     use std::collections::HashSet;
 
     use geometry::{Transform, WINDOW, WindowTrajectory};
-    use model::chain::{Chain, POINTS, Track, parse, write};
-    use model::grammar::{Grammar, MAX_PROSE};
+    use model::answer::chain::{Chain, POINTS, Track, parse, write};
+    use model::answer::grammar::{Grammar, MAX_PROSE};
     use model::tokenizer::Tokenizer;
     use nalgebra::{Point2, Point3, UnitQuaternion, Vector3};
     use rand::SeedableRng;

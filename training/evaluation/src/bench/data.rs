@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use geometry::{WINDOW, WindowTrajectory};
-use model::{Processor, chain};
+use model::Processor;
+use model::answer::chain;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};

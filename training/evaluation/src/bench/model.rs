@@ -66,7 +66,7 @@ pub fn model(shape: &str, quant: Option<&str>, threads: usize) -> Result<Value> 
     }
     let ids: Vec<u32> = (0..PREFILL as u32).map(|i| 5 + i * 7 % 500).collect();
     let positions: Vec<[u32; 3]> = (0..PREFILL as u32).map(|i| [i; 3]).collect();
-    let prefill = |cache: &mut model::text::KvCache| -> Result<(Tensor, f64)> {
+    let prefill = |cache: &mut model::qwen3_vl::text::KvCache| -> Result<(Tensor, f64)> {
         let begin = Instant::now();
         let embeddings = model.embed(&Tensor::new(ids.as_slice(), &device)?)?.unsqueeze(0)?;
         let hidden = model.decode(&Embedded { embeddings, deepstack: Vec::new() }, &positions, Some(cache))?;

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use geometry::{Transform, WINDOW, WindowTrajectory};
-use model::chain;
-use model::prompt::Wording;
+use model::answer::chain;
+use model::answer::prompt::Wording;
 use model::{AnswerOptions, Device, EgoModel, Mode};
 use odometry::Picture;
 use odometry::window::{Carried, Prior, Refusal};

@@ -3,7 +3,7 @@
 use geometry::epipolar::{fundamental, rotation_homography, symmetric_distance, symmetric_transfer_distance};
 use geometry::metrics::Statistic;
 use geometry::{Intrinsics, WINDOW, kabsch, nearest_rotation};
-use model::chain::{Parsed, RawPose};
+use model::answer::chain::{Parsed, RawPose};
 use nalgebra::Point2;
 use serde::{Deserialize, Serialize};
 
@@ -130,8 +130,8 @@ mod tests {
             let Ok(mut chain) = chains::chain(&sample.ground_truth, &sample.intrinsics, &maps, &mut rng) else {
                 continue;
             };
-            let judge = |chain: &model::chain::Chain| {
-                let parsed = model::chain::parse(&model::chain::write(chain));
+            let judge = |chain: &model::answer::chain::Chain| {
+                let parsed = model::answer::chain::parse(&model::answer::chain::write(chain));
                 StepErrors::new(&parsed, &sample, &sample.intrinsics)
             };
             exact.push(judge(&chain));

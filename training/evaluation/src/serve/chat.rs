@@ -5,8 +5,8 @@ use std::io::Cursor;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use image::{ImageFormat, ImageReader, RgbImage};
-use model::chat::{Message, Part, Role};
-use model::decode::Sampling;
+use model::answer::chat::{Message, Part, Role};
+use model::answer::decode::Sampling;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 

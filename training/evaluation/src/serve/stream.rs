@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use model::EgoModel;
-use model::decode::{Ended, decode_with};
+use model::answer::decode::{Ended, decode_with};
 
 use super::chat::Reason;
 use super::queue::{Engine, Event, Sink};

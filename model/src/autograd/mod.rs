@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 mod activation;
 mod norm;
+pub mod recompute;
 mod rope;
 
 pub use activation::{gelu, swiglu};

@@ -7,10 +7,10 @@
 use candle_core::{Device, IndexOp, Module, Tensor};
 use candle_nn::Init;
 
-use crate::config::LAYER_NORM_EPS;
-use crate::config::VisionConfig;
 use crate::nn::{Kernels, KeyValues, LayerNorm, Linear, Matrix, Rotary, attention};
-use crate::processor::Grid;
+use crate::qwen3_vl::config::LAYER_NORM_EPS;
+use crate::qwen3_vl::config::VisionConfig;
+use crate::qwen3_vl::processor::Grid;
 use crate::weights::loader::Loader;
 use crate::{Error, Result};
 

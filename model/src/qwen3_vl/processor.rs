@@ -8,7 +8,7 @@ use geometry::Intrinsics;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use crate::config::VisionConfig;
+use crate::qwen3_vl::config::VisionConfig;
 use crate::{Error, Result};
 
 /// Size of one image in patches; both sides are multiples of the merge size.

@@ -5,7 +5,7 @@
 //! as long as one of the numbers that it can become lies in them.
 
 /// How far an entry may be from what the others ask for. Rows then are off by some thrice of this, a tenth of what the
-/// parser accepts ([`crate::chain::MAX_ROTATION_DEFECT`]).
+/// parser accepts ([`crate::answer::chain::MAX_ROTATION_DEFECT`]).
 const SLACK: f64 = 0.004;
 /// Decimals of an entry.
 const DECIMALS: usize = 6;

@@ -16,8 +16,8 @@ use regex_automata::nfa::thompson;
 use regex_automata::util::{primitives::StateID, start, syntax};
 use regex_automata::{Anchored, MatchKind};
 
-use crate::chain::POINTS;
-use crate::prompt::Mode;
+use crate::answer::chain::POINTS;
+use crate::answer::prompt::Mode;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -248,7 +248,7 @@ mod tests {
     fn an_answer_is_allowed_and_ends_where_it_must() {
         let tokenizer = tokenizer();
         let grammar = Grammar::new(&tokenizer, 1 << 16, Mode::AnswerOnly).unwrap();
-        let text = crate::chain::write_poses(&geometry::WindowTrajectory::identity());
+        let text = crate::answer::chain::write_poses(&geometry::WindowTrajectory::identity());
         let place = spelled(&grammar, &tokenizer, &text).expect("an answer is allowed");
         assert_eq!(*grammar.allowed(&place), [tokenizer.end]);
         let half = spelled(&grammar, &tokenizer, POSE_0).unwrap();
@@ -292,7 +292,7 @@ mod tests {
                     assert!(ids.len() < 4000);
                 }
                 let text = tokenizer.decode(&ids).unwrap();
-                let parsed = crate::chain::parse(&text);
+                let parsed = crate::answer::chain::parse(&text);
                 assert!(parsed.trajectory.is_ok(), "seed {seed}: {:?}\n{text}", parsed.trajectory);
                 assert!(mode == Mode::AnswerOnly || parsed.steps() == [true; 5], "{text}");
             }

@@ -8,9 +8,9 @@ use candle_core::{DType, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::grammar::{Grammar, Place};
+use crate::answer::grammar::{Grammar, Place};
+use crate::qwen3_vl::text::{KvCache, last};
 use crate::qwen3_vl::{Embedded, Qwen3Vl};
-use crate::text::{KvCache, last};
 use crate::{Error, Result};
 
 /// How the next token is chosen.

@@ -2,10 +2,10 @@
 
 use geometry::{Intrinsics, WINDOW};
 
-use crate::chat::{Message, Part, images};
-use crate::processor::Grid;
+use crate::answer::chat::{Message, Part, images};
+use crate::qwen3_vl::processor::Grid;
+use crate::qwen3_vl::text::Position;
 use crate::qwen3_vl::{Segment, positions};
-use crate::text::Position;
 use crate::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use crate::{Error, Result};
 
@@ -91,7 +91,7 @@ fn plain(messages: &[Message]) -> String {
 
 /// Asks for the poses of five frames.
 ///
-/// `intrinsics` are those of the grid that the model sees ([`crate::processor::Patches::intrinsics`]).
+/// `intrinsics` are those of the grid that the model sees ([`crate::qwen3_vl::processor::Patches::intrinsics`]).
 ///
 /// # Errors
 /// Another number of frames than five.
@@ -167,7 +167,7 @@ pub fn chat(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::Role;
+    use crate::answer::chat::Role;
     use std::path::Path;
 
     /// Weights were trained on these very words.

@@ -3,9 +3,9 @@
 use candle_core::{DType, Device, IndexOp, Module, Tensor};
 use candle_nn::Init;
 
-use crate::config::TextConfig;
+use crate::autograd::recompute::Recomputation;
 use crate::nn::{Kernels, KeyValues, Linear, Matrix, RmsNorm, Rotary, attention};
-use crate::recompute::Recomputation;
+use crate::qwen3_vl::config::TextConfig;
 use crate::weights::loader::Loader;
 use crate::{Error, Result};
 

@@ -1,14 +1,19 @@
 //! The whole model: token embedding, vision tower, decoder, head.
 
+pub mod config;
+pub mod processor;
+pub mod text;
+pub mod vision;
+
 use std::path::Path;
 
 use candle_core::{DType, Device, Module, Tensor};
 
-use crate::config::Config;
 use crate::nn::{Kernels, Linear, Matrix};
-use crate::processor::Grid;
-use crate::text::{Decoder, DecoderInput, KvCache, Position, embedding};
-use crate::vision::VisionTower;
+use crate::qwen3_vl::config::Config;
+use crate::qwen3_vl::processor::Grid;
+use crate::qwen3_vl::text::{Decoder, DecoderInput, KvCache, Position, embedding};
+use crate::qwen3_vl::vision::VisionTower;
 use crate::weights::loader::Loader;
 use crate::{Error, Result};
 

@@ -1,0 +1,7 @@
+//! From frames to words and back: the prompt, the chain of five steps, its grammar, and decoding.
+
+pub mod chain;
+pub mod chat;
+pub mod decode;
+pub mod grammar;
+pub mod prompt;
