@@ -43,6 +43,21 @@ enum Verb {
         #[arg(long)]
         resume: bool,
     },
+    /// One of nano's three stages of supervised fine-tuning, from nothing or a stage before.
+    Nano {
+        /// Settings of the run.
+        #[arg(long)]
+        config: PathBuf,
+        /// Checkpoint to start from; a new model of the config's shape without it.
+        #[arg(long)]
+        init: Option<PathBuf>,
+        /// Folder of the run: the model, its manifest, checkpoints, curves.
+        #[arg(long)]
+        out: PathBuf,
+        /// Go on from the newest checkpoint in OUT.
+        #[arg(long)]
+        resume: bool,
+    },
     /// Reinforcement learning on the geometry of the answers (GRPO).
     Grpo {
         /// Settings of the run.
@@ -245,6 +260,7 @@ fn main() -> Result<ExitCode> {
         Verb::Serve(_) | Verb::Analyse(_) => all,
         // So has a worker that is alone.
         Verb::Sft { config, .. }
+        | Verb::Nano { config, .. }
         | Verb::Grpo { config, .. }
         | Verb::Gasp { config, .. }
         | Verb::Situation { config, .. }
@@ -257,6 +273,7 @@ fn main() -> Result<ExitCode> {
     if matches!(
         &arguments.verb,
         Verb::Sft { .. }
+            | Verb::Nano { .. }
             | Verb::Grpo { .. }
             | Verb::Gasp { .. }
             | Verb::Situation { .. }
@@ -280,6 +297,11 @@ fn main() -> Result<ExitCode> {
             let config = training::sft::read_config(&config)?;
             let job = Job::start(&config.run.device, resume, stop()?)?;
             return finish(&training::sft::run(&config, init.as_deref(), &out, &job)?, &job, &out);
+        }
+        Verb::Nano { config, init, out, resume } => {
+            let config = training::nano::config::read_config(&config)?;
+            let job = Job::start(&config.run.device, resume, stop()?)?;
+            return finish(&training::nano::run(&config, init.as_deref(), &out, &job)?, &job, &out);
         }
         Verb::Grpo { config, init, out, resume } => {
             let config = training::grpo::read_config(&config)?;

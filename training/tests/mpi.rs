@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use model::Device;
 use training::nano::Shape;
-use training::sft::{self, Config, EvalConfig};
+use training::nano::config::read_config;
+use training::sft::EvalConfig;
 use training::student::{Adapter, Student};
 
 /// A base, and settings of an adapter beside it.
 fn prepare(dir: &Path, steps: usize) -> (PathBuf, PathBuf) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training/nano-3-all.toml");
-    let mut config: Config = sft::read_config(&shipped).unwrap();
+    let mut config = read_config(&shipped).unwrap().plain();
     // Heads as nano has them, each of them narrow.
     let shape = Shape { heads: 4, kv_heads: 2, vision_heads: 4, deepstack: vec![1], ..Shape::tiny() };
     config.shape = None;
@@ -24,8 +25,6 @@ fn prepare(dir: &Path, steps: usize) -> (PathBuf, PathBuf) {
     Student::new(&shape, 0).unwrap().save(&base).unwrap();
     (config.run.steps, config.run.batch, config.run.micro_batch, config.run.workers) = (steps, 4, 1, 1);
     (config.run.log_every, config.run.save_every) = (1, 2);
-    config.sft.pose_weight = 0.0;
-    config.sft.flow_layer = 0;
     config.eval = Some(EvalConfig { shards: None, examples: 2, answers: 0, max_tokens: 8 });
     config.lora = Some(Adapter { r: 4, alpha: 8.0, dropout: 0.2, targets: vec!["q_proj".into(), "up_proj".into()] });
     let path = dir.join("sft.toml");

@@ -1,15 +1,17 @@
 //! The stages one after another on a model that is too small to learn anything: what one writes, the next reads.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use geometry::metrics::Statistic;
 use model::{AnswerOptions, Device, EgoModel};
 use training::nano::Shape;
-use training::sft::{self, Config};
+use training::nano::config::{Config, read_config};
 use training::student::{Adapter, Student};
 use training::trainer::stage::{self, Stage};
 use training::trainer::{Finished, Job};
+use training::{nano, sft};
 use training_data::chains::write;
 use training_evaluation::eval::{self, Estimator};
 
@@ -23,22 +25,22 @@ fn shape() -> Shape {
 }
 
 fn tiny(steps: usize) -> Config {
-    let mut config = sft::read_config(&configs().join("nano-2-poses.toml")).unwrap();
+    let mut config = read_config(&configs().join("nano-2-poses.toml")).unwrap();
     config.run.steps = steps;
     (config.run.batch, config.run.micro_batch) = (2, 1);
     (config.run.log_every, config.run.save_every) = (1, steps);
     config.sft.full_chain_every = 2;
-    config.sft.flow_layer = 0;
-    config.sft.frozen_layers = 0;
-    config.sft.flow_weight = 0.5;
-    config.sft.pose_weight = 1.0;
+    config.nano.flow_layer = 0;
+    config.nano.frozen_layers = 0;
+    config.nano.flow_weight = 0.5;
+    config.nano.pose_weight = 1.0;
     config.eval = Some(sft::EvalConfig { shards: None, examples: 2, answers: 1, max_tokens: 8 });
     config.shape = Some(shape());
     config
 }
 
 fn train(config: &Config, init: Option<&Path>, out: &Path) {
-    assert_eq!(sft::run(config, init, out, &Job::default()).unwrap(), Finished::Done);
+    assert_eq!(nano::run(config, init, out, &Job::default()).unwrap(), Finished::Done);
 }
 
 #[test]
@@ -49,7 +51,7 @@ fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
     train(&tiny(2), None, &first);
     // The second run leaves the lower layers and the vision tower alone.
     let mut upper = tiny(1);
-    (upper.sft.frozen_layers, upper.sft.flow_weight) = (1, 0.0);
+    (upper.nano.frozen_layers, upper.nano.flow_weight) = (1, 0.0);
     train(&upper, Some(&first), &second);
     let weights = |dir: &Path| candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
     let (before, after) = (weights(&first), weights(&second));
@@ -88,7 +90,7 @@ fn the_displacement_stage_trains_the_mlps_below_its_head_alone() {
     // A rate and a decay at which everything that moves at all moves beyond the rounding to f16; two steps, since the
     // head begins with zeros and lets no gradient through in the first.
     let mut config = tiny(2);
-    (config.sft.flow_only_steps, config.sft.pose_weight, config.eval) = (2, 0.0, None);
+    (config.nano.flow_only_steps, config.nano.pose_weight, config.eval) = (2, 0.0, None);
     (config.optimizer.learning_rate, config.optimizer.warmup_share, config.optimizer.weight_decay) = (0.05, 0.0, 0.5);
     let (start, end) = (dir.path().join("start"), dir.path().join("end"));
     Student::new(&shape(), config.run.seed).unwrap().save(&start).unwrap();
@@ -108,12 +110,12 @@ fn an_adapter_is_trained_beside_plain_and_quantized_weights_and_read_by_the_mode
     let (base, quantized) = (dir.path().join("base"), dir.path().join("gguf"));
     Student::new(&shape(), 0).unwrap().save(&base).unwrap();
     export(&base, None, Recipe::Q8_0, &quantized).unwrap();
-    let mut config = tiny(3);
-    (config.sft.full_chain_every, config.sft.flow_weight, config.run.checkpointing) = (0, 0.0, true);
+    let mut config = tiny(3).plain();
+    (config.sft.full_chain_every, config.run.checkpointing) = (0, true);
     config.lora = Some(Adapter { r: 4, alpha: 8.0, dropout: 0.1, targets: vec!["q_proj".into(), "down_proj".into()] });
     for (name, weights) in [("plain", &base), ("quantized", &quantized)] {
         let out = dir.path().join(name);
-        train(&config, Some(weights), &out);
+        assert_eq!(sft::run(&config, Some(weights), &out, &Job::default()).unwrap(), Finished::Done);
         let adapter = model::lora::Lora::load(&out, candle_core::DType::F32, &Device::Cpu).unwrap();
         assert_eq!(adapter.names().count(), 4, "two modules in two layers");
         let moved = adapter.change("model.language_model.layers.1.mlp.down_proj", &[48, 64]).unwrap().unwrap();
@@ -183,9 +185,9 @@ fn no_stage_trains_on_what_it_holds_out() {
         prose_cache: None,
     })
     .unwrap();
-    let mut chains = tiny(1);
+    let mut chains = tiny(1).plain();
     chains.data.shards = Some(shards.clone());
-    (chains.data.synth, chains.sft.flow_weight) = (None, 0.0);
+    chains.data.synth = None;
     chains.eval = Some(sft::EvalConfig { shards: Some(shards), examples: 1, answers: 1, max_tokens: 8 });
     refused(&chains, None, "synth-77");
 
@@ -206,21 +208,45 @@ fn no_stage_trains_on_what_it_holds_out() {
     refused(&situation, None, "synth-77");
 }
 
+/// Keys of a table, dotted, without those of tables in lists.
+fn keys_of(table: &toml::Table, at: &str, found: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+        match value {
+            toml::Value::Table(inner) => keys_of(inner, &path, found),
+            _ => drop(found.insert(path)),
+        }
+    }
+}
+
+/// What the file writes, against what its settings are.
+fn assert_written<C: serde::Serialize>(path: &Path, config: &C) {
+    let (mut written, mut meant) = (BTreeSet::new(), BTreeSet::new());
+    keys_of(&std::fs::read_to_string(path).unwrap().parse().unwrap(), "", &mut written);
+    keys_of(&toml::Table::try_from(config).unwrap(), "", &mut meant);
+    // What a generator draws from is a sheet of its own, of which a config names what it changes.
+    let lacking: Vec<&String> = meant.difference(&written).filter(|key| !key.starts_with("data.synth.")).collect();
+    assert!(lacking.is_empty(), "{} does not write {lacking:?}", path.display());
+}
+
 #[test]
-fn every_shipped_config_is_one() {
+fn every_shipped_config_is_one_and_writes_every_key() {
     let mut read = 0;
     for entry in std::fs::read_dir(configs()).unwrap() {
         let path = entry.unwrap().path();
-        if path.ends_with("split.toml") {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name == "split.toml" {
             training_data::stage::split::read_config(&path).unwrap();
-        } else if path.to_string_lossy().ends_with("grpo.toml") {
-            training::grpo::read_config(&path).unwrap();
-        } else if path.to_string_lossy().ends_with("gasp.toml") {
-            training::gasp::read_config(&path).unwrap();
-        } else if path.to_string_lossy().ends_with("situation.toml") {
-            training::situation::read_config(&path).unwrap();
+        } else if name.ends_with("grpo.toml") {
+            assert_written(&path, &training::grpo::read_config(&path).unwrap());
+        } else if name.ends_with("gasp.toml") {
+            assert_written(&path, &training::gasp::read_config(&path).unwrap());
+        } else if name.ends_with("situation.toml") {
+            assert_written(&path, &training::situation::read_config(&path).unwrap());
+        } else if name.contains("nano-") {
+            assert_written(&path, &read_config(&path).unwrap());
         } else {
-            sft::read_config(&path).unwrap();
+            assert_written(&path, &sft::read_config(&path).unwrap());
         }
         read += 1;
     }

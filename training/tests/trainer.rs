@@ -10,12 +10,14 @@ use model::Device;
 use model::autograd::recompute::Recomputation;
 use serde_json::Value;
 use training::nano::Shape;
-use training::sft::{self, Config, EvalConfig, Sft};
+use training::nano::config::{Config, read_config};
+use training::nano::{self, Nano};
+use training::sft::{self, EvalConfig};
 use training::student::{Adapter, Student};
 use training::trainer::{self, Finished, Job, Objective, Settings, Share, Sources};
 
 fn shipped(name: &str) -> Config {
-    sft::read_config(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training").join(name)).unwrap()
+    read_config(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/training").join(name)).unwrap()
 }
 
 fn config(steps: usize) -> Config {
@@ -24,7 +26,7 @@ fn config(steps: usize) -> Config {
     config.shape = Some(Shape { heads: 4, kv_heads: 2, vision_heads: 4, deepstack: vec![1], ..Shape::tiny() });
     (config.run.steps, config.run.batch, config.run.micro_batch, config.run.workers) = (steps, 4, 1, 1);
     (config.run.log_every, config.run.save_every) = (1, 100);
-    config.sft.flow_layer = 0;
+    config.nano.flow_layer = 0;
     config.eval = None;
     config
 }
@@ -56,7 +58,7 @@ fn a_step_is_the_same_however_it_is_cut() {
         let mut config = steps.clone();
         (config.run.batch, config.run.micro_batch, config.run.workers) = (8, micro_batch, workers);
         let out = dir.path().join(name);
-        sft::run(&config, None, &out, &Job::default()).unwrap();
+        nano::run(&config, None, &out, &Job::default()).unwrap();
         (variables(&out, 3), curve(&out))
     };
     let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
@@ -80,10 +82,10 @@ fn gradients_of_one_batch_are_those_of_its_parts() {
     let mut config = config(1);
     config.sft.full_chain_every = 1;
     let student = Student::new(config.shape.as_ref().unwrap(), 1).unwrap();
-    let objective = Sft::new(&config, &student).unwrap();
+    let objective = Nano::new(&config, &student).unwrap();
     let whole = objective.batch(0, &[0, 1, 2, 3]).unwrap();
     let totals = objective.counts(&whole);
-    let gradients = |batch: &<Sft<'_> as Objective>::Batch| {
+    let gradients = |batch: &<Nano<'_> as Objective>::Batch| {
         let share = objective.loss(batch, &totals, None).unwrap();
         let store = share.loss.unwrap().backward().unwrap();
         let named = training::student::named(&student.variables);
@@ -108,7 +110,7 @@ fn gradients_of_one_batch_are_those_of_its_parts() {
 fn a_run_that_was_stopped_goes_on_as_if_it_never_had_been() {
     let dir = tempfile::tempdir().unwrap();
     let (base, whole, parts) = (dir.path().join("base"), dir.path().join("whole"), dir.path().join("parts"));
-    let mut config = config(4);
+    let mut config = config(4).plain();
     Student::new(config.shape.as_ref().unwrap(), 0).unwrap().save(&base).unwrap();
     config.eval = Some(EvalConfig { shards: None, examples: 2, answers: 0, max_tokens: 8 });
     config.run.eval_every = 1;
@@ -140,7 +142,7 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had_been() {
     model::EgoModel::load_adapted(&base, Some(&parts.join("checkpoints/step-000002")), &Device::Cpu).unwrap();
     assert!(std::fs::read_dir(parts.join("events")).unwrap().count() >= 3);
 
-    let error = |config: &Config, out: &Path, resume: bool| {
+    let error = |config: &sft::Config, out: &Path, resume: bool| {
         let job = Job { resume, ..Job::default() };
         format!("{:#}", sft::run(config, Some(&base), out, &job).unwrap_err())
     };
@@ -156,10 +158,10 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had_been() {
 fn a_run_goes_on_behind_steps_that_trained_what_is_frozen_since() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(3);
-    (config.sft.flow_only_steps, config.sft.flow_weight, config.sft.frozen_layers) = (2, 0.5, 1);
+    (config.nano.flow_only_steps, config.nano.flow_weight, config.nano.frozen_layers) = (2, 0.5, 1);
     let job = Job::default();
     job.stop.store(true, Ordering::Relaxed);
-    let run = |job: &Job| sft::run(&config, None, dir.path(), job).unwrap();
+    let run = |job: &Job| nano::run(&config, None, dir.path(), job).unwrap();
     assert_eq!(run(&job), Finished::Stopped { steps: 1 });
     let again = Job { resume: true, ..job };
     assert_eq!(run(&again), Finished::Stopped { steps: 2 });
@@ -170,9 +172,9 @@ fn a_run_goes_on_behind_steps_that_trained_what_is_frozen_since() {
 #[test]
 fn one_batch_is_learned_by_heart() {
     /// The same examples in every step.
-    struct Same<'a>(Sft<'a>);
+    struct Same<'a>(Nano<'a>);
     impl Objective for Same<'_> {
-        type Batch = <Sft<'static> as Objective>::Batch;
+        type Batch = <Nano<'static> as Objective>::Batch;
         fn inputs(&self) -> serde_json::Value {
             self.0.inputs()
         }
@@ -203,10 +205,10 @@ fn one_batch_is_learned_by_heart() {
     }
     let mut config = config(300);
     (config.run.batch, config.run.micro_batch, config.run.workers) = (2, 1, 2);
-    (config.sft.number_sigma, config.sft.tail_weight, config.sft.pose_weight) = (0.0, 1.0, 0.0);
+    (config.nano.number_sigma, config.nano.tail_weight, config.nano.pose_weight) = (0.0, 1.0, 0.0);
     (config.optimizer.learning_rate, config.optimizer.warmup_share, config.run.log_every) = (4e-3, 0.05, 10);
     let student = Student::new(config.shape.as_ref().unwrap(), 2).unwrap();
-    let objective = Same(Sft::new(&config, &student).unwrap());
+    let objective = Same(Nano::new(&config, &student).unwrap());
     let settings = Settings {
         stage: "sft",
         run: &config.run,
@@ -246,9 +248,9 @@ fn shards_are_gone_through_once_an_epoch_and_learned_from() {
     config.data = sft::DataConfig { shards: Some(train.clone()), synth: None };
     config.eval = Some(EvalConfig { shards: Some(hold_out), examples: 3, answers: 1, max_tokens: 8 });
     config.sft.full_chain_every = 1;
-    config.sft.pose_weight = 0.0;
+    config.nano.pose_weight = 0.0;
     let student = Student::new(config.shape.as_ref().unwrap(), 3).unwrap();
-    let objective = Sft::new(&config, &student).unwrap();
+    let objective = Nano::new(&config, &student).unwrap();
     let samples = objective.epoch().unwrap();
     let ids: Vec<String> = (0..2 * samples).map(|k| objective.batch(0, &[k]).unwrap()[0].id.clone()).collect();
     let unique = |ids: &[String]| ids.iter().collect::<std::collections::BTreeSet<_>>().len() as u64;
@@ -258,7 +260,7 @@ fn shards_are_gone_through_once_an_epoch_and_learned_from() {
     drop(objective);
 
     let out = dir.path().join("run");
-    sft::run(&config, None, &out, &Job::default()).unwrap();
+    nano::run(&config, None, &out, &Job::default()).unwrap();
     let manifest: Value = serde_json::from_slice(&std::fs::read(out.join("manifest.json")).unwrap()).unwrap();
     let stage = &manifest["stages"][0];
     assert_eq!(stage["steps_done"], samples, "two epochs, two a step");
@@ -269,18 +271,18 @@ fn shards_are_gone_through_once_an_epoch_and_learned_from() {
     // Chains of another grid are none of this model's.
     let shape = config.shape.as_mut().unwrap();
     (shape.min_pixels, shape.max_pixels) = (8 * 1024, 9 * 1024);
-    let error = format!("{:#}", sft::run(&config, None, &dir.path().join("b"), &Job::default()).unwrap_err());
+    let error = format!("{:#}", nano::run(&config, None, &dir.path().join("b"), &Job::default()).unwrap_err());
     assert!(error.contains("64x32") || error.contains("the model would see"), "{error}");
     std::fs::remove_file(train.join("manifest.json")).unwrap();
-    let error = format!("{:#}", sft::run(&config, None, &dir.path().join("c"), &Job::default()).unwrap_err());
+    let error = format!("{:#}", nano::run(&config, None, &dir.path().join("c"), &Job::default()).unwrap_err());
     assert!(error.contains("manifest.json"), "{error}");
 }
 
 #[test]
 fn a_loss_that_is_no_number_ends_the_run_and_its_batch_is_kept() {
-    struct Bad<'a>(Sft<'a>, AtomicBool);
+    struct Bad<'a>(Nano<'a>, AtomicBool);
     impl Objective for Bad<'_> {
-        type Batch = <Sft<'static> as Objective>::Batch;
+        type Batch = <Nano<'static> as Objective>::Batch;
         fn inputs(&self) -> serde_json::Value {
             self.0.inputs()
         }
@@ -313,7 +315,7 @@ fn a_loss_that_is_no_number_ends_the_run_and_its_batch_is_kept() {
     }
     let config = config(3);
     let student = Student::new(config.shape.as_ref().unwrap(), 0).unwrap();
-    let objective = Bad(Sft::new(&config, &student).unwrap(), AtomicBool::new(false));
+    let objective = Bad(Nano::new(&config, &student).unwrap(), AtomicBool::new(false));
     let (run, optimizer, job) = (&config.run, &config.optimizer, &Job::default());
     let settings = Settings { stage: "sft", run, optimizer, config: Value::Null, init: None, job };
     let dir = tempfile::tempdir().unwrap();
@@ -330,7 +332,7 @@ fn bad_settings_are_named() {
     let error = |change: fn(&mut Config)| {
         let mut config = config(1);
         change(&mut config);
-        format!("{:#}", sft::run(&config, None, dir.path(), &Job::default()).unwrap_err())
+        format!("{:#}", nano::run(&config, None, dir.path(), &Job::default()).unwrap_err())
     };
     for (change, part) in [
         (
@@ -341,9 +343,9 @@ fn bad_settings_are_named() {
         (|c| (c.run.steps, c.run.epochs) = (0, 1.0), "the data has no end"),
         (|c| c.run.save_every = 0, "run.save_every"),
         (|c| c.optimizer.beta_2 = 1.0, "optimizer.beta_2: expected 0 to below 1, got 1"),
-        (|c| c.sft.flow_layer = 7, "sft.flow_layer: expected less than the decoder's 2 layers, got 7"),
+        (|c| c.nano.flow_layer = 7, "nano.flow_layer: expected less than the decoder's 2 layers, got 7"),
         (|c| c.data.synth = None, "data: expected one of shards and synth, got none"),
-        (|c| c.sft.flow_only_steps = 1, "sft.flow_only_steps"),
+        (|c| c.nano.flow_only_steps = 1, "nano.flow_only_steps"),
     ] {
         let got = error(change);
         assert!(got.contains(part), "{got}");

@@ -1,5 +1,7 @@
-//! The shape of `nano`, and how it starts.
+//! `nano`: its shape, how it starts, and what helps it along in its three stages of SFT.
 
+pub mod config;
+mod objective;
 mod start;
 
 use anyhow::{Context, Result};
@@ -8,6 +10,8 @@ use model::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION
 use serde::{Deserialize, Serialize};
 
 use training_data::prose;
+
+pub use objective::{Nano, run};
 
 /// Sizes of a small model of the Qwen3-VL architecture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
