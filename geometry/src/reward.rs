@@ -5,11 +5,11 @@
 //! numbers that an evaluation prints. A still window has neither TDE nor mag_log: `exp(-norm(t_est) / still threshold)`
 //! takes the place of their sum.
 
-use nalgebra::{Isometry3, Matrix3, Translation3, Vector3};
 use serde::Serialize;
 
-use crate::frame::{Transform, nearest_rotation};
+use crate::frame::Transform;
 use crate::metrics::{SceneScale, WindowErrors};
+use crate::stated::StatedPose;
 use crate::trajectory::{WINDOW, WindowTrajectory};
 
 /// The reward of an answer that does not parse.
@@ -24,15 +24,6 @@ const TDE_SCALE_DEG: f64 = 15.0;
 const MAG_LOG_SCALE: f64 = 0.5;
 /// The Frobenius norm of `R^T R - I` up to which a rotation is fully valid, and that from which it is not at all.
 const VALID_RANGE: [f64; 2] = [1e-2, 0.1];
-
-/// A pose as an answer states it, before any check: the "rotation" may be any matrix.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RawPose {
-    /// The stated rotation `anchor_from_camera`.
-    pub rotation: Matrix3<f64>,
-    /// The stated camera centre in the anchor frame, scene units.
-    pub translation: Vector3<f64>,
-}
 
 /// A reward and its parts, each before its weight, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -56,7 +47,7 @@ impl Reward {
     ///
     /// Poses that no rotation is near (NaN, rank below two) earn the format's part alone. The answer is anchored at its
     /// own first pose before it is compared.
-    pub fn new(answer: Option<&[RawPose; WINDOW]>, ground_truth: &WindowTrajectory, scale: SceneScale) -> Self {
+    pub fn new(answer: Option<&[StatedPose; WINDOW]>, ground_truth: &WindowTrajectory, scale: SceneScale) -> Self {
         let mut reward =
             Self { total: PARSE_FAILURE, format: 0.0, valid: 0.0, rotation: 0.0, direction: None, magnitude: 0.0 };
         let Some(answer) = answer else {
@@ -86,27 +77,17 @@ impl Reward {
 
 /// How valid the rotations of an answer are: that of the worst pose. 1 where it is finite, its determinant is positive
 /// and the Frobenius norm of `R^T R - I` is below 1e-2, fading linearly to 0 at 0.1.
-pub fn validity(answer: &[RawPose; WINDOW]) -> f64 {
-    let of_pose = |pose: &RawPose| {
-        let finite = pose.rotation.iter().chain(&pose.translation);
-        if !finite.copied().all(f64::is_finite) || pose.rotation.determinant() <= 0.0 {
-            return 0.0;
-        }
-        let gram = pose.rotation.transpose() * pose.rotation;
-        let deviation = (gram - Matrix3::identity()).norm();
-        let [full, none] = VALID_RANGE;
-        ((none - deviation) / (none - full)).clamp(0.0, 1.0)
-    };
+pub fn validity(answer: &[StatedPose; WINDOW]) -> f64 {
+    let [full, none] = VALID_RANGE;
+    let of_pose = |pose: &StatedPose| ((none - pose.defect()) / (none - full)).clamp(0.0, 1.0);
     answer.iter().map(of_pose).fold(1.0, f64::min)
 }
 
 /// The answer with each rotation replaced by the nearest one, anchored at its first pose.
-fn orthonormalized(answer: &[RawPose; WINDOW]) -> Option<WindowTrajectory> {
+fn orthonormalized(answer: &[StatedPose; WINDOW]) -> Option<WindowTrajectory> {
     let mut poses = [Transform::identity(); WINDOW];
-    for (pose, raw) in poses.iter_mut().zip(answer) {
-        let rotation = nearest_rotation(&raw.rotation).ok()?;
-        let translation = Translation3::from(raw.translation);
-        *pose = Transform::from_isometry(Isometry3::from_parts(translation, rotation));
+    for (pose, stated) in poses.iter_mut().zip(answer) {
+        *pose = stated.nearest().ok()?;
     }
     let window = WindowTrajectory::from_world(&poses);
     // A translation near the largest f64 overflows in the product, hence a check after it as well.

@@ -1,8 +1,8 @@
 //! The GRPO reward: its ends, its parts, and that worse answers earn less.
 
 use crate::common::{isometry, window};
-use geometry::reward::{PARSE_FAILURE, RawPose, Reward, validity};
-use geometry::{SceneScale, WINDOW, WindowErrors, WindowTrajectory};
+use geometry::reward::{PARSE_FAILURE, Reward, validity};
+use geometry::{SceneScale, StatedPose, WINDOW, WindowErrors, WindowTrajectory};
 use nalgebra::{Matrix3, Vector3};
 use proptest::prelude::*;
 
@@ -10,8 +10,8 @@ fn scale() -> SceneScale {
     SceneScale::default()
 }
 
-fn stated(window: &WindowTrajectory) -> [RawPose; WINDOW] {
-    window.anchor_from_camera.map(|pose| RawPose { rotation: pose.rotation_matrix(), translation: pose.translation() })
+fn stated(window: &WindowTrajectory) -> [StatedPose; WINDOW] {
+    window.anchor_from_camera.each_ref().map(StatedPose::from)
 }
 
 proptest! {
@@ -36,7 +36,7 @@ proptest! {
     fn an_answer_is_anchored_at_its_own_first_pose(truth in window(), world in isometry()) {
         let answer = truth.anchor_from_camera.map(|pose| {
             let moved = world * pose.isometry();
-            RawPose { rotation: moved.rotation.to_rotation_matrix().into_inner(), translation: moved.translation.vector }
+            StatedPose { rotation: moved.rotation.to_rotation_matrix().into_inner(), translation: moved.translation.vector }
         });
         prop_assert!((Reward::new(Some(&answer), &truth, scale()).total - 1.0).abs() < 1e-6);
     }
@@ -55,7 +55,7 @@ fn poses_without_a_rotation_earn_the_format_alone() {
         [(Matrix3::zeros(), 0.0), (Matrix3::repeat(f64::NAN), 0.0), (Matrix3::identity(), f64::INFINITY)]
     {
         let mut answer = stated(&truth);
-        answer[3] = RawPose { rotation, translation: Vector3::new(x, 0.0, 0.0) };
+        answer[3] = StatedPose { rotation, translation: Vector3::new(x, 0.0, 0.0) };
         let reward = Reward::new(Some(&answer), &truth, scale());
         assert!((reward.total - 0.2).abs() < 1e-12, "{reward:?}");
     }

@@ -25,8 +25,8 @@
 
 use std::fmt::Write as _;
 
-use geometry::{Anchor, Camera, Transform, WINDOW, WindowTrajectory};
-use nalgebra::{Isometry3, Matrix3, Point2, Point3, Rotation3, Translation3, UnitQuaternion, Vector3};
+use geometry::{Anchor, Camera, StatedPose, Transform, WINDOW, WindowTrajectory};
+use nalgebra::{Matrix3, Point2, Point3, Vector3};
 
 /// Points that a chain follows.
 pub const POINTS: usize = 5;
@@ -101,34 +101,6 @@ pub enum ParseError {
     Anchor,
 }
 
-/// A pose as written: nine numbers need not be a rotation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RawPose {
-    /// Row-major as in the text.
-    pub rotation: Matrix3<f64>,
-    /// Scene units.
-    pub translation: Vector3<f64>,
-}
-
-impl RawPose {
-    /// `|R^T R - I|` (Frobenius); infinite for a mirror image.
-    pub fn rotation_defect(&self) -> f64 {
-        if self.rotation.determinant() <= 0.0 {
-            return f64::INFINITY;
-        }
-        (self.rotation.transpose() * self.rotation - Matrix3::identity()).norm()
-    }
-
-    /// The nearest rigid transform, by SVD.
-    fn nearest(&self) -> Option<Isometry3<f64>> {
-        let svd = self.rotation.svd(true, true);
-        let rotation = svd.u? * svd.v_t?;
-        let rotation = UnitQuaternion::from_rotation_matrix(&Rotation3::from_matrix_unchecked(rotation));
-        let isometry = Isometry3::from_parts(Translation3::from(self.translation), rotation);
-        isometry.to_homogeneous().iter().all(|v| v.is_finite()).then_some(isometry)
-    }
-}
-
 /// A parsed text: every step apart, so that each can be scored apart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
@@ -139,7 +111,7 @@ pub struct Parsed {
     /// Step 3: points in each camera.
     pub points: Result<[[Point3<f64>; WINDOW]; POINTS], ParseError>,
     /// Step 4: `camera_i_from_anchor` as printed.
-    pub camera_from_anchor: Result<[RawPose; WINDOW - 1], ParseError>,
+    pub camera_from_anchor: Result<[StatedPose; WINDOW - 1], ParseError>,
     /// Step 5: prose.
     pub summary: Result<String, ParseError>,
     /// The final poses.
@@ -262,12 +234,12 @@ pub fn parse(text: &str) -> Parsed {
 /// # Errors
 /// A block that is missing or does not follow the grammar, or numbers that are not poses.
 pub fn parse_poses(text: &str) -> Result<WindowTrajectory, ParseError> {
-    let raw = raw_poses(text)?;
+    let stated = stated_poses(text)?;
     let mut poses = [Transform::identity(); WINDOW];
-    for (i, (pose, raw)) in poses.iter_mut().zip(&raw).enumerate() {
-        let defect = raw.rotation_defect();
-        let nearest = raw.nearest().filter(|_| defect < MAX_ROTATION_DEFECT);
-        *pose = Transform::from_isometry(nearest.ok_or(ParseError::NotARotation { pose: i, defect })?);
+    for (i, (pose, stated)) in poses.iter_mut().zip(&stated).enumerate() {
+        let defect = stated.defect();
+        let nearest = stated.nearest().ok().filter(|_| defect < MAX_ROTATION_DEFECT);
+        *pose = nearest.ok_or(ParseError::NotARotation { pose: i, defect })?;
     }
     let isometry = poses[0].isometry();
     if isometry.rotation.angle() > 1e-3 || isometry.translation.vector.norm() > 1e-3 {
@@ -281,7 +253,7 @@ pub fn parse_poses(text: &str) -> Result<WindowTrajectory, ParseError> {
 ///
 /// # Errors
 /// A block that is missing or does not follow the grammar.
-pub fn raw_poses(text: &str) -> Result<[RawPose; WINDOW], ParseError> {
+pub fn stated_poses(text: &str) -> Result<[StatedPose; WINDOW], ParseError> {
     pose_block::<WINDOW>(text, "poses", 0, 0)
 }
 
@@ -365,7 +337,7 @@ fn pose_block<const N: usize>(
     name: &'static str,
     prose: usize,
     first: usize,
-) -> Result<[RawPose; N], ParseError> {
+) -> Result<[StatedPose; N], ParseError> {
     let lines = data_lines(text, name, prose, N)?;
     let row = |(i, line): (usize, &&str)| {
         let bad = || ParseError::Line {
@@ -378,8 +350,11 @@ fn pose_block<const N: usize>(
         let (rotation, translation) = rest.split_once(" t ").ok_or_else(bad)?;
         let rotation = numbers(rotation, 9).ok_or_else(bad)?;
         let translation = numbers(translation, 3).ok_or_else(bad)?;
-        Ok(RawPose { rotation: Matrix3::from_row_slice(&rotation), translation: Vector3::from_row_slice(&translation) })
+        Ok(StatedPose {
+            rotation: Matrix3::from_row_slice(&rotation),
+            translation: Vector3::from_row_slice(&translation),
+        })
     };
-    let rows = lines.iter().enumerate().map(row).collect::<Result<Vec<RawPose>, _>>()?;
+    let rows = lines.iter().enumerate().map(row).collect::<Result<Vec<StatedPose>, _>>()?;
     array(rows).ok_or(ParseError::Lines { block: name, expected: N, got: 0 })
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use geometry::epipolar::{fundamental, rotation_homography, symmetric_distance, symmetric_transfer_distance};
-use geometry::{Intrinsics, Outcome, WINDOW, WindowTrajectory, kabsch, nearest_rotation};
+use geometry::{Anchor, Camera, Intrinsics, Outcome, WINDOW, WindowTrajectory, kabsch};
 use model::answer::chain::{self, MAX_ROTATION_DEFECT, Parsed};
 use nalgebra::{Isometry3, UnitQuaternion, Vector3};
 
@@ -126,14 +126,15 @@ impl Evidence {
                 Ok(camera_from_anchor) => camera_from_anchor,
                 Err(e) => return self.faults.push(format!("<step3> frame {i}: {e}")),
             };
-            let defect = raw.rotation_defect();
-            let Some(step4) = nearest_rotation(&raw.rotation).ok().filter(|_| defect < MAX_ROTATION_DEFECT) else {
+            let defect = raw.defect();
+            let step4 = raw.nearest::<Camera, Anchor>().ok().filter(|_| defect < MAX_ROTATION_DEFECT);
+            let Some(step4) = step4 else {
                 return self
                     .faults
                     .push(format!("<step4> frame {i}: expected a rotation, got a defect of {defect:.3}"));
             };
             let last = trajectory.anchor_from_camera[i].inverse();
-            for (r, t) in [(step4, raw.translation), (last.rotation(), last.translation())] {
+            for (r, t) in [(step4.rotation(), step4.translation()), (last.rotation(), last.translation())] {
                 let (angle, distance) = apart(&own, &r, &t, rules.least_motion_metres);
                 rotation = rotation.max(angle);
                 translation = translation.max(distance);

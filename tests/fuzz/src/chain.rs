@@ -1,7 +1,7 @@
 //! The model's text: what parses must be written as what parses again.
 
 use geometry::{Transform, WINDOW, WindowTrajectory};
-use model::answer::chain::{self, Chain, POINTS, Track, parse, parse_poses, raw_poses, round_depth, write_poses};
+use model::answer::chain::{self, Chain, POINTS, Track, parse, parse_poses, round_depth, stated_poses, write_poses};
 use nalgebra::{Isometry3, Point2, Point3, Translation3, UnitQuaternion, Vector3};
 
 use crate::memory::within;
@@ -18,10 +18,10 @@ pub fn chain_text(data: &[u8]) -> bool {
     let text = String::from_utf8_lossy(data);
     // References to lines, of which a text of line ends has as many as bytes.
     let parsed = within(256 * text.len() + (64 << 10), || parse(&text));
-    let raw = raw_poses(&text);
+    let stated = stated_poses(&text);
     let poses = parse_poses(&text);
     assert_eq!(poses, parsed.trajectory);
-    assert!(raw.is_ok() || poses.is_err(), "poses without numbers: {poses:?}");
+    assert!(stated.is_ok() || poses.is_err(), "poses without numbers: {poses:?}");
     let Ok(trajectory) = poses else { return false };
     if trajectory.anchor_from_camera.iter().any(|pose| pose.translation().amax() >= MOST) {
         return false;

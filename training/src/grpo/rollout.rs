@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use geometry::SceneScale;
-use geometry::reward::{RawPose, Reward};
+use geometry::reward::Reward;
 use model::answer::chain;
 use model::answer::decode::{Ended, Sampling};
 use model::answer::prompt;
@@ -189,8 +189,7 @@ pub(super) fn scale(sample: &WindowSample) -> SceneScale {
 
 /// The reward of an answer. One that was cut off is a parse failure, though its poses be there already.
 pub(super) fn reward(answer: &model::Answer, sample: &WindowSample) -> Reward {
-    let poses = chain::raw_poses(&answer.text).ok().filter(|_| answer.ended == Ended::Stop);
-    let poses = poses.map(|poses| poses.map(|p| RawPose { rotation: p.rotation, translation: p.translation }));
+    let poses = chain::stated_poses(&answer.text).ok().filter(|_| answer.ended == Ended::Stop);
     Reward::new(poses.as_ref(), &sample.ground_truth, scale(sample))
 }
 

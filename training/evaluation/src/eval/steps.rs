@@ -2,8 +2,8 @@
 
 use geometry::epipolar::{fundamental, rotation_homography, symmetric_distance, symmetric_transfer_distance};
 use geometry::metrics::Statistic;
-use geometry::{Intrinsics, WINDOW, kabsch, nearest_rotation};
-use model::answer::chain::{Parsed, RawPose};
+use geometry::{Anchor, Camera, Intrinsics, WINDOW, kabsch};
+use model::answer::chain::Parsed;
 use nalgebra::Point2;
 use serde::{Deserialize, Serialize};
 
@@ -63,10 +63,9 @@ impl StepErrors {
             }
         }
         if let Ok(printed) = &parsed.camera_from_anchor {
-            let rotation = |raw: &RawPose| nearest_rotation(&raw.rotation);
-            errors
-                .printed_rre_deg
-                .extend(printed.iter().enumerate().filter_map(|(k, raw)| Some(angle(k + 1, &rotation(raw).ok()?))));
+            let nearest = printed.iter().map(|stated| stated.nearest::<Camera, Anchor>());
+            let found = (1..).zip(nearest).filter_map(|(i, pose)| Some(angle(i, &pose.ok()?.rotation())));
+            errors.printed_rre_deg.extend(found);
         }
         errors
     }
