@@ -2,11 +2,11 @@
 //! checkpointing asks for: what is dropped follows from the step's seed and the layer's name alone.
 
 use std::cell::Cell;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use candle_core::{Result, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 
 thread_local! {
     /// Seed of the step that this thread is training; nothing is dropped where there is none.
@@ -29,9 +29,9 @@ impl Dropout {
     /// `x` with a share `p` of its elements set to zero and the rest scaled by `1 / (1 - p)`; `x` outside of a step.
     pub(super) fn apply(layer: &str, p: f64, x: &Tensor) -> Result<Tensor> {
         let Some(seed) = STEP.get().filter(|_| p > 0.0) else { return Ok(x.clone()) };
-        let mut hasher = DefaultHasher::new();
-        (seed, layer).hash(&mut hasher);
-        let mut rng = ChaCha8Rng::seed_from_u64(hasher.finish());
+        // Of a published hash, so that a seed drops the same on every machine and under every compiler.
+        let seed = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(layer).finalize();
+        let mut rng = ChaCha8Rng::from_seed(seed.into());
         let kept = 1.0 / (1.0 - p);
         let mask: Vec<f32> =
             (0..x.elem_count()).map(|_| if rng.random::<f64>() < p { 0.0 } else { kept as f32 }).collect();
