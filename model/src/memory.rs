@@ -1,4 +1,4 @@
-//! What a model takes of a machine's memory, computed from shapes and types, without loading it.
+//! What a model takes of a machine's memory: computed from shapes and types without loading it, and as a process holds it.
 
 use crate::qwen3_vl::config::Config;
 use crate::weights::gguf::{Recipe, bytes};
@@ -37,10 +37,47 @@ impl Footprint {
     }
 }
 
+/// What a process holds of the machine's memory, MiB; Linux only.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Resident {
+    /// At this moment.
+    pub mib: f64,
+    /// At most, since it began.
+    pub highest_mib: f64,
+}
+
+impl Resident {
+    /// Of this process; `None` where the system does not tell.
+    pub fn of_self() -> Option<Self> {
+        Self::parse(&std::fs::read_to_string("/proc/self/status").ok()?)
+    }
+
+    /// Of `/proc/PID/status`, which unlike `statm` does not count in pages; `None` for a process that has ended.
+    pub fn parse(status: &str) -> Option<Self> {
+        let mib = |name: &str| -> Option<f64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            Some(kib / 1024.0)
+        };
+        Some(Self { mib: mib("VmRSS:")?, highest_mib: mib("VmHWM:")? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::weights::published;
+
+    #[test]
+    fn resident_memory_is_read_as_the_kernel_writes_it() {
+        let status = "Name:\tnode\nVmHWM:\t  2048 kB\nVmRSS:\t   512 kB\n";
+        assert_eq!(Resident::parse(status), Some(Resident { mib: 0.5, highest_mib: 2.0 }));
+        assert_eq!(Resident::parse("Name:\tnode\nState:\tZ (zombie)\n"), None);
+        if cfg!(target_os = "linux") {
+            let Resident { mib, highest_mib } = Resident::of_self().unwrap();
+            assert!(mib > 0.5 && highest_mib >= mib * 0.5, "{mib} {highest_mib}");
+        }
+    }
 
     #[test]
     fn an_8b_takes_what_its_published_files_take() {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use model::memory::Resident;
 
 use crate::root;
 
@@ -109,10 +110,10 @@ impl Place {
 }
 
 /// What a process takes of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Usage {
     /// Resident memory.
-    pub resident_bytes: u64,
+    pub resident_mib: f64,
     /// Of all its threads, in user mode and in the kernel, since its start.
     pub cpu: Duration,
 }
@@ -204,17 +205,10 @@ pub fn usage_of(id: u32) -> Result<Usage> {
         std::fs::read_to_string(&path).with_context(|| path.clone()).map(|text| (path, text))
     };
     let (path, status) = read("status")?;
-    let resident_bytes = resident_of(&status).with_context(|| format!("{path}: expected VmRSS in kB"))?;
+    let held = Resident::parse(&status).with_context(|| format!("{path}: expected VmRSS and VmHWM in kB"))?;
     let (path, stat) = read("stat")?;
     let cpu = cpu_of(&stat).with_context(|| format!("{path}: expected utime and stime"))?;
-    Ok(Usage { resident_bytes, cpu })
-}
-
-/// Of /proc/PID/status, which unlike statm does not count in pages.
-fn resident_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    Ok(Usage { resident_mib: held.mib, cpu })
 }
 
 /// utime and stime of /proc/PID/stat, its fields 14 and 15. Field 2 is the name in brackets, which may hold anything.
@@ -231,12 +225,10 @@ mod tests {
     use std::process::{Command, Stdio};
     use std::time::Duration;
 
-    use super::{PATIENCE, Running, cpu_of, resident_of};
+    use super::{PATIENCE, Running, cpu_of};
 
     #[test]
-    fn memory_and_time_are_read_as_the_kernel_writes_them() {
-        assert_eq!(resident_of("Name:\tnode\nVmHWM:\t  900 kB\nVmRSS:\t   812 kB\n"), Some(812 * 1024));
-        assert_eq!(resident_of("Name:\tnode\nState:\tZ (zombie)\n"), None);
+    fn time_is_read_as_the_kernel_writes_it() {
         let stat = "42 (a ) name) S 1 42 42 0 -1 4194304 100 0 0 0 250 50 7 7 20 0 5 0 100 1 2";
         assert_eq!(cpu_of(stat), Some(Duration::from_secs(3)));
         assert_eq!(cpu_of("42 (node) S 1 42"), None);
@@ -246,7 +238,7 @@ mod tests {
     fn a_child_is_measured_and_ends_on_sigterm_and_only_once() {
         let child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         let mut running = Running::new(child);
-        assert!(running.usage().unwrap().resident_bytes > 0);
+        assert!(running.usage().unwrap().resident_mib > 0.0);
         assert_eq!(running.exited(), None);
         let (status, _) = running.stop(PATIENCE).unwrap();
         assert!(!status.success(), "sleep does not handle the signal");

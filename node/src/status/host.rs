@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use model::memory::Resident;
+
 /// Linux's thermal zones, one folder each.
 const THERMAL: &str = "/sys/class/thermal";
 /// What sensors that are off or broken report is at or below this.
@@ -22,7 +24,7 @@ struct Hottest {
 /// The values of a report that are about the machine.
 pub fn values() -> Vec<(String, String)> {
     let mut values = Vec::new();
-    if let Some((now, max)) = resident_mib() {
+    if let Some(Resident { mib: now, highest_mib: max }) = Resident::of_self() {
         values.push(("node_rss_mib".to_owned(), format!("{now:.1}")));
         values.push(("node_rss_mib_max".to_owned(), format!("{max:.1}")));
     }
@@ -36,16 +38,6 @@ pub fn values() -> Vec<(String, String)> {
 /// Whether a value of a report is one of [`values`].
 pub fn is_value(key: &str) -> bool {
     key.starts_with("node_rss_mib") || key.starts_with("temperature_")
-}
-
-/// The process's memory in MiB, now and at its highest, where the system tells.
-pub fn resident_mib() -> Option<(f64, f64)> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = |name: &str| -> Option<f64> {
-        let line = status.lines().find_map(|l| l.strip_prefix(name))?;
-        line.split_whitespace().nth(1)?.parse().ok()
-    };
-    Some((kib("VmRSS")? / 1024.0, kib("VmHWM")? / 1024.0))
 }
 
 /// The hottest of the zones in a folder such as [`THERMAL`]; a zone that cannot be read is passed over, as one is whose
@@ -70,7 +62,7 @@ fn hottest(thermal: &Path) -> Option<Hottest> {
 mod tests {
     use std::path::Path;
 
-    use super::{Hottest, hottest, is_value, resident_mib, values};
+    use super::{Hottest, hottest, is_value, values};
 
     fn zone(thermal: &Path, name: &str, kind: &str, temp: &str) {
         let zone = thermal.join(name);
@@ -101,14 +93,6 @@ mod tests {
         assert_eq!(hottest(thermal), Some(expected.clone()));
         zone(thermal, "thermal_zone7", "other", "51500\n");
         assert_eq!(hottest(thermal), Some(expected), "the first by name of two that are equally hot");
-    }
-
-    #[test]
-    fn resident_memory_is_known_on_linux() {
-        if cfg!(target_os = "linux") {
-            let (now, max) = resident_mib().unwrap();
-            assert!(now > 0.5 && max >= now * 0.5, "{now} {max}");
-        }
     }
 
     #[test]

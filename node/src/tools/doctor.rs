@@ -8,13 +8,12 @@ use std::time::Instant;
 
 use geometry::Intrinsics;
 use image::{Rgb, RgbImage};
-use model::memory::Footprint;
+use model::memory::{Footprint, Resident};
 use model::weights::gguf::Recipe;
 
 use crate::config::{self, Ask, Config, ModelConfig};
 use crate::ros::transport::{self, Kind};
 use crate::solve::estimator::{EgoEstimator, Estimator, missing_files, missing_heads};
-use crate::status::host::resident_mib;
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,7 +248,7 @@ fn answer(config: &Config) -> Finding {
                 // Stripes are not a scene: that the model has nothing to say of them breaks nothing.
                 Err(_) => "does not parse, on a made-up scene",
             };
-            let mib = resident_mib().map(|(_, max)| format!(", {max:.0} MiB")).unwrap_or_default();
+            let mib = Resident::of_self().map(|held| format!(", {:.0} MiB", held.highest_mib)).unwrap_or_default();
             ok(
                 NAME,
                 format!(

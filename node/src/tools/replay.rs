@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use geometry::{Stamp, WINDOW};
+use model::memory::Resident;
 
 use crate::config::{ScaleRules, WindowRules};
 use crate::pipeline::Settings;
@@ -15,7 +16,6 @@ use crate::solve::estimator::{self, Estimator};
 use crate::solve::scale::{Reference, Scaler};
 use crate::solve::solver::{Answered, Solved, Solver};
 use crate::status::counters::{Snapshot, Stats};
-use crate::status::host::resident_mib;
 use crate::tools::report::{Evidence, WindowResult};
 use crate::window::ingest::Ingest;
 use camera::info::Images;
@@ -124,7 +124,7 @@ fn evidence(counts: &Snapshot, results: Vec<WindowResult>) -> Evidence {
         windows: counts.windows_answered,
         unparsed: Some(counts.answers_unparsed),
         latency_ms_median: counts.latency().map(|(median, _)| median.as_secs_f64() * 1e3),
-        node_rss_mib_max: resident_mib().map(|(_, max)| max),
+        node_rss_mib_max: Resident::of_self().map(|held| held.highest_mib),
         counters: counts.counters().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
         results,
     }

@@ -34,7 +34,7 @@ impl Sample {
     fn new(since: Instant, usage: Usage) -> Self {
         Self {
             seconds: since.elapsed().as_secs_f64(),
-            resident_mib: usage.resident_bytes as f64 / f64::from(1 << 20),
+            resident_mib: usage.resident_mib,
             cpu_seconds: usage.cpu.as_secs_f64(),
             temperature_celsius: hottest(Path::new(THERMAL)),
         }

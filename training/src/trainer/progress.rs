@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
+use model::memory::Resident;
 use serde_json::{Value, json};
 
 use super::tensorboard::EventWriter;
@@ -64,7 +65,7 @@ impl Progress {
         }
         let (count, seconds) = (self.count as f64, self.since.elapsed().as_secs_f64());
         let tokens_per_s = self.tokens / seconds.max(1e-9);
-        let mib = resident_mib().unwrap_or(f64::NAN);
+        let mib = Resident::of_self().map_or(f64::NAN, |held| held.mib);
         let mut point = json!({"step": step});
         let mut scalars =
             vec![("rate", rate), ("grad_norm", self.norm / count), ("tokens_per_s", tokens_per_s), ("mib", mib)];
@@ -122,12 +123,4 @@ impl Progress {
     pub(super) fn close(&self, word: &'static str) {
         self.bar.finish_with_message(word);
     }
-}
-
-/// Memory of this process.
-fn resident_mib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024.0)
 }

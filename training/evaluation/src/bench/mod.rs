@@ -7,6 +7,7 @@ mod model;
 use std::path::Path;
 
 use ::model::Processor;
+use ::model::memory::Resident;
 use ::model::weights::gguf::{self, Recipe};
 use ::model::weights::published;
 use anyhow::{Context, Result};
@@ -47,10 +48,8 @@ pub fn checkpoint(shape: &str, layers: Option<usize>, recipe: Recipe, out: &Path
 
 /// Most memory that this process ever held (Linux).
 pub fn peak_mib() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse().context("VmHWM")?;
-    Ok(kib / 1024.0)
+    let held = Resident::of_self().context("/proc/self/status: expected VmRSS and VmHWM")?;
+    Ok(held.highest_mib)
 }
 
 pub fn rounded(value: f64) -> f64 {
