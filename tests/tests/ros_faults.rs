@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
+use ::camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
 use geometry::Stamp;
 use tests::camera::{self, Camera};
 use tests::hil::measure::LastWords;
