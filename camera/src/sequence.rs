@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(sequence.stamps.iter().map(|s| s.nanos).collect::<Vec<_>>(), [0, 100_000_000]);
         assert!(sequence.frames[0].ends_with("frames/000000.jpg") && sequence.frames[1].ends_with("frames/000001.png"));
         let truth = sequence.ground_truth([0, 0, 0, 0, 1]).unwrap();
-        assert_eq!(truth.anchor_from_camera[4].translation().x.to_bits(), 3.0_f64.to_bits());
+        assert_eq!(truth.anchor_from_camera()[4].translation().x.to_bits(), 3.0_f64.to_bits());
         assert!(sequence.ground_truth([0, 0, 0, 0, 2]).is_none());
     }
 

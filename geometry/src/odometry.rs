@@ -109,7 +109,7 @@ impl Odometry {
         let last = self.last().map(|last| last.stamp);
         let poses: Vec<_> = stamps
             .iter()
-            .zip(&window.anchor_from_camera)
+            .zip(window.anchor_from_camera())
             .filter(|(stamp, _)| last.is_none_or(|last| **stamp > last))
             .map(|(stamp, anchor_from_camera)| Stamped {
                 stamp: *stamp,
@@ -154,7 +154,7 @@ impl Odometry {
             return Some(Outcome::StampsNotIncreasing { index });
         }
         if let Some(index) =
-            window.anchor_from_camera.iter().position(|pose| pose.check_finite("pose of a window").is_err())
+            window.anchor_from_camera().iter().position(|pose| pose.check_finite("pose of a window").is_err())
         {
             return Some(Outcome::NotFinite { index });
         }
@@ -173,7 +173,7 @@ impl Odometry {
             .iter()
             .filter_map(|known| {
                 let frame = stamps.iter().position(|stamp| *stamp == known.stamp)?;
-                Some((*known, window.anchor_from_camera[frame]))
+                Some((*known, window.anchor_from_camera()[frame]))
             })
             .collect();
         if let Some(((known, anchor_from_camera), others)) = common.split_last().filter(|_| !is_cut) {
@@ -190,7 +190,7 @@ impl Odometry {
         self.history.drain(..self.history.len() - 1);
         let frame = stamps.iter().rposition(|stamp| *stamp <= last.stamp).unwrap_or(0);
         (
-            last.value * window.anchor_from_camera[frame].inverse(),
+            last.value * window.anchor_from_camera()[frame].inverse(),
             Outcome::NewSegment { gap_nanos: stamps[0].nanos_since(last.stamp) },
         )
     }

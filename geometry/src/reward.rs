@@ -91,5 +91,5 @@ fn orthonormalized(answer: &[StatedPose; WINDOW]) -> Option<WindowTrajectory> {
     }
     let window = WindowTrajectory::from_world(&poses);
     // A translation near the largest f64 overflows in the product, hence a check after it as well.
-    WindowTrajectory::new(window.anchor_from_camera).ok()
+    WindowTrajectory::new(*window.anchor_from_camera()).ok()
 }

@@ -12,8 +12,8 @@ const ANCHOR_TOLERANCE: f64 = 1e-6;
 /// known here.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WindowTrajectory {
-    /// The pose of each camera; the first is the identity. The constructors check that; who writes the field keeps it.
-    pub anchor_from_camera: [Transform<Anchor, Camera>; WINDOW],
+    /// The first is the identity.
+    anchor_from_camera: [Transform<Anchor, Camera>; WINDOW],
 }
 
 impl WindowTrajectory {
@@ -44,7 +44,7 @@ impl WindowTrajectory {
     /// From the output of step 4 of the chain: `camera_i_from_anchor` for i = 1 to 4.
     pub fn from_camera_from_anchor(camera_from_anchor: &[Transform<Camera, Anchor>; WINDOW - 1]) -> Self {
         let mut window = Self::identity();
-        for (pose, camera_from_anchor) in window.anchor_from_camera[1..].iter_mut().zip(camera_from_anchor) {
+        for (pose, camera_from_anchor) in window.later_mut().iter_mut().zip(camera_from_anchor) {
             *pose = camera_from_anchor.inverse();
         }
         window
@@ -60,6 +60,24 @@ impl WindowTrajectory {
         let mut poses = self.anchor_from_camera;
         poses.reverse();
         Self::anchored(&poses)
+    }
+
+    /// From the poses of the cameras after the first. Nothing is checked: those that are not finite stay so.
+    pub fn from_later(later: [Transform<Anchor, Camera>; WINDOW - 1]) -> Self {
+        let mut window = Self::identity();
+        *window.later_mut() = later;
+        window
+    }
+
+    /// The pose of each camera; the first is the identity.
+    pub fn anchor_from_camera(&self) -> &[Transform<Anchor, Camera>; WINDOW] {
+        &self.anchor_from_camera
+    }
+
+    /// The poses of the cameras after the first, to be written: camera `i` at index `i - 1`.
+    pub fn later_mut(&mut self) -> &mut [Transform<Anchor, Camera>; WINDOW - 1] {
+        let [_, later @ ..] = &mut self.anchor_from_camera;
+        later
     }
 
     /// `camera_i_from_camera_j`.

@@ -22,7 +22,7 @@ fn a_chain() -> impl Strategy<Value = Chain> {
     );
     (prop::array::uniform5(pose()), prop::array::uniform5(track)).prop_map(|(poses, tracks)| {
         let trajectory = WindowTrajectory::from_world(&poses);
-        let [_, relative @ ..] = trajectory.anchor_from_camera.map(|p| p.inverse());
+        let [_, relative @ ..] = trajectory.anchor_from_camera().map(|p| p.inverse());
         Chain {
             prose: ["One <b>.", "Two\nlines.", "", "p0 0.1", "The end."].map(str::to_owned),
             tracks: tracks.map(|(pixels, depths, points)| Track {
@@ -52,7 +52,7 @@ proptest! {
             }
         }
         let trajectory = parsed.trajectory.unwrap();
-        for (got, expected) in trajectory.anchor_from_camera.iter().zip(&chain.trajectory.anchor_from_camera) {
+        for (got, expected) in trajectory.anchor_from_camera().iter().zip(chain.trajectory.anchor_from_camera()) {
             prop_assert!(got.rotation().angle_to(&expected.rotation()).to_degrees() < 0.05);
             prop_assert!((got.translation() - expected.translation()).norm() < 1e-3);
         }

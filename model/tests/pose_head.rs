@@ -111,9 +111,9 @@ fn heads_say_the_same_before_and_after_their_files_bit_for_bit() {
     assert_eq!(folder(Path::new("/weights"), None), Path::new("/weights"));
 
     let trajectory = before.trajectory();
-    assert_eq!(trajectory.anchor_from_camera[0], Transform::identity());
+    assert_eq!(trajectory.anchor_from_camera()[0], Transform::identity());
     for (i, frame) in before.frames.iter().enumerate() {
-        let again = FramePose::of(&trajectory.anchor_from_camera[i + 1]);
+        let again = FramePose::of(&trajectory.anchor_from_camera()[i + 1]);
         assert!((again.position - frame.pose.position).norm() < 1e-12 && (again.yaw - frame.pose.yaw).abs() < 1e-9);
         // Bounds of the log variance: exp(-3.5) and exp(2.5) units.
         assert!(frame.stddev.iter().all(|s| (0.0075..3.05).contains(s)), "{frame:?}");

@@ -17,7 +17,7 @@ use crate::solve::solver::Answered;
 /// The five poses of a window; `None` where none may come out.
 pub fn trajectory(answered: &Answered) -> Option<TrajectoryMessage> {
     let poses = answered.judged.poses.as_ref().ok()?;
-    let frames = answered.stamps.iter().zip(&poses.trajectory.anchor_from_camera);
+    let frames = answered.stamps.iter().zip(poses.trajectory.anchor_from_camera());
     Some(TrajectoryMessage {
         stamp: answered.stamps[0],
         frame_id: answered.view.frame_id.to_string(),

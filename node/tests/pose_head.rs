@@ -84,7 +84,7 @@ fn a_window_has_five_poses_with_their_own_sigma_and_no_text_is_decoded() {
     tiny_weights(dir.path());
     heads(dir.path(), wave);
     let estimate = estimate(dir.path());
-    let poses = estimate.trajectory.as_ref().unwrap().anchor_from_camera;
+    let poses = estimate.trajectory.as_ref().unwrap().anchor_from_camera();
     assert_eq!(poses[0], Transform::identity());
     assert!(poses[1..].iter().all(|pose| pose.translation().norm() > 1e-6 && pose.rotation().angle() > 1e-6));
     assert!(estimate.tokens == 0 && estimate.grid.is_none(), "no reasoning is to be checked");

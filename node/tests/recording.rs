@@ -223,7 +223,7 @@ fn an_odometry_that_was_recorded_gives_its_scale_again() {
         match &scaled.trajectory {
             None => assert!(window < 2, "window {window}: {:?}", scaled.problem),
             Some(scaled) => {
-                let [got, wanted] = [scaled, &plain.scaled(2.0)].map(|t| t.anchor_from_camera[4].translation());
+                let [got, wanted] = [scaled, &plain.scaled(2.0)].map(|t| t.anchor_from_camera()[4].translation());
                 assert!((got - wanted).norm() < 1e-9, "window {window}: {got} {wanted}");
             }
         }

@@ -243,7 +243,7 @@ impl Stream {
         }
         let poses = self.map.window(&frames, camera);
         let mut window = WindowTrajectory::identity();
-        for (out, pose) in window.anchor_from_camera.iter_mut().zip(&poses).skip(1) {
+        for (out, pose) in window.later_mut().iter_mut().zip(&poses[1..]) {
             *out = Transform::from_isometry(poses[0] * pose.inverse());
         }
         Some(window)

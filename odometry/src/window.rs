@@ -180,7 +180,7 @@ fn check(pictures: &[Picture; WINDOW], prior: Option<&Prior>) -> Result<(), Erro
         }
     }
     let Some(prior) = prior else { return Ok(()) };
-    for (index, pose) in prior.trajectory.anchor_from_camera.iter().enumerate() {
+    for (index, pose) in prior.trajectory.anchor_from_camera().iter().enumerate() {
         if pose.isometry().translation.vector.iter().chain(pose.to_xyzw().iter()).any(|value| !value.is_finite()) {
             return Err(Error::Prior { what: format!("pose {index}"), expected: "finite numbers" });
         }
@@ -332,7 +332,7 @@ pub(crate) fn solve_tracks_of(tracks: &Tracks, pictures: &[Picture; WINDOW]) -> 
 /// The points' own answer and what was believed, joined by their information.
 fn with_prior(points: Points, pictures: Option<&[Picture; WINDOW]>, prior: Option<&Prior>) -> Result<Solved, Refusal> {
     let Some(prior) = prior else { return solve_points(points, pictures, None).map(|(solved, ..)| solved) };
-    let believed = prior.trajectory.anchor_from_camera.map(|pose| pose.isometry().inverse());
+    let believed = prior.trajectory.anchor_from_camera().map(|pose| pose.isometry().inverse());
     let informations = prior.covariance.map(|own| own.try_inverse().unwrap_or_else(Matrix6::zeros));
     let from_tracks = solve_points(points.clone(), pictures, Some(&believed));
     let (poses, used, sigma_px, parallax_px, motion) = match from_tracks {
@@ -656,7 +656,7 @@ impl Solved {
     /// Widens the covariance so that it reaches another motion that explains the points as well.
     fn doubted(&mut self, bundle: &Bundle, other: &[Isometry3<f64>; WINDOW]) {
         let length = |poses: &dyn Fn(usize) -> f64| (1..WINDOW).map(|k| poses(k).powi(2)).sum::<f64>().sqrt();
-        let own = length(&|k| self.trajectory.anchor_from_camera[k].translation().norm());
+        let own = length(&|k| self.trajectory.anchor_from_camera()[k].translation().norm());
         let (before, theirs) = (
             length(&|k| bundle.views[k].camera_from_world.translation.vector.norm()),
             length(&|k| other[k].translation.vector.norm()),
@@ -678,7 +678,7 @@ impl Solved {
     /// The same in the unit of other poses, which differ by a factor of their translations.
     fn in_unit_of(&self, camera_from_anchor: &[Isometry3<f64>; WINDOW]) -> Self {
         let length = |t: &dyn Fn(usize) -> f64| (1..WINDOW).map(t).sum::<f64>();
-        let own = length(&|k| self.trajectory.anchor_from_camera[k].translation().norm());
+        let own = length(&|k| self.trajectory.anchor_from_camera()[k].translation().norm());
         let other = length(&|k| camera_from_anchor[k].translation.vector.norm());
         let factor = if own > 0.0 { other / own } else { 1.0 };
         let mut covariance = self.covariance.clone();
@@ -718,7 +718,7 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64, kn
         covariance.column_mut(k).scale_mut(scale);
     }
     let mut trajectory = WindowTrajectory::identity();
-    for (pose, view) in trajectory.anchor_from_camera.iter_mut().zip(&bundle.views).skip(1) {
+    for (pose, view) in trajectory.later_mut().iter_mut().zip(&bundle.views[1..]) {
         let mut camera_from_anchor = view.camera_from_world;
         camera_from_anchor.translation.vector *= scale;
         *pose = Transform::<Anchor, Camera>::from_isometry(camera_from_anchor.inverse());

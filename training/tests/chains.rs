@@ -70,7 +70,7 @@ fn chains_parse_and_hold_together() {
         let (points, trajectory) = (parsed.points.unwrap(), parsed.trajectory.unwrap());
         let short = chain::parse_poses(&text("poses.txt")).unwrap();
         for i in 0..WINDOW {
-            let (a, b) = (&short.anchor_from_camera[i], &trajectory.anchor_from_camera[i]);
+            let (a, b) = (&short.anchor_from_camera()[i], &trajectory.anchor_from_camera()[i]);
             assert!((a.inverse() * *b).translation().norm() < 1e-12, "both answers say the same");
             let frame = image::load_from_memory(&sample.files[&format!("{i}.png")]).unwrap();
             assert_eq!(frame.width(), about["intrinsics"]["width"].as_u64().unwrap() as u32);
@@ -80,7 +80,7 @@ fn chains_parse_and_hold_together() {
             let from: Vec<_> = points.iter().map(|p| p[0]).collect();
             let to: Vec<_> = points.iter().map(|p| p[i]).collect();
             let camera_from_anchor = geometry::kabsch(&from, &to).unwrap();
-            let expected = trajectory.anchor_from_camera[i].inverse();
+            let expected = trajectory.anchor_from_camera()[i].inverse();
             let angle = camera_from_anchor.rotation.angle_to(&expected.rotation()).to_degrees();
             assert!(angle < 1.0, "{}: frame {i}: {angle} degrees", sample.key);
         }

@@ -179,7 +179,7 @@ struct Ate {
 
 impl Ate {
     fn new(ground_truth: &WindowTrajectory, estimate: &WindowTrajectory) -> Self {
-        let centres = |window: &WindowTrajectory| window.anchor_from_camera.map(|pose| pose.origin());
+        let centres = |window: &WindowTrajectory| window.anchor_from_camera().map(|pose| pose.origin());
         let (gt, est) = (centres(ground_truth), centres(estimate));
         let first_frame = rmse(&gt, &est, |point| *point);
         let aligned: Result<(Isometry3<f64>, _), _> =

@@ -54,7 +54,7 @@ proptest! {
     #[test]
     fn the_worlds_do_not_matter(a in window(), b in window(), one in isometry(), other in isometry()) {
         let moved = |window: &WindowTrajectory, world: &Isometry3<f64>| {
-            WindowTrajectory::from_world(&window.anchor_from_camera.map(|pose| Transform::from_isometry(world * pose.isometry())))
+            WindowTrajectory::from_world(&window.anchor_from_camera().map(|pose| Transform::from_isometry(world * pose.isometry())))
         };
         let before = WindowErrors::new(&a, &b, scale());
         let after = WindowErrors::new(&moved(&a, &one), &moved(&b, &other), scale());
@@ -102,7 +102,7 @@ proptest! {
     fn a_turn_of_the_camera_is_its_rre(a in window(), axis in vector(1.0), degrees in 0.1..179.0_f64) {
         prop_assume!(axis.norm() > 0.1);
         let turn = UnitQuaternion::from_scaled_axis(axis.normalize() * degrees.to_radians());
-        let mut poses = a.anchor_from_camera;
+        let mut poses = *a.anchor_from_camera();
         for pose in &mut poses[1..] {
             *pose = *pose * Transform::<Camera, Camera>::from_isometry(Isometry3::from_parts(Vector3::zeros().into(), turn));
         }
@@ -168,7 +168,7 @@ fn known_errors_of_a_straight_window() {
 #[test]
 fn consecutive_pairs_see_a_step_once() {
     // A turn about the axis of the path's own turns, from frame 1 on: only the pair (0, 1) is wrong.
-    let mut poses = curve(1.0).anchor_from_camera;
+    let mut poses = *curve(1.0).anchor_from_camera();
     let turn = Transform::<Camera, Camera>::from_isometry(Isometry3::rotation(Vector3::y() * 0.1));
     for pose in &mut poses[1..] {
         *pose = *pose * turn;
@@ -188,7 +188,7 @@ fn known_ate_of_a_bent_window() {
     let bent = curve(1.0);
     assert!(!WindowErrors::new(&bent, &bent, scale()).collinear);
     // A mirrored curve in its plane is a half turn about z away: SE(3) alignment removes it, the first frame does not.
-    let mut poses = bent.anchor_from_camera;
+    let mut poses = *bent.anchor_from_camera();
     for pose in &mut poses {
         let t = pose.translation();
         *pose = Transform::from_isometry(Isometry3::from_parts(Translation3::new(-t.x, t.y, t.z), pose.rotation()));

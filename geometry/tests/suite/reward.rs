@@ -11,7 +11,7 @@ fn scale() -> SceneScale {
 }
 
 fn stated(window: &WindowTrajectory) -> [StatedPose; WINDOW] {
-    window.anchor_from_camera.each_ref().map(StatedPose::from)
+    window.anchor_from_camera().each_ref().map(StatedPose::from)
 }
 
 proptest! {
@@ -34,7 +34,7 @@ proptest! {
 
     #[test]
     fn an_answer_is_anchored_at_its_own_first_pose(truth in window(), world in isometry()) {
-        let answer = truth.anchor_from_camera.map(|pose| {
+        let answer = truth.anchor_from_camera().map(|pose| {
             let moved = world * pose.isometry();
             StatedPose { rotation: moved.rotation.to_rotation_matrix().into_inner(), translation: moved.translation.vector }
         });

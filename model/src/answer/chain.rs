@@ -158,7 +158,7 @@ pub fn write(chain: &Chain) -> String {
 /// Writes the final block alone: the answer without its reasoning.
 pub fn write_poses(trajectory: &WindowTrajectory) -> String {
     let mut out = String::from("<poses>\n");
-    for (i, pose) in trajectory.anchor_from_camera.iter().enumerate() {
+    for (i, pose) in trajectory.anchor_from_camera().iter().enumerate() {
         pose_line(&mut out, i, &pose.rotation_matrix(), &pose.translation());
     }
     out.push_str("</poses>");

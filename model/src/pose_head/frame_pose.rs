@@ -32,7 +32,7 @@ impl FramePose {
 
     /// Of the frames of a window that are asked for.
     pub fn of_window(trajectory: &WindowTrajectory) -> [Self; ASKED] {
-        std::array::from_fn(|i| Self::of(&trajectory.anchor_from_camera[i + 1]))
+        std::array::from_fn(|i| Self::of(&trajectory.anchor_from_camera()[i + 1]))
     }
 
     /// The pose itself.

@@ -227,7 +227,7 @@ impl WindowPoses {
     /// The poses with the anchor's, which is the identity.
     pub fn trajectory(&self) -> WindowTrajectory {
         let mut window = WindowTrajectory::identity();
-        for (anchor_from_camera, frame) in window.anchor_from_camera[1..].iter_mut().zip(&self.frames) {
+        for (anchor_from_camera, frame) in window.later_mut().iter_mut().zip(&self.frames) {
             *anchor_from_camera = frame.pose.anchor_from_camera();
         }
         window

@@ -133,7 +133,7 @@ impl Evidence {
                     .faults
                     .push(format!("<step4> frame {i}: expected a rotation, got a defect of {defect:.3}"));
             };
-            let last = trajectory.anchor_from_camera[i].inverse();
+            let last = trajectory.anchor_from_camera()[i].inverse();
             for (r, t) in [(step4.rotation(), step4.translation()), (last.rotation(), last.translation())] {
                 let (angle, distance) = apart(&own, &r, &t, rules.least_motion_metres);
                 rotation = rotation.max(angle);
@@ -150,7 +150,7 @@ impl Evidence {
             Ok(tracks) => tracks,
             Err(e) => return self.faults.push(e.to_string()),
         };
-        let poses = &trajectory.anchor_from_camera;
+        let poses = trajectory.anchor_from_camera();
         let of_frame = |i: usize| {
             let lines = fundamental(&poses[0], &poses[i], grid, grid);
             let turned = rotation_homography(&poses[0], &poses[i], grid, grid);
@@ -244,8 +244,8 @@ mod tests {
         let still = synthetic::chain(&motion(0.0, 0.02));
         let mut other_pose = forward.clone();
         let wrong = Isometry3::rotation(Vector3::new(0.0, 0.05, 0.0));
-        let last = other_pose.trajectory.anchor_from_camera[4];
-        other_pose.trajectory.anchor_from_camera[4] = Transform::from_isometry(last.isometry() * wrong);
+        let last = other_pose.trajectory.anchor_from_camera()[4];
+        other_pose.trajectory.later_mut()[3] = Transform::from_isometry(last.isometry() * wrong);
         let mut farther = forward.clone();
         for track in &mut farther.tracks {
             track.points_in_camera[3] *= 1.1;
@@ -358,7 +358,7 @@ mod tests {
         ];
         for (translation, rotation, wanted) in rows {
             let mut trajectory = WindowTrajectory::identity();
-            trajectory.anchor_from_camera[4] = Transform::from_isometry(Isometry3::new(translation, rotation));
+            trajectory.later_mut()[3] = Transform::from_isometry(Isometry3::new(translation, rotation));
             let got = sane(&trajectory, &sanity).err();
             let fits = match wanted {
                 None => got.is_none(),

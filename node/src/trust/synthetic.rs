@@ -60,7 +60,7 @@ pub(crate) fn motion(metres: f64, radians: f64) -> WindowTrajectory {
 pub(crate) fn chain(trajectory: &WindowTrajectory) -> Chain {
     let points_in_anchor =
         [[-0.8, -0.5, 2.0], [0.7, -0.4, 2.5], [0.2, 0.3, 3.0], [-0.5, 0.6, 3.5], [0.9, 0.5, 2.2]].map(Point3::from);
-    let camera_from_anchor = trajectory.anchor_from_camera.map(|pose| pose.inverse());
+    let camera_from_anchor = trajectory.anchor_from_camera().map(|pose| pose.inverse());
     let tracks = points_in_anchor.map(|point_in_anchor| {
         let points_in_camera = camera_from_anchor.map(|pose| pose.transform_point(&point_in_anchor));
         Track {

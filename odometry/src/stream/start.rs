@@ -138,12 +138,12 @@ impl Start {
         let camera = picture.intrinsics();
         let is_enough = solved.angle > ANGLE || (self.pushed >= PATIENCE && solved.angle > SMALL_ANGLE);
         if let Some(step) = self.step {
-            let way = window.anchor_from_camera[WINDOW - 1].translation().norm() / self.pushed as f64;
+            let way = window.anchor_from_camera()[WINDOW - 1].translation().norm() / self.pushed as f64;
             if way > 1e-9 {
                 window = window.scaled(step / way);
             }
         }
-        let poses = window.anchor_from_camera.map(|pose| *pose.inverse().isometry());
+        let poses = window.anchor_from_camera().map(|pose| *pose.inverse().isometry());
         let camera_from_world = poses[WINDOW - 1] * self.anchor_from_world;
         if !is_enough {
             let camera_from_world = turned.0 * self.anchor_from_world;

@@ -120,7 +120,7 @@ fn a_film_is_followed() {
     let window = got.stream.window(&stamps).unwrap();
     let expected = WindowTrajectory::from_world(&std::array::from_fn(|k| truth[100 + 4 * k]));
     for k in 1..WINDOW {
-        let (own, expected) = (window.anchor_from_camera[k], expected.anchor_from_camera[k]);
+        let (own, expected) = (window.anchor_from_camera()[k], expected.anchor_from_camera()[k]);
         let (turn, way) =
             (own.rotation().angle_to(&expected.rotation()), own.translation().angle(&expected.translation()));
         assert!(turn.to_degrees() < 0.1 && way.to_degrees() < 1.0, "{k}: {turn}, {way}");

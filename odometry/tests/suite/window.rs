@@ -34,7 +34,7 @@ fn shown(scene: &Scene, camera: &Intrinsics, poses: &Poses, gains: [f64; WINDOW]
 /// position over its way, once the scale is that of the truth; and that scale.
 fn errors(poses: &Poses, got: &WindowTrajectory) -> (f64, f64, f64, f64) {
     let truth = WindowTrajectory::from_world(poses);
-    let pairs = || (1..WINDOW).map(|k| (truth.anchor_from_camera[k], got.anchor_from_camera[k]));
+    let pairs = || (1..WINDOW).map(|k| (truth.anchor_from_camera()[k], got.anchor_from_camera()[k]));
     let top: f64 = pairs().map(|(a, b)| a.translation().dot(&b.translation())).sum();
     let bottom: f64 = pairs().map(|(_, b)| b.translation().norm_squared()).sum();
     let scale = top / bottom.max(1e-30);
@@ -154,7 +154,7 @@ fn still(name: &str, turn: [f64; 3]) -> String {
     let pictures = shown(&Scene::room(), &camera(640, 480), &poses, EVEN);
     let solved = solve(&pictures, None).unwrap().unwrap();
     let (rotation, ..) = errors(&poses, &solved.trajectory);
-    let way = solved.trajectory.anchor_from_camera.iter().map(|p| p.translation().norm()).fold(0.0, f64::max);
+    let way = solved.trajectory.anchor_from_camera().iter().map(|p| p.translation().norm()).fold(0.0, f64::max);
     let sigma = (0..24).filter(|k| k % 6 >= 3).map(|k| solved.covariance[(k, k)].sqrt()).fold(0.0, f64::max);
     println!(
         "{name}: {:?}, {rotation:.4} deg, way {way}, sigma {sigma:.2e}, parallax {:.3} px, {:.3} px",
@@ -179,7 +179,7 @@ fn covariance_is_about_that_of_the_errors() {
 
 /// What the robust cost of all tracks comes to from these poses.
 fn least_cost(found: &tracks::Tracks, camera: &Intrinsics, start: &WindowTrajectory) -> f64 {
-    let poses = start.anchor_from_camera.map(|pose| *pose.inverse().isometry());
+    let poses = start.anchor_from_camera().map(|pose| *pose.inverse().isometry());
     let mut bundle = Bundle { observations: Observations::new(), ..Bundle::default() };
     for track in &found.points {
         let at = |(k, place): (usize, &Option<nalgebra::Point2<f32>>)| {
@@ -253,7 +253,7 @@ fn median_nees(name: &str, scene: &Scene) -> f64 {
         let truth = WindowTrajectory::from_world(&poses).scaled(1.0 / scale);
         let mut error = nalgebra::DVector::zeros(24);
         for k in 1..WINDOW {
-            let inverse = |t: &WindowTrajectory| *t.anchor_from_camera[k].inverse().isometry();
+            let inverse = |t: &WindowTrajectory| *t.anchor_from_camera()[k].inverse().isometry();
             let step = geometry::adjust::step_between(&inverse(&truth), &inverse(&solved.trajectory));
             error.fixed_rows_mut::<6>(6 * (k - 1)).copy_from(&step);
         }
@@ -330,8 +330,8 @@ fn a_right_prior_gives_the_unit() {
                 Vector3::new(0.004 * sign, 0.003, 0.0).into(),
                 UnitQuaternion::from_scaled_axis(Vector3::new(0.0, 0.01 * sign, 0.0)),
             );
-            trajectory.anchor_from_camera[k] =
-                Transform::from_isometry(trajectory.anchor_from_camera[k].isometry() * step);
+            trajectory.later_mut()[k - 1] =
+                Transform::from_isometry(trajectory.anchor_from_camera()[k].isometry() * step);
         }
         let prior = Prior { trajectory, covariance: covariance(0.02, sigma) };
         let solved = solve(&pictures, Some(&prior)).unwrap().unwrap();
@@ -358,13 +358,13 @@ fn a_wrong_prior_is_left_out() {
     let mut direction = truth;
     let mut turned = truth;
     for k in 1..WINDOW {
-        let own = *truth.anchor_from_camera[k].isometry();
+        let own = *truth.anchor_from_camera()[k].isometry();
         let mut moved = own;
         moved.translation.vector = about * own.translation.vector;
-        direction.anchor_from_camera[k] = Transform::from_isometry(moved);
+        direction.later_mut()[k - 1] = Transform::from_isometry(moved);
         let mut moved = own;
         moved.rotation = about * own.rotation;
-        turned.anchor_from_camera[k] = Transform::from_isometry(moved);
+        turned.later_mut()[k - 1] = Transform::from_isometry(moved);
     }
     for (name, trajectory) in [("direction", direction), ("rotation", turned)] {
         let prior = Prior { trajectory, covariance: covariance(0.01, 0.005) };

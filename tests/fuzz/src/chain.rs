@@ -23,7 +23,7 @@ pub fn chain_text(data: &[u8]) -> bool {
     assert_eq!(poses, parsed.trajectory);
     assert!(stated.is_ok() || poses.is_err(), "poses without numbers: {poses:?}");
     let Ok(trajectory) = poses else { return false };
-    if trajectory.anchor_from_camera.iter().any(|pose| pose.translation().amax() >= MOST) {
+    if trajectory.anchor_from_camera().iter().any(|pose| pose.translation().amax() >= MOST) {
         return false;
     }
     let written = write_poses(&trajectory);
@@ -61,7 +61,7 @@ pub fn chain_write(data: &[u8]) -> bool {
 }
 
 fn check_same(one: &WindowTrajectory, other: &WindowTrajectory) {
-    for (one, other) in one.anchor_from_camera.iter().zip(&other.anchor_from_camera) {
+    for (one, other) in one.anchor_from_camera().iter().zip(other.anchor_from_camera()) {
         let length = (one.translation() - other.translation()).amax();
         let angle = one.rotation().angle_to(&other.rotation());
         assert!(angle <= SAME_ANGLE, "{one:?} {other:?}");
@@ -93,7 +93,7 @@ fn pose<To, From>(reader: &mut Reader<'_>) -> Transform<To, From> {
 
 fn any_chain(reader: &mut Reader<'_>) -> Chain {
     let mut trajectory = WindowTrajectory::identity();
-    trajectory.anchor_from_camera[1..].fill_with(|| pose(reader));
+    trajectory.later_mut().fill_with(|| pose(reader));
     let camera_from_anchor = std::array::from_fn(|_| pose(reader));
     let tracks: [Track; POINTS] = std::array::from_fn(|_| Track {
         pixels: std::array::from_fn(|_| Point2::new(number(reader), number(reader))),

@@ -247,7 +247,7 @@ mod tests {
             played.frames.insert(96 + i, 10 + i as usize);
         }
         let truth = sequence.ground_truth([10, 11, 12, 13, 14]).unwrap();
-        let turned: f64 = truth.anchor_from_camera[1..].iter().map(|t| t.rotation().angle().to_degrees()).sum();
+        let turned: f64 = truth.anchor_from_camera()[1..].iter().map(|t| t.rotation().angle().to_degrees()).sum();
         let (known, foreign) = (path(Instant::now(), 100, still), path(Instant::now(), 200, still));
         let mut m = Measured::default();
         m.accuracy(&[known, foreign], &sequence, &played);

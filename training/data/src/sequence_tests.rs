@@ -64,7 +64,7 @@ fn what_was_written_is_read() {
     let sample = source.sample(1).unwrap();
     assert_eq!((source.len(), sample.id.as_str(), sample.frame_indices), (2, "film-s1-2", [2, 3, 4, 5, 6]));
     let anchored = film.world_from_camera[2].inverse() * film.world_from_camera[6];
-    let moved = sample.ground_truth.anchor_from_camera[4].translation() - anchored.translation();
+    let moved = sample.ground_truth.anchor_from_camera()[4].translation() - anchored.translation();
     assert!(moved.norm() < 1e-9 && sample.depth.is_some() && sample.median_depth.is_some());
     assert_eq!((sample.source.as_str(), sample.stamps[1].nanos), ("film", 300_000_000));
     assert!(sample.frames.unwrap()[1].ends_with("frames/000003.jpg"));

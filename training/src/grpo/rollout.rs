@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_true_answer_earns_all_and_one_that_was_cut_off_or_does_not_parse_minus_one() {
         let windows = parse_source("synth:seed=11,windows=20,size=64x48").unwrap();
-        let moved = |sample: &WindowSample| sample.ground_truth.anchor_from_camera[1].translation().norm() > 0.02;
+        let moved = |sample: &WindowSample| sample.ground_truth.anchor_from_camera()[1].translation().norm() > 0.02;
         let sample = (0..windows.len()).map(|k| windows.sample(k).unwrap()).find(moved).unwrap();
         let truth = chain::write_poses(&sample.ground_truth);
         let judge = |text: &str, ended| {

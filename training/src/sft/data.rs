@@ -140,7 +140,7 @@ fn read(builder: &Builder<'_>, sample: &Sample, mode: Mode) -> Result<Example> {
         id: about.id,
         images: &images,
         intrinsics: about.intrinsics,
-        ground_truth: WindowTrajectory { anchor_from_camera: poses },
+        ground_truth: WindowTrajectory::new(poses).context("anchor_from_camera")?,
         response: String::from_utf8(file(extension(mode))?.clone()).context(extension(mode))?,
     };
     builder.example(source, mode)

@@ -170,7 +170,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Vec<(usize, [f32; 6])>> {
         let mut places = Vec::with_capacity(WINDOW - 1);
         let block = response.rfind("<poses>").unwrap_or(0);
-        for (i, pose) in trajectory.anchor_from_camera.iter().enumerate().skip(1) {
+        for (i, pose) in trajectory.anchor_from_camera().iter().enumerate().skip(1) {
             let Some(at) = response[block..].find(&format!("\n{i} R")) else { continue };
             // Lines begin at a token, so a prefix has the tokens that it has in the whole.
             let tokens = self.tokenizer.encode(&response[..block + at + format!("\n{i} R").len()])?.len();

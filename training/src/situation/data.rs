@@ -136,7 +136,7 @@ impl Surface<'_> {
         let column = nearest(pixel.x, self.seen.width, self.stored.width);
         let depth = f64::from(*self.depth[frame].get(row * self.stored.width as usize + column)?);
         let point_in_camera = (depth.is_finite() && depth > 0.0).then(|| self.seen.back_project(pixel, depth))?;
-        Some(self.trajectory.anchor_from_camera[frame].transform_point(&point_in_camera))
+        Some(self.trajectory.anchor_from_camera()[frame].transform_point(&point_in_camera))
     }
 }
 
@@ -185,9 +185,9 @@ mod tests {
         let seen = stored.rescale(64, 64);
         let mut trajectory = WindowTrajectory::identity();
         // Frame 1: half a unit to the right. Frame 2: a quarter turn to the right, about y.
-        trajectory.anchor_from_camera[1] = Transform::from_isometry(Isometry3::translation(0.5, 0.1, 0.0));
+        trajectory.later_mut()[0] = Transform::from_isometry(Isometry3::translation(0.5, 0.1, 0.0));
         let turn = Vector3::y() * std::f64::consts::FRAC_PI_2;
-        trajectory.anchor_from_camera[2] = Transform::from_isometry(Isometry3::new(Vector3::new(0.0, 0.0, 3.0), turn));
+        trajectory.later_mut()[1] = Transform::from_isometry(Isometry3::new(Vector3::new(0.0, 0.0, 3.0), turn));
         let depth = wall();
         let surface = Surface { depth: &depth, stored: &stored, seen: &seen, trajectory: &trajectory };
         let cells = Cells { rows: 2, columns: 2, side: 32 };

@@ -29,7 +29,7 @@ fn samples(data: &str) -> Vec<WindowSample> {
 fn write_tum(folder: &Path, data: &str, counted: bool, change: impl Fn(&WindowTrajectory) -> WindowTrajectory) {
     std::fs::create_dir_all(folder).unwrap();
     for sample in samples(data) {
-        let poses = change(&sample.ground_truth).anchor_from_camera;
+        let poses = *change(&sample.ground_truth).anchor_from_camera();
         let stamp = |i: usize| if counted { Stamp::from_nanos(i as i64 * 1_000_000_000) } else { sample.stamps[i] };
         let poses: Vec<_> = poses.iter().enumerate().map(|(i, &value)| Stamped { stamp: stamp(i), value }).collect();
         tum::write(&folder.join(format!("{}.tum", sample.id)), &poses).unwrap();

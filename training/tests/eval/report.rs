@@ -41,7 +41,7 @@ fn what_a_paper_needs_is_written() {
         let truth = tum::read::<geometry::Anchor, geometry::Camera>(&truth).unwrap();
         let stamps: Vec<_> = truth.iter().map(|pose| pose.stamp).collect();
         assert_eq!(stamps, sample.stamps);
-        let last = sample.ground_truth.anchor_from_camera[4];
+        let last = sample.ground_truth.anchor_from_camera()[4];
         assert!((truth[4].value.translation() - last.translation()).norm() < 1e-12);
     }
 }

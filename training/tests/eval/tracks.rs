@@ -107,7 +107,7 @@ fn three_rows_stand_beside_each_other_on_the_same_windows() {
     // A model that turns by 3 degrees too much in every frame, and is asked once.
     write_tum(&at("files"), data, false, |truth| {
         let mut window = *truth;
-        for pose in &mut window.anchor_from_camera[1..] {
+        for pose in window.later_mut() {
             let turn = nalgebra::Isometry3::rotation(nalgebra::Vector3::new(0.0, 3.0f64.to_radians(), 0.0));
             *pose = geometry::Transform::from_isometry(pose.isometry() * turn);
         }

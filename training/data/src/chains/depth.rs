@@ -91,7 +91,7 @@ impl DepthSource {
         };
         let given = sample
             .ground_truth
-            .anchor_from_camera
+            .anchor_from_camera()
             .map(|pose| Given { world_from_camera: pose.relabel(), intrinsics: sample.intrinsics });
         // A camera that only turned gives the network's depth no scale.
         let Ok(prediction) = network.infer(&sample.images, Some(&given)) else { return Ok(Known::Nothing) };
@@ -111,7 +111,7 @@ pub fn residual(depth: &[Vec<f32>; WINDOW], intrinsics: &Intrinsics, sample: &Wi
     let maps = DepthMap::window(depth, intrinsics.width, sample.metric);
     let mut errors = Vec::new();
     for i in 1..WINDOW {
-        let camera_from_anchor = sample.ground_truth.anchor_from_camera[i].inverse();
+        let camera_from_anchor = sample.ground_truth.anchor_from_camera()[i].inverse();
         for y in (0..intrinsics.height as usize).step_by(STEP) {
             for x in (0..intrinsics.width as usize).step_by(STEP) {
                 let pixel = Point2::new(x as f64, y as f64);

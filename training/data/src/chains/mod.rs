@@ -107,7 +107,7 @@ pub fn chain(
     depth: &[DepthMap<'_>; WINDOW],
     rng: &mut impl Rng,
 ) -> Result<Chain, Reject> {
-    let camera_from_anchor = trajectory.anchor_from_camera.map(|pose| pose.inverse());
+    let camera_from_anchor = trajectory.anchor_from_camera().map(|pose| pose.inverse());
     let far = depth[0].far();
     let mut candidates = Vec::new();
     for _ in 0..MAX_DRAWS {
@@ -128,7 +128,7 @@ pub fn chain(
     if !geometry::singular_ratio(&anchor_points).is_ok_and(|ratio| ratio > MIN_SPREAD) {
         return Err(Reject::Collinear);
     }
-    let last = &trajectory.anchor_from_camera[WINDOW - 1];
+    let last = &trajectory.anchor_from_camera()[WINDOW - 1];
     let motion = prose::Motion {
         translation: last.translation().into(),
         rotation: last.rotation().scaled_axis().into(),

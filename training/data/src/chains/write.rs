@@ -310,7 +310,7 @@ pub fn sample_files(
     depth_residual: Option<f64>,
 ) -> Result<Files> {
     let poses: Vec<[f64; 16]> =
-        sample.ground_truth.anchor_from_camera.iter().map(|p| p.to_matrix_row_major()).collect();
+        sample.ground_truth.anchor_from_camera().iter().map(|p| p.to_matrix_row_major()).collect();
     let about = json!({
         "id": sample.id, "intrinsics": frames.first().map(|f| f.1), "metric": sample.metric,
         "anchor_from_camera": poses, "depth_residual": depth_residual,

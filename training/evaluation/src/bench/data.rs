@@ -96,7 +96,7 @@ pub fn data(options: &Data) -> Result<Value> {
 /// Largest difference of two trajectories: rotation in degrees, translation in scene units.
 fn moved(a: &WindowTrajectory, b: &WindowTrajectory) -> (f64, f64) {
     (0..WINDOW).fold((0f64, 0f64), |worst, i| {
-        let (a, b) = (&a.anchor_from_camera[i], &b.anchor_from_camera[i]);
+        let (a, b) = (&a.anchor_from_camera()[i], &b.anchor_from_camera()[i]);
         let degrees = a.rotation().angle_to(&b.rotation()).to_degrees();
         (worst.0.max(degrees), worst.1.max((a.translation() - b.translation()).norm()))
     })

@@ -10,7 +10,7 @@ use geometry::{SceneScale, WindowErrors, WindowTrajectory};
 /// scale and stays as it is, with a factor of 1.
 pub(super) fn errors(truth: &WindowTrajectory, estimate: &WindowTrajectory, scale: SceneScale) -> (WindowErrors, f64) {
     let dot = |a: &WindowTrajectory, b: &WindowTrajectory| -> f64 {
-        let pairs = a.anchor_from_camera.iter().zip(&b.anchor_from_camera);
+        let pairs = a.anchor_from_camera().iter().zip(b.anchor_from_camera());
         pairs.map(|(a, b)| a.translation().dot(&b.translation())).sum()
     };
     let square = dot(estimate, estimate);
@@ -42,13 +42,11 @@ mod tests {
     const METRIC: SceneScale = SceneScale { metric: true, median_depth: None };
 
     fn truth() -> WindowTrajectory {
-        WindowTrajectory {
-            anchor_from_camera: std::array::from_fn(|i| {
-                let i = i as f64;
-                let (t, r) = (Vector3::new(0.1, 0.02 * i, -0.03), Vector3::new(0.0, 0.04, 0.01));
-                Transform::from_isometry(Isometry3::new(t * i, r * i))
-            }),
-        }
+        WindowTrajectory::from_later(std::array::from_fn(|k| {
+            let i = (k + 1) as f64;
+            let (t, r) = (Vector3::new(0.1, 0.02 * i, -0.03), Vector3::new(0.0, 0.04, 0.01));
+            Transform::from_isometry(Isometry3::new(t * i, r * i))
+        }))
     }
 
     #[test]
@@ -70,9 +68,9 @@ mod tests {
     fn one_factor_does_not_mend_a_shape() {
         let truth = truth();
         let mut bent = truth;
-        let mut last = *bent.anchor_from_camera[WINDOW - 1].isometry();
+        let mut last = *bent.anchor_from_camera()[WINDOW - 1].isometry();
         last.translation.vector *= 2.0;
-        bent.anchor_from_camera[WINDOW - 1] = Transform::from_isometry(last);
+        bent.later_mut()[WINDOW - 2] = Transform::from_isometry(last);
         let (bent, factor) = errors(&truth, &bent, METRIC);
         assert!(factor > 0.5 && factor < 1.0 && bent.rte_rel.unwrap() > 0.1, "{factor} {bent:?}");
         let (still, factor) = errors(&truth, &WindowTrajectory::identity(), METRIC);

@@ -31,7 +31,7 @@ pub type PoseError = Vector6<f64>;
 /// The errors of frames 1 to 4 of a window.
 pub fn pose_errors(truth: &WindowTrajectory, estimate: &WindowTrajectory) -> [PoseError; FRAMES] {
     std::array::from_fn(|k| {
-        let error = truth.anchor_from_camera[k + 1].inverse() * estimate.anchor_from_camera[k + 1];
+        let error = truth.anchor_from_camera()[k + 1].inverse() * estimate.anchor_from_camera()[k + 1];
         let (t, r) = (error.translation(), error.rotation().scaled_axis());
         Vector6::new(t.x, t.y, t.z, r.x, r.y, r.z)
     })
@@ -343,8 +343,8 @@ mod tests {
         let turn = Vector3::new(0.0, std::f64::consts::FRAC_PI_2, 0.0);
         let at = |x: f64, turn: Vector3<f64>| Transform::from_isometry(Isometry3::new(Vector3::new(x, 0.0, 0.0), turn));
         let (mut truth, mut estimate) = (WindowTrajectory::identity(), WindowTrajectory::identity());
-        truth.anchor_from_camera[3] = at(1.0, turn);
-        estimate.anchor_from_camera[3] = at(1.1, turn * 1.02);
+        truth.later_mut()[2] = at(1.0, turn);
+        estimate.later_mut()[2] = at(1.1, turn * 1.02);
         let errors = pose_errors(&truth, &estimate);
         let expected = Vector6::new(0.0, 0.0, 0.1, 0.0, 0.02 * std::f64::consts::FRAC_PI_2, 0.0);
         assert!((errors[2] - expected).norm() < 1e-9, "{}", errors[2]);

@@ -126,7 +126,7 @@ pub(super) fn chi_square(x: f64, dof: usize) -> f64 {
 
 /// Root of the sum of the squares of the translations: the same from whichever camera they are seen.
 fn size(window: &WindowTrajectory) -> f64 {
-    window.anchor_from_camera.iter().map(|pose| pose.translation().norm_squared()).sum::<f64>().sqrt()
+    window.anchor_from_camera().iter().map(|pose| pose.translation().norm_squared()).sum::<f64>().sqrt()
 }
 
 fn block(covariance: &DMatrix<f64>, k: usize) -> Matrix6<f64> {
@@ -144,7 +144,7 @@ pub(super) fn judge(truth: &WindowTrajectory, estimate: &WindowTrajectory, claim
     let unit = if claim.scale_held && own > 0.0 && length > EXACTLY_STILL { own / length } else { 1.0 };
     let truth = truth.scaled(unit);
     let one = |k: usize| {
-        let [from, to] = [estimate, &truth].map(|window| *window.anchor_from_camera[k + 1].inverse().isometry());
+        let [from, to] = [estimate, &truth].map(|window| *window.anchor_from_camera()[k + 1].inverse().isometry());
         Judged::of_step(&step_between(&from, &to), &block(&claim.covariance, k), turned)
     };
     let judged: Option<Vec<Judged>> = (0..FRAMES).map(one).collect();
@@ -158,7 +158,7 @@ pub(super) fn invents(truth: &WindowTrajectory, estimate: &WindowTrajectory, cla
         return None;
     }
     let sure = |k: usize| {
-        let t: Vector3<f64> = estimate.anchor_from_camera[k + 1].inverse().translation();
+        let t: Vector3<f64> = estimate.anchor_from_camera()[k + 1].inverse().translation();
         let covariance = block(&claim.covariance, k).fixed_view::<3, 3>(3, 3).into_owned();
         t.norm() > 0.0 && square_in_all(&t, &covariance) > SIGNIFICANT_3
     };
@@ -167,7 +167,7 @@ pub(super) fn invents(truth: &WindowTrajectory, estimate: &WindowTrajectory, cla
 
 /// Whether a camera stays exactly where it is.
 pub(super) fn stays(truth: &WindowTrajectory) -> bool {
-    truth.anchor_from_camera.iter().all(|pose| pose.translation().norm() <= EXACTLY_STILL)
+    truth.anchor_from_camera().iter().all(|pose| pose.translation().norm() <= EXACTLY_STILL)
 }
 
 /// `t^T C^-1 t` where directions without variance count in full.
@@ -333,13 +333,11 @@ mod tests {
     use training_data::random::normal;
 
     fn truth() -> WindowTrajectory {
-        WindowTrajectory {
-            anchor_from_camera: std::array::from_fn(|i| {
-                let i = i as f64;
-                let (t, r) = (Vector3::new(0.1, 0.03 * i, -0.04), Vector3::new(0.01, 0.05, -0.02));
-                Transform::from_isometry(Isometry3::new(t * i, r * i))
-            }),
-        }
+        WindowTrajectory::from_later(std::array::from_fn(|k| {
+            let i = (k + 1) as f64;
+            let (t, r) = (Vector3::new(0.1, 0.03 * i, -0.04), Vector3::new(0.01, 0.05, -0.02));
+            Transform::from_isometry(Isometry3::new(t * i, r * i))
+        }))
     }
 
     /// The covariance of 24 unknowns with sigmas of their own that hang together, without a part along `along`.
@@ -359,7 +357,7 @@ mod tests {
     /// What an adjustment holds where it holds the scale.
     fn translations(window: &WindowTrajectory) -> DVector<f64> {
         DVector::from_fn(24, |k, _| {
-            let t = window.anchor_from_camera[k / 6 + 1].inverse().translation();
+            let t = window.anchor_from_camera()[k / 6 + 1].inverse().translation();
             if k % 6 < 3 { 0.0 } else { t[k % 6 - 3] }
         })
     }
@@ -374,8 +372,8 @@ mod tests {
             let own =
                 |first: usize| Vector3::new(step[6 * k + first], step[6 * k + first + 1], step[6 * k + first + 2]);
             let step = Isometry3::new(own(3), own(0));
-            let camera_from_anchor = step * window.anchor_from_camera[k + 1].inverse().isometry();
-            window.anchor_from_camera[k + 1] = Transform::<Camera, Anchor>::from_isometry(camera_from_anchor).inverse();
+            let camera_from_anchor = step * window.anchor_from_camera()[k + 1].inverse().isometry();
+            window.later_mut()[k] = Transform::<Camera, Anchor>::from_isometry(camera_from_anchor).inverse();
         }
         window
     }
@@ -442,7 +440,7 @@ mod tests {
     #[test]
     fn a_turn_is_judged_by_its_rotation_alone() {
         let mut turn = truth();
-        for pose in &mut turn.anchor_from_camera {
+        for pose in turn.later_mut() {
             *pose = Transform::from_isometry(Isometry3::from_parts(Default::default(), pose.rotation()));
         }
         let claim = Claim { covariance: covariance(None), turned: true, scale_held: true };
@@ -455,7 +453,7 @@ mod tests {
     fn an_invented_translation_is_one_that_its_own_covariance_is_sure_of() {
         let still = WindowTrajectory::identity();
         let mut moved = still;
-        moved.anchor_from_camera[2] = Transform::from_isometry(Isometry3::translation(0.0, 0.0, 0.05));
+        moved.later_mut()[1] = Transform::from_isometry(Isometry3::translation(0.0, 0.0, 0.05));
         // 5 cm are five sigmas or one, or of no variance at all.
         let claim = |sigma: f64| Claim {
             covariance: DMatrix::identity(24, 24) * sigma * sigma,

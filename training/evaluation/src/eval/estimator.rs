@@ -195,11 +195,11 @@ impl Estimator {
 
 /// A camera that goes on as from frame 0 to frame 1.
 pub(super) fn constant_velocity(truth: &WindowTrajectory) -> WindowTrajectory {
-    let step = *truth.anchor_from_camera[1].isometry();
+    let step = *truth.anchor_from_camera()[1].isometry();
     let mut window = WindowTrajectory::identity();
     for i in 1..WINDOW {
-        let last = *window.anchor_from_camera[i - 1].isometry();
-        window.anchor_from_camera[i] = Transform::from_isometry(last * step);
+        let last = *window.anchor_from_camera()[i - 1].isometry();
+        window.later_mut()[i - 1] = Transform::from_isometry(last * step);
     }
     window
 }

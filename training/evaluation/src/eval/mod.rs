@@ -474,7 +474,7 @@ fn write(
 
 fn write_tum(path: &Path, window: &WindowTrajectory, stamps: &[Stamp; WINDOW]) -> Result<()> {
     let pose = |(&stamp, &value): (&Stamp, &Transform<Anchor, Camera>)| Stamped { stamp, value };
-    let poses: Vec<_> = stamps.iter().zip(&window.anchor_from_camera).map(pose).collect();
+    let poses: Vec<_> = stamps.iter().zip(window.anchor_from_camera()).map(pose).collect();
     tum::write(path, &poses)?;
     Ok(())
 }

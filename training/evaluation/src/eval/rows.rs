@@ -372,7 +372,7 @@ mod tests {
             let mut window = WindowTrajectory::identity();
             for i in 1..WINDOW {
                 let t = Vector3::new(0.0, 0.0, 0.1 * i as f64);
-                window.anchor_from_camera[i] =
+                window.later_mut()[i - 1] =
                     Transform::from_isometry(Isometry3::new(t, Vector3::new(0.0, turn.to_radians(), 0.0)));
             }
             window

@@ -40,7 +40,7 @@ impl StepErrors {
     /// Of a parsed answer; `grid` are the intrinsics of the pixel grid that the model saw.
     pub fn new(parsed: &Parsed, sample: &WindowSample, grid: &Intrinsics) -> Self {
         let mut errors = Self::default();
-        let poses = &sample.ground_truth.anchor_from_camera;
+        let poses = sample.ground_truth.anchor_from_camera();
         if let Ok(tracks) = &parsed.pixels {
             for i in 1..WINDOW {
                 let lines = fundamental(&poses[0], &poses[i], grid, grid);

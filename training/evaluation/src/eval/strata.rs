@@ -133,7 +133,7 @@ fn parallax(sample: &WindowSample) -> Option<f64> {
             points.extend(depth(x, y).map(|depth| camera.back_project(&pixel, depth)));
         }
     }
-    let displacements = sample.ground_truth.anchor_from_camera[1..].iter().filter_map(|anchor_from_camera| {
+    let displacements = sample.ground_truth.anchor_from_camera()[1..].iter().filter_map(|anchor_from_camera| {
         let camera_from_anchor = anchor_from_camera.inverse();
         let turn = camera_from_anchor.rotation();
         let mut moved: Vec<f64> = points
@@ -218,13 +218,11 @@ mod tests {
     }
 
     fn moved(t: [f64; 3], r: [f64; 3]) -> WindowTrajectory {
-        WindowTrajectory {
-            anchor_from_camera: std::array::from_fn(|i| {
-                let share = i as f64 / (WINDOW - 1) as f64;
-                let motion = Isometry3::new(Vector3::from(t) * share, Vector3::from(r) * share);
-                Transform::from_isometry(motion)
-            }),
-        }
+        WindowTrajectory::from_later(std::array::from_fn(|k| {
+            let share = (k + 1) as f64 / (WINDOW - 1) as f64;
+            let motion = Isometry3::new(Vector3::from(t) * share, Vector3::from(r) * share);
+            Transform::from_isometry(motion)
+        }))
     }
 
     #[test]

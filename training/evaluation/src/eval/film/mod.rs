@@ -343,7 +343,7 @@ fn reference(stream: &Stream, found: &[Found], keyframes: usize) -> Option<(usiz
     let known = || {
         // Five different frames, of which the first and the last count.
         let stamps = std::array::from_fn(|i| found[place + between * i / (WINDOW - 1)].pose.stamp);
-        Some(*stream.window(&stamps)?.anchor_from_camera[WINDOW - 1].isometry())
+        Some(*stream.window(&stamps)?.anchor_from_camera()[WINDOW - 1].isometry())
     };
     let published = || found[place].pose.odom_from_camera.isometry().inv_mul(own.odom_from_camera.isometry());
     let pose = if between >= WINDOW - 1 { known() } else { None };
