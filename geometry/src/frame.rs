@@ -88,11 +88,11 @@ impl<To, From> Default for Transform<To, From> {
 impl<To, From> Transform<To, From> {
     /// The identity: the two frames coincide.
     pub fn identity() -> Self {
-        Self::from_isometry(Isometry3::identity())
+        Self::from_isometry_unchecked(Isometry3::identity())
     }
 
     /// Gives an isometry its frames. Nothing is checked.
-    pub fn from_isometry(isometry: Isometry3<f64>) -> Self {
+    pub fn from_isometry_unchecked(isometry: Isometry3<f64>) -> Self {
         Self { isometry, frames: PhantomData }
     }
 
@@ -118,7 +118,7 @@ impl<To, From> Transform<To, From> {
             return Err(Error::NotRotation { expected: "a positive determinant", got });
         }
         let rotation = nearest_rotation(rotation)?;
-        Ok(Self::from_isometry(Isometry3::from_parts(Translation3::from(*translation), rotation)))
+        Ok(Self::from_isometry_unchecked(Isometry3::from_parts(Translation3::from(*translation), rotation)))
     }
 
     /// From a 4x4 homogeneous matrix, row after row.
@@ -165,7 +165,7 @@ impl<To, From> Transform<To, From> {
 
     /// The transform the other way.
     pub fn inverse(&self) -> Transform<From, To> {
-        Transform::from_isometry(self.isometry.inverse())
+        Transform::from_isometry_unchecked(self.isometry.inverse())
     }
 
     /// A point in `From` as a point in `To`.
@@ -180,14 +180,14 @@ impl<To, From> Transform<To, From> {
 
     /// The same numbers under other names. The one place where a frame changes its name: say why at the call.
     pub fn relabel<T2, F2>(&self) -> Transform<T2, F2> {
-        Transform::from_isometry(self.isometry)
+        Transform::from_isometry_unchecked(self.isometry)
     }
 
     /// The same transform with its quaternion normalized again; long products drift by rounding.
     pub fn renormalized(&self) -> Self {
         let mut isometry = self.isometry;
         isometry.rotation.renormalize();
-        Self::from_isometry(isometry)
+        Self::from_isometry_unchecked(isometry)
     }
 
     /// The rotation's quaternion, vector first: the order of ROS and TUM files.
@@ -215,7 +215,7 @@ impl<To, From> Transform<To, From> {
         if (got - 1.0).abs() > QUATERNION_TOLERANCE {
             return Err(Error::QuaternionNorm { expected: 1.0, tolerance: QUATERNION_TOLERANCE, got });
         }
-        Ok(Self::from_isometry(Isometry3::from_parts(
+        Ok(Self::from_isometry_unchecked(Isometry3::from_parts(
             Translation3::from(*translation),
             UnitQuaternion::from_quaternion(quaternion),
         )))
@@ -241,7 +241,7 @@ impl<To, Mid, From> Mul<Transform<Mid, From>> for Transform<To, Mid> {
     type Output = Transform<To, From>;
 
     fn mul(self, mid_from_from: Transform<Mid, From>) -> Transform<To, From> {
-        Transform::from_isometry(self.isometry * mid_from_from.isometry)
+        Transform::from_isometry_unchecked(self.isometry * mid_from_from.isometry)
     }
 }
 

@@ -33,7 +33,7 @@ impl StatedPose {
     pub fn nearest<To, From>(&self) -> Result<Transform<To, From>, Error> {
         check_finite("translation", &self.translation)?;
         let rotation = nearest_rotation(&self.rotation)?;
-        Ok(Transform::from_isometry(Isometry3::from_parts(Translation3::from(self.translation), rotation)))
+        Ok(Transform::from_isometry_unchecked(Isometry3::from_parts(Translation3::from(self.translation), rotation)))
     }
 }
 

@@ -94,7 +94,7 @@ impl WindowTrajectory {
             anchor_from_camera: self.anchor_from_camera.map(|pose| {
                 let mut isometry = *pose.isometry();
                 isometry.translation.vector *= factor;
-                Transform::from_isometry(isometry)
+                Transform::from_isometry_unchecked(isometry)
             }),
         }
     }

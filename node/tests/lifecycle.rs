@@ -327,7 +327,8 @@ fn transforms_come_with_the_odometry_and_the_mount_once() {
     let rotation = UnitQuaternion::from_euler_angles(-quarter, 0.0, -quarter);
     let isometry = Isometry3::from_parts(Vector3::new(0.1, 0.0, 0.0).into(), rotation);
     let mut settings = settings(1, 4);
-    settings.mount = Some(Mount { base: "base_link".to_owned(), base_from_camera: Transform::from_isometry(isometry) });
+    settings.mount =
+        Some(Mount { base: "base_link".to_owned(), base_from_camera: Transform::from_isometry_unchecked(isometry) });
     settings.live.publish.tf = true;
     settings.live.publish.static_tf = true;
     let rig = rig(settings, None, Box::new(|_: usize| -> Result<Estimate, Error> { parsed() }));

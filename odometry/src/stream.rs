@@ -208,7 +208,7 @@ impl Stream {
         let is_keyframe = self.map.keyframes.back().is_some_and(|keyframe| keyframe.number == number);
         let pose = Pose {
             stamp: picture.stamp(),
-            odom_from_camera: Transform::from_isometry(frame.0.camera_from_world.inverse()),
+            odom_from_camera: Transform::from_isometry_unchecked(frame.0.camera_from_world.inverse()),
             covariance: frame.1,
             basis: frame.0.basis,
             segment: self.segment,
@@ -244,7 +244,7 @@ impl Stream {
         let poses = self.map.window(&frames, camera);
         let mut window = WindowTrajectory::identity();
         for (out, pose) in window.later_mut().iter_mut().zip(&poses[1..]) {
-            *out = Transform::from_isometry(poses[0] * pose.inverse());
+            *out = Transform::from_isometry_unchecked(poses[0] * pose.inverse());
         }
         Some(window)
     }
@@ -321,12 +321,10 @@ impl Stream {
                         (frame.camera_from_world, frame.basis) = (*pose, Basis::Tracks);
                     }
                 }
-                self.revised.extend(
-                    revised.iter().map(|(stamp, pose)| Stamped {
-                        stamp: *stamp,
-                        value: Transform::from_isometry(pose.inverse()),
-                    }),
-                );
+                self.revised.extend(revised.iter().map(|(stamp, pose)| Stamped {
+                    stamp: *stamp,
+                    value: Transform::from_isometry_unchecked(pose.inverse()),
+                }));
                 self.map = *map;
                 self.map.renew(picture, self.options.points);
                 (self.frame(picture, camera_from_world, Basis::Tracks), covariance, points)

@@ -721,7 +721,7 @@ fn finish(bundle: &Bundle, points: &Points, motion: Motion, parallax_px: f64, kn
     for (pose, view) in trajectory.later_mut().iter_mut().zip(&bundle.views[1..]) {
         let mut camera_from_anchor = view.camera_from_world;
         camera_from_anchor.translation.vector *= scale;
-        *pose = Transform::<Anchor, Camera>::from_isometry(camera_from_anchor.inverse());
+        *pose = Transform::<Anchor, Camera>::from_isometry_unchecked(camera_from_anchor.inverse());
     }
     Solved {
         trajectory,

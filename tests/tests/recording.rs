@@ -116,8 +116,9 @@ impl Estimator for Witness {
     }
 
     fn estimate(&mut self, _: [&(); 5]) -> Result<Estimate, Error> {
-        let pose =
-            |i: usize| Transform::from_isometry(Isometry3::new(Vector3::z() * (0.1 * i as f64), Vector3::zeros()));
+        let pose = |i: usize| {
+            Transform::from_isometry_unchecked(Isometry3::new(Vector3::z() * (0.1 * i as f64), Vector3::zeros()))
+        };
         let trajectory = Ok(WindowTrajectory::from_world(&std::array::from_fn(pose)));
         Ok(Estimate { text: "poses".to_owned(), tokens: 1, trajectory, grid: None, position_stddev: None })
     }

@@ -17,7 +17,7 @@ fn scale() -> SceneScale {
 fn path(centres: [[f64; 3]; WINDOW], turn_deg: f64) -> WindowTrajectory {
     WindowTrajectory::new(std::array::from_fn(|k| {
         let turn = UnitQuaternion::from_scaled_axis(Vector3::y() * turn_deg.to_radians() * k as f64);
-        Transform::from_isometry(Isometry3::from_parts(Translation3::from(Vector3::from(centres[k])), turn))
+        Transform::from_isometry_unchecked(Isometry3::from_parts(Translation3::from(Vector3::from(centres[k])), turn))
     }))
     .unwrap()
 }
@@ -54,7 +54,7 @@ proptest! {
     #[test]
     fn the_worlds_do_not_matter(a in window(), b in window(), one in isometry(), other in isometry()) {
         let moved = |window: &WindowTrajectory, world: &Isometry3<f64>| {
-            WindowTrajectory::from_world(&window.anchor_from_camera().map(|pose| Transform::from_isometry(world * pose.isometry())))
+            WindowTrajectory::from_world(&window.anchor_from_camera().map(|pose| Transform::from_isometry_unchecked(world * pose.isometry())))
         };
         let before = WindowErrors::new(&a, &b, scale());
         let after = WindowErrors::new(&moved(&a, &one), &moved(&b, &other), scale());
@@ -104,7 +104,7 @@ proptest! {
         let turn = UnitQuaternion::from_scaled_axis(axis.normalize() * degrees.to_radians());
         let mut poses = *a.anchor_from_camera();
         for pose in &mut poses[1..] {
-            *pose = *pose * Transform::<Camera, Camera>::from_isometry(Isometry3::from_parts(Vector3::zeros().into(), turn));
+            *pose = *pose * Transform::<Camera, Camera>::from_isometry_unchecked(Isometry3::from_parts(Vector3::zeros().into(), turn));
         }
         let errors = WindowErrors::new(&a, &WindowTrajectory::new(poses).unwrap(), scale());
         prop_assert!(close(errors.rre_deg, degrees, 1e-9));
@@ -169,7 +169,7 @@ fn known_errors_of_a_straight_window() {
 fn consecutive_pairs_see_a_step_once() {
     // A turn about the axis of the path's own turns, from frame 1 on: only the pair (0, 1) is wrong.
     let mut poses = *curve(1.0).anchor_from_camera();
-    let turn = Transform::<Camera, Camera>::from_isometry(Isometry3::rotation(Vector3::y() * 0.1));
+    let turn = Transform::<Camera, Camera>::from_isometry_unchecked(Isometry3::rotation(Vector3::y() * 0.1));
     for pose in &mut poses[1..] {
         *pose = *pose * turn;
     }
@@ -191,7 +191,10 @@ fn known_ate_of_a_bent_window() {
     let mut poses = *bent.anchor_from_camera();
     for pose in &mut poses {
         let t = pose.translation();
-        *pose = Transform::from_isometry(Isometry3::from_parts(Translation3::new(-t.x, t.y, t.z), pose.rotation()));
+        *pose = Transform::from_isometry_unchecked(Isometry3::from_parts(
+            Translation3::new(-t.x, t.y, t.z),
+            pose.rotation(),
+        ));
     }
     let errors = WindowErrors::new(&bent, &WindowTrajectory::new(poses).unwrap(), scale());
     assert!(errors.ate < 1e-9, "{}", errors.ate);
@@ -304,7 +307,7 @@ fn a_summary_of_nothing_has_no_numbers() {
 #[test]
 fn trajectories_that_cannot_be_compared_are_errors() {
     let poses: Vec<Transform<World, Camera>> =
-        (0..6).map(|k| Transform::from_isometry(Isometry3::translation(f64::from(k), 0.0, 0.0))).collect();
+        (0..6).map(|k| Transform::from_isometry_unchecked(Isometry3::translation(f64::from(k), 0.0, 0.0))).collect();
     assert_eq!(ape_rmse(&poses, &poses, Alignment::None).unwrap(), 0.0);
     assert!(matches!(ape(&poses, &poses, Alignment::Se3), Err(Error::Degenerate { .. })));
     assert!(matches!(ape(&poses, &poses[1..], Alignment::None), Err(Error::Length { .. })));
@@ -312,6 +315,6 @@ fn trajectories_that_cannot_be_compared_are_errors() {
     let pairs = Pairs::All { delta: 6 };
     assert!(matches!(rpe(&poses, &poses, Alignment::None, pairs), Err(Error::TooFew { expected: 7, got: 6, .. })));
     let mut bad = poses.clone();
-    bad[2] = Transform::from_isometry(Isometry3::translation(f64::NAN, 0.0, 0.0));
+    bad[2] = Transform::from_isometry_unchecked(Isometry3::translation(f64::NAN, 0.0, 0.0));
     assert!(matches!(ape(&poses, &bad, Alignment::None), Err(Error::NotFinite { .. })));
 }

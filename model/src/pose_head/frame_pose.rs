@@ -41,7 +41,7 @@ impl FramePose {
         let rotation = about(Vector3::y_axis(), self.yaw)
             * about(Vector3::x_axis(), self.pitch)
             * about(Vector3::z_axis(), self.roll);
-        Transform::from_isometry(Isometry3::from_parts(Translation3::from(self.position), rotation))
+        Transform::from_isometry_unchecked(Isometry3::from_parts(Translation3::from(self.position), rotation))
     }
 }
 

@@ -200,7 +200,10 @@ fn mount(frames: &keys::Frames) -> Option<Mount> {
     let rotation = UnitQuaternion::from_euler_angles(roll, pitch, yaw);
     Some(Mount {
         base: frames.base.clone(),
-        base_from_camera: Transform::from_isometry(Isometry3::from_parts(Translation3::new(x, y, z), rotation)),
+        base_from_camera: Transform::from_isometry_unchecked(Isometry3::from_parts(
+            Translation3::new(x, y, z),
+            rotation,
+        )),
     })
 }
 

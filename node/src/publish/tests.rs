@@ -37,7 +37,7 @@ fn mount() -> Mount {
     let quarter = std::f64::consts::FRAC_PI_2;
     let rotation = UnitQuaternion::from_euler_angles(-quarter, 0.0, -quarter);
     let isometry = Isometry3::from_parts(Translation3::new(0.2, 0.0, 0.5), rotation);
-    Mount { base: "base_link".to_owned(), base_from_camera: Transform::from_isometry(isometry) }
+    Mount { base: "base_link".to_owned(), base_from_camera: Transform::from_isometry_unchecked(isometry) }
 }
 
 fn transform_of<To, From>(message: &TransformMessage) -> Transform<To, From> {

@@ -282,7 +282,7 @@ pub fn looking(eye: Vector3<f64>, target: Vector3<f64>) -> Transform<World, Came
     let z = (target - eye).normalize();
     let x = Vector3::y().cross(&z).normalize();
     let rotation = Rotation3::from_matrix_unchecked(Matrix3::from_columns(&[x, z.cross(&x), z]));
-    Transform::from_isometry(Isometry3::from_parts(
+    Transform::from_isometry_unchecked(Isometry3::from_parts(
         Translation3::from(eye),
         UnitQuaternion::from_rotation_matrix(&rotation),
     ))
@@ -291,7 +291,7 @@ pub fn looking(eye: Vector3<f64>, target: Vector3<f64>) -> Transform<World, Came
 /// A pose that is turned (rotation vector, radians) and moved, in its own axes.
 pub fn moved(pose: &Transform<World, Camera>, turn: [f64; 3], way: [f64; 3]) -> Transform<World, Camera> {
     let step = Isometry3::from_parts(Vector3::from(way).into(), UnitQuaternion::from_scaled_axis(Vector3::from(turn)));
-    Transform::from_isometry(pose.isometry() * step)
+    Transform::from_isometry_unchecked(pose.isometry() * step)
 }
 
 /// The stamp of frame `k` of a film at 30 Hz.

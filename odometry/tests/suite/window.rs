@@ -331,7 +331,7 @@ fn a_right_prior_gives_the_unit() {
                 UnitQuaternion::from_scaled_axis(Vector3::new(0.0, 0.01 * sign, 0.0)),
             );
             trajectory.later_mut()[k - 1] =
-                Transform::from_isometry(trajectory.anchor_from_camera()[k].isometry() * step);
+                Transform::from_isometry_unchecked(trajectory.anchor_from_camera()[k].isometry() * step);
         }
         let prior = Prior { trajectory, covariance: covariance(0.02, sigma) };
         let solved = solve(&pictures, Some(&prior)).unwrap().unwrap();
@@ -361,10 +361,10 @@ fn a_wrong_prior_is_left_out() {
         let own = *truth.anchor_from_camera()[k].isometry();
         let mut moved = own;
         moved.translation.vector = about * own.translation.vector;
-        direction.later_mut()[k - 1] = Transform::from_isometry(moved);
+        direction.later_mut()[k - 1] = Transform::from_isometry_unchecked(moved);
         let mut moved = own;
         moved.rotation = about * own.rotation;
-        turned.later_mut()[k - 1] = Transform::from_isometry(moved);
+        turned.later_mut()[k - 1] = Transform::from_isometry_unchecked(moved);
     }
     for (name, trajectory) in [("direction", direction), ("rotation", turned)] {
         let prior = Prior { trajectory, covariance: covariance(0.01, 0.005) };

@@ -88,7 +88,7 @@ fn vector(reader: &mut Reader<'_>) -> Vector3<f64> {
 fn pose<To, From>(reader: &mut Reader<'_>) -> Transform<To, From> {
     // A large number of turns is no other rotation, and less exact.
     let rotation = UnitQuaternion::from_scaled_axis(vector(reader).map(|angle| angle % 4.0));
-    Transform::from_isometry(Isometry3::from_parts(Translation3::from(vector(reader)), rotation))
+    Transform::from_isometry_unchecked(Isometry3::from_parts(Translation3::from(vector(reader)), rotation))
 }
 
 fn any_chain(reader: &mut Reader<'_>) -> Chain {

@@ -185,9 +185,10 @@ mod tests {
         let seen = stored.rescale(64, 64);
         let mut trajectory = WindowTrajectory::identity();
         // Frame 1: half a unit to the right. Frame 2: a quarter turn to the right, about y.
-        trajectory.later_mut()[0] = Transform::from_isometry(Isometry3::translation(0.5, 0.1, 0.0));
+        trajectory.later_mut()[0] = Transform::from_isometry_unchecked(Isometry3::translation(0.5, 0.1, 0.0));
         let turn = Vector3::y() * std::f64::consts::FRAC_PI_2;
-        trajectory.later_mut()[1] = Transform::from_isometry(Isometry3::new(Vector3::new(0.0, 0.0, 3.0), turn));
+        trajectory.later_mut()[1] =
+            Transform::from_isometry_unchecked(Isometry3::new(Vector3::new(0.0, 0.0, 3.0), turn));
         let depth = wall();
         let surface = Surface { depth: &depth, stored: &stored, seen: &seen, trajectory: &trajectory };
         let cells = Cells { rows: 2, columns: 2, side: 32 };

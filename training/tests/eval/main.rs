@@ -100,7 +100,7 @@ fn record(folder: &Path, images: &[RgbImage], poses: &[Isometry3<f64>]) {
         image.save(folder.join(format!("frames/{i:06}.png"))).unwrap();
     }
     let matrix = |pose: &Isometry3<f64>| {
-        let pose: Transform<geometry::World, geometry::Camera> = Transform::from_isometry(*pose);
+        let pose: Transform<geometry::World, geometry::Camera> = Transform::from_isometry_unchecked(*pose);
         pose.to_matrix_row_major().to_vec()
     };
     let text = json!({

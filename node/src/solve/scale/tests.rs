@@ -31,7 +31,7 @@ fn stamps(first: i64) -> [Stamp; WINDOW] {
 /// Goes so many units forward a frame.
 fn walk(units: f64) -> WindowTrajectory {
     WindowTrajectory::new(std::array::from_fn(|i| {
-        Transform::from_isometry(Isometry3::translation(0.0, 0.0, units * i as f64))
+        Transform::from_isometry_unchecked(Isometry3::translation(0.0, 0.0, units * i as f64))
     }))
     .unwrap()
 }
@@ -120,7 +120,8 @@ fn steps_outside_of_what_is_known_are_left_out() {
     // Frames 10 to 19 are known. The answer is ten times too long where the other odometry does not see it.
     let mut wrong = [0.0, 2.5, 2.75, 3.0, 3.25];
     let along = |z: [f64; 5]| {
-        WindowTrajectory::new(z.map(|z| Transform::from_isometry(Isometry3::translation(0.0, 0.0, z)))).unwrap()
+        WindowTrajectory::new(z.map(|z| Transform::from_isometry_unchecked(Isometry3::translation(0.0, 0.0, z))))
+            .unwrap()
     };
     assert_close(scaler.take(&stamps(9), &along(wrong)).unwrap(), 0.4);
     wrong = [0.0, 0.5, 1.0, 1.5, 11.5];
@@ -167,7 +168,7 @@ fn what_is_remembered_is_bounded() {
 
 #[test]
 fn a_camera_beside_the_axle_moves_where_the_body_only_turns() {
-    let base_from_camera = Transform::from_isometry(Isometry3::translation(0.5, 0.0, 1.0));
+    let base_from_camera = Transform::from_isometry_unchecked(Isometry3::translation(0.5, 0.0, 1.0));
     let reference = Reference::new(Some(&Mount { base: "base_link".to_owned(), base_from_camera }), "/wheels");
     let mut turned = at(0, [2.0, 3.0, 0.0]);
     turned.pose.orientation_xyzw = [0.0, 0.0, 0.5_f64.sqrt(), 0.5_f64.sqrt()];
@@ -206,7 +207,7 @@ proptest! {
             for (i, (pose, factor)) in (window..).zip(poses[1..].iter_mut().zip(noise)) {
                 let from = i as f64;
                 way += (place(from + 1.0) - place(from)) * (factor / scale);
-                *pose = Transform::from_isometry(Isometry3::new(way, Vector3::zeros()));
+                *pose = Transform::from_isometry_unchecked(Isometry3::new(way, Vector3::zeros()));
             }
             let trajectory = WindowTrajectory::new(poses).unwrap();
             found = scaler.take(&stamps(window), &trajectory).ok();

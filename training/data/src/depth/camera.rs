@@ -58,7 +58,7 @@ pub fn decode(encoding: &[f32], height: u32, width: u32) -> Result<(Transform<Wo
     let middle = |side: u32| f64::from(side) / 2.0 - 0.5;
     let (fx, fy) = (focal(width, horizontal), focal(height, vertical));
     let intrinsics = Intrinsics::new(fx, fy, middle(width), middle(height), width, height)?;
-    Ok((Transform::from_isometry(pose), intrinsics))
+    Ok((Transform::from_isometry_unchecked(pose), intrinsics))
 }
 
 /// Units of the network in one unit of the given cameras.

@@ -300,7 +300,7 @@ impl Recording {
         for shot in shots {
             gap_before |= shot.lost;
             if let Some(pose) = self.world_from_camera(poses, &film.frame_id, shot.stamp) {
-                let world_from_camera = Transform::from_isometry(pose);
+                let world_from_camera = Transform::from_isometry_unchecked(pose);
                 let image = shot.image.clone();
                 frames.push(Frame { stamp: shot.stamp, world_from_camera, image, depth: None, gap_before });
                 gap_before = false;

@@ -196,7 +196,7 @@ pub struct SynthPoses {
 
 fn transform(pose: &Pose) -> Transform<World, Camera> {
     let rotation = UnitQuaternion::from_rotation_matrix(&Rotation3::from_matrix_unchecked(pose.rotation));
-    Transform::from_isometry(Isometry3::from_parts(Translation3::from(pose.position), rotation))
+    Transform::from_isometry_unchecked(Isometry3::from_parts(Translation3::from(pose.position), rotation))
 }
 
 fn median(depth: &[f32]) -> f64 {

@@ -373,7 +373,7 @@ mod tests {
             for i in 1..WINDOW {
                 let t = Vector3::new(0.0, 0.0, 0.1 * i as f64);
                 window.later_mut()[i - 1] =
-                    Transform::from_isometry(Isometry3::new(t, Vector3::new(0.0, turn.to_radians(), 0.0)));
+                    Transform::from_isometry_unchecked(Isometry3::new(t, Vector3::new(0.0, turn.to_radians(), 0.0)));
             }
             window
         };

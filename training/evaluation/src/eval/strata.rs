@@ -221,7 +221,7 @@ mod tests {
         WindowTrajectory::from_later(std::array::from_fn(|k| {
             let share = (k + 1) as f64 / (WINDOW - 1) as f64;
             let motion = Isometry3::new(Vector3::from(t) * share, Vector3::from(r) * share);
-            Transform::from_isometry(motion)
+            Transform::from_isometry_unchecked(motion)
         }))
     }
 

@@ -199,7 +199,7 @@ mod tests {
                 let angle = std::f64::consts::TAU * k as f64 / frames as f64;
                 let place = Vector3::new(2.0 * angle.cos(), 2.0 * angle.sin(), 0.1 * (3.0 * angle).sin());
                 let rotation = UnitQuaternion::from_scaled_axis(Vector3::new(0.0, 0.0, angle));
-                Transform::from_isometry(Isometry3::from_parts(Translation3::from(place), rotation))
+                Transform::from_isometry_unchecked(Isometry3::from_parts(Translation3::from(place), rotation))
             })
             .collect()
     }
@@ -207,7 +207,7 @@ mod tests {
     fn found(frame: usize, odom_from_camera: Isometry3<f64>) -> Found {
         let pose = Pose {
             stamp: Stamp::from_nanos(frame as i64),
-            odom_from_camera: Transform::from_isometry(odom_from_camera),
+            odom_from_camera: Transform::from_isometry_unchecked(odom_from_camera),
             covariance: Matrix6::identity(),
             basis: Basis::Tracks,
             segment: 0,
@@ -259,7 +259,7 @@ mod tests {
         let mut turning = elsewhere(&truth, |_| 1.0);
         for (k, one) in turning.iter_mut().enumerate() {
             let roll = Isometry3::rotation(Vector3::new(0.0, 0.0, (0.05 * k as f64).to_radians()));
-            one.pose.odom_from_camera = Transform::from_isometry(one.pose.odom_from_camera.isometry() * roll);
+            one.pose.odom_from_camera = Transform::from_isometry_unchecked(one.pose.odom_from_camera.isometry() * roll);
         }
         let got = PathFigures::new(&truth, &turning);
         let expected = 0.05 * 200.0 / got.path_length;

@@ -101,7 +101,10 @@ mod tests {
         (0..16)
             .map(|k| {
                 let (x, y) = place(k);
-                Transform::from_isometry(Isometry3::from_parts(Vector3::new(x, y, 1.0).into(), rotation.into()))
+                Transform::from_isometry_unchecked(Isometry3::from_parts(
+                    Vector3::new(x, y, 1.0).into(),
+                    rotation.into(),
+                ))
             })
             .collect()
     }
@@ -123,7 +126,7 @@ mod tests {
                 let mut isometry = *pose.isometry();
                 isometry.translation.vector += Vector3::new(off, off, 0.0);
                 isometry.translation.vector *= 7.0;
-                (k, Transform::from_isometry(isometry))
+                (k, Transform::from_isometry_unchecked(isometry))
             })
             .collect();
         let image = draw("walk", "m", &truth, &found).unwrap();
