@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// Resamples behind each interval.
-pub const BOOTSTRAP_RESAMPLES: usize = 1000;
+const BOOTSTRAP_RESAMPLES: usize = 1000;
 /// The ends of the 95 % interval as quantiles of the resampled statistics.
 const ENDS: [f64; 2] = [0.025, 0.975];
 
@@ -20,43 +20,42 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Which statistic is resampled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Mean,
-    Median,
-}
-
-impl Kind {
-    fn of(self, values: &mut [f64]) -> f64 {
-        match self {
-            Self::Mean => values.iter().sum::<f64>() / values.len() as f64,
-            Self::Median => median(values),
-        }
-    }
-}
-
-/// The statistic and its interval; `None` for an empty sample. The random numbers depend on the seed and the sample's
-/// size alone, so a column does not change when another is added.
-pub(super) fn interval(values: &[f64], kind: Kind, seed: u64) -> Option<Interval> {
+/// A statistic of a sample and its interval. `None` for an empty sample and where the sample has no such statistic; a
+/// resample that has none is left out. What is drawn is a whole value: values that hang together are one.
+///
+/// The statistic may reorder what it is given. The random numbers depend on the seed and the sample's size alone, so a
+/// column does not change when another is added.
+pub fn bootstrap<T: Copy>(
+    values: &[T],
+    seed: u64,
+    mut statistic: impl FnMut(&mut [T]) -> Option<f64>,
+) -> Option<Interval> {
     if values.is_empty() {
         return None;
     }
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut sample = values.to_vec();
-    let value = kind.of(&mut sample);
+    let value = statistic(&mut sample)?;
     let mut resampled: Vec<f64> = (0..BOOTSTRAP_RESAMPLES)
-        .map(|_| {
+        .filter_map(|_| {
             for slot in &mut sample {
                 // u64, so that the stream is the same on a machine with 32-bit words.
                 *slot = values[random.random_range(0..values.len() as u64) as usize];
             }
-            kind.of(&mut sample)
+            statistic(&mut sample)
         })
         .collect();
+    if resampled.is_empty() {
+        return None;
+    }
     resampled.sort_by(f64::total_cmp);
     let [low, high] = ENDS.map(|quantile| sorted_quantile(&resampled, quantile));
     Some(Interval { value, low, high })
+}
+
+/// The mean, of at least one value.
+pub(super) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// The median, the mean of the two middle values of an even number; reorders its argument, which must not be empty.
@@ -97,7 +96,7 @@ mod tests {
     fn the_interval_of_a_mean_has_the_width_of_its_standard_error() {
         // 0 and 1 in equal parts: standard error 0.5 / sqrt(400) = 0.025, 95 % within 1.96 of it.
         let values: Vec<f64> = (0..400).map(|k| f64::from(k % 2)).collect();
-        let Interval { value, low, high } = interval(&values, Kind::Mean, 3).unwrap();
+        let Interval { value, low, high } = bootstrap(&values, 3, |values| Some(mean(values))).unwrap();
         assert_eq!(value, 0.5);
         assert!((low - 0.451).abs() < 0.01, "{low}");
         assert!((high - 0.549).abs() < 0.01, "{high}");
@@ -106,9 +105,21 @@ mod tests {
     #[test]
     fn a_seed_fixes_the_interval_and_another_moves_it() {
         let values: Vec<f64> = (0..30).map(|k| f64::from(k * k)).collect();
-        let once = interval(&values, Kind::Mean, 3);
-        assert_eq!(once, interval(&values, Kind::Mean, 3));
-        assert_ne!(once, interval(&values, Kind::Mean, 4));
-        assert_eq!(interval(&[], Kind::Median, 3), None);
+        let of = |seed| bootstrap(&values, seed, |values| Some(mean(values)));
+        assert_eq!(of(3), of(3));
+        assert_ne!(of(3), of(4));
+        assert_eq!(bootstrap(&[], 3, |values| Some(median(values))), None);
+    }
+
+    #[test]
+    fn a_statistic_that_some_resamples_lack_is_taken_over_the_others() {
+        // The share of hits among tries, two of three windows without a try: some resamples have none at all.
+        let share = |windows: &mut [(u32, u32)]| {
+            let (hits, tries) = windows.iter().fold((0, 0), |sum, window| (sum.0 + window.0, sum.1 + window.1));
+            (tries > 0).then(|| f64::from(hits) / f64::from(tries))
+        };
+        let interval = bootstrap(&[(1, 2), (0, 0), (0, 0)], 3, share).unwrap();
+        assert_eq!(interval, Interval { value: 0.5, low: 0.5, high: 0.5 });
+        assert_eq!(bootstrap(&[(0, 0), (0, 0)], 3, share), None);
     }
 }

@@ -19,7 +19,7 @@ mod path;
 mod summary;
 mod window;
 
-pub use bootstrap::{BOOTSTRAP_RESAMPLES, Interval};
+pub use bootstrap::{Interval, bootstrap};
 pub use path::{Alignment, Pairs, PoseErrors, Statistics, ape, ape_rmse, rpe};
 pub use summary::{AUC_THRESHOLDS_DEG, Statistic, Summary};
 pub use window::{ConsecutiveErrors, PAIRS, PairErrors, WindowErrors};

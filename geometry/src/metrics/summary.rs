@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{Interval, Kind, interval};
+use super::bootstrap::{Interval, bootstrap, mean, median};
 use super::window::WindowErrors;
 use crate::trajectory::WINDOW;
 
@@ -25,8 +25,8 @@ impl Statistic {
     pub fn new(values: &[f64], seed: u64) -> Self {
         Self {
             count: values.len(),
-            median: interval(values, Kind::Median, seed),
-            mean: interval(values, Kind::Mean, seed),
+            median: bootstrap(values, seed, |values| Some(median(values))),
+            mean: bootstrap(values, seed, |values| Some(mean(values))),
         }
     }
 }
@@ -96,7 +96,7 @@ impl Summary {
         let [auc_5, auc_10, auc_30] = AUC_THRESHOLDS_DEG.map(|threshold| {
             let of_window = |window: &Option<WindowErrors>| window.as_ref().map_or(0.0, |w| w.auc(threshold));
             let values: Vec<f64> = errors.iter().map(of_window).collect();
-            interval(&values, Kind::Mean, seed)
+            bootstrap(&values, seed, |values| Some(mean(values)))
         });
         let pairs = parsed.len() * (WINDOW - 1);
         let still_pairs = total(&|window| window.still_pairs);
@@ -125,7 +125,7 @@ impl Summary {
             auc_30,
             auc_parsed: AUC_THRESHOLDS_DEG.map(|threshold| {
                 let values: Vec<f64> = parsed.iter().map(|window| window.auc(threshold)).collect();
-                interval(&values, Kind::Mean, seed)
+                bootstrap(&values, seed, |values| Some(mean(values)))
             }),
             seed,
         }

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use geometry::metrics::{BOOTSTRAP_RESAMPLES, Interval, Statistic};
+use geometry::metrics::{Interval, Statistic, bootstrap};
 use geometry::{Summary, WINDOW, WindowErrors};
 use model::Mode;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::calibration::{Calibration, pose_errors};
@@ -222,23 +220,15 @@ fn parse_share<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Option<Interv
 /// The share of the moving pairs of all windows whose direction was found within 15 degrees, those of unparsed windows
 /// being misses. Windows are what is drawn for the interval: pairs of one window go together.
 fn found_share(outcomes: &[Outcome], of_identity: bool) -> Option<Interval> {
-    fn share(windows: impl Iterator<Item = (usize, usize)>) -> Option<f64> {
-        let (found, moving) = windows.fold((0, 0), |sum, window| (sum.0 + window.0, sum.1 + window.1));
-        (moving > 0).then(|| found as f64 / moving as f64)
-    }
     let count = |outcome: &Outcome| {
         let errors = if of_identity { Some(&outcome.still) } else { outcome.errors.as_ref() };
         (errors.map_or(0, |errors| errors.tde_found_pairs), WINDOW - 1 - outcome.still.still_pairs)
     };
     let windows: Vec<(usize, usize)> = outcomes.iter().map(count).collect();
-    let value = share(windows.iter().copied())?;
-    let mut random = ChaCha8Rng::seed_from_u64(BOOTSTRAP_SEED);
-    let mut draw = || windows[random.random_range(0..windows.len() as u64) as usize];
-    let mut shares: Vec<f64> =
-        (0..BOOTSTRAP_RESAMPLES).filter_map(|_| share((0..windows.len()).map(|_| draw()))).collect();
-    shares.sort_by(f64::total_cmp);
-    let quantile = |q: f64| shares.get(((shares.len().max(1) - 1) as f64 * q).round() as usize).copied();
-    Some(Interval { value, low: quantile(0.025)?, high: quantile(0.975)? })
+    bootstrap(&windows, BOOTSTRAP_SEED, |windows| {
+        let (found, moving) = windows.iter().fold((0, 0), |sum, window| (sum.0 + window.0, sum.1 + window.1));
+        (moving > 0).then(|| found as f64 / moving as f64)
+    })
 }
 
 /// A row for each stratum that has a window.
