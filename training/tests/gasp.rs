@@ -10,8 +10,7 @@ use serde_json::Value;
 use training::gasp::analyse::{self, Args};
 use training::gasp::sweep::sweep;
 use training::gasp::{self, Config, FIGURES};
-use training::nano::Shape;
-use training::student::{Adapter, Student};
+use training::student::{Adapter, Shape, Student};
 use training::trainer::{Finished, Job};
 use training_data::json::read_json;
 

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use model::Device;
-use training::nano::Shape;
 use training::nano::config::read_config;
 use training::sft::EvalConfig;
-use training::student::{Adapter, Student};
+use training::student::{Adapter, Shape, Student};
 
 /// A base, and settings of an adapter beside it.
 fn prepare(dir: &Path, steps: usize) -> (PathBuf, PathBuf) {

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use geometry::metrics::Statistic;
 use model::{AnswerOptions, Device, EgoModel};
-use training::nano::Shape;
 use training::nano::config::{Config, read_config};
-use training::student::{Adapter, Student};
+use training::student::{Adapter, Shape, Student};
 use training::trainer::stage::{self, Stage};
 use training::trainer::{Finished, Job};
 use training::{nano, sft};

@@ -9,11 +9,10 @@ use candle_core::Tensor;
 use model::Device;
 use model::autograd::recompute::Recomputation;
 use serde_json::Value;
-use training::nano::Shape;
 use training::nano::config::{Config, read_config};
 use training::nano::{self, Nano};
 use training::sft::{self, EvalConfig};
-use training::student::{Adapter, Student};
+use training::student::{Adapter, Shape, Student};
 use training::trainer::{self, Finished, Job, Objective, Settings, Share, Sources};
 
 fn shipped(name: &str) -> Config {

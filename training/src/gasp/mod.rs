@@ -30,10 +30,9 @@ use model::{Processor, Qwen3Vl};
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Sequence, predictions, scalar, select};
-use crate::nano::Shape;
 use crate::sft::example::Builder;
 use crate::sft::loss::{self as text_loss, Target, cross_entropy};
-use crate::student::{Adapter, HEAD_PREFIX, Student};
+use crate::student::{Adapter, HEAD_PREFIX, Shape, Student};
 use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
 use crate::trainer::{Finished, HOLD_OUT, Job, Objective, Share, Sources};

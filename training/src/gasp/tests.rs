@@ -4,8 +4,7 @@ use candle_core::{Device, Var};
 use model::lora::{LoraConfig, Targets as Modules};
 
 use super::*;
-use crate::nano::Shape;
-use crate::student::named;
+use crate::student::{Shape, named};
 use crate::trainer::config::path_of;
 use training_data::synth::SynthSequence;
 

@@ -26,8 +26,7 @@ use model::autograd::recompute::Recomputation;
 use serde_json::{Value, json};
 
 use crate::batch::scalar;
-use crate::nano::Shape;
-use crate::student::{Adapter, Student, named};
+use crate::student::{Adapter, Shape, Student, named};
 use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
 use crate::trainer::{Finished, Job, Objective, Share, Sources};

@@ -6,8 +6,7 @@ use candle_nn::ops::log_softmax;
 use model::tokenizer::{IM_START, IMAGE_PAD};
 
 use crate::batch::{Batch, Sequence, decode, embed, predictions, select};
-use crate::nano::Shape;
-use crate::student::Adapter;
+use crate::student::{Adapter, Shape};
 use crate::trainer::config::path_of;
 
 fn config() -> Config {

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::Shape;
 use crate::sft::{self, DataConfig, EvalConfig, SftConfig};
+use crate::student::Shape;
 use crate::trainer::config::{OptimizerConfig, RunConfig, read};
 
 /// `config/training/nano-1-motion.toml` and the two behind it.

@@ -11,13 +11,12 @@ use model::autograd::recompute::Recomputation;
 use model::qwen3_vl::text::{DecoderInput, Tapped};
 use serde_json::Value;
 
-use super::Shape;
 use super::config::Config;
 use crate::batch::{self, Batch, scalar, select};
 use crate::sft::example::{Example, FLOW_TARGETS};
 use crate::sft::loss::{Targets, cross_entropy};
 use crate::sft::{Parts, Sft};
-use crate::student::{Adapter, HEAD_PREFIX, Student};
+use crate::student::{Adapter, HEAD_PREFIX, Shape, Student};
 use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
 use crate::trainer::{Finished, Job, Objective, Share, Sources};

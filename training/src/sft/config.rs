@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::nano::Shape;
-use crate::student::Adapter;
+use crate::student::{Adapter, Shape};
 use crate::trainer::config::{OptimizerConfig, RunConfig, read};
 use training_data::synth::SynthConfig;
 

@@ -17,8 +17,7 @@ use model::{AnswerOptions, FrameEmbedding};
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Sequence, predictions, scalar, select};
-use crate::nano::Shape;
-use crate::student::{Adapter, HEAD_PREFIX, Student};
+use crate::student::{Adapter, HEAD_PREFIX, Shape, Student};
 use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
 use crate::trainer::{Finished, HOLD_OUT, Job, Objective, Share, Sources};

@@ -6,8 +6,7 @@ use anyhow::{Result, ensure};
 use model::pose_head::PoseHeadConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::nano::Shape;
-use crate::student::Adapter;
+use crate::student::{Adapter, Shape};
 use crate::trainer::config::{OptimizerConfig, RunConfig, read};
 
 /// `config/training/*situation.toml`.

@@ -23,10 +23,9 @@ use model::pose_head::{ASKED, Bins, FrameEstimate, FramePose, Gaussian, NotFinit
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Embeddings, Sequence, predictions, scalar, select};
-use crate::nano::Shape;
 use crate::sft::example::Builder;
 use crate::sft::loss::{Target, Targets, cross_entropy};
-use crate::student::{Adapter, HEAD_PREFIX, Student};
+use crate::student::{Adapter, HEAD_PREFIX, Shape, Student};
 use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
 use crate::trainer::{Finished, Job, Objective, Share, Sources};

@@ -3,8 +3,7 @@ use candle_core::{DType, Device, Var};
 use model::weights::gguf::{Recipe, export};
 use model::{EgoModel, PoseHead};
 
-use crate::nano::Shape;
-use crate::student::{Adapter, named};
+use crate::student::{Adapter, Shape, named};
 use crate::trainer::config::path_of;
 
 const SOURCE: &str = "synth:seed=21,windows=4,size=64x48";

@@ -10,8 +10,7 @@ use serde_json::json;
 use super::config::{OptimizerConfig, RunConfig};
 use super::objective::{Objective, Sources};
 use super::{Finished, Job, Settings};
-use crate::nano::Shape;
-use crate::student::{Adapter, Student};
+use crate::student::{Adapter, Shape, Student};
 
 /// Settings of a stage.
 pub trait Stage: Serialize {

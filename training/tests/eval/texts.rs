@@ -4,8 +4,7 @@ use model::answer::chain;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use training::nano::Shape;
-use training::student::Student;
+use training::student::{Shape, Student};
 use training_evaluation::eval::{self, Args, Estimator, Settings};
 
 use super::{DATA, args, median, read, run, samples};

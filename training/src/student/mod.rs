@@ -16,9 +16,13 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::nano::{self, Shape};
 use training_data::json::{read_json, write_json};
 use training_data::vocabulary;
+
+mod shape;
+mod start;
+
+pub use shape::Shape;
 
 /// Where heads beside the model lie: no part of the checkpoint, but later stages go on with them.
 pub(crate) const HEADS: &str = "aux_heads.safetensors";
@@ -91,13 +95,13 @@ impl Student {
     /// # Errors
     /// A shape that the architecture does not allow.
     pub fn new(shape: &Shape, seed: u64) -> Result<Self> {
-        let corpus = nano::corpus();
+        let corpus = shape::corpus();
         let tokenizer_json = vocabulary::build(corpus.iter().map(String::as_str));
         let inner = tokenizer_json.to_string().parse().map_err(|e| anyhow::anyhow!("tokenizer: {e}"))?;
         let tokenizer = Tokenizer::new(inner).map_err(anyhow::Error::msg)?;
         let size = tokenizer_json["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
         // Rows beyond the vocabulary keep the matrix a multiple of 64 wide; nothing ever points to them.
-        let config = nano::config(shape, size.next_multiple_of(64), &tokenizer)?;
+        let config = shape::config(shape, size.next_multiple_of(64), &tokenizer)?;
         config.check()?;
         let (model, variables) = blank(&config, &Device::Cpu)?;
         let student = Self {
