@@ -26,67 +26,52 @@ struct Arguments {
     verb: Verb,
 }
 
+/// What every stage is told.
+#[derive(clap::Args)]
+struct Stage {
+    /// Settings of the run.
+    #[arg(long)]
+    config: PathBuf,
+    /// Folder of the run: the model, its heads, its manifest, checkpoints, curves, rollouts.
+    #[arg(long)]
+    out: PathBuf,
+    /// Go on from the newest checkpoint in OUT.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// A stage that can make a model anew.
+#[derive(clap::Args)]
+struct FromAnything {
+    #[command(flatten)]
+    stage: Stage,
+    /// Checkpoint to start from; a new model of the config's shape without it.
+    #[arg(long)]
+    init: Option<PathBuf>,
+}
+
+/// A stage that goes on from another.
+#[derive(clap::Args)]
+struct FromCheckpoint {
+    #[command(flatten)]
+    stage: Stage,
+    /// Checkpoint to start from.
+    #[arg(long)]
+    init: PathBuf,
+}
+
 #[derive(Subcommand)]
 enum Verb {
     /// Supervised fine-tuning.
-    Sft {
-        /// Settings of the run.
-        #[arg(long)]
-        config: PathBuf,
-        /// Checkpoint to start from; a new model of the config's shape without it.
-        #[arg(long)]
-        init: Option<PathBuf>,
-        /// Folder of the run: the model, its manifest, checkpoints, curves.
-        #[arg(long)]
-        out: PathBuf,
-        /// Go on from the newest checkpoint in OUT.
-        #[arg(long)]
-        resume: bool,
-    },
+    Sft(FromAnything),
     /// One of nano's three stages of supervised fine-tuning, from nothing or a stage before.
-    Nano {
-        /// Settings of the run.
-        #[arg(long)]
-        config: PathBuf,
-        /// Checkpoint to start from; a new model of the config's shape without it.
-        #[arg(long)]
-        init: Option<PathBuf>,
-        /// Folder of the run: the model, its manifest, checkpoints, curves.
-        #[arg(long)]
-        out: PathBuf,
-        /// Go on from the newest checkpoint in OUT.
-        #[arg(long)]
-        resume: bool,
-    },
+    Nano(FromAnything),
     /// Reinforcement learning on the geometry of the answers (GRPO).
-    Grpo {
-        /// Settings of the run.
-        #[arg(long)]
-        config: PathBuf,
-        /// Checkpoint to start from.
-        #[arg(long)]
-        init: PathBuf,
-        /// Folder of the run: the model, its manifest, checkpoints, curves, rollouts.
-        #[arg(long)]
-        out: PathBuf,
-        /// Go on from the newest checkpoint in OUT.
-        #[arg(long)]
-        resume: bool,
-    },
+    Grpo(FromCheckpoint),
     /// Correspondence heads on the decoder's layers (GASP), dropped at export.
     Gasp {
-        /// Settings of the run.
-        #[arg(long)]
-        config: PathBuf,
-        /// Checkpoint to start from.
-        #[arg(long)]
-        init: PathBuf,
-        /// Folder of the run: the model, its heads, its manifest, checkpoints, curves.
-        #[arg(long)]
-        out: PathBuf,
-        /// Go on from the newest checkpoint in OUT.
-        #[arg(long)]
-        resume: bool,
+        #[command(flatten)]
+        run: FromCheckpoint,
         /// One run for each combination of values, and a table of them: "lora.r=16,64;gasp.layers=all,1-2".
         #[arg(long)]
         sweep: Option<String>,
@@ -94,20 +79,7 @@ enum Verb {
     /// What queries and keys of each layer know of correspondence.
     Analyse(training::gasp::analyse::Args),
     /// Layout of the scene and situation of the camera (Loc3R-VLM), and the pose head of the fast mode.
-    Situation {
-        /// Settings of the run.
-        #[arg(long)]
-        config: PathBuf,
-        /// Checkpoint to start from.
-        #[arg(long)]
-        init: Option<PathBuf>,
-        /// Folder of the run: the model, its heads, its manifest, checkpoints, curves.
-        #[arg(long)]
-        out: PathBuf,
-        /// Go on from the newest checkpoint in OUT.
-        #[arg(long)]
-        resume: bool,
-    },
+    Situation(FromAnything),
     /// Five-step chains from windows with poses and depth, as shards in the WebDataset layout.
     Chains(write::Chains),
     /// Lists windows for estimators that are programs of their own.
@@ -160,6 +132,17 @@ enum Verb {
     Serve(training_evaluation::serve::Args),
     /// Paired differences of two runs of eval on the same windows, A minus B.
     Compare(eval::CompareArgs),
+}
+
+impl Verb {
+    /// The stage of training that this is, if it is one.
+    fn stage(&self) -> Option<&Stage> {
+        match self {
+            Self::Sft(args) | Self::Nano(args) | Self::Situation(args) => Some(&args.stage),
+            Self::Grpo(args) | Self::Gasp { run: args, .. } => Some(&args.stage),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -259,26 +242,10 @@ fn main() -> Result<ExitCode> {
         // One request at a time has them all.
         Verb::Serve(_) | Verb::Analyse(_) => all,
         // So has a worker that is alone.
-        Verb::Sft { config, .. }
-        | Verb::Nano { config, .. }
-        | Verb::Grpo { config, .. }
-        | Verb::Gasp { config, .. }
-        | Verb::Situation { config, .. }
-            if workers(config) == Some(1) =>
-        {
-            all
-        }
+        verb if verb.stage().is_some_and(|stage| workers(&stage.config) == Some(1)) => all,
         _ => 1,
     };
-    if matches!(
-        &arguments.verb,
-        Verb::Sft { .. }
-            | Verb::Nano { .. }
-            | Verb::Grpo { .. }
-            | Verb::Gasp { .. }
-            | Verb::Situation { .. }
-            | Verb::Bench { what: Bench::Train(_) }
-    ) {
+    if arguments.verb.stage().is_some() || matches!(arguments.verb, Verb::Bench { what: Bench::Train(_) }) {
         keep_memory();
     }
     // SAFETY: nothing else runs yet.
@@ -293,22 +260,22 @@ fn main() -> Result<ExitCode> {
     let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_coloured).init();
     let done: Result<()> = match arguments.verb {
-        Verb::Sft { config, init, out, resume } => {
+        Verb::Sft(FromAnything { stage: Stage { config, out, resume }, init }) => {
             let config = training::sft::read_config(&config)?;
             let job = Job::start(&config.run.device, resume, stop()?)?;
             return finish(&training::sft::run(&config, init.as_deref(), &out, &job)?, &job, &out);
         }
-        Verb::Nano { config, init, out, resume } => {
+        Verb::Nano(FromAnything { stage: Stage { config, out, resume }, init }) => {
             let config = training::nano::config::read_config(&config)?;
             let job = Job::start(&config.run.device, resume, stop()?)?;
             return finish(&training::nano::run(&config, init.as_deref(), &out, &job)?, &job, &out);
         }
-        Verb::Grpo { config, init, out, resume } => {
+        Verb::Grpo(FromCheckpoint { stage: Stage { config, out, resume }, init }) => {
             let config = training::grpo::read_config(&config)?;
             let job = Job::start(&config.run.device, resume, stop()?)?;
             return finish(&training::grpo::run(&config, &init, &out, &job)?, &job, &out);
         }
-        Verb::Gasp { config, init, out, resume, sweep } => {
+        Verb::Gasp { run: FromCheckpoint { stage: Stage { config, out, resume }, init }, sweep } => {
             let settings = training::gasp::read_config(&config)?;
             let job = Job::start(&settings.run.device, resume, stop()?)?;
             let finished = match sweep {
@@ -325,7 +292,7 @@ fn main() -> Result<ExitCode> {
             print_result(&training::gasp::analyse::run(&args)?);
             Ok(())
         }
-        Verb::Situation { config, init, out, resume } => {
+        Verb::Situation(FromAnything { stage: Stage { config, out, resume }, init }) => {
             let config = training::situation::read_config(&config)?;
             let job = Job::start(&config.run.device, resume, stop()?)?;
             return finish(&training::situation::run(&config, init.as_deref(), &out, &job)?, &job, &out);
