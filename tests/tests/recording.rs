@@ -195,24 +195,23 @@ fn windows_of_a_drive_through_a_fisheye_in_yuv_are_what_the_node_gave_its_model(
     assert!(given.iter().all(|(_, k)| k.fx.to_bits() != raw.k[0].to_bits()), "the lens is in the way");
     let out = dir.path().join("windows");
     let list = training_data::stage::windows::run(&path.display().to_string(), &out).unwrap();
-    assert_eq!(list["unreadable"].as_array().map(Vec::len), Some(0), "{list}");
-    let windows = list["windows"].as_array().unwrap();
-    assert_eq!(windows.len(), 5);
-    for (first, window) in windows.iter().enumerate() {
-        for (i, (stamp, file)) in
-            window["stamps"].as_array().unwrap().iter().zip(window["frames"].as_array().unwrap()).enumerate()
-        {
+    assert!(list.unreadable.is_empty(), "{list:?}");
+    assert_eq!(list.windows.len(), 5);
+    for (first, window) in list.windows.iter().enumerate() {
+        for (i, (stamp, file)) in window.stamps.iter().zip(&window.frames).enumerate() {
             let frame = first + i;
-            let stamp = Stamp::from_seconds_f64(stamp.as_f64().unwrap());
+            let stamp = Stamp::from_seconds_f64(*stamp);
             assert!((stamp.nanos - START - frame as i64 * PERIOD).abs() < 1000, "frame {frame}: {stamp:?}");
             let (image, k) = &given[frame];
-            let read = image::open(file.as_str().unwrap()).unwrap().into_rgb8();
+            let read = image::open(file).unwrap().into_rgb8();
             assert_eq!(&read, image, "frame {frame}: pixels");
-            for (key, value) in [("fx", k.fx), ("fy", k.fy), ("cx", k.cx), ("cy", k.cy)] {
-                let got = window["intrinsics"][key].as_f64().unwrap();
-                assert_eq!(got.to_bits(), value.to_bits(), "frame {frame}: {key}");
+            let read = &window.intrinsics;
+            for (key, got, expected) in
+                [("fx", read.fx, k.fx), ("fy", read.fy, k.fy), ("cx", read.cx, k.cx), ("cy", read.cy, k.cy)]
+            {
+                assert_eq!(got.to_bits(), expected.to_bits(), "frame {frame}: {key}");
             }
-            assert_eq!(window["intrinsics"]["width"].as_u64(), Some(k.width.into()));
+            assert_eq!(read.width, k.width);
         }
     }
 }

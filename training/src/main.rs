@@ -316,8 +316,7 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Windows { data, out } => {
             let list = training_data::stage::windows::run(&data, &out)?;
-            let count = |key: &str| list[key].as_array().map_or(0, Vec::len);
-            let (windows, unreadable) = (count("windows"), count("unreadable"));
+            let (windows, unreadable) = (list.windows.len(), list.unreadable.len());
             print_result(&format!("{}: {windows} windows, {unreadable} unreadable\n", out.display()));
             return Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

@@ -1,13 +1,48 @@
 //! The stage `windows`: a list of windows for estimators that are programs of their own, such as
 //! `training/baselines/classical.py`. What they write, `eval --estimator tum:FOLDER` judges.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use geometry::{Intrinsics, WINDOW};
+use serde::Serialize;
 
-use crate::json::write_json;
-use crate::{WindowSample, parse_source};
+use crate::{WindowSample, json, parse_source};
+
+/// `windows.json`.
+#[derive(Debug, Serialize)]
+pub struct List {
+    /// The source, as it was asked for.
+    pub data: String,
+    /// The windows.
+    pub windows: Vec<Entry>,
+    /// Those that can't be read.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A window.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    /// As in the reports of `eval`.
+    pub id: String,
+    /// Whether its lengths are metres.
+    pub metric: bool,
+    /// The files of its frames.
+    pub frames: Vec<PathBuf>,
+    /// Of all its frames.
+    pub intrinsics: Intrinsics,
+    /// Seconds.
+    pub stamps: [f64; WINDOW],
+}
+
+/// A window that can't be read.
+#[derive(Debug, Serialize)]
+pub struct Unreadable {
+    /// Its number in the source.
+    pub index: u64,
+    /// Why.
+    pub error: String,
+}
 
 /// Writes `windows.json` to `out`: id, intrinsics, stamps in seconds, and the files of the five frames of each window;
 /// frames that are not files, or are of a synthetic window, are written to `out/frames` first.
@@ -15,7 +50,7 @@ use crate::{WindowSample, parse_source};
 /// # Errors
 /// A source that can't be read, a folder that can't be written. Windows that can't be read are listed under
 /// `unreadable`.
-pub fn run(source: &str, out: &Path) -> Result<Value> {
+pub fn run(source: &str, out: &Path) -> Result<List> {
     let windows = parse_source(source)?;
     let folder = out.join("frames");
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -23,15 +58,15 @@ pub fn run(source: &str, out: &Path) -> Result<Value> {
     for index in 0..windows.len() {
         match windows.sample(index) {
             Ok(sample) => listed.push(entry(&sample, &folder)?),
-            Err(error) => unreadable.push(json!({"index": index, "error": error.to_string()})),
+            Err(error) => unreadable.push(Unreadable { index, error: error.to_string() }),
         }
     }
-    let list = json!({"data": source, "windows": listed, "unreadable": unreadable});
-    write_json(&out.join("windows.json"), &list)?;
+    let list = List { data: source.to_owned(), windows: listed, unreadable };
+    json::write(&out.join("windows.json"), &list)?;
     Ok(list)
 }
 
-fn entry(sample: &WindowSample, folder: &Path) -> Result<Value> {
+fn entry(sample: &WindowSample, folder: &Path) -> Result<Entry> {
     let frames = match &sample.frames {
         Some(files) => files
             .iter()
@@ -47,10 +82,11 @@ fn entry(sample: &WindowSample, folder: &Path) -> Result<Value> {
             files
         }
     };
-    let k = &sample.intrinsics;
-    Ok(json!({
-        "id": sample.id, "metric": sample.metric, "frames": frames,
-        "intrinsics": {"fx": k.fx, "fy": k.fy, "cx": k.cx, "cy": k.cy, "width": k.width, "height": k.height},
-        "stamps": sample.stamps.map(|stamp| stamp.as_seconds_f64()),
-    }))
+    Ok(Entry {
+        id: sample.id.clone(),
+        metric: sample.metric,
+        frames,
+        intrinsics: sample.intrinsics,
+        stamps: sample.stamps.map(|stamp| stamp.as_seconds_f64()),
+    })
 }
