@@ -132,11 +132,12 @@ impl Transforms {
     ///
     /// [`Missing::TwoParents`].
     pub fn root<'a>(&'a self, frame: &'a str) -> Result<&'a str, Missing> {
-        Ok(self.above(plain(frame))?.last().map_or(plain(frame), |(_, parent, _)| parent))
+        let (steps, end) = self.above(plain(frame));
+        end.map_or_else(|| Ok(top(&steps, plain(frame))), Err)
     }
 
     /// All frames.
-    pub fn frames(&self) -> BTreeSet<&str> {
+    fn frames(&self) -> BTreeSet<&str> {
         let names = self.0.iter().flat_map(|(child, parents)| std::iter::once(child).chain(parents.keys()));
         names.map(String::as_str).collect()
     }
@@ -149,7 +150,7 @@ impl Transforms {
 
     /// From both frames up to where their ways meet: the second's, the first's.
     fn way<'a>(&'a self, to: &'a str, from: &'a str) -> Result<(Vec<Step<'a>>, Vec<Step<'a>>), Missing> {
-        let (mut up, mut down) = (self.above(from)?, self.above(to)?);
+        let ((mut up, end), (mut down, other_end)) = (self.above(from), self.above(to));
         // What is above both is taken by neither.
         while let (Some(last), Some(other)) = (up.last(), down.last())
             && last.0 == other.0
@@ -157,28 +158,35 @@ impl Transforms {
             up.pop();
             down.pop();
         }
-        let top = |steps: &[Step<'a>], frame: &'a str| steps.last().map_or(frame, |(_, parent, _)| parent);
         if top(&up, from) == top(&down, to) {
             Ok((up, down))
         } else {
-            Err(Missing::Unconnected { from: from.to_owned(), to: to.to_owned() })
+            let unconnected = || Missing::Unconnected { from: from.to_owned(), to: to.to_owned() };
+            Err(end.or(other_end).unwrap_or_else(unconnected))
         }
     }
 
-    fn above<'a>(&'a self, frame: &'a str) -> Result<Vec<Step<'a>>, Missing> {
+    /// The way up from a frame, as far as it is one way, and what ends it where that is not a root.
+    fn above<'a>(&'a self, frame: &'a str) -> (Vec<Step<'a>>, Option<Missing>) {
         let (mut steps, mut name) = (Vec::new(), frame);
         // Not more than there are: a ring of transforms has no end.
         for _ in 0..self.0.len() {
             let Some((child, parents)) = self.0.get_key_value(name) else { break };
             let mut joints = parents.iter();
             let (Some((parent, joint)), None) = (joints.next(), joints.next()) else {
-                return Err(Missing::TwoParents { child: child.clone(), parents: parents.keys().cloned().collect() });
+                let parents = parents.keys().cloned().collect();
+                return (steps, Some(Missing::TwoParents { child: child.clone(), parents }));
             };
             steps.push((child.as_str(), parent.as_str(), joint));
             name = parent;
         }
-        Ok(steps)
+        (steps, None)
     }
+}
+
+/// The frame that a way up from another ends at.
+fn top<'a>(steps: &[Step<'a>], frame: &'a str) -> &'a str {
+    steps.last().map_or(frame, |(_, parent, _)| parent)
 }
 
 /// Older programs write frames with a slash in front.
@@ -258,6 +266,11 @@ mod tests {
         transforms.insert("vicon", "mast", Stamp::from_nanos(0), Isometry3::identity());
         let error = place(&transforms, "base", "eye", 0).unwrap_err();
         assert_eq!(error.to_string(), "frame \"mast\" hangs on more than one other: base, vicon");
+        assert_eq!(transforms.root("eye").unwrap_err(), error);
+        // What is below it, and so not in question, is known.
+        assert_eq!(place(&transforms, "mast", "eye", 0), Ok([0.5, 0.0, 0.0]));
+        assert_eq!(place(&transforms, "eye", "eye", 0), Ok([0.0; 3]));
+        assert_eq!(transforms.connected("eye"), ["mast"]);
         let mut ring = Transforms::default();
         ring.insert_static("a", "b", Isometry3::identity());
         ring.insert_static("b", "a", Isometry3::identity());
