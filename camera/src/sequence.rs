@@ -148,16 +148,17 @@ impl Sequence {
         let RawIntrinsics { fx, fy, cx, cy } = raw.intrinsics;
         let intrinsics = Intrinsics::new(fx, fy, cx, cy, raw.width, raw.height)
             .map_err(|source| Error::Intrinsics { path: path.clone(), source })?;
-        let stamps = stamps(&path, raw.timestamps.as_deref(), raw.num_frames)?;
         let world_from_camera = match &raw.poses {
             None => None,
             Some(poses) => {
-                let said = |key, said: &Option<String>, expected: &str| {
-                    let got = said.as_deref().unwrap_or("nothing");
-                    if got.starts_with(expected) { Ok(()) } else { Err(wrong(&path, key, expected, got)) }
-                };
-                said("pose_convention", &raw.pose_convention, "camera_to_world")?;
-                said("camera_axes", &raw.camera_axes, "opencv")?;
+                let (convention, axes) = (raw.pose_convention.as_deref(), raw.camera_axes.as_deref());
+                if convention != Some("camera_to_world") {
+                    return Err(wrong(&path, "pose_convention", "camera_to_world", convention.unwrap_or("nothing")));
+                }
+                // A note on what the axes are may follow.
+                if !axes.is_some_and(|axes| axes.starts_with("opencv")) {
+                    return Err(wrong(&path, "camera_axes", "opencv", axes.unwrap_or("nothing")));
+                }
                 if raw.metric.is_none() {
                     return Err(wrong(&path, "metric", "whether poses are in metres: true or false", "nothing"));
                 }
@@ -174,7 +175,9 @@ impl Sequence {
                 )
             }
         };
+        // Before a stamp is made for each of num_frames, which may be any number.
         let frames = (0..raw.num_frames).map(|index| frame(directory, index)).collect::<Result<_, _>>()?;
+        let stamps = stamps(&path, raw.timestamps.as_deref(), raw.num_frames)?;
         let scale = SceneScale { metric: raw.metric.unwrap_or(false), median_depth: None };
         let Raw { name, scene, url, .. } = raw;
         let directory = directory.to_owned();
@@ -286,6 +289,7 @@ mod tests {
         let nan = POSES.replace("[1,0,0,3", "[1,0,0,NaN");
         let rows = [
             (json(POSES, r#""pose_convention": "world_to_camera""#), "expected camera_to_world"),
+            (json(POSES, r#""pose_convention": "camera_to_world_inverse""#), "got camera_to_world_inverse"),
             (json(POSES, r#""metric": true"#), "pose_convention: expected camera_to_world, got nothing"),
             (json(POSES, CAMERA_TO_WORLD).replace("opencv", "opengl"), "expected opencv"),
             (json(POSES, r#""pose_convention": "camera_to_world""#), "metric: expected whether"),
@@ -295,6 +299,11 @@ mod tests {
             (json("null", r#""timestamps": [2.0, 2.0]"#), "rising times, got 2 behind 2 at frame 1"),
             (json("null", r#""timestamps": null"#).replace(r#""cx""#, r#""k1": 0.1, "cx""#), "k1"),
             (json("null", r#""timestamps": null"#).replace(r#""num_frames": 2"#, r#""num_frames": 3"#), "000002.jpg"),
+            (
+                json("null", r#""timestamps": null"#)
+                    .replace(r#""num_frames": 2"#, r#""num_frames": 1000000000000000"#),
+                "000002.jpg",
+            ),
             (json(&POSES.replace("[1,0,0,3", "[2,0,0,3"), CAMERA_TO_WORLD), "pose of frame 1"),
             (json(&nan, CAMERA_TO_WORLD), "pose of frame 1"),
             (json(POSES, CAMERA_TO_WORLD).replace(r#""fx": 50"#, r#""fx": 0"#), "fx"),
