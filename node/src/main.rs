@@ -291,7 +291,7 @@ fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool)
         images = camera.images(),
         "playing the recording"
     );
-    if out.is_some_and(|out| is_same_file(out, file)) {
+    if out.is_some_and(|out| recording.files().iter().any(|file| is_same_file(out, file))) {
         bail!("{}: what comes out cannot replace the recording", file.display());
     }
     let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;

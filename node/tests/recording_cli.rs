@@ -97,6 +97,14 @@ fn two_processes_play_a_recording_to_the_same_bytes_and_say_what_it_comes_to() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("cannot replace the recording"), "{stderr}");
     assert_eq!(std::fs::read(&file).unwrap(), bytes);
+    // Nor a file of a bag, of which the folder is named.
+    let metadata = "rosbag2_bagfile_information:\n  relative_file_paths:\n    - in.mcap\n";
+    std::fs::write(dir.path().join("metadata.yaml"), metadata).unwrap();
+    let bag = dir.path().to_str().unwrap();
+    let (code, _, stderr) = output(&[&["replay", bag, "--out", file_arg][..], &rest].concat());
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("cannot replace the recording"), "{stderr}");
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
 }
 
 #[test]

@@ -62,6 +62,11 @@ impl Recording {
         Ok(Self { path: path.to_owned(), files, channels, damage })
     }
 
+    /// The files that it is read from.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
     /// Why messages may be missing: where files cannot be read to their end.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
