@@ -316,6 +316,67 @@ fn transforms_that_move_carry_the_camera() {
 }
 
 #[test]
+fn two_trees_of_transforms_are_not_one() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    Plan { poses: Poses::Moving, pose_topics: vec!["/a/tf", "/b/tf"], ..Plan::new() }.write(&film, &path);
+    let error = open(&path).unwrap_err().to_string();
+    assert!(error.contains("one topic with transforms that move") && error.contains("/a/tf, /b/tf"), "{error}");
+    // One of another name is as good as /tf; what its poses are of is not to be chosen.
+    Plan { poses: Poses::Moving, pose_topics: vec!["/robot/tf"], ..Plan::new() }.write(&film, &path);
+    check(&format!("{},pose_topic=/robot/tf", path.display()), &film, "film-camera-image");
+    let error = parse_source(&format!("{},pose_frame=base_link", path.display())).unwrap_err().to_string();
+    assert!(error.contains("pose_frame: expected nothing"), "{error}");
+}
+
+#[test]
+fn the_end_of_a_file_that_is_lost_is_a_gap_in_its_bag() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let bag = directory.path().join("film");
+    fs::create_dir(&bag).unwrap();
+    let [first, second] = ["a.mcap", "b.mcap"].map(|name| bag.join(name));
+    let list = "rosbag2_bagfile_information:\n  relative_file_paths:\n    - a.mcap\n    - b.mcap\n";
+    fs::write(bag.join("metadata.yaml"), list).unwrap();
+    let plan = Plan { chunks: false, ..Plan::new() };
+    Plan { frames: 0..4, ..plan.clone() }.write(&film, &first);
+    Plan { frames: 4..FRAMES, ..plan }.write(&film, &second);
+    assert_eq!(open(&bag).unwrap().sequences[0].windows(1).count(), 3);
+    let whole = fs::read(&first).unwrap();
+    // Without what stands behind the messages, and most of the last pose.
+    fs::write(&first, &whole[..whole.len() * 9 / 10]).unwrap();
+    let opened = open(&bag).unwrap();
+    let sequence = &opened.sequences[0];
+    assert!(sequence.frames() >= 5 && sequence.windows(1).count() == 0, "{} frames", sequence.frames());
+    assert_eq!((0..sequence.frames()).filter(|i| sequence.frame(*i).unwrap().gap_before).count(), 1);
+}
+
+#[test]
+fn an_image_that_comes_twice_is_taken_once() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let bag = directory.path().join("film");
+    fs::create_dir(&bag).unwrap();
+    let list = "rosbag2_bagfile_information:\n  relative_file_paths:\n    - a.mcap\n    - b.mcap\n";
+    fs::write(bag.join("metadata.yaml"), list).unwrap();
+    Plan::new().write(&film, &bag.join("a.mcap"));
+    Plan { frames: 0..2, ..Plan::new() }.write(&film, &bag.join("b.mcap"));
+    let opened = open(&bag).unwrap();
+    assert_eq!(opened.sequences[0].frames(), FRAMES);
+    assert_eq!(opened.skipped.len(), 1, "{:?}", opened.skipped);
+    assert!(opened.skipped[0].what.contains("2 of 9 frames") && opened.skipped[0].why.contains("stamp"));
+}
+
+#[test]
+fn what_a_person_can_mend_is_told_before_damage() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    Plan { pose_topics: vec!["/a", "/b"], chunks: false, ..Plan::new() }.write(&film, &path);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let error = open(&path).unwrap_err().to_string();
+    assert!(error.contains("pose_topic=NAME"), "{error}");
+}
+
+#[test]
 fn one_of_several_topics_with_poses_is_named() {
     let (film, directory) = (film(), tempfile::tempdir().unwrap());
     let path = directory.path().join("film.mcap");

@@ -25,11 +25,13 @@ use camera::ros::{self, Bytes, Header, Type};
 use camera::transforms::{Missing, Track, Transforms};
 use geometry::{Camera, Stamp, Transform, World};
 use nalgebra::{Isometry3, Vector3};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Farthest that the two poses around an image may be apart.
 const MAX_NANOS: i64 = 100_000_000;
+/// That, in words.
+const REACH: &str = "within 0.1 s from one to the next";
 
 /// What a recording does not say of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +61,7 @@ pub(super) fn open(path: &Path, options: &Ros2Options) -> Result<Opened, Error> 
     }
     let mut recording = Recording { options: options.clone(), ..Recording::default() };
     let mut opened = Opened::default();
-    let mut first = None;
+    let (mut first, mut broken) = (None, None);
     for file in bag::files(path)? {
         let damage = scan(&file, |message| {
             recording.take(&file, message);
@@ -68,7 +70,9 @@ pub(super) fn open(path: &Path, options: &Ros2Options) -> Result<Opened, Error> 
         if let Some(damage) = damage {
             let why = format!("{damage}; what is before is used");
             opened.skipped.push(Skipped { what: file.display().to_string(), why });
-            first = first.or(Some(Error::Damage(damage)));
+            broken = broken.or(Some(damage));
+            // Nobody knows how long it was until the next file.
+            recording.lost.extend(recording.films.keys().cloned());
         }
     }
     for (topic, film) in &recording.films {
@@ -85,7 +89,8 @@ pub(super) fn open(path: &Path, options: &Ros2Options) -> Result<Opened, Error> 
     }
     if opened.sequences.is_empty() {
         let expected = "a topic of sensor_msgs/msg/Image or CompressedImage in CDR".to_owned();
-        return Err(first.unwrap_or_else(|| Error::Missing { path: path.to_path_buf(), expected }));
+        let missing = || Error::Missing { path: path.to_path_buf(), expected };
+        return Err(first.or(broken.map(Error::Damage)).unwrap_or_else(missing));
     }
     for (topic, count) in &recording.broken {
         let what = format!("{stem}: {count} messages of {topic}");
@@ -138,9 +143,11 @@ struct Recording {
     calibrations: BTreeMap<String, Vec<Calibration>>,
     bodies: BTreeMap<(Type, String), Body>,
     transforms: Transforms,
+    /// Topics of the transforms that move.
+    moving: BTreeSet<String>,
     broken: BTreeMap<String, usize>,
-    /// Topics in which the last image was broken.
-    lost: BTreeMap<String, bool>,
+    /// Topics of images of which some were lost after the last.
+    lost: BTreeSet<String>,
 }
 
 /// Where the poses of a topic of images come from.
@@ -158,7 +165,7 @@ impl Recording {
         if self.message(message_type, path, message).is_none() {
             let topic = &message.channel.topic;
             *self.broken.entry(topic.clone()).or_default() += 1;
-            self.lost.insert(topic.clone(), true);
+            self.lost.insert(topic.clone());
         }
     }
 
@@ -204,7 +211,7 @@ impl Recording {
 
     fn shot(&mut self, message_type: Type, header: Header, path: &Path, message: &Message<'_>) {
         let topic = &message.channel.topic;
-        let lost = self.lost.remove(topic).unwrap_or(false);
+        let lost = self.lost.remove(topic);
         let stamp = header.stamp();
         // A camera does not change its encoding: where the first image is of none that is read, all are.
         let film = self.films.entry(topic.clone()).or_insert_with(|| Film {
@@ -223,6 +230,7 @@ impl Recording {
         if topic.ends_with("tf_static") {
             self.transforms.insert_static(&header.frame_id, &child_frame_id, isometry);
         } else if message_type == Type::TfMessage {
+            self.moving.insert(topic.to_owned());
             self.transforms.insert(&header.frame_id, &child_frame_id, header.stamp(), isometry);
         } else {
             let name = format!("{topic} ({} to {child_frame_id})", header.frame_id);
@@ -240,9 +248,8 @@ impl Recording {
     /// The sequences of a topic of images, one for each calibration, and what was left out.
     fn sequences(&self, path: &Path, stem: &str, topic: &str, film: &Film) -> Result<Opened, Error> {
         let missing = |expected: String| Error::Missing { path: path.to_path_buf(), expected };
-        if let Some(DecodeError::Encoding { .. } | DecodeError::File { .. }) = &film.strange {
-            let got = film.strange.as_ref().map(ToString::to_string).unwrap_or_default();
-            return Err(field(path, "images", format!("an encoding that is read ({topic})"), got));
+        if let Some(strange @ (DecodeError::Encoding { .. } | DecodeError::File { .. })) = &film.strange {
+            return Err(field(path, "images", format!("an encoding that is read ({topic})"), strange.to_string()));
         }
         let calibrations = self
             .calibrations(topic, film.message_type)
@@ -274,11 +281,16 @@ impl Recording {
             };
             shots.sort_by_key(|shot| shot.stamp);
             let total = shots.len();
-            let frames = self.frames(&poses, film, shots);
-            if frames.len() < total {
-                let what = format!("{name}: {} of {total} frames", total - frames.len());
-                let why = "no poses around them that are at most 0.1 s apart".to_owned();
-                opened.skipped.push(Skipped { what, why });
+            // As on the robot: an image at the time of the one before it is another copy, or nobody knows which is when.
+            shots.dedup_by_key(|shot| shot.stamp);
+            let distinct = shots.len();
+            let (frames, why) = self.frames(&poses, film, shots);
+            let what = |count: usize| format!("{name}: {count} of {total} frames");
+            if distinct < total {
+                opened.skipped.push(Skipped { what: what(total - distinct), why: "the stamp of another".to_owned() });
+            }
+            if let Some(why) = why {
+                opened.skipped.push(Skipped { what: what(distinct - frames.len()), why: format!("the first: {why}") });
             }
             if !frames.is_empty() {
                 let (path, source) = (path.to_path_buf(), stem.to_owned());
@@ -293,32 +305,53 @@ impl Recording {
         Ok(opened)
     }
 
-    /// Frames of the images that have a pose.
-    fn frames(&self, poses: &Poses<'_>, film: &Film, shots: Vec<&Shot>) -> Vec<Frame> {
+    /// Frames of the images that have a pose, and why the first of the others has none.
+    fn frames(&self, poses: &Poses<'_>, film: &Film, shots: Vec<&Shot>) -> (Vec<Frame>, Option<String>) {
         let mut frames = Vec::with_capacity(shots.len());
-        let mut gap_before = false;
+        let (mut gap_before, mut why) = (false, None);
         for shot in shots {
             gap_before |= shot.lost;
-            if let Some(pose) = self.world_from_camera(poses, &film.frame_id, shot.stamp) {
-                let world_from_camera = Transform::from_isometry_unchecked(pose);
-                let image = shot.image.clone();
-                frames.push(Frame { stamp: shot.stamp, world_from_camera, image, depth: None, gap_before });
-                gap_before = false;
-            } else {
-                gap_before = true;
+            match self.world_from_camera(poses, &film.frame_id, shot.stamp) {
+                Ok(pose) => {
+                    let world_from_camera = Transform::from_isometry_unchecked(pose);
+                    let image = shot.image.clone();
+                    frames.push(Frame { stamp: shot.stamp, world_from_camera, image, depth: None, gap_before });
+                    gap_before = false;
+                }
+                Err(missing) => {
+                    gap_before = true;
+                    why = why.or(Some(missing));
+                }
             }
         }
-        frames
+        (frames, why)
     }
 
-    fn world_from_camera(&self, poses: &Poses<'_>, frame_id: &str, stamp: Stamp) -> Option<Isometry3<f64>> {
+    /// # Errors
+    /// Why there is none, in words.
+    fn world_from_camera(&self, poses: &Poses<'_>, frame_id: &str, stamp: Stamp) -> Result<Isometry3<f64>, String> {
+        let transform = |to: &str, from: &str| {
+            let found = self.transforms.at(to, from, stamp, MAX_NANOS);
+            found.map_err(|missing| format!("{missing} ({REACH})"))
+        };
         match poses {
-            Poses::Body { body, track, mount, .. } => {
-                let moving = || self.transforms.at(body, frame_id, stamp, MAX_NANOS).ok();
-                Some(track.at(stamp, MAX_NANOS)? * mount.or_else(moving)?)
+            Poses::Body { name, body, track, mount } => {
+                let pose =
+                    track.at(stamp, MAX_NANOS).ok_or_else(|| format!("no poses of {name} around it ({REACH})"))?;
+                Ok(pose * mount.map_or_else(|| transform(body, frame_id), Ok)?)
             }
-            Poses::Transforms { world, camera } => self.transforms.at(world, camera, stamp, MAX_NANOS).ok(),
+            Poses::Transforms { world, camera } => transform(world, camera),
         }
+    }
+
+    /// # Errors
+    /// Several topics whose transforms move: each may say where the same frame is.
+    fn one_tree(&self, path: &Path, topic: &str) -> Result<(), Error> {
+        if self.moving.len() < 2 {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.moving.iter().map(String::as_str).collect();
+        Err(field(path, "tf", format!("one topic with transforms that move ({topic})"), names.join(", ")))
     }
 
     fn poses<'a>(&'a self, path: &Path, topic: &str, film: &'a Film) -> Result<Poses<'a>, Error> {
@@ -347,7 +380,10 @@ impl Recording {
         };
         // The same at all times, so at any; where it moves, at each image's.
         let mount = match self.transforms.is_static(body, &film.frame_id) {
-            Ok(false) => None,
+            Ok(false) => {
+                self.one_tree(path, topic)?;
+                None
+            }
             Ok(true) => self.transforms.at(body, &film.frame_id, Stamp::default(), MAX_NANOS).ok(),
             // A body that was asked for is not guessed at: the images' own frame could have been named as well.
             Err(Missing::Unconnected { .. })
@@ -365,7 +401,11 @@ impl Recording {
         let none = || {
             let kinds = "PoseStamped, Odometry, TransformStamped or TFMessage";
             let expected = match &self.options.pose_topic {
-                None => format!("a topic with poses: {kinds}"),
+                None if self.moving.is_empty() => format!("a topic with poses: {kinds}"),
+                None => format!(
+                    "a topic with poses: {kinds}; no transforms that move lead to the images' frame {:?} ({topic})",
+                    film.frame_id
+                ),
                 Some(name) => {
                     let names: Vec<&str> = self.bodies.keys().map(|(_, name)| name.as_str()).collect();
                     format!("poses of {name} ({kinds}); there are {}", names.join(", "))
@@ -373,21 +413,19 @@ impl Recording {
             };
             Error::Missing { path: path.to_path_buf(), expected }
         };
-        let asked = self.options.pose_topic.as_deref();
-        if self.transforms.is_empty() || asked.is_some_and(|topic| topic.trim_start_matches('/') != "tf") {
+        let plain = |topic: &str| topic.trim_start_matches('/').to_owned();
+        let is_asked = |asked: &String| self.moving.iter().any(|topic| plain(topic) == plain(asked));
+        if self.moving.is_empty() || !self.options.pose_topic.as_ref().is_none_or(is_asked) {
             return Err(none());
+        }
+        self.one_tree(path, topic)?;
+        if let Some(frame) = &self.options.pose_frame {
+            let expected = format!("nothing where transforms alone say where the images' frame is ({topic})");
+            return Err(field(path, "pose_frame", expected, frame.clone()));
         }
         let wrong =
             |why: Missing| field(path, "tf", format!("one way up from {:?} ({topic})", film.frame_id), why.to_string());
-        let mut camera = film.frame_id.as_str();
-        if self.transforms.connected(camera).is_empty() {
-            // The images' frame is another name of the only optical one.
-            let frames = self.transforms.frames();
-            let mut optical = frames.into_iter().filter(|frame| frame.ends_with("optical_frame"));
-            if let (Some(only), None) = (optical.next(), optical.next()) {
-                camera = only;
-            }
-        }
+        let camera = film.frame_id.as_str();
         let world = self.transforms.root(camera).map_err(wrong)?;
         if self.transforms.is_static(world, camera).map_err(wrong)? {
             Err(none())
