@@ -104,6 +104,11 @@ pub fn scan<E: From<Error>>(
     let io = |source| Error::Io { path: path.to_owned(), source };
     let mut source = Source::open(path).map_err(io)?;
     if !source.begins_well().map_err(io)? {
+        if source.size < MAGIC.len() as u64 {
+            // A writer that ended before it had written anything: what other files of the bag have is there.
+            let reason = reason(&McapError::UnexpectedEof);
+            return Ok(Some(Damage { path: path.to_owned(), offset: 0, reason }));
+        }
         return Err(Error::NotMcap { path: path.to_owned() }.into());
     }
     let mut known = Known::default();

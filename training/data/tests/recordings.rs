@@ -341,6 +341,12 @@ fn the_end_of_a_file_that_is_lost_is_a_gap_in_its_bag() {
     Plan { frames: 0..4, ..plan.clone() }.write(&film, &first);
     Plan { frames: 4..FRAMES, ..plan }.write(&film, &second);
     assert_eq!(open(&bag).unwrap().sequences[0].windows(1).count(), 3);
+    // A file that was opened and never written takes nothing from the others.
+    let written = fs::read(&second).unwrap();
+    fs::write(&second, "").unwrap();
+    let opened = open(&bag).unwrap();
+    assert_eq!((opened.sequences[0].frames(), opened.skipped.len()), (4, 1), "{opened:?}");
+    fs::write(&second, written).unwrap();
     let whole = fs::read(&first).unwrap();
     // Without what stands behind the messages, and most of the last pose.
     fs::write(&first, &whole[..whole.len() * 9 / 10]).unwrap();
