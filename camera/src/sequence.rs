@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use geometry::metrics::SceneScale;
 use geometry::{Camera, Intrinsics, Stamp, Transform, WINDOW, WindowTrajectory, World};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// Time between frames of a sequence that has no stamps.
 pub const DEFAULT_PERIOD_NANOS: i64 = 100_000_000;
@@ -199,8 +200,12 @@ impl Sequence {
     }
 }
 
-/// Python writes NaN and Infinity into JSON. They become nulls, so that an error can name the pose.
-fn parse(text: &str) -> Result<Raw, serde_json::Error> {
+/// JSON in which Python wrote NaN and Infinity, which are none. They become nulls, so that an error can name the pose.
+///
+/// # Errors
+///
+/// What is wrong with the text as it stands.
+pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(text).or_else(|error| {
         let repaired = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
         serde_json::from_str(&repaired).map_err(|_| error)

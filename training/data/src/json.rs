@@ -9,8 +9,7 @@ use serde_json::Value;
 
 /// A JSON file, with its name in the error.
 pub fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
-    serde_json::from_slice(&text).with_context(|| path.display().to_string())
+    read(path)
 }
 
 /// Pretty JSON with a newline at its end.

@@ -76,7 +76,7 @@ impl Sequence {
 
 /// The same field of view on another grid, each pixel with the value nearest to its centre: a mean of two surfaces is
 /// on neither.
-fn nearest(values: &[f32], from: (u32, u32), to: (u32, u32)) -> Vec<f32> {
+pub(crate) fn nearest(values: &[f32], from: (u32, u32), to: (u32, u32)) -> Vec<f32> {
     if from == to {
         return values.to_vec();
     }

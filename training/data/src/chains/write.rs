@@ -26,7 +26,7 @@ use super::rewrite::Rewriter;
 use super::shards::{Writer, Written};
 use super::{DepthMap, chain as make};
 use crate::json::{read, read_json, write, write_json};
-use crate::{WindowSample, WindowSource, parse_source};
+use crate::{WindowSample, WindowSource, parse_source, pixels};
 
 /// Prose that is the program's own, in the settings.
 const TEMPLATES: &str = "templates";
@@ -261,8 +261,8 @@ impl Stage<'_> {
         }
         let grid = frames[0].1;
         let (depth, residual) = match self.depth.of(&sample)? {
-            Known::Recorded(depth) => (nearest(depth, &sample.intrinsics, &grid), None),
-            Known::Estimated { depth, intrinsics, residual } => (nearest(&depth, &intrinsics, &grid), Some(residual)),
+            Known::Recorded(depth) => (on_grid(depth, &sample.intrinsics, &grid), None),
+            Known::Estimated { depth, intrinsics, residual } => (on_grid(&depth, &intrinsics, &grid), Some(residual)),
             Known::Inconsistent { .. } => return Ok(Outcome::InconsistentDepth),
             Known::Nothing => return Ok(Outcome::WithoutDepth),
         };
@@ -328,15 +328,10 @@ pub fn sample_files(
     Ok(files)
 }
 
-/// Depth of every frame on the model's pixel grid: the nearest value, since a mean of two surfaces is on neither.
-fn nearest(depth: &[Vec<f32>; WINDOW], from: &Intrinsics, grid: &Intrinsics) -> [Vec<f32>; WINDOW] {
-    let (w, h) = (from.width as usize, from.height as usize);
-    let place = |i: usize, from: usize, to: usize| ((2 * i + 1) * to / (2 * from)).min(to - 1);
-    depth.each_ref().map(|values| {
-        let rows = (0..grid.height as usize).map(|y| place(y, grid.height as usize, h));
-        rows.flat_map(|y| (0..grid.width as usize).map(move |x| values[y * w + place(x, grid.width as usize, w)]))
-            .collect()
-    })
+/// Depth of every frame on the model's pixel grid.
+fn on_grid(depth: &[Vec<f32>; WINDOW], from: &Intrinsics, grid: &Intrinsics) -> [Vec<f32>; WINDOW] {
+    let [from, to] = [from, grid].map(|k| (k.width, k.height));
+    depth.each_ref().map(|values| pixels::nearest(values, from, to))
 }
 
 /// A bar where somebody looks, a line every ten seconds where a log is kept.

@@ -279,14 +279,8 @@ fn read_text(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })
 }
 
-/// Python writes NaN and Infinity into JSON. They become nulls, so that an error can name the pose.
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = read_text(path)?;
-    let read = serde_json::from_str(&text).or_else(|error| {
-        let repaired = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
-        serde_json::from_str(&repaired).map_err(|_| error)
-    });
-    read.map_err(|source| Error::Json { path: path.to_path_buf(), source })
+    camera::sequence::parse(&read_text(path)?).map_err(|source| Error::Json { path: path.to_path_buf(), source })
 }
 
 /// Width and height in the head of an image file.
