@@ -6,18 +6,23 @@
 //!
 //! # The way of a picture
 //! [`Picture`] (grey pyramid on a bounded grid) -> [`tracks`] (where points went) -> [`window`] (five pictures at once)
-//! or [`stream`] (one after the other).
+//! or [`stream`] (one after the other) -> [`fused`] (metres by a [`scale`] that has a source, and the model's answers, held
+//! against the tracks by [`agreement`]).
 //!
 //! # Limits
 //! One camera cannot see scale: lengths are in units that a window or a stream chooses and keeps. What moves by itself
 //! in the scene is an outlier as long as most of the picture stands still.
 #![deny(missing_docs)]
 
+pub mod agreement;
 mod align;
 mod corners;
 mod descriptors;
 mod error;
+pub mod fused;
+pub mod ground;
 mod picture;
+pub mod scale;
 pub mod stream;
 pub mod tracks;
 pub mod window;

@@ -59,7 +59,7 @@ const MOST_STEPS: f64 = 3.0;
 const COARSE_PX: f64 = 10.0;
 const COARSE_REACH_PX: f32 = 8.0;
 /// Frames whose points are remembered.
-const MEMORY: usize = 32;
+const MEMORY: usize = 64;
 /// Finest levels that a good prediction is aligned on.
 const PREDICTED_LEVELS: usize = 1;
 
@@ -85,6 +85,8 @@ pub struct Pose {
     /// unit that the ways from there tell: rotation (radians) before translation, a step from the left of
     /// `camera_from_odom`.
     pub covariance: Matrix6<f64>,
+    /// When that keyframe was taken; the pose's own stamp where there is none.
+    pub reference: Stamp,
     /// What it stands on.
     pub basis: Basis,
     /// Times that tracks were lost, and the map begun anew at the old scale.
@@ -93,6 +95,19 @@ pub struct Pose {
     pub is_keyframe: bool,
     /// Points of known depth that it sees.
     pub points: usize,
+}
+
+/// Five pictures as the tracks have them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrackedWindow {
+    /// The poses, up to scale.
+    pub trajectory: WindowTrajectory,
+    /// The points that are seen in three of them or more, pixels of `camera`.
+    pub tracks: Tracks,
+    /// Of the grid that was worked on.
+    pub camera: Intrinsics,
+    /// The segment whose unit the poses are in; `None` where they are in one of their own.
+    pub unit: Option<u32>,
 }
 
 /// How a stream works; the defaults are for any camera.
@@ -200,16 +215,21 @@ impl Stream {
                 self.frames.iter_mut().for_each(|frame| frame.seen.clear());
             }
         }
+        // Of the frame's covariance, which is told before the frame may become a keyframe.
+        let reference = self.map.oldest_adjusted(self.options.keyframes);
         let frame = if self.reference.is_none() || self.start.is_some() {
             self.starting(&picture, number)
         } else {
             self.running(&picture, number)
         };
+        let reference = reference.or_else(|| self.map.oldest_adjusted(self.options.keyframes));
+        let reference = reference.unwrap_or(picture.stamp());
         let is_keyframe = self.map.keyframes.back().is_some_and(|keyframe| keyframe.number == number);
         let pose = Pose {
             stamp: picture.stamp(),
             odom_from_camera: Transform::from_isometry_unchecked(frame.0.camera_from_world.inverse()),
             covariance: frame.1,
+            reference,
             basis: frame.0.basis,
             segment: self.segment,
             is_keyframe,
@@ -226,7 +246,7 @@ impl Stream {
         Ok(pose)
     }
 
-    /// What is now known of five of the last pictures (at most 32 back), anchored at the first of them; `None` where
+    /// What is now known of five of the last pictures (at most 64 back), anchored at the first of them; `None` where
     /// one is forgotten, or of another segment.
     pub fn window(&self, stamps: &[Stamp; WINDOW]) -> Option<WindowTrajectory> {
         let frame = |stamp: &Stamp| self.frames.iter().find(|frame| frame.stamp == *stamp);
@@ -247,6 +267,33 @@ impl Stream {
             *out = Transform::from_isometry_unchecked(poses[0] * pose.inverse());
         }
         Some(window)
+    }
+
+    /// Five of the last pictures as the tracks have them; `None` where [`Self::window`] is.
+    pub fn tracked(&self, stamps: &[Stamp; WINDOW]) -> Option<TrackedWindow> {
+        let trajectory = self.window(stamps)?;
+        let camera = *self.reference.as_ref()?.intrinsics();
+        let frames: Vec<&Frame> =
+            stamps.iter().filter_map(|stamp| self.frames.iter().find(|frame| frame.stamp == *stamp)).collect();
+        let is_in_unit = self.start.is_none() && frames.iter().all(|frame| frame.basis == Basis::Tracks);
+        let tracks = tracks_of(&frames, &camera);
+        Some(TrackedWindow { trajectory, tracks, camera, unit: is_in_unit.then_some(self.segment) })
+    }
+
+    /// The points of known depth that are seen now, in the frame of the camera of the last pose, units of the stream.
+    pub fn points_in_camera(&self) -> Vec<Point3<f64>> {
+        let Some(frame) = self.frames.back().filter(|frame| frame.basis == Basis::Tracks) else { return Vec::new() };
+        let pose = &frame.camera_from_world;
+        let point = |point: &Point| {
+            let world = point.world.filter(|world| point.is_followed && world.w > 1e-9)?;
+            Some(pose.transform_point(&Point3::from(world.xyz() / world.w)))
+        };
+        self.map.points.iter().filter_map(point).collect()
+    }
+
+    /// Median depth of what the camera sees, units of the stream; `None` while there is no map.
+    pub fn median_depth(&self) -> Option<f64> {
+        self.map.median_depth(&self.frames.back()?.camera_from_world)
     }
 
     /// Where the camera would be at a stamp, were the last motion to go on.

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use geometry::Intrinsics;
 use geometry::adjust::{Bundle, Observations, Options, View};
 use geometry::two_view::triangulate;
+use geometry::{Intrinsics, Stamp};
 use nalgebra::{DVector, Isometry3, Matrix3, Matrix6, Point2, Vector2, Vector3, Vector4};
 
 use super::{FRESH_CORRELATION, Frame, KEYFRAME_MOTION, KEYFRAME_SHARE, LEAST_CORRELATION, error_px, pixel_of};
@@ -335,6 +335,12 @@ impl Map {
             }
         }
         self.at_keyframe = self.points.iter().filter(|point| point.is_followed).count();
+    }
+
+    /// When the oldest of the keyframes that are adjusted was taken, of which there are at most so many.
+    pub fn oldest_adjusted(&self, free: usize) -> Option<Stamp> {
+        let oldest = self.keyframes.len().saturating_sub(free);
+        self.keyframes.get(oldest).map(|keyframe| keyframe.picture.stamp())
     }
 
     /// Median depth of the points that have one, from a camera.

@@ -16,7 +16,7 @@ const TEXEL: f64 = 0.01;
 const TEXTURES: usize = 3;
 
 /// A number from 0 to 1 that looks random, and is the same for the same arguments.
-fn random(a: u64, b: u64, c: u64) -> f64 {
+pub fn random(a: u64, b: u64, c: u64) -> f64 {
     let mut x = a.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ^ b.wrapping_mul(0xbf58_476d_1ce4_e5b9)
         ^ c.wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,0 +1,478 @@
+//! The odometry in metres: the stream's poses, a scale that is named and has a variance, and what the model says where the
+//! tracks say nothing.
+//!
+//! A published pose is never changed and never rescaled: what becomes known of the scale later goes into the steps that
+//! come later. So that a path does not change its measure for nothing, its scale changes only where what is known of it says that
+//! it must: where the two are further apart than one standard deviation. Where tracks are lost the last motion goes on,
+//! the model's where it has said one since, and the covariance grows; a pose that then comes back further off than that
+//! allows begins a segment, so that a jump is never taken for motion.
+
+use std::collections::VecDeque;
+
+use geometry::{Camera, Odom, Stamp, Transform, WINDOW, WindowTrajectory};
+use nalgebra::{Isometry3, Matrix3, Matrix6, Point3, Translation3, Unit, UnitQuaternion, Vector3};
+
+use crate::agreement::Agreement;
+use crate::ground;
+use crate::scale::{Belief, Biases, Scale, Source};
+use crate::stream::{Basis, Pose, Stream, TrackedWindow};
+use crate::{Error, Picture, stream};
+
+/// What scenes are like: their median depth, metres, and the standard deviation of its logarithm.
+const TYPICAL_DEPTH: f64 = 2.5;
+const TYPICAL_SIGMA: f64 = 1.0;
+/// Positions that are remembered, to be held against another odometry.
+const REMEMBERED: usize = 512;
+/// Noise of a way between two positions of another odometry: of its length, and of its ends, metres.
+const ODOMETRY_NOISE: f64 = 0.01;
+const ODOMETRY_NOISE_METRES: f64 = 0.003;
+/// The least way that tells a scale before there is any reading, metres; later ones are [`Options::least_motion_metres`].
+const FIRST_MOTION_METRES: f64 = 0.02;
+/// Keyframes whose covariance is remembered.
+const MARKS: usize = 32;
+/// Standard deviation of a motion that is taken to go on: of its length and its angle, and what any step adds, of the typical
+/// depth and radians.
+const GUESSED: f64 = 0.5;
+const GUESSED_METRES: f64 = 0.002;
+const GUESSED_RADIANS: f64 = 0.004;
+/// Standard deviations that a pose may come back from where it was taken to be before that is a break.
+const MOST_OFF: f64 = 3.0;
+/// How long a motion that the model has said is taken to go on, nanoseconds.
+const SAID_FOR_NANOS: i64 = 2_000_000_000;
+
+/// How the camera stands over the ground.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CameraHeight {
+    /// Over the ground, metres.
+    pub metres: f64,
+    /// Where down is, in the camera's frame, on even ground.
+    pub down: Unit<Vector3<f64>>,
+}
+
+/// What the odometry goes by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// The tracks.
+    pub stream: stream::Options,
+    /// What the readings of a source share.
+    pub biases: Biases,
+    /// Standard deviation of the logarithm of a length that the model says of a window.
+    pub model_noise: f64,
+    /// How high the camera is, where that is known.
+    pub camera_height: Option<CameraHeight>,
+    /// A way of the other odometry that is shorter says nothing of the scale, metres.
+    pub least_motion_metres: f64,
+    /// What a break adds to standard deviations, metres and radians.
+    pub break_stddev: (f64, f64),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            stream: stream::Options::default(),
+            biases: Biases::default(),
+            model_noise: 1.0,
+            camera_height: None,
+            least_motion_metres: 0.05,
+            break_stddev: (1.0, 30_f64.to_radians()),
+        }
+    }
+}
+
+/// What a pose stands on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Carried {
+    /// The tracks; metres, if any, by another odometry or the camera's height.
+    Tracks,
+    /// The motion that the model said last, going on.
+    Model,
+    /// The tracks, with metres by the model.
+    Both,
+    /// The last motion, going on: neither knows better.
+    #[default]
+    Nothing,
+}
+
+impl Carried {
+    /// As it is reported.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tracks => "tracks",
+            Self::Model => "model",
+            Self::Both => "both",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
+/// The pose of one frame, in metres as far as the scale is known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fix {
+    /// When.
+    pub stamp: Stamp,
+    /// Where the camera is; the frame begins at the first picture.
+    pub odom_from_camera: Transform<Odom, Camera>,
+    /// Of the position and of a turn about fixed axes, in the axes of the odometry's frame; metres and radians.
+    pub covariance: Matrix6<f64>,
+    /// What it stands on.
+    pub carried: Carried,
+    /// Nanoseconds since tracks last carried a pose.
+    pub coasting_nanos: i64,
+    /// How many breaks the odometry has had.
+    pub segment: u32,
+    /// Points of known depth that the frame sees.
+    pub points: usize,
+    /// Metres for a unit of the tracks: what the steps are made with, and how far that may be off; `None` as long as
+    /// nothing has moved enough for a depth.
+    pub scale: Option<Belief>,
+}
+
+/// What the model has said of a window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Of its pictures.
+    pub stamps: [Stamp; WINDOW],
+    /// Its poses, in metres.
+    pub trajectory: WindowTrajectory,
+    /// Standard deviations of the last pose, of each axis: metres and radians.
+    pub stddev: (f64, f64),
+    /// How it stands to the tracks, where there were any, and in which segment's unit.
+    pub agreement: Option<(Agreement, Option<u32>)>,
+}
+
+/// The odometry.
+#[derive(Debug)]
+pub struct Fused {
+    options: Options,
+    stream: Stream,
+    scale: Scale,
+    /// The scale that steps are made with, a logarithm.
+    applied: Option<f64>,
+    /// What was published last.
+    last: Option<Known>,
+    /// The last frame that the tracks carried: where it is for the stream, and in which of its segments.
+    reference: Option<(Isometry3<f64>, u32, Known)>,
+    /// Breaks, and those of the stream that are among them.
+    segment: u32,
+    stream_segment: u32,
+    /// Keyframes of late.
+    marks: VecDeque<Known>,
+    /// Sum of the steps, each with the standard deviation of its scale.
+    lever: Vector3<f64>,
+    /// Positions by the tracks in this segment of the stream.
+    path: VecDeque<(Stamp, Vector3<f64>)>,
+    /// The end of the last way that was held against the other odometry.
+    measured: Option<Stamp>,
+    said: Option<Said>,
+}
+
+/// A pose that was published, with its covariance but for the scale's share.
+#[derive(Clone, Debug)]
+struct Known {
+    stamp: Stamp,
+    pose: Isometry3<f64>,
+    covariance: Matrix6<f64>,
+}
+
+/// A motion in a second, in the camera's frame, and how sure.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    until: Stamp,
+    way: Vector3<f64>,
+    turn: Vector3<f64>,
+    stddev: (f64, f64),
+}
+
+impl Fused {
+    /// Before the first picture.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            stream: Stream::new(options.stream),
+            scale: Scale::new(options.biases),
+            applied: None,
+            last: None,
+            reference: None,
+            segment: 0,
+            stream_segment: 0,
+            marks: VecDeque::new(),
+            lever: Vector3::zeros(),
+            path: VecDeque::new(),
+            measured: None,
+            said: None,
+        }
+    }
+
+    /// Begins anew at the origin, which is a break.
+    pub fn reset(&mut self) {
+        *self = Self { segment: self.segment + 1, ..Self::new(self.options) };
+    }
+
+    /// Begins anew where the camera is, which is a break: the next stamp may be any, of any camera.
+    pub fn cut(&mut self) {
+        if self.last.is_none() {
+            return;
+        }
+        self.stream = Stream::new(self.options.stream);
+        (self.stream_segment, self.applied) = (0, None);
+        self.scale.forget();
+        self.said = None;
+        self.begin_segment();
+    }
+
+    /// How many breaks there were.
+    pub fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    /// What is known of the scale, and which sources are held off.
+    pub fn scale(&self) -> &Scale {
+        &self.scale
+    }
+
+    /// Five of the last pictures as the tracks have them.
+    pub fn tracked(&self, stamps: &[Stamp; WINDOW]) -> Option<TrackedWindow> {
+        self.stream.tracked(stamps)
+    }
+
+    /// The pose of the next picture. `position` is where another odometry had the camera at a stamp, metres.
+    ///
+    /// # Errors
+    /// As [`Stream::push`].
+    pub fn push(&mut self, picture: Picture, position: &dyn Fn(Stamp) -> Option<Point3<f64>>) -> Result<Fix, Error> {
+        let pose = self.stream.push(picture)?;
+        if pose.segment != self.stream_segment {
+            self.stream_segment = pose.segment;
+            self.scale.begin_segment();
+            self.begin_segment();
+        }
+        if let (false, Some(depth)) = (self.scale.is_expected(), self.stream.median_depth()) {
+            self.scale.expect((TYPICAL_DEPTH / depth).ln(), TYPICAL_SIGMA);
+        }
+        self.measure(&pose, position);
+        let scale = self.chosen();
+        let (known, carried) = self.place(&pose, scale.as_ref());
+        let coasting_nanos = self.reference.as_ref().map_or(0, |(_, _, at)| pose.stamp.nanos_since(at.stamp));
+        let mut covariance = known.covariance;
+        let of_scale = self.lever * self.lever.transpose();
+        let mut positions = covariance.fixed_view_mut::<3, 3>(0, 0);
+        positions += of_scale;
+        let fix = Fix {
+            stamp: pose.stamp,
+            odom_from_camera: Transform::from_isometry_unchecked(known.pose).renormalized(),
+            covariance,
+            carried,
+            coasting_nanos,
+            segment: self.segment,
+            points: pose.points,
+            scale,
+        };
+        if pose.is_keyframe || self.marks.is_empty() {
+            if self.marks.len() == MARKS {
+                self.marks.pop_front();
+            }
+            self.marks.push_back(known.clone());
+        }
+        self.last = Some(known);
+        Ok(fix)
+    }
+
+    /// Takes what the model has said of a window: its lengths are a reading of the scale, and its motion is what goes on where
+    /// tracks are lost. Whether it is to be believed is the caller's to decide.
+    pub fn take(&mut self, answer: &Answer) {
+        if let Some((agreement, unit)) = &answer.agreement
+            && let Some(log) = agreement.log_scale.filter(|_| *unit == Some(self.stream_segment))
+        {
+            self.scale.take(Source::Model, log, self.options.model_noise);
+        }
+        let seconds = answer.stamps[WINDOW - 1].nanos_since(answer.stamps[0]) as f64 * 1e-9;
+        if seconds > 0.0 && self.said.is_none_or(|said| said.until < answer.stamps[WINDOW - 1]) {
+            let end = &answer.trajectory.anchor_from_camera()[WINDOW - 1];
+            self.said = Some(Said {
+                until: answer.stamps[WINDOW - 1],
+                // Of the camera at the end, whose axes the next steps begin with.
+                way: end.rotation().inverse() * end.translation() / seconds,
+                turn: end.rotation().scaled_axis() / seconds,
+                stddev: (answer.stddev.0 / seconds, answer.stddev.1 / seconds),
+            });
+        }
+    }
+
+    fn begin_segment(&mut self) {
+        self.segment += 1;
+        self.reference = None;
+        self.path.clear();
+        self.marks.clear();
+        self.measured = None;
+        if let Some(last) = &mut self.last {
+            let (metres, radians) = self.options.break_stddev;
+            for axis in 0..3 {
+                last.covariance[(axis, axis)] += metres * metres;
+                last.covariance[(axis + 3, axis + 3)] += radians * radians;
+            }
+            self.marks.push_back(last.clone());
+        }
+    }
+
+    /// Readings of the scale that a frame brings.
+    fn measure(&mut self, pose: &Pose, position: &dyn Fn(Stamp) -> Option<Point3<f64>>) {
+        for revised in self.stream.take_revised() {
+            self.path.push_back((revised.stamp, revised.value.translation()));
+        }
+        if pose.basis != Basis::Tracks {
+            return;
+        }
+        // The frame that began the map is among the revised.
+        if self.path.back().is_none_or(|(stamp, _)| *stamp < pose.stamp) {
+            self.path.push_back((pose.stamp, pose.odom_from_camera.translation()));
+        }
+        while self.path.len() > REMEMBERED {
+            self.path.pop_front();
+        }
+        self.measure_odometry(position);
+        // Frames between keyframes tell the same again.
+        let is_news = pose.is_keyframe || !self.scale.has_read(Source::CameraHeight);
+        if let Some(height) = self.options.camera_height.filter(|_| is_news)
+            && let Some(ground) = ground::find(&self.stream.points_in_camera(), &height.down)
+        {
+            self.scale.take(Source::CameraHeight, (height.metres / ground.height).ln(), ground.sigma);
+        }
+    }
+
+    /// The way since the last reading, by the tracks and by the other odometry.
+    fn measure_odometry(&mut self, position: &dyn Fn(Stamp) -> Option<Point3<f64>>) {
+        let mut ends = self.path.iter().rev().filter_map(|(stamp, at)| Some((*stamp, *at, position(*stamp)?)));
+        let Some((to_stamp, to, to_metres)) = ends.next() else { return };
+        let from = self.path.iter().filter(|(stamp, _)| self.measured.is_none_or(|last| *stamp >= last));
+        let mut from = from.filter_map(|(stamp, at)| Some((*stamp, *at, position(*stamp)?)));
+        let Some((from_stamp, from, from_metres)) = from.next() else { return };
+        let (metres, units) = ((to_metres - from_metres).norm(), (to - from).norm());
+        let least = if self.measured.is_none() {
+            FIRST_MOTION_METRES.min(self.options.least_motion_metres)
+        } else {
+            self.options.least_motion_metres
+        };
+        if to_stamp > from_stamp && metres >= least && units > 0.0 {
+            let noise = ODOMETRY_NOISE.hypot(ODOMETRY_NOISE_METRES / metres);
+            self.scale.take(Source::Odometry, (metres / units).ln(), noise);
+            self.measured = Some(to_stamp);
+        }
+    }
+
+    /// The scale of the next step: what it was, unless what is known says otherwise.
+    fn chosen(&mut self) -> Option<Belief> {
+        let known = self.scale.belief()?;
+        let chosen = self.applied.filter(|applied| (known.log - applied).abs() <= known.sigma).unwrap_or(known.log);
+        self.applied = Some(chosen);
+        Some(Belief { log: chosen, sigma: known.sigma.hypot(known.log - chosen), source: known.source })
+    }
+
+    /// Where the frame is, its covariance but for the scale's share, and on what that stands.
+    fn place(&mut self, pose: &Pose, scale: Option<&Belief>) -> (Known, Carried) {
+        let here = *pose.odom_from_camera.isometry();
+        if pose.basis == Basis::Motion {
+            return self.coasted(pose);
+        }
+        let before = self.last.clone();
+        let start = before.clone().unwrap_or_else(|| Known {
+            stamp: pose.stamp,
+            pose: Isometry3::identity(),
+            covariance: Matrix6::zeros(),
+        });
+        let (metres, sigma) = scale.map_or((1.0, 0.0), |scale| (scale.metres(), scale.sigma));
+        let (there, _, known) = self.reference.take().unwrap_or_else(|| (here, pose.segment, start.clone()));
+        let mut step = there.inverse() * here;
+        step.translation.vector *= metres;
+        let placed = known.pose * step;
+        self.lever += (placed.translation.vector - known.pose.translation.vector) * sigma;
+        let mark = self.marks.iter().rev().find(|mark| mark.stamp <= pose.reference).unwrap_or(&known);
+        let covariance = moved(mark, &placed) + of_step(&pose.covariance, &placed, metres);
+        if let Some(before) = before.filter(|before| before.stamp > known.stamp) {
+            // It is back after a motion that was taken to go on.
+            let off = (placed.translation.vector - before.pose.translation.vector).norm();
+            let allowed =
+                MOST_OFF * (before.covariance.fixed_view::<3, 3>(0, 0).trace() + self.lever.norm_squared()).sqrt();
+            let turned = placed.rotation.angle_to(&before.pose.rotation);
+            let may_turn = MOST_OFF * before.covariance.fixed_view::<3, 3>(3, 3).trace().sqrt();
+            if off > allowed || turned > may_turn {
+                self.segment += 1;
+            }
+        }
+        let placed = Known { stamp: pose.stamp, pose: placed, covariance };
+        self.reference = Some((here, pose.segment, placed.clone()));
+        let is_by_model = scale.is_some_and(|scale| scale.source == Some(Source::Model));
+        (placed, if is_by_model { Carried::Both } else { Carried::Tracks })
+    }
+
+    /// A frame that the tracks say nothing of: the motion goes on.
+    fn coasted(&mut self, pose: &Pose) -> (Known, Carried) {
+        let Some(last) = self.last.clone() else {
+            let (metres, radians) = self.options.break_stddev;
+            let covariance = of_stddevs(metres, radians);
+            return (Known { stamp: pose.stamp, pose: Isometry3::identity(), covariance }, Carried::Nothing);
+        };
+        let seconds = pose.stamp.nanos_since(last.stamp) as f64 * 1e-9;
+        let since = self.reference.as_ref().map(|(_, _, known)| known.stamp);
+        // What it said of the time since tracks were lost, in part at least.
+        let said = self.said.filter(|said| {
+            since.is_none_or(|since| said.until > since) && pose.stamp.nanos_since(said.until) < SAID_FOR_NANOS
+        });
+        let (step, stddev, carried) = match said {
+            Some(said) => {
+                let step = Isometry3::from_parts(
+                    Translation3::from(said.way * seconds),
+                    UnitQuaternion::from_scaled_axis(said.turn * seconds),
+                );
+                (step, (said.stddev.0 * seconds, said.stddev.1 * seconds), Carried::Model)
+            }
+            None => {
+                let step = self.motion(&last, seconds);
+                let way = GUESSED * step.translation.vector.norm() + GUESSED_METRES * TYPICAL_DEPTH;
+                (step, (way, GUESSED * step.rotation.angle() + GUESSED_RADIANS), Carried::Nothing)
+            }
+        };
+        let placed = last.pose * step;
+        let covariance = moved(&last, &placed) + of_stddevs(stddev.0, stddev.1);
+        (Known { stamp: pose.stamp, pose: placed, covariance }, carried)
+    }
+
+    /// The last motion that the tracks told, going on for so long.
+    fn motion(&self, last: &Known, seconds: f64) -> Isometry3<f64> {
+        let mut tracked = self.marks.iter().rev().filter(|mark| mark.stamp < last.stamp);
+        let Some((from, to)) = tracked.next().zip(self.reference.as_ref().map(|(_, _, known)| known)) else {
+            return Isometry3::identity();
+        };
+        let time = to.stamp.nanos_since(from.stamp) as f64 * 1e-9;
+        if time <= 0.0 {
+            return Isometry3::identity();
+        }
+        let step = from.pose.inverse() * to.pose;
+        let share = (seconds / time).min(1.0);
+        Isometry3::from_parts(
+            Translation3::from(step.rotation.inverse() * step.translation.vector * share),
+            UnitQuaternion::from_scaled_axis(step.rotation.scaled_axis() * share),
+        )
+    }
+}
+
+/// The covariance at `known` as it is at `there`: what was turned wrongly moves what lies ahead.
+fn moved(known: &Known, there: &Isometry3<f64>) -> Matrix6<f64> {
+    let way = there.translation.vector - known.pose.translation.vector;
+    let mut lever = Matrix6::identity();
+    lever.fixed_view_mut::<3, 3>(0, 3).copy_from(&-way.cross_matrix());
+    lever * known.covariance * lever.transpose()
+}
+
+/// From a step at the left of `camera_from_odom`, rotation first, in the unit of the tracks, to position and turn in the odometry's axes.
+fn of_step(covariance: &Matrix6<f64>, placed: &Isometry3<f64>, metres: f64) -> Matrix6<f64> {
+    let rotation: Matrix3<f64> = placed.rotation.to_rotation_matrix().into_inner();
+    let mut turned = Matrix6::zeros();
+    turned.fixed_view_mut::<3, 3>(0, 3).copy_from(&(rotation * metres));
+    turned.fixed_view_mut::<3, 3>(3, 0).copy_from(&rotation);
+    turned * covariance * turned.transpose()
+}
+
+fn of_stddevs(metres: f64, radians: f64) -> Matrix6<f64> {
+    let (t, r) = (metres.powi(2), radians.powi(2));
+    Matrix6::from_diagonal(&nalgebra::Vector6::new(t, t, t, r, r, r))
+}
