@@ -4,6 +4,7 @@
 //! them in what they know is not believed in what they do not.
 
 use geometry::epipolar::{fundamental, symmetric_distance};
+use geometry::metrics::log_length;
 use geometry::{WINDOW, WindowTrajectory};
 use nalgebra::Point2;
 
@@ -11,8 +12,6 @@ use crate::stream::TrackedWindow;
 
 /// Median motion of the points beyond what a turn explains, pixels, from which the tracks know a direction.
 const LEAST_PARALLAX_PX: f64 = 1.5;
-/// Motion over the longest in the window, from which a frame's length counts.
-const LEAST_SHARE: f64 = 0.3;
 
 /// How an answer stands to the tracks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,20 +35,15 @@ pub fn compare(said: &WindowTrajectory, tracked: &TrackedWindow) -> Agreement {
     let angle = |i: usize| a[i].rotation().angle_to(&b[i].rotation()).to_degrees();
     let length = |i: usize| b[i].translation().norm();
     let rotation_deg = frames.clone().map(angle).fold(0.0, f64::max);
-    let farthest = frames.clone().max_by(|i, j| length(*i).total_cmp(&length(*j))).unwrap_or(WINDOW - 1);
+    let farthest = frames.max_by(|i, j| length(*i).total_cmp(&length(*j))).unwrap_or(WINDOW - 1);
     let knows = parallax_px(tracked, farthest).is_some_and(|parallax| parallax > LEAST_PARALLAX_PX);
     let direction_deg = (knows && a[farthest].translation().norm() > 0.0)
         .then(|| a[farthest].translation().angle(&b[farthest].translation()).to_degrees());
-    let mut logs: Vec<f64> = frames
-        .filter(|i| knows && length(*i) > LEAST_SHARE * length(farthest))
-        .map(|i| (a[i].translation().norm() / length(i)).ln())
-        .filter(|log| log.is_finite())
-        .collect();
     Agreement {
         rotation_deg,
         direction_deg,
         epipolar_px: epipolar_px(said, tracked),
-        log_scale: middle(&mut logs).filter(|_| tracked.unit.is_some()),
+        log_scale: log_length(said, &tracked.trajectory).filter(|_| knows && tracked.unit.is_some()),
     }
 }
 

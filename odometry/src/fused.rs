@@ -2,8 +2,8 @@
 //! tracks say nothing.
 //!
 //! A published pose is never changed and never rescaled: what becomes known of the scale later goes into the steps that
-//! come later. So that a path does not change its measure for nothing, its scale changes only where what is known of it says that
-//! it must: where the two are further apart than one standard deviation. Where tracks are lost the last motion goes on,
+//! come later. Where a source is to be expected, the first way is kept back for a moment until it has spoken. So that a path does not change its measure for nothing, its scale changes only where what is known of it says that
+//! it must: where the two are further apart than a standard deviation of what is well known, or two of what is hardly known. Where tracks are lost the last motion goes on,
 //! the model's where it has said one since, and the covariance grows; a pose that then comes back further off than that
 //! allows begins a segment, so that a jump is never taken for motion.
 
@@ -24,10 +24,12 @@ const TYPICAL_SIGMA: f64 = 1.0;
 /// Positions that are remembered, to be held against another odometry.
 const REMEMBERED: usize = 512;
 /// Noise of a way between two positions of another odometry: of its length, and of its ends, metres.
-const ODOMETRY_NOISE: f64 = 0.01;
-const ODOMETRY_NOISE_METRES: f64 = 0.003;
+const ODOMETRY_NOISE: f64 = 0.02;
+const ODOMETRY_NOISE_METRES: f64 = 0.002;
 /// The least way that tells a scale before there is any reading, metres; later ones are [`Options::least_motion_metres`].
 const FIRST_MOTION_METRES: f64 = 0.02;
+/// Standard deviation of a scale, above which it is waited for a source before a way is told.
+const UNTOLD_SIGMA: f64 = 0.3;
 /// Keyframes whose covariance is remembered.
 const MARKS: usize = 32;
 /// Standard deviation of a motion that is taken to go on: of its length and its angle, and what any step adds, of the typical
@@ -35,6 +37,9 @@ const MARKS: usize = 32;
 const GUESSED: f64 = 0.5;
 const GUESSED_METRES: f64 = 0.002;
 const GUESSED_RADIANS: f64 = 0.004;
+/// Of the first pose, which is the origin: no filter takes a variance of 0.
+const ORIGIN_METRES: f64 = 1e-4;
+const ORIGIN_RADIANS: f64 = 1e-4;
 /// Standard deviations that a pose may come back from where it was taken to be before that is a break.
 const MOST_OFF: f64 = 3.0;
 /// How long a motion that the model has said is taken to go on, nanoseconds.
@@ -64,6 +69,8 @@ pub struct Options {
     pub least_motion_metres: f64,
     /// What a break adds to standard deviations, metres and radians.
     pub break_stddev: (f64, f64),
+    /// How long a way is kept back, at first, until a source has told the scale, nanoseconds; 0 where none is to come.
+    pub patience_nanos: i64,
 }
 
 impl Default for Options {
@@ -75,6 +82,7 @@ impl Default for Options {
             camera_height: None,
             least_motion_metres: 0.05,
             break_stddev: (1.0, 30_f64.to_radians()),
+            patience_nanos: 0,
         }
     }
 }
@@ -164,6 +172,8 @@ pub struct Fused {
     /// The end of the last way that was held against the other odometry.
     measured: Option<Stamp>,
     said: Option<Said>,
+    /// Since when a source of the scale is waited for.
+    waiting: Option<Stamp>,
 }
 
 /// A pose that was published, with its covariance but for the scale's share.
@@ -200,6 +210,7 @@ impl Fused {
             path: VecDeque::new(),
             measured: None,
             said: None,
+            waiting: None,
         }
     }
 
@@ -223,6 +234,18 @@ impl Fused {
     /// How many breaks there were.
     pub fn segment(&self) -> u32 {
         self.segment
+    }
+
+    /// Metres for a unit of the tracks, as the last step was made; `None` before there is a depth.
+    pub fn metres(&self) -> Option<f64> {
+        self.applied.map(f64::exp)
+    }
+
+    /// Takes the model's lengths for as wrong as this from now on: the noise of a window, and what windows share.
+    pub fn set_model_errors(&mut self, noise: f64, bias: f64) {
+        self.options.model_noise = noise;
+        self.options.biases.0[Source::Model as usize] = bias;
+        self.scale.set_biases(self.options.biases);
     }
 
     /// What is known of the scale, and which sources are held off.
@@ -362,7 +385,8 @@ impl Fused {
     /// The scale of the next step: what it was, unless what is known says otherwise.
     fn chosen(&mut self) -> Option<Belief> {
         let known = self.scale.belief()?;
-        let chosen = self.applied.filter(|applied| (known.log - applied).abs() <= known.sigma).unwrap_or(known.log);
+        let most = known.sigma * (1.0 + (known.sigma / UNTOLD_SIGMA).min(1.0));
+        let chosen = self.applied.filter(|applied| (known.log - applied).abs() <= most).unwrap_or(known.log);
         self.applied = Some(chosen);
         Some(Belief { log: chosen, sigma: known.sigma.hypot(known.log - chosen), source: known.source })
     }
@@ -379,14 +403,29 @@ impl Fused {
             pose: Isometry3::identity(),
             covariance: Matrix6::zeros(),
         });
-        let (metres, sigma) = scale.map_or((1.0, 0.0), |scale| (scale.metres(), scale.sigma));
+        // Before there is a map its unit is a depth.
+        let (metres, sigma) = scale.map_or((TYPICAL_DEPTH, 0.0), |scale| (scale.metres(), scale.sigma));
         let (there, _, known) = self.reference.take().unwrap_or_else(|| (here, pose.segment, start.clone()));
         let mut step = there.inverse() * here;
         step.translation.vector *= metres;
+        if self.is_to_wait(pose, scale) {
+            // It turns, and stays where it was: that far it may be off.
+            let way = step.translation.vector.norm() * (1.0 + sigma);
+            step.translation.vector.fill(0.0);
+            let covariance = known.covariance + of_step(&pose.covariance, &known.pose, metres) + of_stddevs(way, 0.0);
+            let placed = Known { stamp: pose.stamp, pose: known.pose * step, covariance };
+            self.reference = Some((there, pose.segment, Known { stamp: pose.stamp, ..known }));
+            return (placed, Carried::Tracks);
+        }
         let placed = known.pose * step;
         self.lever += (placed.translation.vector - known.pose.translation.vector) * sigma;
         let mark = self.marks.iter().rev().find(|mark| mark.stamp <= pose.reference).unwrap_or(&known);
-        let covariance = moved(mark, &placed) + of_step(&pose.covariance, &placed, metres);
+        let covariance = if before.is_none() {
+            // The first camera is the origin.
+            of_stddevs(ORIGIN_METRES, ORIGIN_RADIANS)
+        } else {
+            moved(mark, &placed) + of_step(&pose.covariance, &placed, metres)
+        };
         if let Some(before) = before.filter(|before| before.stamp > known.stamp) {
             // It is back after a motion that was taken to go on.
             let off = (placed.translation.vector - before.pose.translation.vector).norm();
@@ -402,6 +441,15 @@ impl Fused {
         self.reference = Some((here, pose.segment, placed.clone()));
         let is_by_model = scale.is_some_and(|scale| scale.source == Some(Source::Model));
         (placed, if is_by_model { Carried::Both } else { Carried::Tracks })
+    }
+
+    /// Whether a source of the scale may still come, before the first way is told.
+    fn is_to_wait(&mut self, pose: &Pose, scale: Option<&Belief>) -> bool {
+        if !scale.is_some_and(|scale| scale.sigma > UNTOLD_SIGMA) {
+            return false;
+        }
+        let since = *self.waiting.get_or_insert(pose.stamp);
+        pose.stamp.nanos_since(since) < self.options.patience_nanos
     }
 
     /// A frame that the tracks say nothing of: the motion goes on.

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 /// Readings of a source that are remembered: what is older than these may be of another unit, since tracks drift.
-const READINGS: usize = 48;
+const READINGS: usize = 12;
 /// Readings from which the spread among them is believed.
 const ENOUGH: usize = 5;
 /// Spread of the readings over what they say of themselves, from which a source contradicts itself.
@@ -100,6 +100,11 @@ impl Scale {
     /// Before any reading.
     pub fn new(biases: Biases) -> Self {
         Self { biases, prior: None, sources: Default::default() }
+    }
+
+    /// Takes sources for as biased as this from now on.
+    pub fn set_biases(&mut self, biases: Biases) {
+        self.biases = biases;
     }
 
     /// What is taken for the scale as long as no source tells it.
@@ -193,9 +198,10 @@ fn merged(a: &Belief, b: &Belief) -> Belief {
 }
 
 impl Readings {
-    /// Their weighted median, its noise, and how much wider they are spread than they say, 1 or more.
+    /// Their weighted median, its noise, and how much wider they are spread than they say, 1 or more. Weights are those of least
+    /// absolute errors: with those of least squares one long way that is wrong would outweigh many short ones.
     fn summary(&self) -> Option<(f64, f64, f64)> {
-        let middle = weighted_median(self.0.iter().map(|(log, sigma)| (*log, sigma.powi(-2))))?;
+        let middle = weighted_median(self.0.iter().map(|(log, sigma)| (*log, sigma.recip())))?;
         let own = weighted_median(self.0.iter().map(|(log, sigma)| ((log - middle).abs() / sigma, 1.0)))?;
         let information: f64 = self.0.iter().map(|(_, sigma)| sigma.powi(-2)).sum();
         let is_enough = self.0.len() >= ENOUGH;

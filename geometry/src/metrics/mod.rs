@@ -22,7 +22,7 @@ mod window;
 pub use bootstrap::{Interval, bootstrap};
 pub use path::{Alignment, Pairs, PoseErrors, Statistics, ape, ape_rmse, rpe};
 pub use summary::{AUC_THRESHOLDS_DEG, Statistic, Summary};
-pub use window::{ConsecutiveErrors, PAIRS, PairErrors, WindowErrors};
+pub use window::{ConsecutiveErrors, PAIRS, PairErrors, WindowErrors, log_length};
 
 use nalgebra::{UnitQuaternion, Vector3};
 use serde::{Deserialize, Serialize};

@@ -13,6 +13,22 @@ use crate::trajectory::{WINDOW, WindowTrajectory};
 /// Pairs of frames `i < j` in a window.
 pub const PAIRS: usize = WINDOW * (WINDOW - 1) / 2;
 
+/// Motion over the longest of a window, from which the length to a frame counts for [`log_length`].
+const LEAST_SHARE: f64 = 0.3;
+
+/// Median of `log(length in a / length in b)` of the ways from the first frame, over those that are not short in b; `None` where
+/// there is none, or `a` stands still.
+pub fn log_length(a: &WindowTrajectory, b: &WindowTrajectory) -> Option<f64> {
+    let length = |window: &WindowTrajectory, i: usize| window.anchor_from_camera()[i].translation().norm();
+    let longest = (1..WINDOW).map(|i| length(b, i)).fold(0.0, f64::max);
+    let mut logs: Vec<f64> = (1..WINDOW)
+        .filter(|i| length(b, *i) > LEAST_SHARE * longest)
+        .map(|i| (length(a, i) / length(b, i)).ln())
+        .filter(|log| log.is_finite())
+        .collect();
+    (!logs.is_empty()).then(|| super::bootstrap::median(&mut logs))
+}
+
 /// The errors of the relative pose `camera_i_from_camera_j`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PairErrors {

@@ -23,6 +23,8 @@ const PATIENCE: usize = 12;
 const SMALL_ANGLE: f64 = 0.01;
 /// Points of the anchor that must be followed.
 const LEAST_POINTS: usize = 25;
+/// Frames that a map is begun on, at least.
+const LEAST_FRAMES: usize = 3;
 /// Frames that are kept between the anchor and now.
 const KEPT: usize = 9;
 /// Frames whose places are remembered until there is a map.
@@ -110,7 +112,7 @@ impl Start {
             });
         }
         let turned = self.turned(picture);
-        if self.frames.len() < WINDOW {
+        if self.frames.len() < LEAST_FRAMES {
             self.last = turned.0;
             let camera_from_world = turned.0 * self.anchor_from_world;
             return Found::Turned { camera_from_world, covariance: turned.1, points: left };
@@ -151,13 +153,16 @@ impl Start {
         }
         self.last = poses[WINDOW - 1];
         let mut map = Map { next_id: self.points.len() as u64, ..Map::default() };
-        for (frame, pose) in chosen.iter().zip(&poses) {
+        let mut frames: Vec<usize> = chosen.to_vec();
+        frames.dedup();
+        for frame in &frames {
+            let pose = &poses[chosen.iter().position(|k| k == frame).unwrap_or(0)];
             let (number, picture, _) = &self.frames[*frame];
             map.keyframes.push_back(Keyframe::new(*number, pose * self.anchor_from_world, picture.clone()));
         }
         for (k, mut point) in std::mem::take(&mut self.points).into_iter().enumerate() {
-            for frame in chosen {
-                let (number, picture, places) = &self.frames[frame];
+            for frame in &frames {
+                let (number, picture, places) = &self.frames[*frame];
                 if let Some(place) = places[k] {
                     point.seen.push((*number, picture.normalised(&place)));
                 }
@@ -178,7 +183,9 @@ impl Start {
         let camera = picture.intrinsics();
         let focal = 0.5 * (camera.fx + camera.fy);
         let mut start = self.anchor_from_world;
-        let mut revised = Vec::with_capacity(self.all.len());
+        let mut revised = Vec::with_capacity(self.all.len() + 1);
+        // The anchor is where it was, and the map says so.
+        revised.extend(self.frames.front().map(|(_, anchor, _)| (anchor.stamp(), start)));
         for (stamp, places) in &self.all {
             let known = |point: &Point| Some((point.world?, (*places.get(point.id as usize)?)?));
             let (solid, xy): (Vec<_>, Vec<_>) = map
