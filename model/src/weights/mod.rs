@@ -5,6 +5,7 @@ pub(crate) mod folder;
 pub mod gguf;
 mod identity;
 pub(crate) mod loader;
+pub mod manifest;
 mod mapping;
 mod merged;
 mod parameters;

@@ -16,6 +16,7 @@ mod film;
 mod plot;
 mod report;
 mod rows;
+mod scale;
 mod steps;
 mod strata;
 
@@ -41,6 +42,7 @@ pub use files::{Answers, TumFolder, TumTrajectory};
 pub use film::{AllFilms, FilmFigures, FilmReport, FilmWindows, Millis, Over, PathFigures, RefusedFrames};
 pub use report::{Asked, Failures, Report, Reversed, Scale, StratumRow, Unreadable, table, tables};
 pub use rows::{Against, Group, Mark, Row, Rows, Versus};
+pub use scale::ScaleFigures;
 pub use steps::{StepErrors, StepSummary};
 use training_data::json::{read_json, write_json};
 use training_data::synth::Stratum;
@@ -227,6 +229,10 @@ impl<'a> Settings<'a> {
 /// One window, judged.
 struct Outcome {
     id: String,
+    /// The film that it is of.
+    film: String,
+    /// Whether its lengths are metres.
+    metric: bool,
     stamps: [Stamp; WINDOW],
     truth: WindowTrajectory,
     /// Poses as given, whatever the scale that they are judged at.
@@ -365,6 +371,7 @@ fn read(windows: &WindowSource, index: u64) -> Result<WindowSample, Unreadable> 
 /// What is known of a window whatever answers it.
 struct Known {
     id: String,
+    film: String,
     stamps: [Stamp; WINDOW],
     truth: WindowTrajectory,
     scale: SceneScale,
@@ -379,7 +386,9 @@ impl Known {
         let still = WindowErrors::new(&sample.ground_truth, &WindowTrajectory::identity(), scale);
         let strata = strata::labels(sample, &still);
         let (id, stamps, truth) = (sample.id.clone(), sample.stamps, sample.ground_truth);
-        Self { id, stamps, truth, scale, still, strata, synth }
+        // Each synthetic window is of a scene of its own.
+        let film = if sample.frames.is_some() { sample.source.clone() } else { id.clone() };
+        Self { id, film, stamps, truth, scale, still, strata, synth }
     }
 
     /// The window with an answer to it; translations are fitted to the truth by one factor where `up_to_scale`.
@@ -398,6 +407,8 @@ impl Known {
         };
         Outcome {
             id: self.id.clone(),
+            film: self.film.clone(),
+            metric: self.scale.metric,
             stamps: self.stamps,
             truth: self.truth,
             estimate,
@@ -500,6 +511,16 @@ pub fn record(report: &Report, manifest: &Path) -> Result<()> {
         "rte_abs_median": summary.rte_abs.median,
         "auc_30": summary.auc_30,
     });
+    // What the node believes of their lengths.
+    if let Some(figures) = &report.scale_errors {
+        all["scale"] = json!({
+            "noise": figures.noise,
+            "bias": figures.bias,
+            "windows": figures.windows,
+            "films": figures.films,
+            "data": data,
+        });
+    }
     // What `--refine` believes of these weights, in the keys of the node's config.
     if let Some(Calibration { supported, .. }) = &report.calibration {
         all["covariance"] = json!({

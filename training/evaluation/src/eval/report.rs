@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::calibration::{Calibration, pose_errors};
 use super::coverage::Coverage;
 use super::figures::{Adjusted, digits, or_dash, shown, shown_or_dash};
+use super::scale::ScaleFigures;
 use super::steps::StepSummary;
 use super::{BOOTSTRAP_SEED, Estimator, Outcome, Settings, StepErrors, steps, strata};
 use training_data::Skipped;
@@ -148,6 +149,9 @@ pub struct Report {
     pub step_errors: Option<StepSummary>,
     /// What covariance the errors support.
     pub calibration: Option<Calibration>,
+    /// How far lengths are off, where films are long enough to tell.
+    #[serde(default)]
+    pub scale_errors: Option<ScaleFigures>,
     /// A row for each stratum that has a window.
     pub strata: Vec<StratumRow>,
     /// Where windows were asked for backwards too.
@@ -201,6 +205,7 @@ impl Report {
             identity: Summary::new(&still, BOOTSTRAP_SEED),
             identity_tde_within_15: found_share(outcomes, true),
             step_errors: steps::summary(&step_errors, BOOTSTRAP_SEED),
+            scale_errors: ScaleFigures::new(outcomes),
             calibration: Calibration::new(&pose_errors, settings.sigmas.as_ref(), settings.source, BOOTSTRAP_SEED),
             strata: of_strata(outcomes),
             reversed: settings.reversed.then(|| reversed(outcomes)),
@@ -480,6 +485,13 @@ pub fn table(report: &Report) -> String {
     let _ = writeln!(text, "tde <= 15 deg    {within:>8}");
     for (name, interval) in [("auc_5", &summary.auc_5), ("auc_10", &summary.auc_10), ("auc_30", &summary.auc_30)] {
         let _ = writeln!(text, "{name:<16} {}", part(interval));
+    }
+    if let Some(ScaleFigures { noise, bias, windows, films }) = &report.scale_errors {
+        let _ = writeln!(
+            text,
+            "scale            log(length said / true): noise of a window {noise:.3}, bias of a film {bias:.3}, by {windows} \
+             windows of {films} films"
+        );
     }
     text
 }

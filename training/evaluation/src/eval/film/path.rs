@@ -209,6 +209,7 @@ mod tests {
             stamp: Stamp::from_nanos(frame as i64),
             odom_from_camera: Transform::from_isometry_unchecked(odom_from_camera),
             covariance: Matrix6::identity(),
+            reference: Stamp::default(),
             basis: Basis::Tracks,
             segment: 0,
             is_keyframe: frame.is_multiple_of(5),
