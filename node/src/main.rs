@@ -15,8 +15,9 @@ use node::config::{Config, Sheet};
 use node::pipeline::{Pipeline, Settings};
 use node::ros::transport::ros_args::{self, RosArgs};
 use node::ros::transport::{self, Kind};
-use node::solve::estimator::EgoEstimator;
+use node::solve::estimator::{self, EgoEstimator};
 use node::solve::solver::Answered;
+use node::status::counters::Fate;
 use node::tools::doctor;
 use node::tools::recording::{Recorder, Recording};
 use node::tools::replay::{self, replay};
@@ -217,11 +218,14 @@ fn run(
             "window.hop and window.stride: neighbouring windows share no frame, so the odometry cannot join them"
         );
     }
-    tracing::info!(config = %path.display(), transport = %kind, weights = %config.model.weights.display(), "starting");
+    tracing::info!(config = %path.display(), transport = %kind, weights = weights_of(&config), "starting");
     let names = config.topics.resolved()?;
     let mut recorder = record.map(|file| Recorder::create(file, &names)).transpose()?;
     let (settings, model) = (Settings::from(&config), config.model);
-    let load = move |interrupt| EgoEstimator::load(&model, interrupt);
+    let load = move |interrupt| match &model {
+        Some(model) => EgoEstimator::load(model, interrupt),
+        None => Err(estimator::Error::Other("there is no model".to_owned())),
+    };
     let (pipeline, ends) = Pipeline::start(settings, sheet, load, stop).context("cannot start a thread")?;
     let ends = match &mut recorder {
         Some(recorder) => recorder.tap(ends).context("cannot start a thread")?,
@@ -235,6 +239,7 @@ fn run(
     tracing::info!(
         frames_received = s.frames_received,
         frames_used = s.frames_used(),
+        frames_posed = s.fate(Fate::Posed),
         frames_dropped = s.frames_dropped(),
         windows_answered = s.windows_answered,
         answers_unparsed = s.answers_unparsed,
@@ -246,6 +251,15 @@ fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+fn weights_of(config: &Config) -> String {
+    config.model.as_ref().map_or_else(|| "none".to_owned(), |model| model.weights.display().to_string())
+}
+
+/// The model, where there is one.
+fn load_model(config: &Config, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<EgoEstimator>> {
+    Ok(config.model.as_ref().map(|model| EgoEstimator::load(model, Arc::clone(stop))).transpose()?)
+}
+
 fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signals()?;
     let sequence = Sequence::load(dir)?;
@@ -253,7 +267,7 @@ fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<
     if sequence.frames.len() < least {
         bail!("{}: expected at least {least} frames for a window, got {}", dir.display(), sequence.frames.len());
     }
-    let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
+    let estimator = load_model(config, &stop)?;
     let evidence = replay(&sequence, estimator, &Settings::from(config), &stop, |answered| tell(answered, texts))?;
     debug_assert!(!stop.load(Ordering::Relaxed), "a stopped replay is an error");
     finish_report(&evidence, &sequence, out)
@@ -294,7 +308,7 @@ fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool)
     if out.is_some_and(|out| recording.files().iter().any(|file| is_same_file(out, file))) {
         bail!("{}: what comes out cannot replace the recording", file.display());
     }
-    let estimator = EgoEstimator::load(&config.model, Arc::clone(&stop))?;
+    let estimator = load_model(config, &stop)?;
     let mut writer = out.map(FileWriter::create).transpose()?;
     let settings = Settings::from(config);
     let node = replay::recording::Node { settings: &settings, topics: &topics, stop: &stop };

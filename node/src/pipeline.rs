@@ -25,13 +25,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use geometry::Stamp;
 
-use crate::config::{Config, DiagnosticsConfig, Mount, PublishConfig, ScaleRules, Sheet, TrustRules, WindowRules};
+use crate::config::{
+    Config, DiagnosticsConfig, Mount, OdometryRules, PublishConfig, ScaleRules, Sheet, TrustRules, WindowRules,
+};
 use crate::ros::message::{Input, Output};
 use crate::ros::parameters::Parameters;
 use crate::ros::transport::Ends;
 use crate::ros::transport::qos::Mismatch;
 use crate::solve::estimator::{self, Estimator};
 use crate::solve::scale::{Reference, Scaler};
+use crate::solve::tracker::{Given, Tracker};
 use crate::status::counters::{Fate, Snapshot, Stats, Ticket};
 use crate::status::diagnostics::{Reporter, failure, status};
 use crate::window::ingest::Ingest;
@@ -70,6 +73,10 @@ pub struct Settings {
     pub window: WindowRules,
     /// What the camera's images are.
     pub camera: CameraRules,
+    /// How the odometry is made.
+    pub odometry: OdometryRules,
+    /// Whether there is a model; without one nothing is loaded.
+    pub has_model: bool,
     /// What the weights' translations are.
     pub scale: ScaleRules,
     /// Named where the scale that it gives is waited for; empty where none does.
@@ -103,11 +110,22 @@ impl From<&Config> for Settings {
             mount: config.mount.clone(),
             window: config.window,
             camera: config.camera,
+            odometry: config.odometry,
+            has_model: config.model.is_some(),
             scale: config.scale,
             scale_topic: config.topics.reference_odometry.as_ref().map(topic).unwrap_or_default(),
             autostart: config.autostart,
             live: Live::from(config),
         }
+    }
+}
+
+impl Settings {
+    /// The fast clock, where there is one.
+    pub(crate) fn tracker(&self, reference: &Arc<Reference>, stats: &Arc<Stats>) -> Option<Tracker> {
+        let reference = (!self.scale_topic.is_empty()).then(|| Arc::clone(reference));
+        let given = Given { rules: &self.odometry, trust: &self.live.trust, reference, has_model: self.has_model };
+        Tracker::new(given, Arc::clone(stats))
     }
 }
 
@@ -209,8 +227,11 @@ impl Pipeline {
         let (notices, told) = unbounded();
         let (gone, inference_gone) = bounded(0);
         let (working, done) = bounded(0);
+        let (tell, said) = unbounded();
         let reference = Arc::new(Reference::new(settings.mount.as_ref(), &settings.scale_topic));
         stats.update(|s| s.scale = Scaler::new(settings.scale, Arc::clone(&reference)).scale());
+        let tracker = settings.tracker(&reference, &stats);
+        let has_tracker = tracker.is_some();
         let shared = Shared {
             stats: Arc::clone(&stats),
             stop: Arc::clone(&stop),
@@ -237,16 +258,24 @@ impl Pipeline {
             reporter: Reporter::new(settings.image_topic, silent_after, Instant::now()),
             queue,
             windows,
+            has_model: settings.has_model,
             replaced: newest.clone(),
+            tracker,
+            said,
             told,
             inference_gone,
             generation,
+            odom_frame: settings.odom_frame.clone(),
+            mount: settings.mount.clone(),
+            mounted: None,
+            told_scale: None,
             shared: shared.clone(),
         };
         let inference = InferenceThread {
-            load,
+            load: settings.has_model.then_some(load),
             solver: None,
             newest,
+            tell: has_tracker.then_some(tell),
             jobs: work,
             notices,
             control: Arc::clone(&control),
@@ -254,7 +283,8 @@ impl Pipeline {
             mount: settings.mount,
             scale: settings.scale,
             reference: Arc::clone(&reference),
-            is_fatal: settings.autostart,
+            // Where tracks carry the odometry it goes on without.
+            is_fatal: settings.autostart && !has_tracker,
             generation,
             mounted: None,
             shared: shared.clone(),

@@ -150,8 +150,20 @@ fn a_replay_of_a_model_that_says_nothing_is_honest_about_it() {
     sequence(&data);
     let [data, out_arg] = [&data, &out].map(|p| p.to_str().unwrap());
     let key = weights_key(&weights);
-    let args =
-        ["replay", data, "--out", out_arg, "--set", &key, "--set", "model.max_tokens=4", "--set", "window.hop=1"];
+    let args = [
+        "replay",
+        data,
+        "--out",
+        out_arg,
+        "--set",
+        &key,
+        "--set",
+        "model.max_tokens=4",
+        "--set",
+        "window.hop=1",
+        "--set",
+        "odometry.source=model",
+    ];
     let (code, stdout, stderr) = output(&args);
     assert_eq!(code, Some(0), "{stderr}");
     assert_contains(&stdout, &["answers_unparsed 4", "frames_used 8", "parse 0.000", "no complete"]);

@@ -61,7 +61,7 @@ fn settings(weights: &Path) -> (ModelConfig, TrustRules) {
     let overrides = [("model.weights", weights.to_str().unwrap()), ("model.mode", "pose_head")];
     let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let config = Config::load(&repository().join("config/node.toml"), &overrides).unwrap();
-    (config.model, config.trust)
+    (config.model.unwrap(), config.trust)
 }
 
 fn load(weights: &Path) -> Result<EgoEstimator, node::solve::estimator::Error> {

@@ -40,7 +40,14 @@ fn replay(sequence: &Path, weights: &Path, adapter: Option<&Path>) -> Vec<(UnitQ
     let out = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
     command.current_dir(repository()).arg("replay").arg(sequence).arg("--out").arg(out.path());
-    command.args(["--set", "window.hop=4", "--set", &format!("model.weights={}", weights.display())]);
+    command.args([
+        "--set",
+        "window.hop=4",
+        "--set",
+        "odometry.source=model",
+        "--set",
+        &format!("model.weights={}", weights.display()),
+    ]);
     if let Some(adapter) = adapter {
         command.args(["--set", &format!("model.adapter={}", adapter.display())]);
     }

@@ -132,7 +132,7 @@ fn play_to(settings: &Settings, file: &Path) -> Result<(Vec<u8>, Played), replay
         writer.write(entry).unwrap();
         Ok(())
     };
-    let played = replay::recording::replay(&camera, Surveyor, node, out, |_| {})?;
+    let played = replay::recording::replay(&camera, Some(Surveyor), node, out, |_| {})?;
     Ok((writer.finish().unwrap(), played))
 }
 

@@ -111,13 +111,15 @@ impl Report {
         self.values.keys().filter(|key| key.starts_with("frames_dropped_")).filter_map(|key| self.count(key)).sum()
     }
 
-    /// Whether every frame that came in is used, dropped or pending; false where one of the counters is missing.
+    /// Whether every frame that came in is used, posed, dropped or pending; false where one of the counters is missing.
     pub fn accounts_for_every_frame(&self) -> bool {
-        let [received, used, pending] = ["frames_received", "frames_used", "frames_pending"].map(|key| self.count(key));
-        match (received, used, pending) {
-            (Some(received), Some(used), Some(pending)) => received == used + self.frames_dropped() + pending,
-            _ => false,
-        }
+        self.frames_unaccounted() == Some(0)
+    }
+
+    /// By how many the counters of frames do not add up; none where one of them is missing.
+    pub fn frames_unaccounted(&self) -> Option<u64> {
+        let made = self.count("frames_used")? + self.count("frames_posed")?;
+        Some(self.count("frames_received")?.abs_diff(made + self.frames_dropped() + self.count("frames_pending")?))
     }
 
     /// Whether the node answers, by its own word.
@@ -283,6 +285,7 @@ mod tests {
             let values = [
                 ("frames_received", received),
                 ("frames_used", used),
+                ("frames_posed", "0"),
                 ("frames_pending", "2"),
                 ("frames_dropped_decode", "1"),
                 ("frames_dropped_superseded", "3"),

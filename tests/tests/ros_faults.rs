@@ -120,7 +120,7 @@ impl Bench {
         assert!(status.success(), "the node ended with {status}:\n{log}");
         assert!(!log.contains("panicked"), "{log}");
         let last = LastWords::of_log(&log).expect("the node logs its counts");
-        assert_eq!(last.received, last.used + last.dropped, "{last:?}");
+        assert_eq!(last.received, last.used + last.posed + last.dropped, "{last:?}");
         let heard = self.listener.heard();
         assert_eq!(heard.unreadable, [""; 0]);
         assert!(heard.diagnostics.iter().all(Report::accounts_for_every_frame));

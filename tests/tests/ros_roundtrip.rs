@@ -142,14 +142,14 @@ impl Received {
         let values = diagnostics["values"].as_object().expect("diagnostics came back");
         let count = |name: &str| values[name].as_str().and_then(|text| text.parse::<u64>().ok()).expect("a number");
         let dropped: u64 = values.keys().filter(|key| key.starts_with("frames_dropped_")).map(|key| count(key)).sum();
-        let (used, pending) = (count("frames_used"), count("frames_pending"));
+        let (used, pending) = (count("frames_used") + count("frames_posed"), count("frames_pending"));
         assert_eq!(count("frames_received"), images, "{diagnostics:#}");
         assert_eq!(used + dropped + pending, images, "{diagnostics:#}");
         assert!(pending <= MAX_PENDING, "{diagnostics:#}");
         assert!(diagnostics["name"].as_str().is_some_and(|name| name.starts_with("ego_under_test")), "{diagnostics:#}");
 
         let last = LastWords::of_log(&self.log).expect("the node logs its counts");
-        assert_eq!((last.received, last.used + last.dropped), (images, images), "{last:?}");
+        assert_eq!((last.received, last.used + last.posed + last.dropped), (images, images), "{last:?}");
     }
 
     /// Five poses each, stamped as published and in order, in the frame of the camera; windows in order too.

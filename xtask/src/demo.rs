@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut report = Command::new(&program);
     report.arg("report").arg("--received").arg(&received).arg("--sequence").arg(&sequence).arg("--out").arg(&out);
     workspace::run(&mut report)?;
-    check(&out.join("report.json"))?;
+    check(&out.join("report.json"), camera.frames)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -132,12 +132,14 @@ impl Drop for Node {
 }
 
 /// A run that brought nothing back must not look like one that did.
-fn check(report: &Path) -> Result<()> {
+fn check(report: &Path, frames: u64) -> Result<()> {
     let text = std::fs::read_to_string(report).with_context(|| report.display().to_string())?;
     let json: Value = serde_json::from_str(&text)?;
     let paths = json["paths_received"].as_u64().unwrap_or(0);
     ensure!(paths >= MIN_PATHS, "expected at least {MIN_PATHS} Paths, got {paths}");
     let poses = json["poses_per_path"].as_u64();
     ensure!(poses == Some(5), "expected five poses a Path, got {}", json["poses_per_path"]);
+    let odometry = json["odometry"]["poses"].as_u64().unwrap_or(0);
+    ensure!(odometry == frames, "expected an odometry for each of {frames} images, got {odometry}");
     Ok(())
 }

@@ -13,10 +13,11 @@ use crate::{ros2, workspace};
 pub const PACKAGE: &str = "egoreasoner";
 
 /// Folders of the repository, and their places under share/egoreasoner.
-pub const SHARED: [(&str, &str); 7] = [
+pub const SHARED: [(&str, &str); 8] = [
     ("launch/launch", "launch"),
     ("launch/rviz", "rviz"),
     ("launch/foxglove", "foxglove"),
+    ("launch/robot_localization", "robot_localization"),
     ("launch/security", "security"),
     ("launch/systemd", "systemd"),
     ("config", "config"),

@@ -129,8 +129,12 @@ keys! {
         camera_info: String = Rule::Topic;
         /// Path out: the poses of one window
         trajectory: String = Rule::Topic;
-        /// Odometry out: the windows stitched together
+        /// Odometry out: a pose for each image
         odometry: String = Rule::Topic;
+        /// PoseStamped out: the same without covariance
+        pose: String = Rule::Topic;
+        /// DiagnosticStatus out: metres for a unit of the tracks, how sure, and who says so
+        scale: String = Rule::Topic;
         /// DiagnosticArray out
         diagnostics: String = Rule::Topic;
         /// String out: the text of each answer
@@ -156,9 +160,15 @@ keys! {
         /// A longer silence between two frames starts the window afresh, ms
         max_gap_millis: i64 = Rule::Range(1, HOUR_MILLIS);
     }
+    odometry: Odometry {
+        /// What the odometry is made of
+        source: String = Rule::Choice(&["fused", "tracks", "model"]);
+        /// A motion that nothing tells any more is taken to go on for so long, ms
+        most_coast_millis: i64 = Rule::Range(0, HOUR_MILLIS);
+    }
     model: Model {
-        /// Folder of the weights, relative to the config file
-        weights: String = Rule::Folder;
+        /// Folder of the weights, relative to the config file; empty for none
+        weights: String = Rule::Any;
         /// Folder of a LoRA adapter to put beside them; empty for none
         adapter: String = Rule::Any;
         /// Where the model runs
@@ -191,8 +201,10 @@ keys! {
     scale: Scale {
         /// Whether the weights' translations are metres
         metric: bool = Rule::Any;
-        /// Odometry in, which says what they are in metres; empty for none
-        odometry_topic: String = Rule::Said("a ROS topic name; empty where scale.metric is true");
+        /// Odometry in, which says what is a metre; empty for none
+        odometry_topic: String = Rule::Said("a ROS topic name, or nothing");
+        /// Of the camera over the ground, metres; 0 where it is not known
+        camera_height_metres: f64 = Rule::AtLeast(0.0);
         /// A window that moves less by that odometry says nothing, metres
         least_motion_metres: f64 = Rule::Positive;
         /// The scale is the median over so many windows
@@ -215,6 +227,10 @@ keys! {
         overlap_rotation_degrees: f64 = Rule::Positive, live;
         /// Typical: the same for translations, over the motion
         overlap_translation: f64 = Rule::Positive, live;
+        /// An answer that is further from the tracks in its rotations contradicts them, degrees
+        tracks_rotation_degrees: f64 = Rule::Positive, live;
+        /// The same of the direction of its motion, degrees
+        tracks_direction_degrees: f64 = Rule::Positive, live;
         /// A shorter motion counts as this long, metres
         least_motion_metres: f64 = Rule::Positive, live;
         /// Images of a smaller standard deviation, in grey levels, show nothing

@@ -10,6 +10,7 @@ use std::time::Duration;
 use camera::optics::CameraRules;
 use geometry::{Base, Camera, Transform, WINDOW};
 use model::Mode;
+use odometry::fused::CameraHeight;
 
 use crate::ros::transport::kind::Kind;
 use crate::ros::transport::topics::Topics;
@@ -127,6 +128,32 @@ pub enum ScaleRules {
     },
 }
 
+/// What the odometry is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OdometrySource {
+    /// The tracks, at the camera's rate, with what the model says.
+    Fused,
+    /// The tracks alone; the model's windows are read and held against them, no more.
+    Tracks,
+    /// The model's windows, stitched together.
+    Model,
+}
+
+/// How the odometry is made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OdometryRules {
+    /// Of what.
+    pub source: OdometrySource,
+    /// How long a motion that nothing tells any more is taken to go on.
+    pub most_coast: Duration,
+    /// How high the camera is over the ground, where that is known.
+    pub camera_height: Option<CameraHeight>,
+    /// A way of the other odometry that is shorter says nothing of the scale, metres.
+    pub least_motion_metres: f64,
+    /// Whether the weights' translations are metres.
+    pub is_model_metric: bool,
+}
+
 /// The bounds beyond which an answer is not believed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sanity {
@@ -149,6 +176,10 @@ pub struct CheckRules {
     pub overlap_rotation_deg: f64,
     /// Between the positions that they give it, over the motion.
     pub overlap_translation: f64,
+    /// Between the rotations of an answer and those of the tracks, from which it contradicts them.
+    pub tracks_rotation_deg: f64,
+    /// The same of the directions of their motions.
+    pub tracks_direction_deg: f64,
     /// A shorter motion counts as this long where something is measured over it.
     pub least_motion_metres: f64,
 }
@@ -267,8 +298,10 @@ pub struct Config {
     pub mount: Option<Mount>,
     /// The window buffer's rules.
     pub window: WindowRules,
-    /// The model.
-    pub model: ModelConfig,
+    /// How the odometry is made.
+    pub odometry: OdometryRules,
+    /// The model, where there is one.
+    pub model: Option<ModelConfig>,
     /// What its images are.
     pub camera: CameraRules,
     /// What the weights' translations are.

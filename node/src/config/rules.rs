@@ -51,8 +51,6 @@ pub enum Rule {
     Frame,
     /// The same, or nothing.
     FrameOrNothing,
-    /// A folder's name.
-    Folder,
     /// A device that the model may run on.
     Device,
 }
@@ -88,7 +86,6 @@ impl Rule {
             Self::Namespace => "\"/\" or a name such as /robot1".to_owned(),
             Self::Frame => "a frame name without leading slash or spaces".to_owned(),
             Self::FrameOrNothing => "a frame name without leading slash or spaces, or nothing".to_owned(),
-            Self::Folder => "a folder".to_owned(),
             Self::Device => "cpu, cuda or cuda:N".to_owned(),
         }
     }
@@ -105,7 +102,6 @@ impl Rule {
             Self::Namespace => text == "/" || text.strip_prefix('/').is_some_and(|body| body.split('/').all(is_name)),
             Self::Frame => !text.is_empty() && !text.starts_with('/') && !text.contains(char::is_whitespace),
             Self::FrameOrNothing => text.is_empty() || Self::Frame.allows(text),
-            Self::Folder => !text.is_empty(),
             Self::Device => {
                 let is_gpu = |n: &str| n.parse::<u16>().is_ok();
                 text == "cpu" || text == "cuda" || text.strip_prefix("cuda:").is_some_and(is_gpu)

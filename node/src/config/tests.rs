@@ -6,7 +6,7 @@ use model::Mode;
 
 use super::keys::{self, TABLE};
 use super::rules::{Kind as Holds, Rule};
-use super::{Ask, Config, ScaleRules, Sheet};
+use super::{Ask, Config, OdometrySource, ScaleRules, Sheet};
 use crate::ros::transport::Kind;
 
 fn repository() -> PathBuf {
@@ -36,7 +36,7 @@ fn every_node_config_of_the_repository_is_usable() {
         let is_ours = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("node"));
         if is_ours && path.extension().is_some_and(|e| e == "toml") {
             let config = Config::load(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
-            assert!(config.model.weights.starts_with(path.parent().unwrap()));
+            assert!(config.model.unwrap().weights.starts_with(path.parent().unwrap()));
             seen += 1;
         }
     }
@@ -46,9 +46,9 @@ fn every_node_config_of_the_repository_is_usable() {
 #[test]
 fn paths_start_at_the_config_file() {
     let config = with("model.weights", "weights/nano").unwrap();
-    assert_eq!(config.model.weights, Path::new("/etc/ego/weights/nano"));
+    assert_eq!(config.model.unwrap().weights, Path::new("/etc/ego/weights/nano"));
     let config = with("model.weights", "/opt/nano").unwrap();
-    assert_eq!(config.model.weights, Path::new("/opt/nano"));
+    assert_eq!(config.model.unwrap().weights, Path::new("/opt/nano"));
 }
 
 #[test]
@@ -58,8 +58,8 @@ fn overrides_replace_values_and_keep_their_type() {
     assert_eq!(with("frames.odom", "\"map\"").unwrap().odom_frame, "map");
     assert_eq!(with("topics.image", "/cam0/image").unwrap().topics.image, "/cam0/image");
     assert_eq!(with("node.transport", "r2r").unwrap().transport, Kind::R2r);
-    assert_eq!(with("model.mode", "answer_only").unwrap().model.mode, Ask::Answer(Mode::AnswerOnly));
-    assert_eq!(with("model.mode", "pose_head").unwrap().model.mode, Ask::PoseHead);
+    assert_eq!(with("model.mode", "answer_only").unwrap().model.unwrap().mode, Ask::Answer(Mode::AnswerOnly));
+    assert_eq!(with("model.mode", "pose_head").unwrap().model.unwrap().mode, Ask::PoseHead);
     assert_eq!(with("camera.fixed", "always").unwrap().camera.use_fixed, UseFixed::Always);
     assert_eq!(with("camera.images", "rectified").unwrap().camera.images, Images::Rectified);
     assert_eq!(with("camera.fx", "600").unwrap().camera.intrinsics.fx.to_bits(), 600.0f64.to_bits());
@@ -95,10 +95,11 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("camera.images", "undistorted"), &["`camera.images`", "\"raw\", \"rectified\"", "got \"undistorted\""]),
         (with("camera.fx", "0.0"), &["`camera.fx`", "a focal length from", "got 0"]),
         (with("camera.cx", "nan"), &["`camera.cx`", "NaN"]),
-        (
-            with("scale.odometry_topic", "/wheels"),
-            &["`scale.odometry_topic`", "scale.metric is true", "got \"/wheels\""],
-        ),
+        (with("scale.odometry_topic", "/ego/odometry"), &["`scale.odometry_topic`", "the node's own"]),
+        (with("scale.camera_height_metres", "-0.3"), &["`scale.camera_height_metres`", "0 or more", "got -0.3"]),
+        (with("odometry.source", "slam"), &["`odometry.source`", "\"fused\", \"tracks\", \"model\"", "got \"slam\""]),
+        (with("odometry.most_coast_millis", "-1"), &["`odometry.most_coast_millis`", "got -1"]),
+        (with("trust.tracks_direction_degrees", "0"), &["`trust.tracks_direction_degrees`", "above 0"]),
         (with("scale.least_motion_metres", "0"), &["`scale.least_motion_metres`", "above 0"]),
         (with("scale.windows", "0"), &["`scale.windows`", "from 1", "got 0"]),
         (with("sanity.max_step_metres", "inf"), &["`sanity.max_step_metres`", "inf"]),
@@ -154,7 +155,7 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
 #[test]
 fn an_odometry_gives_the_scale_of_weights_that_are_not_metric() {
     let with_topic = |metric: &str, topic: &str| {
-        let overrides = [("scale.metric", metric), ("scale.odometry_topic", topic)];
+        let overrides = [("odometry.source", "model"), ("scale.metric", metric), ("scale.odometry_topic", topic)];
         let overrides = overrides.map(|(k, v)| (k.to_owned(), v.to_owned()));
         Config::parse(&default_text(), Path::new("node.toml"), &overrides).map_err(|e| e.to_string())
     };
@@ -169,6 +170,36 @@ fn an_odometry_gives_the_scale_of_weights_that_are_not_metric() {
     for (topic, wanted) in [("/ego/odometry", "the node's own"), ("/whe els", "a ROS topic name")] {
         let message = with_topic("false", topic).unwrap_err();
         assert!(message.contains("`scale.odometry_topic`") && message.contains(wanted), "{message}");
+    }
+}
+
+#[test]
+fn tracks_may_have_several_sources_of_a_scale_and_the_model_alone_has_one() {
+    let parse = |overrides: &[(&str, &str)]| {
+        let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::parse(&default_text(), Path::new("node.toml"), &overrides).map_err(|e| e.to_string())
+    };
+    let all = [("scale.odometry_topic", "/wheels"), ("scale.camera_height_metres", "0.4")];
+    let config = parse(&all).unwrap();
+    assert_eq!((config.odometry.source, config.odometry.is_model_metric), (OdometrySource::Fused, true));
+    assert_eq!(config.scale, ScaleRules::Metric, "what the windows are multiplied by is another matter");
+    let height = config.odometry.camera_height.unwrap();
+    assert!((height.metres - 0.4).abs() < 1e-12);
+    assert!(
+        (height.down.into_inner() - nalgebra::Vector3::y()).norm() < 1e-9,
+        "a camera that looks ahead: {:?}",
+        height.down
+    );
+    assert!(!parse(&[("odometry.source", "tracks")]).unwrap().odometry.is_model_metric, "the model only judges");
+    assert_eq!(parse(&[("model.weights", "")]).unwrap().model, None);
+    for (overrides, wanted) in [
+        ([("odometry.source", "model"), ("model.weights", "")], "`model.weights`: expected a folder"),
+        ([("odometry.source", "model"), ("scale.camera_height_metres", "0.4")], "`scale.camera_height_metres`"),
+        ([("odometry.source", "model"), ("scale.odometry_topic", "/wheels")], "`scale.odometry_topic`"),
+        ([("odometry.source", "wheels"), ("scale.metric", "true")], "`odometry.source`"),
+    ] {
+        let message = parse(&overrides).unwrap_err();
+        assert!(message.contains(wanted), "{message}");
     }
 }
 

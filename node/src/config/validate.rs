@@ -8,11 +8,12 @@ use camera::optics::{CameraRules, UseFixed};
 
 use super::{
     Ask, CheckRules, Config, Covariance, DiagnosticsConfig, Error, Frozen, ImageRules, ModelConfig, Mount,
-    PublishConfig, Sanity, ScaleRules, StatusRules, TrustRules, WindowRules,
+    OdometryRules, OdometrySource, PublishConfig, Sanity, ScaleRules, StatusRules, TrustRules, WindowRules,
 };
-use geometry::{Intrinsics, Transform};
+use geometry::{Base, Camera, Intrinsics, Transform};
 use model::Mode;
-use nalgebra::{Isometry3, Translation3, UnitQuaternion};
+use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
+use odometry::fused::CameraHeight;
 
 use super::keys::{self, Raw};
 use super::rules::{Check, Rule, quoted};
@@ -65,7 +66,7 @@ pub(super) fn config(raw: Raw, path: &Path) -> Result<Config, Error> {
     raw.check(&check)?;
     Ok(Config {
         transport: if raw.node.transport == "r2r" { Kind::R2r } else { Kind::Ros2Client },
-        topics: topics(&raw.node, &raw.topics, reference_odometry(&check, &raw.scale, &raw.topics)?),
+        topics: topics(&raw.node, &raw.topics, reference_odometry(&check, &raw)?),
         odom_frame: raw.frames.odom.clone(),
         mount: mount(&raw.frames),
         window: WindowRules {
@@ -73,9 +74,10 @@ pub(super) fn config(raw: Raw, path: &Path) -> Result<Config, Error> {
             hop: whole(raw.window.hop),
             max_gap: millis(raw.window.max_gap_millis),
         },
+        odometry: odometry(&check, &raw)?,
+        scale: scale(&raw),
         model: model(&check, raw.model),
         camera: camera(&check, &raw.camera)?,
-        scale: scale(&raw.scale),
         trust: TrustRules {
             sanity: Sanity {
                 max_step_metres: raw.sanity.max_step_metres,
@@ -103,6 +105,8 @@ fn checks(trust: &keys::Trust) -> CheckRules {
         epipolar_px: trust.epipolar_pixels,
         overlap_rotation_deg: trust.overlap_rotation_degrees,
         overlap_translation: trust.overlap_translation,
+        tracks_rotation_deg: trust.tracks_rotation_degrees,
+        tracks_direction_deg: trust.tracks_direction_degrees,
         least_motion_metres: trust.least_motion_metres,
     }
 }
@@ -145,13 +149,14 @@ fn covariance(covariance: &keys::Covariance) -> Covariance {
 }
 
 /// The topic that gives the scale, where one does.
-fn reference_odometry(check: &Check<'_>, scale: &keys::Scale, topics: &keys::Topics) -> Result<Option<String>, Error> {
+fn reference_odometry(check: &Check<'_>, Raw { scale, topics, odometry, .. }: &Raw) -> Result<Option<String>, Error> {
     let (key, topic) = ("scale.odometry_topic", scale.odometry_topic.as_str());
     if topic.is_empty() {
         return Ok(None);
     }
-    if scale.metric {
-        return Err(check.error(key, "\"\", since scale.metric is true", &quoted(topic)));
+    if scale.metric && odometry.source == "model" {
+        let expected = "\"\", since scale.metric is true and odometry.source \"model\"";
+        return Err(check.error(key, expected, &quoted(topic)));
     }
     if topic == topics.odometry {
         return Err(check.error(key, "another odometry than the node's own, topics.odometry", &quoted(topic)));
@@ -160,14 +165,40 @@ fn reference_odometry(check: &Check<'_>, scale: &keys::Scale, topics: &keys::Top
     Ok(Some(topic.to_owned()))
 }
 
-fn scale(scale: &keys::Scale) -> ScaleRules {
-    match (scale.metric, scale.odometry_topic.is_empty()) {
+/// What a window's translations are multiplied by. Tracks have a scale of their own.
+fn scale(Raw { scale, odometry, .. }: &Raw) -> ScaleRules {
+    match (scale.metric, scale.odometry_topic.is_empty() || odometry.source != "model") {
         (true, _) => ScaleRules::Metric,
         (false, true) => ScaleRules::Arbitrary,
         (false, false) => {
             ScaleRules::Measured { least_motion_metres: scale.least_motion_metres, windows: whole(scale.windows) }
         }
     }
+}
+
+fn odometry(check: &Check<'_>, Raw { odometry, scale, model, frames, .. }: &Raw) -> Result<OdometryRules, Error> {
+    let source = match odometry.source.as_str() {
+        "tracks" => OdometrySource::Tracks,
+        "model" => OdometrySource::Model,
+        _ => OdometrySource::Fused,
+    };
+    if source == OdometrySource::Model && model.weights.is_empty() {
+        return Err(check.error("model.weights", "a folder, since odometry.source is \"model\"", &quoted("")));
+    }
+    if source == OdometrySource::Model && scale.camera_height_metres > 0.0 {
+        let expected = "0, since odometry.source is \"model\", which has no points on the ground";
+        return Err(check.error("scale.camera_height_metres", expected, &scale.camera_height_metres));
+    }
+    Ok(OdometryRules {
+        source,
+        most_coast: millis(odometry.most_coast_millis),
+        camera_height: (scale.camera_height_metres > 0.0).then(|| CameraHeight {
+            metres: scale.camera_height_metres,
+            down: base_from_camera(frames).rotation().inverse() * -Vector3::z_axis(),
+        }),
+        least_motion_metres: scale.least_motion_metres,
+        is_model_metric: scale.metric && source == OdometrySource::Fused,
+    })
 }
 
 fn topics(node: &keys::Node, topics: &keys::Topics, reference_odometry: Option<String>) -> Topics {
@@ -183,6 +214,8 @@ fn topics(node: &keys::Node, topics: &keys::Topics, reference_odometry: Option<S
         reference_odometry,
         trajectory: topics.trajectory.clone(),
         odometry: topics.odometry.clone(),
+        pose: topics.pose.clone(),
+        scale: topics.scale.clone(),
         diagnostics: topics.diagnostics.clone(),
         reasoning: topics.reasoning.clone(),
         status: topics.status.clone(),
@@ -192,19 +225,15 @@ fn topics(node: &keys::Node, topics: &keys::Topics, reference_odometry: Option<S
 }
 
 fn mount(frames: &keys::Frames) -> Option<Mount> {
-    if frames.base.is_empty() {
-        return None;
-    }
+    (!frames.base.is_empty()).then(|| Mount { base: frames.base.clone(), base_from_camera: base_from_camera(frames) })
+}
+
+/// Whether the body has a name or not.
+fn base_from_camera(frames: &keys::Frames) -> Transform<Base, Camera> {
     let [x, y, z] = list(&frames.base_from_camera_xyz_metres);
     let [roll, pitch, yaw] = list(&frames.base_from_camera_rpy_degrees).map(f64::to_radians);
     let rotation = UnitQuaternion::from_euler_angles(roll, pitch, yaw);
-    Some(Mount {
-        base: frames.base.clone(),
-        base_from_camera: Transform::from_isometry_unchecked(Isometry3::from_parts(
-            Translation3::new(x, y, z),
-            rotation,
-        )),
-    })
+    Transform::from_isometry_unchecked(Isometry3::from_parts(Translation3::new(x, y, z), rotation))
 }
 
 fn publish(check: &Check<'_>, publish: &keys::Publish, base: &str) -> Result<PublishConfig, Error> {
@@ -216,9 +245,9 @@ fn publish(check: &Check<'_>, publish: &keys::Publish, base: &str) -> Result<Pub
     Ok(PublishConfig { reasoning: publish.reasoning, tf: publish.tf, static_tf: publish.static_tf })
 }
 
-fn model(check: &Check<'_>, model: keys::Model) -> ModelConfig {
+fn model(check: &Check<'_>, model: keys::Model) -> Option<ModelConfig> {
     let beside = check.path.parent().unwrap_or(Path::new(""));
-    ModelConfig {
+    (!model.weights.is_empty()).then(|| ModelConfig {
         weights: beside.join(PathBuf::from(model.weights)),
         adapter: (!model.adapter.is_empty()).then(|| beside.join(PathBuf::from(model.adapter))),
         device: model.device,
@@ -229,7 +258,7 @@ fn model(check: &Check<'_>, model: keys::Model) -> ModelConfig {
         },
         max_tokens: whole(model.max_tokens),
         constrained: model.constrained,
-    }
+    })
 }
 
 fn camera(check: &Check<'_>, camera: &keys::Camera) -> Result<CameraRules, Error> {

@@ -6,21 +6,26 @@ use std::sync::atomic::AtomicBool;
 use crossbeam::channel::{Receiver, Sender, select};
 
 use super::control::{Control, Job, Notice};
-use super::ingest::Tagged;
+use super::ingest::Offered;
 use super::{STOP_POLL, Shared};
 use crate::config::{Mount, ScaleRules};
 use crate::publish;
 use crate::ros::message::Output;
 use crate::solve::estimator::{self, Estimator};
+use crate::solve::fusion;
 use crate::solve::scale::{Reference, Scaler};
 use crate::solve::solver::{Answered, Solved, Solver};
+use crate::solve::tracker::{Told, Tracked};
 use crate::status::counters::Fate;
 
 pub(super) struct InferenceThread<E: Estimator, Load> {
-    pub load: Load,
+    /// `None` where there is no model.
+    pub load: Option<Load>,
     /// From configuring to cleanup.
     pub solver: Option<Solver<E>>,
-    pub newest: Receiver<Tagged<E>>,
+    pub newest: Receiver<Offered<E>>,
+    /// To the fast clock, where the odometry is its own.
+    pub tell: Option<Sender<(u64, Told)>>,
     pub jobs: Receiver<Job>,
     pub notices: Sender<Notice>,
     pub control: Arc<Control>,
@@ -46,11 +51,11 @@ where
     pub fn run(mut self) -> Result<(), String> {
         while !self.shared.is_stopped() {
             self.keep_up();
-            let (mut job, mut window) = (None, None);
+            let (mut job, mut offered) = (None, None);
             select! {
                 recv(self.jobs) -> received => job = received.ok(),
                 recv(self.newest) -> received => match received {
-                    Ok(tagged) => window = Some(tagged),
+                    Ok(window) => offered = Some(window),
                     Err(_) => return Ok(()),
                 },
                 default(STOP_POLL) => {}
@@ -58,8 +63,8 @@ where
             if let Some(job) = job {
                 self.work(job)?;
             }
-            if let Some(tagged) = window {
-                self.answer(tagged)?;
+            if let Some(offered) = offered {
+                self.answer(offered)?;
             }
         }
         Ok(())
@@ -82,16 +87,30 @@ where
         self.solver = None;
         let result = match job {
             Job::Unload => Ok(()),
-            Job::Load => (self.load)(self.shared.gate.flag()).map_err(|e| e.to_string()).map(|estimator| {
-                let rules = self.shared.live.get().trust;
-                let scaler = Scaler::new(self.scale, Arc::clone(&self.reference));
-                self.solver = Some(Solver::new(estimator, scaler, &rules, Arc::clone(&self.shared.stats)));
-            }),
+            Job::Load => self.load(),
         };
         self.control.done(result)
     }
 
-    fn answer(&mut self, (generation, window): Tagged<E>) -> Result<(), String> {
+    fn load(&mut self) -> Result<(), String> {
+        let Some(load) = &mut self.load else { return Ok(()) };
+        let estimator = load(self.shared.gate.flag()).map_err(|e| e.to_string())?;
+        let rules = self.shared.live.get().trust;
+        let scaler = Scaler::new(self.scale, Arc::clone(&self.reference));
+        let solver = Solver::new(estimator, scaler, &rules, Arc::clone(&self.shared.stats));
+        self.tell_tracker(Told::Loaded(solver.scale_errors()));
+        self.solver = Some(solver);
+        Ok(())
+    }
+
+    fn tell_tracker(&self, told: Told) {
+        if let Some(tell) = &self.tell {
+            // Where the ingest thread is gone the node is stopping.
+            let _ = tell.send((self.generation, told));
+        }
+    }
+
+    fn answer(&mut self, Offered { generation, window, tracked }: Offered<E>) -> Result<(), String> {
         self.keep_up();
         let frames = window.frames.clone();
         let drop_frames = |fate| frames.iter().for_each(|frame| frame.note(fate));
@@ -111,7 +130,12 @@ where
                 // The next model does not know where this one was.
                 solver.reset();
                 self.solver = None;
-                self.control.failed(&problem.to_string());
+                if self.tell.is_some() {
+                    tracing::error!("the model is given up, the odometry goes on without it: {problem}");
+                    self.tell_tracker(Told::Failed(problem.to_string()));
+                } else {
+                    self.control.failed(&problem.to_string());
+                }
             }
             Ok(Solved::Stopped) => {
                 if !self.shared.is_stopped() {
@@ -125,7 +149,7 @@ where
                     tracing::warn!(window_id = id, count, "window dropped: {reason}");
                 }
             }
-            Ok(Solved::Answered(answered)) => self.tell(generation, &answered),
+            Ok(Solved::Answered(answered)) => self.tell(generation, &answered, tracked.as_ref()),
         }
         if self.shared.stats.snapshot().status != before {
             let _ = self.notices.send(Notice::Changed);
@@ -133,7 +157,7 @@ where
         Ok(())
     }
 
-    fn tell(&mut self, generation: u64, answered: &Answered) {
+    fn tell(&mut self, generation: u64, answered: &Answered, tracked: Option<&Tracked>) {
         let id = answered.window_id;
         match &answered.judged.poses {
             Ok(_) => tracing::debug!(window_id = id, latency_millis = answered.latency.as_millis(), "answer"),
@@ -147,7 +171,7 @@ where
                 }
             }
         }
-        let outputs = self.outputs(answered);
+        let outputs = if self.tell.is_some() { self.met(answered, tracked) } else { self.outputs(answered) };
         let mounts = outputs.iter().any(|output| matches!(output, Output::StaticTransform(_)));
         let mut is_out = false;
         self.shared.gate.pass(generation, || {
@@ -157,6 +181,19 @@ where
         if mounts && is_out {
             self.mounted = Some(Arc::clone(&answered.view.frame_id));
         }
+    }
+
+    /// What an answer makes come out where the odometry is that of the tracks.
+    fn met(&self, answered: &Answered, tracked: Option<&Tracked>) -> Vec<Output> {
+        let live = self.shared.live.get();
+        let met = fusion::meet(answered, tracked, &live.trust, &self.shared.stats);
+        if let Some(told) = met.told {
+            self.tell_tracker(told);
+        }
+        let reasoning = live.publish.reasoning.then(|| Output::Reasoning(answered.text.clone()));
+        let trajectory = met.trajectory.map(|trajectory| publish::trajectory_of(answered, &trajectory));
+        let trajectory = trajectory.or_else(|| publish::trajectory(answered)).map(Output::Trajectory);
+        reasoning.into_iter().chain(trajectory).collect()
     }
 
     /// What an answer makes come out.
@@ -175,7 +212,7 @@ where
         let Some(mount) = mount else { return outputs };
         let camera_frame = &answered.view.frame_id;
         if on.static_tf && self.mounted.as_ref() != Some(camera_frame) {
-            outputs.push(Output::StaticTransform(publish::static_transform(answered, mount)));
+            outputs.push(Output::StaticTransform(publish::static_transform(answered.stamps[0], &answered.view, mount)));
         }
         if on.tf {
             outputs.extend(publish::transforms(answered, &self.odom_frame, mount).into_iter().map(Output::Transform));

@@ -1,33 +1,56 @@
-//! The thread that looks at every message of the camera, and makes the reports.
+//! The thread that looks at every message of the camera, poses each image by its tracks, and makes the reports.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, select, tick};
+use geometry::Stamp;
 
 use super::control::Notice;
 use super::{Queued, Received, STOP_POLL, Shared, stamp};
-use crate::ros::message::Output;
+use crate::config::Mount;
+use crate::publish;
+use crate::ros::message::{DiagnosticsMessage, Output};
 use crate::solve::estimator::Estimator;
 use crate::solve::solver::SharedFrame;
+use crate::solve::tracker::{Told, Tracked, Tracker};
 use crate::status::counters::Fate;
-use crate::status::diagnostics::{Reporter, status};
-use crate::window::Window;
+use crate::status::diagnostics::{Reporter, scale, status};
 use crate::window::ingest::Ingest;
+use crate::window::{Accepted, Window};
 
-/// A window, and the generation of its frames.
-pub(super) type Tagged<E> = (u64, Window<SharedFrame<E>>);
+/// A window that waits for the model.
+pub(super) struct Offered<E: Estimator> {
+    /// Of its frames.
+    pub generation: u64,
+    pub window: Window<SharedFrame<E>>,
+    /// The same as the tracks have it.
+    pub tracked: Option<Tracked>,
+}
 
 pub(super) struct IngestThread<E: Estimator> {
     pub ingest: Ingest<E::Frame>,
     pub reporter: Reporter,
     pub queue: Receiver<Queued>,
-    pub windows: Sender<Tagged<E>>,
+    pub windows: Sender<Offered<E>>,
+    /// Whether somebody reads them.
+    pub has_model: bool,
     /// The other end of `windows`, to take back what was not taken.
-    pub replaced: Receiver<Tagged<E>>,
+    pub replaced: Receiver<Offered<E>>,
+    /// The fast clock, where the odometry is its own.
+    pub tracker: Option<Tracker>,
+    /// What the model's thread has for it, and of which generation.
+    pub said: Receiver<(u64, Told)>,
     pub told: Receiver<Notice>,
     pub inference_gone: Receiver<()>,
     /// Of the frames that wait for their window.
     pub generation: u64,
+    pub odom_frame: String,
+    pub mount: Option<Mount>,
+    /// The camera's frame that was last put on the static tree.
+    pub mounted: Option<Arc<str>>,
+    /// The scale that was last published.
+    pub told_scale: Option<DiagnosticsMessage>,
     pub shared: Shared,
 }
 
@@ -64,6 +87,7 @@ impl<E: Estimator> IngestThread<E> {
                 return Ok(());
             }
             self.keep_up();
+            self.listen();
             match queued {
                 Some(Queued::CameraInfo(info)) => self.ingest.camera_info(&info),
                 Some(Queued::Image(received)) => self.take(received),
@@ -86,6 +110,29 @@ impl<E: Estimator> IngestThread<E> {
         let report = self.reporter.report(stamp, Instant::now(), self.shared.stats.snapshot());
         self.shared.publish(Output::Status(status(&report)));
         self.shared.publish(Output::Diagnostics(report));
+        self.told_scale = None;
+        self.tell_scale(stamp);
+    }
+
+    /// Publishes the scale where it is another than before.
+    fn tell_scale(&mut self, stamp: Stamp) {
+        let Some(tracking) = self.shared.stats.snapshot().by_tracks else { return };
+        let scale = scale(stamp, &tracking);
+        if self.told_scale.as_ref().is_none_or(|told| told.values != scale.values) {
+            self.told_scale = Some(scale.clone());
+            self.shared.publish(Output::Scale(scale));
+        }
+    }
+
+    /// Hands on what the model's thread has to say.
+    fn listen(&mut self) {
+        let Some(tracker) = &mut self.tracker else { return };
+        for (generation, told) in self.said.try_iter() {
+            let is_of_old = matches!(told, Told::Answered(_)) && generation != self.generation;
+            if !is_of_old {
+                tracker.take(told);
+            }
+        }
     }
 
     /// Forgets frames of an earlier generation.
@@ -94,6 +141,9 @@ impl<E: Estimator> IngestThread<E> {
         if generation != self.generation {
             self.generation = generation;
             self.ingest.forget(Fate::Forgotten);
+            if let Some(tracker) = &mut self.tracker {
+                tracker.reset();
+            }
             self.take_back(Fate::Forgotten);
         }
     }
@@ -109,24 +159,54 @@ impl<E: Estimator> IngestThread<E> {
             ticket.note(Fate::Forgotten);
             return;
         }
-        if let Some(window) = self.ingest.image(image, ticket) {
-            self.offer(window);
+        let taken = self.ingest.image(image, ticket);
+        let before = self.shared.stats.snapshot().status;
+        for accepted in &taken.accepted {
+            self.track(accepted);
+        }
+        if self.shared.stats.snapshot().status != before {
+            self.report();
+        }
+        if let Some(window) = taken.window.filter(|_| self.has_model) {
+            let tracked = self.tracker.as_ref().and_then(|tracker| tracker.tracked(&window.stamps));
+            self.offer(Offered { generation: self.generation, window, tracked });
         }
     }
 
+    /// The pose of a frame, at once.
+    fn track(&mut self, accepted: &Accepted<SharedFrame<E>>) {
+        let Some(tracker) = &mut self.tracker else { return };
+        let live = self.shared.live.get();
+        let Some(posed) = tracker.frame(accepted, live.trust.images.least_contrast) else { return };
+        let (odometry, pose) = publish::posed(&posed, &self.odom_frame, self.mount.as_ref());
+        let mut outputs = vec![Output::Odometry(odometry), Output::Pose(pose)];
+        if let Some(mount) = &self.mount {
+            let camera_frame = &posed.view.frame_id;
+            if live.publish.static_tf && self.mounted.as_ref() != Some(camera_frame) {
+                self.mounted = Some(Arc::clone(camera_frame));
+                outputs.push(Output::StaticTransform(publish::static_transform(posed.fix.stamp, &posed.view, mount)));
+            }
+            if live.publish.tf {
+                outputs.push(Output::Transform(publish::posed_transform(&posed, &self.odom_frame, mount)));
+            }
+        }
+        self.shared.gate.pass(self.generation, || outputs.into_iter().for_each(|output| self.shared.publish(output)));
+        self.tell_scale(posed.fix.stamp);
+    }
+
     /// The newest window wins. This thread is the only sender, so there is room once the old one is taken back.
-    fn offer(&self, window: Window<SharedFrame<E>>) {
-        let Err(TrySendError::Full(tagged)) = self.windows.try_send((self.generation, window)) else { return };
+    fn offer(&self, offered: Offered<E>) {
+        let Err(TrySendError::Full(offered)) = self.windows.try_send(offered) else { return };
         if self.take_back(Fate::Superseded) {
             self.shared.stats.update(|s| s.windows_superseded += 1);
         }
-        let _ = self.windows.try_send(tagged);
+        let _ = self.windows.try_send(offered);
     }
 
     /// Takes back the window that waits; whether there was one.
     fn take_back(&self, fate: Fate) -> bool {
         let old = self.replaced.try_recv();
-        old.iter().flat_map(|(_, window)| &window.frames).for_each(|frame| frame.note(fate));
+        old.iter().flat_map(|offered| &offered.window.frames).for_each(|frame| frame.note(fate));
         old.is_ok()
     }
 }
@@ -142,7 +222,7 @@ mod tests {
     use image::RgbImage;
 
     use super::super::{Gate, Settings, Shared, SharedLive, entrance};
-    use super::IngestThread;
+    use super::{IngestThread, Offered};
     use crate::config::Config;
     use crate::ros::message::Input;
     use crate::solve::estimator::{Error, Estimate, Estimator};
@@ -190,15 +270,23 @@ mod tests {
         let (_inference, inference_gone) = bounded(0);
         let (output, _outputs) = unbounded();
         let (working, _done) = bounded(0);
+        let (_tell, said) = unbounded();
         let thread = IngestThread::<Nobody> {
             ingest: Ingest::new(&camera, settings.window, Arc::clone(&stats)),
             reporter: Reporter::new(String::new(), Duration::from_secs(60), Instant::now()),
             queue,
             windows,
+            has_model: true,
             replaced: newest.clone(),
+            tracker: None,
+            said,
             told,
             inference_gone,
             generation: gate.look().generation,
+            odom_frame: String::new(),
+            mount: None,
+            mounted: None,
+            told_scale: None,
             shared: Shared {
                 stats: Arc::clone(&stats),
                 stop: Arc::default(),
@@ -216,7 +304,7 @@ mod tests {
         (4..9).for_each(|i| take(image(i)));
         drop(take);
         thread.run().unwrap();
-        let (generation, window) = newest.try_recv().unwrap();
+        let Offered { generation, window, .. } = newest.try_recv().unwrap();
         assert_eq!(generation, gate.look().generation);
         assert_eq!(window.stamps.map(|stamp| stamp.nanos / PERIOD), [4, 5, 6, 7, 8]);
         let s = stats.snapshot();

@@ -28,6 +28,7 @@ fn answered(metres: f64, radians: f64) -> Answered {
         view: View { frame_id: "optical".into(), intrinsics: Intrinsics::new(9.0, 9.0, 4.0, 3.0, 8, 6).unwrap() },
         latency: Duration::ZERO,
         text: String::new(),
+        said: None,
         judged,
     }
 }
@@ -72,7 +73,7 @@ fn a_turn_to_the_right_is_a_negative_yaw() {
 #[test]
 fn the_tree_leads_to_the_pose_that_the_odometry_states() {
     let (answered, mount) = (answered(0.1, 0.1), mount());
-    let fixed = static_transform(&answered, &mount);
+    let fixed = static_transform(answered.stamps[0], &answered.view, &mount);
     assert_eq!((fixed.frame_id.as_str(), fixed.child_frame_id.as_str()), ("base_link", "optical"));
     let base_from_camera: Transform<Base, Camera> = transform_of(&fixed);
     let poses = odometry(&answered, "odom", Some(&mount));

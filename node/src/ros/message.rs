@@ -29,6 +29,15 @@ pub struct StampedPose {
     pub orientation_xyzw: [f64; 4],
 }
 
+/// `geometry_msgs/PoseStamped` on `/ego/pose`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoseMessage {
+    /// The frame that the pose is given in.
+    pub frame_id: String,
+    /// As in the odometry.
+    pub pose: StampedPose,
+}
+
 /// `nav_msgs/Path` on `/ego/trajectory`: the five poses of one window.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrajectoryMessage {
@@ -40,7 +49,7 @@ pub struct TrajectoryMessage {
     pub poses: Vec<StampedPose>,
 }
 
-/// `nav_msgs/Odometry`: on `/ego/odometry`, windows stitched together; coming in, another odometry. Its twist is left out:
+/// `nav_msgs/Odometry`: on `/ego/odometry`, a pose for each image; coming in, another odometry. Its twist is left out:
 /// the node neither has one nor needs one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OdometryMessage {
@@ -116,13 +125,17 @@ pub struct ParameterEventMessage {
 }
 
 /// What the pipeline hands to a transport.
-#[expect(clippy::large_enum_variant, reason = "a few a second, and the large one, odometry, is the most frequent")]
+#[expect(clippy::large_enum_variant, reason = "the large one, odometry, is the most frequent")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// For `/ego/trajectory`.
     Trajectory(TrajectoryMessage),
     /// For `/ego/odometry`.
     Odometry(OdometryMessage),
+    /// For `/ego/pose`.
+    Pose(PoseMessage),
+    /// For `~/scale`.
+    Scale(DiagnosticsMessage),
     /// For `/diagnostics`.
     Diagnostics(DiagnosticsMessage),
     /// For `~/status`.

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
 use model::pose_head::{self, PoseHead, WindowPoses};
+use model::weights::manifest::ScaleErrors;
 use model::{AnswerOptions, EgoModel, FrameEmbedding, Mode};
 
 use crate::config::{Ask, ModelConfig};
@@ -52,6 +53,11 @@ pub trait Estimator: Send {
     /// Reads one frame.
     fn encode(&mut self, image: &RgbImage, intrinsics: &Intrinsics) -> Result<Self::Frame, Error>;
 
+    /// How far the lengths that it says are off, where that is known.
+    fn scale_errors(&self) -> Option<ScaleErrors> {
+        None
+    }
+
     /// Answers for one window.
     fn estimate(&mut self, frames: [&Self::Frame; WINDOW]) -> Result<Estimate, Error>;
 }
@@ -61,6 +67,7 @@ pub trait Estimator: Send {
 pub struct EgoEstimator {
     model: EgoModel,
     asked: Asked,
+    scale_errors: Option<ScaleErrors>,
 }
 
 /// How the model is asked.
@@ -87,7 +94,9 @@ impl EgoEstimator {
                 Asked::PoseHead(PoseHead::load(&config.weights, config.adapter.as_deref(), model.network())?)
             }
         };
-        Ok(Self { model, asked })
+        // An adapter has a manifest of its own, since it is what was trained last.
+        let scale_errors = ScaleErrors::of(config.adapter.as_deref().unwrap_or(&config.weights))?;
+        Ok(Self { model, asked, scale_errors })
     }
 }
 
@@ -101,6 +110,10 @@ pub struct EgoFrame {
 
 impl Estimator for EgoEstimator {
     type Frame = EgoFrame;
+
+    fn scale_errors(&self) -> Option<ScaleErrors> {
+        self.scale_errors
+    }
 
     fn encode(&mut self, image: &RgbImage, intrinsics: &Intrinsics) -> Result<EgoFrame, Error> {
         let patches = self.model.preprocess(image, intrinsics).map_err(|e| match e {

@@ -1,5 +1,7 @@
-//! From a window to poses: what asks the model, and in which unit its lengths are.
+//! From a window to poses: what asks the model, what tracks each image, where the two meet, and in which unit lengths are.
 
 pub mod estimator;
+pub mod fusion;
 pub mod scale;
 pub mod solver;
+pub mod tracker;

@@ -95,6 +95,11 @@ impl Reference {
         Ok(())
     }
 
+    /// Where the camera was at a stamp, metres; `None` where that is not known.
+    pub fn position(&self, stamp: Stamp) -> Option<Point3<f64>> {
+        interpolated(&self.lock(), stamp)
+    }
+
     /// Where the camera was at each stamp, where that is known.
     fn at(&self, stamps: &[Stamp; WINDOW]) -> [Option<Point3<f64>>; WINDOW] {
         let path = self.lock();

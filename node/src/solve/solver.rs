@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use geometry::{Stamp, WINDOW};
+use geometry::{Stamp, WINDOW, WindowTrajectory};
+
+use model::weights::manifest::ScaleErrors;
 
 use crate::config::TrustRules;
 use crate::solve::estimator::{Error, Estimator};
@@ -45,6 +47,8 @@ pub struct Answered {
     pub latency: Duration,
     /// The model's words.
     pub text: String,
+    /// What it said, before anybody judged it; `None` where that holds no poses.
+    pub said: Option<WindowTrajectory>,
     /// Its poses, how sure they are, and what they were held against.
     pub judged: Judged,
 }
@@ -64,7 +68,11 @@ impl<E: Estimator> Solver<E> {
     /// Nothing stitched yet.
     pub fn new(estimator: E, scaler: Scaler, rules: &TrustRules, stats: Arc<Stats>) -> Self {
         let earlier_breaks = stats.snapshot().odometry_breaks;
-        stats.update(|s| s.scale = scaler.scale());
+        stats.update(|s| {
+            if s.by_tracks.is_none() {
+                s.scale = scaler.scale();
+            }
+        });
         Self { estimator, scaler, judge: Judge::new(rules), stats, earlier_breaks }
     }
 
@@ -72,15 +80,23 @@ impl<E: Estimator> Solver<E> {
     pub fn reset(&mut self) {
         self.judge.reset();
         self.stats.update(|s| {
-            s.odometry_breaks = self.breaks();
-            (s.status, s.status_reason) = (self.judge.status(), self.judge.reason());
-            s.evidence = None;
+            if s.by_tracks.is_none() {
+                s.odometry_breaks = self.breaks();
+            }
+            s.by_windows = (self.judge.status(), self.judge.reason());
+            (s.evidence, s.agreement) = (None, None);
+            s.settle();
         });
     }
 
     /// Judges by other rules from the next window on.
     pub fn set_rules(&mut self, rules: &TrustRules) {
         self.judge.set_rules(rules);
+    }
+
+    /// How far the lengths that the model says are off, where that is known.
+    pub fn scale_errors(&self) -> Option<ScaleErrors> {
+        self.estimator.scale_errors()
     }
 
     fn breaks(&self) -> u64 {
@@ -154,8 +170,10 @@ impl<E: Estimator> Solver<E> {
             s.windows_answered += 1;
             s.answer_tokens = estimate.tokens as u64;
             s.add_latency(latency);
-            s.odometry_breaks = self.breaks();
-            s.scale = self.scaler.scale();
+            if s.by_tracks.is_none() {
+                s.odometry_breaks = self.breaks();
+                s.scale = self.scaler.scale();
+            }
             s.evidence.clone_from(&judged.evidence);
             match &judged.poses {
                 Ok(_) => s.windows_degraded += u64::from(judged.verdict.status == Status::Degraded),
@@ -173,6 +191,7 @@ impl<E: Estimator> Solver<E> {
             view: window.view,
             latency,
             text: estimate.text,
+            said: estimate.trajectory.ok(),
             judged,
         })))
     }
@@ -180,19 +199,9 @@ impl<E: Estimator> Solver<E> {
     /// Counts what the state has become, and says so where it changed.
     fn note(&self, verdict: &Verdict, reason: &str) {
         self.stats.update(|s| {
-            s.losses += u64::from(verdict.is_loss());
-            s.recoveries += u64::from(verdict.is_recovery());
-            s.status = verdict.status;
-            s.status_reason.clear();
-            s.status_reason.push_str(reason);
+            s.by_windows = (verdict.status, reason.to_owned());
+            s.settle();
         });
-        if verdict.status != verdict.before {
-            match verdict.status {
-                Status::Ok => tracing::info!("OK: the windows agree again"),
-                Status::Degraded => tracing::warn!("DEGRADED: {reason}"),
-                Status::Lost => tracing::warn!("LOST, nothing comes out: {reason}"),
-            }
-        }
     }
 }
 

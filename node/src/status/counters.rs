@@ -16,6 +16,8 @@ use crate::ros::transport::qos::Mismatch;
 use crate::solve::scale::value::Scale;
 use crate::trust::checks::Evidence;
 use crate::trust::state::Status;
+use crate::trust::tracking::Tracking;
+use odometry::agreement::Agreement;
 
 /// Answered windows whose latency is kept.
 const LATENCIES: usize = 200;
@@ -40,6 +42,11 @@ macro_rules! fates {
                 match self {
                     $(Fate::$name => $counter,)*
                 }
+            }
+
+            /// Whether nothing was made of it.
+            pub fn is_drop(self) -> bool {
+                !matches!(self, Self::Posed | Self::Used)
             }
         }
     };
@@ -78,6 +85,8 @@ fates! {
     Superseded => "frames_dropped_superseded",
     /// All its windows had a member that could not be decoded or was blank.
     BrokenWindow => "frames_dropped_broken_window",
+    /// The tracks gave it a pose, or it stood on the motion before; the model did not read it.
+    Posed => "frames_posed",
     /// Its pixels could not be decoded.
     Decode => "frames_dropped_decode",
     /// Its pixels show nothing.
@@ -142,6 +151,16 @@ pub struct Snapshot {
     pub windows_answered: u64,
     /// Answers that did not parse or were absurd; nothing is published for them.
     pub answers_unparsed: u64,
+    /// Answers that contradict the tracks of the same images: they give no scale and carry nothing.
+    pub windows_contradicted: u64,
+    /// Answers that could be held against tracks.
+    pub windows_compared: u64,
+    /// Poses of the odometry at the camera's rate that came out.
+    pub poses_published: u64,
+    /// Those among them that stand on the motion before, or the model's.
+    pub poses_coasted: u64,
+    /// Those that did not come out, since nothing told them for too long.
+    pub poses_withheld: u64,
     /// Windows whose poses came out while the node was DEGRADED.
     pub windows_degraded: u64,
     /// Windows whose poses did not come out since the node was LOST or the images frozen.
@@ -178,10 +197,16 @@ pub struct Snapshot {
     pub lifecycle_problem: String,
     /// What translations that come out are in.
     pub scale: Scale,
-    /// How far the node trusts its poses.
+    /// How far the node trusts its poses: [`Snapshot::settle`].
     pub status: Status,
     /// Why that is not OK; empty where it is.
     pub status_reason: String,
+    /// What the model's windows make of it by themselves, and why.
+    pub by_windows: (Status, String),
+    /// What the tracks make of it, where the odometry is theirs.
+    pub by_tracks: Option<Tracking>,
+    /// How the last answer stood to the tracks, where there were any.
+    pub agreement: Option<Agreement>,
     /// What the checks found in the last answer; `None` where it had no poses.
     pub evidence: Option<Evidence>,
     latencies: VecDeque<Duration>,
@@ -224,14 +249,37 @@ impl Snapshot {
         self.fates[fate as usize]
     }
 
+    /// Makes one status of what is known of windows and tracks, and counts where it was lost and found; whether it has
+    /// changed.
+    pub fn settle(&mut self) -> bool {
+        let (status, reason) = match &self.by_tracks {
+            None => self.by_windows.clone(),
+            Some(tracking) => tracking.status(),
+        };
+        let before = std::mem::replace(&mut self.status, status);
+        self.losses += u64::from(before != Status::Lost && status == Status::Lost);
+        self.recoveries += u64::from(before == Status::Lost && status != Status::Lost);
+        let is_news = status != before || reason != self.status_reason;
+        self.status_reason = reason;
+        if status != before {
+            let reason = &self.status_reason;
+            match status {
+                Status::Ok => tracing::info!("OK again"),
+                Status::Degraded => tracing::warn!("DEGRADED: {reason}"),
+                Status::Lost => tracing::warn!("LOST, nothing comes out: {reason}"),
+            }
+        }
+        is_news
+    }
+
     /// Images that the model read.
     pub fn frames_used(&self) -> u64 {
         self.fate(Fate::Used)
     }
 
-    /// Images that ended in any other way.
+    /// Images that nothing was made of.
     pub fn frames_dropped(&self) -> u64 {
-        self.fates.iter().sum::<u64>() - self.frames_used()
+        Fate::ALL.iter().filter(|fate| fate.is_drop()).map(|fate| self.fate(*fate)).sum()
     }
 
     /// Adds the time that a window took, from the model's taking it to its answer.
@@ -260,8 +308,9 @@ impl Snapshot {
             ("frames_received", self.frames_received),
             ("frames_pending", self.frames_pending),
             (Fate::Used.counter(), self.frames_used()),
+            (Fate::Posed.counter(), self.fate(Fate::Posed)),
         ];
-        let dropped = Fate::ALL.iter().filter(|f| **f != Fate::Used);
+        let dropped = Fate::ALL.iter().filter(|f| f.is_drop());
         all.extend(dropped.map(|f| (f.counter(), self.fate(*f))));
         all.extend([
             ("camera_infos_received", self.camera_infos_received),
@@ -273,6 +322,11 @@ impl Snapshot {
             ("windows_broken", self.windows_broken),
             ("windows_answered", self.windows_answered),
             ("answers_unparsed", self.answers_unparsed),
+            ("windows_compared", self.windows_compared),
+            ("windows_contradicted", self.windows_contradicted),
+            ("poses_published", self.poses_published),
+            ("poses_coasted", self.poses_coasted),
+            ("poses_withheld", self.poses_withheld),
             ("windows_degraded", self.windows_degraded),
             ("windows_withheld", self.windows_withheld),
             ("windows_unscaled", self.windows_unscaled),
@@ -310,6 +364,12 @@ mod tests {
         let s = stats.snapshot();
         assert_eq!((s.fate(Fate::Shutdown), s.frames_pending), (1, 0));
         assert_eq!(s.frames_received, s.frames_used() + s.frames_dropped() + s.frames_pending);
+        let d = stats.receive(now);
+        d.note(Fate::Posed);
+        d.note(Fate::Superseded);
+        drop(d);
+        let s = stats.snapshot();
+        assert_eq!((s.fate(Fate::Posed), s.frames_dropped()), (1, 2), "what is posed is not dropped");
     }
 
     #[test]
@@ -322,7 +382,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Fate::ALL.len());
-        let dropped = Fate::ALL.iter().filter(|f| **f != Fate::Used);
+        let dropped = Fate::ALL.iter().filter(|f| f.is_drop());
         assert!(dropped.into_iter().all(|f| f.counter().starts_with("frames_dropped_")));
     }
 

@@ -11,6 +11,8 @@ use crate::ros::transport::qos::End;
 use crate::status::counters::{Fate, Snapshot};
 use crate::status::host;
 use crate::trust::state::Status;
+use crate::trust::tracking::Tracking;
+use odometry::scale::Source;
 
 /// Reports that a verdict looks back over: a model that takes seconds answers nothing in most of them.
 const LOOK_BACK: usize = 10;
@@ -156,12 +158,39 @@ fn idle(snapshot: &Snapshot) -> (DiagnosticLevel, String) {
     }
 }
 
+/// What is known of the scale.
+pub fn scale(stamp: Stamp, tracking: &Tracking) -> DiagnosticsMessage {
+    let held_off: Vec<&str> = tracking.held_off.iter().map(|(_, why)| why.as_str()).collect();
+    let source = tracking.scale.and_then(|scale| scale.source).map_or("none", Source::name);
+    let (level, message) = match tracking.scale {
+        Some(scale) if scale.source.is_some() => {
+            (DiagnosticLevel::Ok, format!("metres by {source}, to {:.1} %", 100.0 * scale.sigma))
+        }
+        _ => (DiagnosticLevel::Warn, "nothing tells the scale: lengths are a guess".to_owned()),
+    };
+    let mut values = vec![("source".to_owned(), source.to_owned())];
+    if let Some(scale) = tracking.scale {
+        values.push(("metres_per_unit".to_owned(), format!("{:.4}", scale.metres())));
+        values.push(("log_stddev".to_owned(), format!("{:.3}", scale.sigma)));
+    }
+    values.push(("held_off".to_owned(), held_off.join("; ")));
+    DiagnosticsMessage { stamp, level, message, values }
+}
+
 /// Values of a report that say how far its poses can be trusted.
-const STATUS_VALUES: [&str; 9] = [
+const STATUS_VALUES: [&str; 17] = [
     "lifecycle",
     "status",
     "status_reason",
     "scale",
+    "scale_source",
+    "scale_log_stddev",
+    "carried",
+    "tracks_points",
+    "tracks_rotation_degrees",
+    "tracks_direction_degrees",
+    "windows_compared",
+    "windows_contradicted",
     "checks",
     "stated_stddev_metres",
     "odometry_breaks",
@@ -190,6 +219,20 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
         values.push(("status_reason".to_owned(), snapshot.status_reason.clone()));
     }
     values.push(("scale".to_owned(), snapshot.scale.to_string()));
+    if let Some(tracking) = &snapshot.by_tracks {
+        let source = tracking.scale.and_then(|scale| scale.source).map_or("none", Source::name);
+        values.push(("scale_source".to_owned(), source.to_owned()));
+        values.extend(tracking.scale.map(|scale| ("scale_log_stddev".to_owned(), format!("{:.4}", scale.sigma))));
+        values.push(("carried".to_owned(), tracking.carried.name().to_owned()));
+        values.push(("tracks_points".to_owned(), tracking.points.to_string()));
+    }
+    if let Some(agreement) = &snapshot.agreement {
+        values.push(("tracks_rotation_degrees".to_owned(), format!("{:.2}", agreement.rotation_deg)));
+        let direction = agreement.direction_deg;
+        values.extend(direction.map(|angle| ("tracks_direction_degrees".to_owned(), format!("{angle:.1}"))));
+        let epipolar = agreement.epipolar_px;
+        values.extend(epipolar.map(|px| ("tracks_epipolar_px".to_owned(), format!("{px:.2}"))));
+    }
     if let Some(evidence) = &snapshot.evidence {
         values.push(("checks".to_owned(), evidence.checks().join(", ")));
         let residuals = evidence.residuals.iter();
@@ -433,6 +476,8 @@ mod tests {
         let names: Vec<&str> = short.values.iter().map(|(name, _)| name.as_str()).collect();
         let expected = [
             "windows_answered",
+            "windows_compared",
+            "windows_contradicted",
             "odometry_breaks",
             "lifecycle",
             "status",

@@ -55,15 +55,19 @@ pub fn examine(config_path: &Path, config: Result<Config, config::Error>) -> Vec
     findings.push(transport_of(&config));
     findings.extend(ros(&config));
     findings.push(windows(&config));
-    let device = device(&config.model.device);
-    let files = weights(&config.model.weights);
-    let heads = (config.model.mode == Ask::PoseHead).then(|| pose_head(&config.model));
-    findings.extend(memory(&config));
+    let Some(model) = &config.model else {
+        findings.push(ok("weights", "none: the tracks alone"));
+        return findings;
+    };
+    let device = device(&model.device);
+    let files = weights(&model.weights);
+    let heads = (model.mode == Ask::PoseHead).then(|| pose_head(model));
+    findings.extend(memory(model));
     let can_load = [&device, &files].into_iter().chain(&heads).all(|finding| finding.result.is_ok());
     findings.extend([device, files]);
     findings.extend(heads);
     if can_load {
-        findings.push(answer(&config));
+        findings.push(answer(model));
     }
     findings
 }
@@ -173,11 +177,11 @@ const RESERVE_GIB: f64 = 4.0;
 const TEXT_TOKENS: usize = 300;
 
 /// What the weights and a window's cache take, and which Jetson an 8B fits on.
-fn memory(config: &Config) -> Vec<Finding> {
+fn memory(model: &ModelConfig) -> Vec<Finding> {
     let gib = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
     let mut findings = Vec::new();
-    let dir = &config.model.weights;
-    if let Ok(network) = model::weights::config(dir) {
+    let dir = &model.weights;
+    if let Ok(network) = ::model::weights::config(dir) {
         let files: u64 = std::fs::read_dir(dir)
             .into_iter()
             .flatten()
@@ -188,8 +192,8 @@ fn memory(config: &Config) -> Vec<Finding> {
                 weights.then(|| path.metadata().map_or(0, |m| m.len()))
             })
             .sum();
-        let tokens = config.model.max_tokens + TEXT_TOKENS;
-        let cache = model::memory::cache_bytes(&network, tokens, 4);
+        let tokens = model.max_tokens + TEXT_TOKENS;
+        let cache = ::model::memory::cache_bytes(&network, tokens, 4);
         findings.push(ok(
             "memory",
             format!(
@@ -199,9 +203,9 @@ fn memory(config: &Config) -> Vec<Finding> {
             ),
         ));
     }
-    if let Some(large) = model::weights::published("8b") {
-        let frame = model::memory::frame_tokens(&large, 640, 480);
-        let tokens = 5 * frame + TEXT_TOKENS + config.model.max_tokens;
+    if let Some(large) = ::model::weights::published("8b") {
+        let frame = ::model::memory::frame_tokens(&large, 640, 480);
+        let tokens = 5 * frame + TEXT_TOKENS + model.max_tokens;
         let rows = [Recipe::Q4KM, Recipe::Q5KM, Recipe::Q8_0, Recipe::F16].map(|recipe| {
             let total = gib(Footprint::new(&large, recipe, tokens).total());
             let fits = [16.0, 32.0, 64.0].map(|all: f64| if total + RESERVE_GIB <= all { "fits" } else { "no" });
@@ -214,11 +218,11 @@ fn memory(config: &Config) -> Vec<Finding> {
 }
 
 /// Loads the model and lets it answer for a made-up window: slow, and the only check that proves anything.
-fn answer(config: &Config) -> Finding {
+fn answer(model: &ModelConfig) -> Finding {
     const NAME: &str = "answer";
     let remedy = "the weights are damaged or of another version: make or fetch them again";
     let begun = Instant::now();
-    let mut estimator = match EgoEstimator::load(&config.model, Arc::new(AtomicBool::new(false))) {
+    let mut estimator = match EgoEstimator::load(model, Arc::new(AtomicBool::new(false))) {
         Ok(estimator) => estimator,
         Err(e) => return fail(NAME, e.to_string(), remedy),
     };

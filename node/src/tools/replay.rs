@@ -6,22 +6,25 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use geometry::{Stamp, WINDOW};
+use geometry::{Stamp, WINDOW, WindowTrajectory};
 use model::memory::Resident;
 
-use crate::config::{ScaleRules, WindowRules};
+use crate::config::{ScaleRules, TrustRules, WindowRules};
 use crate::pipeline::Settings;
 use crate::ros::lifecycle::State;
 use crate::solve::estimator::{self, Estimator};
+use crate::solve::fusion;
 use crate::solve::scale::{Reference, Scaler};
 use crate::solve::solver::{Answered, Solved, Solver};
+use crate::solve::tracker::{Posed, Told, Tracker};
 use crate::status::counters::{Snapshot, Stats};
-use crate::tools::report::{Evidence, WindowResult};
+use crate::tools::report::{Evidence, FilmPose, WindowResult};
 use crate::window::ingest::Ingest;
 use camera::info::Images;
 use camera::message::{ImageMessage, ImagePayload};
 use camera::optics::{CameraRules, UseFixed};
 use camera::sequence::Sequence;
+use odometry::scale::Source;
 
 pub mod recording;
 
@@ -51,39 +54,69 @@ pub enum Error {
 struct Inline<E: Estimator> {
     ingest: Ingest<E::Frame>,
     reference: Arc<Reference>,
-    solver: Solver<E>,
+    tracker: Option<Tracker>,
+    solver: Option<Solver<E>>,
+    trust: TrustRules,
     stats: Arc<Stats>,
 }
 
+/// What an image made come out.
+struct Step {
+    /// Of the fast clock.
+    posed: Vec<Posed>,
+    /// The answer to the window that it completed, and that window as the tracks have it.
+    answered: Option<(Box<Answered>, Option<WindowTrajectory>)>,
+}
+
 impl<E: Estimator> Inline<E> {
-    fn new(estimator: E, camera: &CameraRules, scale: ScaleRules, settings: &Settings) -> Self {
+    fn new(estimator: Option<E>, camera: &CameraRules, scale: ScaleRules, settings: &Settings) -> Self {
         let stats = Stats::new();
         stats.update(|s| s.lifecycle = State::Active);
         let ingest = Ingest::new(camera, settings.window, Arc::clone(&stats));
         let reference = Arc::new(Reference::new(settings.mount.as_ref(), &settings.scale_topic));
+        let mut tracker = settings.tracker(&reference, &stats);
         let scaler = Scaler::new(scale, Arc::clone(&reference));
-        let solver = Solver::new(estimator, scaler, &settings.live.trust, Arc::clone(&stats));
-        Self { ingest, reference, solver, stats }
+        let trust = settings.live.trust;
+        let solver = estimator.map(|estimator| Solver::new(estimator, scaler, &trust, Arc::clone(&stats)));
+        if let (Some(tracker), Some(solver)) = (&mut tracker, &solver) {
+            tracker.take(Told::Loaded(solver.scale_errors()));
+        }
+        Self { ingest, reference, tracker, solver, trust, stats }
     }
 
-    /// Takes an image that came at `now`; the answer to the window that it completes.
-    fn image(&mut self, image: ImageMessage, now: Instant, stop: &AtomicBool) -> Result<Option<Box<Answered>>, Error> {
-        let Some(window) = self.ingest.image(image, self.stats.receive(now)) else { return Ok(None) };
+    /// Takes an image that came at `now`: first its pose, then the answer to the window that it completes.
+    fn image(&mut self, image: ImageMessage, now: Instant, stop: &AtomicBool) -> Result<Step, Error> {
+        let taken = self.ingest.image(image, self.stats.receive(now));
+        let mut step = Step { posed: Vec::new(), answered: None };
+        if let Some(tracker) = &mut self.tracker {
+            let least_contrast = self.trust.images.least_contrast;
+            step.posed.extend(taken.accepted.iter().filter_map(|accepted| tracker.frame(accepted, least_contrast)));
+        }
+        let (Some(window), Some(solver)) = (taken.window, &mut self.solver) else { return Ok(step) };
+        let tracked = self.tracker.as_ref().and_then(|tracker| tracker.tracked(&window.stamps));
         let (id, last) = (window.id, window.stamps[WINDOW - 1]);
-        match self.solver.solve(window, stop)? {
-            Solved::Stopped => Err(Error::Stopped),
+        match solver.solve(window, stop)? {
+            Solved::Stopped => return Err(Error::Stopped),
             Solved::Broken(reason) => {
                 tracing::warn!(window_id = id, last_stamp = last.nanos, "window dropped: {reason}");
-                Ok(None)
             }
-            Solved::Answered(answered) => Ok(Some(answered)),
+            Solved::Answered(answered) => {
+                let mut trajectory = None;
+                if let Some(tracker) = &mut self.tracker {
+                    let met = fusion::meet(&answered, tracked.as_ref(), &self.trust, &self.stats);
+                    trajectory = met.trajectory;
+                    met.told.into_iter().for_each(|told| tracker.take(told));
+                }
+                step.answered = Some((answered, trajectory));
+            }
         }
+        Ok(step)
     }
 
     /// The last counters, with what still waited for a window.
     fn finish(self) -> Snapshot {
-        let Self { ingest, solver, stats, .. } = self;
-        drop((ingest, solver));
+        let Self { ingest, solver, tracker, stats, .. } = self;
+        drop((ingest, solver, tracker));
         stats.snapshot()
     }
 }
@@ -95,7 +128,7 @@ impl<E: Estimator> Inline<E> {
 /// [`Error`], but none of a recording.
 pub fn replay<E: Estimator>(
     sequence: &Sequence,
-    estimator: E,
+    estimator: Option<E>,
     settings: &Settings,
     stop: &AtomicBool,
     mut each: impl FnMut(&Answered),
@@ -107,20 +140,30 @@ pub fn replay<E: Estimator>(
         ScaleRules::Arbitrary | ScaleRules::Measured { .. } => ScaleRules::Arbitrary,
     };
     let mut node = Inline::new(estimator, &camera, scale, settings);
-    let mut windows = Vec::new();
+    let (mut windows, mut odometry) = (Vec::new(), Vec::new());
     for (path, stamp) in sequence.frames.iter().zip(&sequence.stamps) {
         let image = image(path, *stamp)?;
-        let Some(answered) = node.image(image, Instant::now(), stop)? else { continue };
+        let step = node.image(image, Instant::now(), stop)?;
+        let place = |stamp: Stamp| sequence.stamps.partition_point(|t| *t < stamp);
+        odometry.extend(step.posed.iter().map(|posed| of_film(posed, place(posed.fix.stamp))));
+        let Some((answered, tracked)) = step.answered else { continue };
         each(&answered);
         // Every stamp came from this list.
         let frames = answered.stamps.map(|s| sequence.stamps.partition_point(|t| *t < s));
-        windows.push(result(frames, *answered));
+        windows.push(result(frames, *answered, tracked.as_ref()));
     }
-    Ok(evidence(&node.finish(), windows))
+    Ok(evidence(&node.finish(), windows, odometry))
 }
 
-fn evidence(counts: &Snapshot, results: Vec<WindowResult>) -> Evidence {
+fn of_film(posed: &Posed, frame: usize) -> FilmPose {
+    FilmPose { frame, stamp: posed.fix.stamp, odom_from_camera: posed.fix.odom_from_camera, segment: posed.fix.segment }
+}
+
+fn evidence(counts: &Snapshot, results: Vec<WindowResult>, odometry: Vec<FilmPose>) -> Evidence {
+    let scale = counts.by_tracks.as_ref().and_then(|tracking| tracking.scale);
     Evidence {
+        scale: scale.map(|scale| (scale.source.map_or("none", Source::name).to_owned(), scale.sigma)),
+        odometry,
         windows: counts.windows_answered,
         unparsed: Some(counts.answers_unparsed),
         latency_ms_median: counts.latency().map(|(median, _)| median.as_secs_f64() * 1e3),
@@ -130,12 +173,13 @@ fn evidence(counts: &Snapshot, results: Vec<WindowResult>) -> Evidence {
     }
 }
 
-fn result(frames: [usize; WINDOW], answered: Answered) -> WindowResult {
-    let (trajectory, problem) = match answered.judged.poses {
+fn result(frames: [usize; WINDOW], answered: Answered, tracked: Option<&WindowTrajectory>) -> WindowResult {
+    let (own, problem) = match answered.judged.poses {
         Ok(poses) => (Some(poses.trajectory), None),
         Err(reason) => (None, Some(reason.to_string())),
     };
-    WindowResult { frames, stamps: answered.stamps, trajectory, problem, latency: Some(answered.latency) }
+    let (latency, said) = (Some(answered.latency), answered.said);
+    WindowResult { frames, stamps: answered.stamps, trajectory: tracked.copied().or(own), said, problem, latency }
 }
 
 fn image(path: &Path, stamp: Stamp) -> Result<ImageMessage, Error> {

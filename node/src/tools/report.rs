@@ -1,4 +1,5 @@
-//! Estimates against ground truth: a table for a person, and `trajectory.tum`, `trajectory.svg` and `report.json`.
+//! Estimates against ground truth: a table for a person, and `trajectory.tum` (windows stitched together), `odometry.tum` (a
+//! pose for each image, where there is one), `trajectory.svg` and `report.json`.
 //!
 //! The evidence is a replay's, or what a counterpart received over the wire ([`Received`]). Both end in the same
 //! numbers, which are those of `geometry::metrics`. Windows that did not parse are counted, never left out in silence.
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use geometry::metrics::{Alignment, Statistic, ape_rmse};
 use geometry::{Camera, Odom, Odometry, Stamp, Stamped, Summary, Transform, WINDOW, WindowErrors, WindowTrajectory};
-use nalgebra::Vector3;
+use nalgebra::{Point3, Vector3};
 use serde::{Deserialize, Serialize};
 
 use crate::tools::plot;
@@ -51,6 +52,9 @@ pub struct Received {
     pub published_stamps_nanos: Vec<i64>,
     /// Each Path that came back, in the order of their coming.
     pub paths: Vec<ReceivedPath>,
+    /// Each Odometry that came back.
+    #[serde(default)]
+    pub odometry: Vec<ReceivedPose>,
     /// The last diagnostics, where any came.
     pub diagnostics_last: Option<ReceivedDiagnostics>,
 }
@@ -91,8 +95,10 @@ pub struct WindowResult {
     pub frames: [usize; WINDOW],
     /// Their stamps.
     pub stamps: [Stamp; WINDOW],
-    /// The answer's poses.
+    /// The poses that came out.
     pub trajectory: Option<WindowTrajectory>,
+    /// Those that the model said, where they are known.
+    pub said: Option<WindowTrajectory>,
     /// Why there are none.
     pub problem: Option<String>,
     /// Time that the answer took: the node's own measuring in a replay, from the last image out to the Path in over the
@@ -115,6 +121,23 @@ pub struct Evidence {
     pub counters: Vec<(String, u64)>,
     /// The answers.
     pub results: Vec<WindowResult>,
+    /// The odometry at the camera's rate; empty where it is stitched from windows.
+    pub odometry: Vec<FilmPose>,
+    /// Who gave it metres, and the standard deviation of their logarithm, where known.
+    pub scale: Option<(String, f64)>,
+}
+
+/// A pose of an odometry at the camera's rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FilmPose {
+    /// Place of its image in the sequence.
+    pub frame: usize,
+    /// Of its image.
+    pub stamp: Stamp,
+    /// The pose.
+    pub odom_from_camera: Transform<Odom, Camera>,
+    /// Breaks before it.
+    pub segment: u32,
 }
 
 /// `report.json`. What is not known is null.
@@ -140,10 +163,33 @@ pub struct Report {
     pub ate_rmse: Option<f64>,
     /// Times that the stitched trajectory could not be continued.
     pub odometry_breaks: u32,
+    /// Of the odometry, where there is a pose for every image.
+    pub odometry: Option<FilmReport>,
+    /// Of the model's own windows, where they are known: as `rre_deg_median` and `tde_deg_median`.
+    pub model_deg_median: Option<(f64, Option<f64>)>,
     /// From taking a window to its answer.
     pub latency_ms_median: Option<f64>,
     /// Largest resident memory of the node's process.
     pub node_rss_mib_max: Option<f64>,
+}
+
+/// An odometry against ground truth.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FilmReport {
+    /// Poses that came out.
+    pub poses: usize,
+    /// Images of the sequence.
+    pub frames: usize,
+    /// RMSE of the positions after the similarity that fits best, scene units.
+    pub ate_rmse_after_one_scale: Option<f64>,
+    /// The scale of that similarity: true units for one of the odometry.
+    pub scale: Option<f64>,
+    /// RMSE of the positions after the rigid motion that fits best, scene units.
+    pub ate_rmse: Option<f64>,
+    /// Length of its path over that of the truth, from every fifth pose to the next.
+    pub path_ratio: Option<f64>,
+    /// Who gave the metres, and the standard deviation of their logarithm, where known.
+    pub scale_source: Option<(String, f64)>,
 }
 
 impl Evidence {
@@ -159,6 +205,15 @@ impl Evidence {
             .enumerate()
             .map(|(i, path)| window_of_path(path, &sent).map_err(|message| wrong(format!("path {i}: {message}"))));
         let results = results.collect::<Result<Vec<_>, _>>()?;
+        let mut odometry = Vec::new();
+        for (i, pose) in received.odometry.iter().enumerate() {
+            let frame = *sent.get(&pose.stamp_nanos).ok_or_else(|| {
+                wrong(format!("odometry {i}: expected the stamp of an image, got {}", pose.stamp_nanos))
+            })?;
+            let odom_from_camera = Transform::from_xyzw(pose.orientation_xyzw, &Vector3::from(pose.position))
+                .map_err(|e| wrong(format!("odometry {i}: {e}")))?;
+            odometry.push(FilmPose { frame, stamp: Stamp::from_nanos(pose.stamp_nanos), odom_from_camera, segment: 0 });
+        }
         let values = received.diagnostics_last.unwrap_or_default().values;
         let value = |key: &str| values.get(key).and_then(|v| v.parse::<f64>().ok());
         let counter = |key: &str| values.get(key).and_then(|v| v.parse::<u64>().ok());
@@ -169,8 +224,10 @@ impl Evidence {
             unparsed: counter("answers_unparsed"),
             latency_ms_median: value("latency_ms_median"),
             node_rss_mib_max: value("node_rss_mib_max"),
+            scale: values.get("scale_source").cloned().zip(value("scale_log_stddev")),
             counters: counters.collect(),
             results,
+            odometry,
         })
     }
 
@@ -220,6 +277,7 @@ fn window_of_path(path: &ReceivedPath, sent: &HashMap<i64, usize>) -> Result<Win
         frames,
         stamps: poses.map(|p| Stamp::from_nanos(p.stamp_nanos)),
         trajectory: Some(trajectory),
+        said: None,
         problem: None,
         latency: path.latency_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok()),
     })
@@ -238,8 +296,13 @@ pub fn write(evidence: &Evidence, sequence: &Sequence, out: &Path) -> Result<(St
     let report = report(evidence, sequence, &summary, &stitched);
 
     geometry::tum::write(&out.join("trajectory.tum"), &stitched.poses)?;
+    if !evidence.odometry.is_empty() {
+        let poses: Vec<_> =
+            evidence.odometry.iter().map(|pose| Stamped { stamp: pose.stamp, value: pose.odom_from_camera }).collect();
+        geometry::tum::write(&out.join("odometry.tum"), &poses)?;
+    }
     let picture = out.join("trajectory.svg");
-    plot::top_view(&picture, &stitched.drawing(sequence)).map_err(io(&picture))?;
+    plot::top_view(&picture, &stitched.drawing(evidence, sequence)).map_err(io(&picture))?;
     let json_path = out.join("report.json");
     let json = serde_json::to_string_pretty(&report).map_err(|e| io(&json_path)(e.into()))?;
     std::fs::write(&json_path, json + "\n").map_err(io(&json_path))?;
@@ -249,6 +312,68 @@ pub fn write(evidence: &Evidence, sequence: &Sequence, out: &Path) -> Result<(St
 fn errors_of(result: &WindowResult, sequence: &Sequence) -> Option<WindowErrors> {
     let truth = sequence.ground_truth(result.frames)?;
     Some(WindowErrors::new(&truth, result.trajectory.as_ref()?, sequence.scale))
+}
+
+/// Of the model's own poses.
+fn model_of(evidence: &Evidence, sequence: &Sequence) -> Option<(f64, Option<f64>)> {
+    let errors: Vec<Option<WindowErrors>> = evidence
+        .results
+        .iter()
+        .filter_map(|result| result.said.as_ref().map(|said| (result, said)))
+        .map(|(result, said)| Some(WindowErrors::new(&sequence.ground_truth(result.frames)?, said, sequence.scale)))
+        .collect();
+    let summary = Summary::new(&errors, SEED);
+    Some((summary.rre_deg.median.as_ref()?.value, summary.tde_deg.median.as_ref().map(|tde| tde.value)))
+}
+
+/// Frames from one place of a path to the next, where its length is measured: from frame to frame the jitter of a measured truth
+/// would be the longer part of it.
+const PATH_STEP: usize = 5;
+
+fn length<To>(poses: &[Transform<To, Camera>]) -> f64 {
+    let places: Vec<Point3<f64>> = poses.iter().step_by(PATH_STEP).map(Transform::origin).collect();
+    places.windows(2).map(|pair| (pair[1] - pair[0]).norm()).sum()
+}
+
+/// An odometry beside the truth at the same frames.
+struct Film {
+    estimate: Vec<Transform<Odom, Camera>>,
+    truth: Vec<Transform<geometry::World, Camera>>,
+}
+
+impl Film {
+    fn new(evidence: &Evidence, sequence: &Sequence) -> Self {
+        let (mut estimate, mut truth) = (Vec::new(), Vec::new());
+        if let Some(world_from_camera) = &sequence.world_from_camera {
+            for pose in &evidence.odometry {
+                estimate.push(pose.odom_from_camera);
+                truth.push(world_from_camera[pose.frame]);
+            }
+        }
+        Self { estimate, truth }
+    }
+
+    /// True units for one of the odometry.
+    fn scale(&self) -> Option<f64> {
+        let points = |poses: &mut dyn Iterator<Item = Point3<f64>>| poses.collect::<Vec<_>>();
+        let from = points(&mut self.estimate.iter().map(Transform::origin));
+        let to = points(&mut self.truth.iter().map(Transform::origin));
+        geometry::umeyama(&from, &to).ok().map(|similarity| similarity.scale)
+    }
+
+    fn report(&self, evidence: &Evidence, sequence: &Sequence) -> Option<FilmReport> {
+        let ate = |alignment| ape_rmse(&self.truth, &self.estimate, alignment).ok();
+        let (of_estimate, of_truth) = (length(&self.estimate), length(&self.truth));
+        (!evidence.odometry.is_empty()).then(|| FilmReport {
+            poses: evidence.odometry.len(),
+            frames: sequence.frames.len(),
+            ate_rmse_after_one_scale: ate(Alignment::Sim3),
+            scale: self.scale(),
+            ate_rmse: ate(Alignment::Se3),
+            path_ratio: (of_truth > 0.0).then(|| of_estimate / of_truth),
+            scale_source: evidence.scale.clone(),
+        })
+    }
 }
 
 fn report(evidence: &Evidence, sequence: &Sequence, summary: &Summary, stitched: &Stitched) -> Report {
@@ -266,6 +391,8 @@ fn report(evidence: &Evidence, sequence: &Sequence, summary: &Summary, stitched:
         rte_rel_median: median(&summary.rte_rel),
         ate_rmse: stitched.ate(),
         odometry_breaks: stitched.breaks,
+        odometry: Film::new(evidence, sequence).report(evidence, sequence),
+        model_deg_median: model_of(evidence, sequence),
         latency_ms_median: evidence.latency_ms_median,
         node_rss_mib_max: evidence.node_rss_mib_max,
     }
@@ -308,7 +435,7 @@ impl Stitched {
         ape_rmse(&self.truth, &estimate, Alignment::Se3).ok()
     }
 
-    fn drawing(&self, sequence: &Sequence) -> plot::Drawing {
+    fn drawing(&self, evidence: &Evidence, sequence: &Sequence) -> plot::Drawing {
         let point = |pose: &Transform<Odom, Camera>| (pose.translation().x, pose.translation().z);
         let mut estimate: Vec<Vec<(f64, f64)>> = Vec::new();
         let mut segment = None;
@@ -321,12 +448,22 @@ impl Stitched {
                 line.push(point(&pose.value));
             }
         }
-        plot::Drawing {
+        let mut drawing = plot::Drawing {
             title: format!("{}: seen from above, from the first camera", sequence.name),
             unit: sequence.unit(),
             truth: self.truth.iter().map(point).collect(),
             estimate,
+        };
+        let film = Film::new(evidence, sequence);
+        if let (Some(scale), Some(first)) = (film.scale(), film.truth.first()) {
+            // One scale is what no camera sees: the path is drawn with the true one, and the title says so.
+            let odom_from_world: Transform<Odom, geometry::World> = first.inverse().relabel();
+            drawing.truth = film.truth.iter().map(|pose| point(&(odom_from_world * *pose))).collect();
+            let scaled = |pose: &Transform<Odom, Camera>| (scale * pose.translation().x, scale * pose.translation().z);
+            drawing.estimate = vec![film.estimate.iter().map(scaled).collect()];
+            drawing.title = format!("{}: seen from above; the odometry times {scale:.3}", sequence.name);
         }
+        drawing
     }
 }
 
@@ -377,7 +514,7 @@ fn table(
     );
     let _ = writeln!(
         text,
-        "stitched: {} breaks, ATE {} {}; parse {}; {} ms a window; {} MiB",
+        "windows stitched: {} breaks, ATE {} {}; parse {}; {} ms a window; {} MiB",
         report.odometry_breaks,
         number(report.ate_rmse, 4),
         sequence.unit(),
@@ -385,6 +522,27 @@ fn table(
         number(report.latency_ms_median, 0),
         number(report.node_rss_mib_max, 0)
     );
+    if let Some((rre, tde)) = report.model_deg_median {
+        let _ = writeln!(text, "the model by itself, median: rre {rre:.2} deg, tde {} deg", number(tde, 1));
+    }
+    if let Some(film) = &report.odometry {
+        let source = film.scale_source.as_ref().map_or_else(
+            || "unknown".to_owned(),
+            |(source, sigma)| format!("{source}, to {:.0} % (one sigma)", 100.0 * sigma),
+        );
+        let _ = writeln!(
+            text,
+            "odometry: {} poses of {} images; ATE {} {unit} after one scale of {}, {} {unit} as it is; path {} of the true \
+             length; metres by {source}",
+            film.poses,
+            film.frames,
+            number(film.ate_rmse_after_one_scale, 4),
+            number(film.scale, 3),
+            number(film.ate_rmse, 4),
+            number(film.path_ratio, 3),
+            unit = sequence.unit(),
+        );
+    }
     append_counters(&mut text, evidence);
     text
 }

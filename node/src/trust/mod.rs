@@ -21,6 +21,7 @@ pub mod state;
 pub(crate) mod synthetic;
 #[cfg(test)]
 mod tests;
+pub mod tracking;
 
 use checks::Evidence;
 use covariance::Drift;

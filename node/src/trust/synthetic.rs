@@ -19,6 +19,8 @@ pub(crate) fn rules() -> TrustRules {
             epipolar_px: 1.0,
             overlap_rotation_deg: 1.0,
             overlap_translation: 0.05,
+            tracks_rotation_deg: 12.0,
+            tracks_direction_deg: 45.0,
             least_motion_metres: 0.05,
         },
         images: ImageRules { least_contrast: 0.0, frozen: Frozen::Ignored },

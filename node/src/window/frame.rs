@@ -1,6 +1,6 @@
 //! One camera frame on its way from the wire to the model.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use image::RgbImage;
 
@@ -12,8 +12,8 @@ use camera::message::ImagePayload;
 use camera::optics::Optics;
 use camera::quality::{self, Digest};
 
-/// A frame that windows share. It is decoded, rectified and encoded when the first window that the model reads needs it,
-/// and then keeps the embedding in place of the pixels: frames of windows that gave way to newer ones cost nothing.
+/// A frame that windows share. It is decoded and rectified when the odometry or the model first needs it, and at most once;
+/// it is encoded when the first window that the model reads needs it, and then keeps the embedding in place of the pixels.
 #[derive(Debug)]
 pub struct Frame<F> {
     ticket: Ticket,
@@ -24,8 +24,19 @@ pub struct Frame<F> {
 #[derive(Debug)]
 enum Content<F> {
     Message(ImagePayload),
+    Decoded(Pixels),
     Encoded(Arc<Seen<F>>),
     Broken(String),
+}
+
+/// A picture of a pinhole camera.
+#[derive(Debug, Clone)]
+pub struct Pixels {
+    /// Rectified.
+    pub image: Arc<RgbImage>,
+    /// Why it shows nothing, where it does not.
+    pub blank: Option<String>,
+    digest: Digest,
 }
 
 /// What is kept of a picture.
@@ -68,34 +79,66 @@ impl<F> Frame<F> {
     where
         E: Estimator<Frame = F>,
     {
-        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
-        let payload = match &*content {
-            Content::Encoded(embedding) => return Ok(Embedding::Cached(Arc::clone(embedding))),
-            Content::Broken(reason) => return Ok(Embedding::Broken(reason.clone())),
-            Content::Message(payload) => payload,
-        };
-        let (fate, reason) = match self.picture(payload, least_contrast) {
-            Ok((image, digest)) => match estimator.encode(&image, &view.intrinsics) {
+        if let Content::Encoded(embedding) = &*self.lock() {
+            return Ok(Embedding::Cached(Arc::clone(embedding)));
+        }
+        // The model is not asked under the lock: it takes its time, and the odometry must not wait for it.
+        let reason = match self.pixels(least_contrast) {
+            Ok(Pixels { blank: Some(reason), .. }) => reason,
+            Ok(Pixels { image, digest, blank: None }) => match estimator.encode(&image, &view.intrinsics) {
                 Ok(embedding) => {
                     let seen = Arc::new(Seen { embedding, digest });
-                    *content = Content::Encoded(Arc::clone(&seen));
+                    *self.lock() = Content::Encoded(Arc::clone(&seen));
                     return Ok(Embedding::Fresh(seen));
                 }
-                Err(Error::Image(reason)) => (Fate::Decode, reason),
+                Err(Error::Image(reason)) => {
+                    self.note(Fate::Decode);
+                    reason
+                }
                 Err(fatal) => return Err(fatal),
             },
-            Err(refused) => refused,
+            Err(reason) => reason,
         };
-        self.note(fate);
-        *content = Content::Broken(reason.clone());
+        *self.lock() = Content::Broken(reason.clone());
         Ok(Embedding::Broken(reason))
     }
 
-    /// The pixels for the model. They are looked at before they are rectified, which leaves black what the lens did not see.
-    fn picture(&self, payload: &ImagePayload, least_contrast: f64) -> Result<(RgbImage, Digest), (Fate, String)> {
-        let image = decode(payload).map_err(|e| (Fate::Decode, e.to_string()))?;
-        quality::check(&image, least_contrast).map_err(|blank| (Fate::Blank, blank.to_string()))?;
-        let digest = Digest::of(&image);
-        Ok((self.optics.rectify(image), digest))
+    /// Its pixels, and whether they have `least_contrast` ([`quality::check`]). They are looked at before they are rectified,
+    /// which leaves black what the lens did not see.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none, or no longer.
+    pub fn pixels(&self, least_contrast: f64) -> Result<Pixels, String> {
+        let mut content = self.lock();
+        let payload = match &*content {
+            Content::Decoded(pixels) => return Ok(pixels.clone()),
+            Content::Broken(reason) => return Err(reason.clone()),
+            Content::Encoded(_) => return Err("its pixels are gone: the model has them".to_owned()),
+            Content::Message(payload) => payload,
+        };
+        match decode(payload) {
+            Ok(image) => {
+                let blank = quality::check(&image, least_contrast).err().map(|blank| blank.to_string());
+                if blank.is_some() {
+                    self.note(Fate::Blank);
+                }
+                let digest = Digest::of(&image);
+                let pixels = Pixels { image: Arc::new(self.optics.rectify(image)), blank, digest };
+                *content = Content::Decoded(pixels.clone());
+                Ok(pixels)
+            }
+            Err(error) => {
+                self.note(Fate::Decode);
+                let reason = error.to_string();
+                *content = Content::Broken(reason.clone());
+                Err(reason)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Content<F>> {
+        // A picture is whole or not there.
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

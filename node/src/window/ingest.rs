@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::WindowRules;
 use crate::status::counters::{Fate, Stats, Ticket};
 use crate::window::frame::Frame;
-use crate::window::{Cause, Restart, View, Window, WindowBuffer};
+use crate::window::{Accepted, Cause, Restart, View, Window, WindowBuffer};
 use camera::decode::inspect;
 use camera::message::{CameraInfoMessage, ImageMessage};
 use camera::optics::CameraRules;
@@ -13,6 +13,15 @@ use camera::optics::{CameraState, Optics, Refusal};
 
 /// Why an image is dropped, as it is counted and in words.
 type Refused = (Fate, String);
+
+/// What an image brought about.
+#[derive(Debug)]
+pub struct Taken<F> {
+    /// Frames that are now the newest of the stream, in their order.
+    pub accepted: Vec<Accepted<Arc<Frame<F>>>>,
+    /// The window that it completed.
+    pub window: Option<Window<Arc<Frame<F>>>>,
+}
 
 /// From messages to windows.
 #[derive(Debug)]
@@ -53,13 +62,13 @@ impl<F> Ingest<F> {
         }
     }
 
-    /// Takes an image; returns the window that it completes.
-    pub fn image(&mut self, image: ImageMessage, ticket: Ticket) -> Option<Window<Arc<Frame<F>>>> {
+    /// Takes an image.
+    pub fn image(&mut self, image: ImageMessage, ticket: Ticket) -> Taken<F> {
         let (view, optics) = match self.view(&image) {
             Ok(found) => found,
             Err((fate, problem)) => {
                 self.drop_frame(ticket, fate, problem);
-                return None;
+                return Taken { accepted: Vec::new(), window: None };
             }
         };
         let frame = Arc::new(Frame::new(image.payload, optics, ticket));
@@ -85,7 +94,7 @@ impl<F> Ingest<F> {
             self.tell_dropped(fate, problem);
         }
         self.stats.update(|s| s.windows_complete += u64::from(push.window.is_some()));
-        push.window
+        Taken { accepted: push.accepted, window: push.window }
     }
 
     /// Starts the stream of frames afresh; those that wait for their window end with `fate`. Intrinsics stay.

@@ -80,11 +80,26 @@ pub enum Restart {
     CameraChanged,
 }
 
+/// A frame of the stream.
+#[derive(Debug, PartialEq)]
+pub struct Accepted<T> {
+    /// Time of its exposure, behind that of the frame before unless the stream started afresh with it.
+    pub stamp: Stamp,
+    /// The camera.
+    pub view: View,
+    /// Set where the stream started afresh with it.
+    pub restart: Option<Restart>,
+    /// The frame.
+    pub frame: T,
+}
+
 /// What one frame brought about.
 #[derive(Debug, PartialEq)]
 pub struct Push<T> {
     /// The window that it completed.
     pub window: Option<Window<T>>,
+    /// Frames that are now the newest of the stream, one behind the other: it, and one that was held back before it.
+    pub accepted: Vec<Accepted<T>>,
     /// Frames that will never be in a window; it may be itself.
     pub dropped: Vec<(T, Cause)>,
     /// Set where the stream started afresh with it, or with the frame that was held back before it.
@@ -173,7 +188,7 @@ impl<T: Clone> WindowBuffer<T> {
     /// back. Where frames jump one by one and none goes on from another, as those of a camera slower than `max_gap`, each
     /// is held back and dropped with the next.
     pub fn push(&mut self, stamp: Stamp, view: &View, frame: T) -> Push<T> {
-        let mut push = Push { window: None, dropped: Vec::new(), restart: None };
+        let mut push = Push { window: None, accepted: Vec::new(), dropped: Vec::new(), restart: None };
         let from_newest = self.newest.as_ref().map(|(newest, _)| self.step(*newest, stamp));
         let from_held = self.held.as_ref().map(|held| self.step(held.stamp, stamp));
         match (from_newest, from_held) {
@@ -234,6 +249,7 @@ impl<T: Clone> WindowBuffer<T> {
             push.restart = push.restart.or(Some(restart));
         }
         self.newest = Some((stamp, view.clone()));
+        push.accepted.push(Accepted { stamp, view: view.clone(), restart, frame: frame.clone() });
         let place = self.next_place;
         self.next_place += 1;
         if !self.is_member(place) {

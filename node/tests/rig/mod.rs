@@ -14,19 +14,19 @@ use geometry::{Intrinsics, Stamp, Transform, WindowTrajectory};
 use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
 use node::config::{
-    CheckRules, Covariance, DiagnosticsConfig, Frozen, ImageRules, PublishConfig, Sanity, ScaleRules, Sheet,
-    StatusRules, TrustRules, WindowRules,
+    CheckRules, Covariance, DiagnosticsConfig, Frozen, ImageRules, OdometryRules, OdometrySource, PublishConfig,
+    Sanity, ScaleRules, Sheet, StatusRules, TrustRules, WindowRules,
 };
 use node::pipeline::{Failure, Live, Pipeline, Settings};
 use node::ros::call::{Call, Reply};
 use node::ros::lifecycle::State;
 use node::ros::message::{
-    DiagnosticLevel, DiagnosticsMessage, Input, OdometryMessage, Output, ParameterEventMessage, TrajectoryMessage,
-    TransformMessage,
+    DiagnosticLevel, DiagnosticsMessage, Input, OdometryMessage, Output, ParameterEventMessage, PoseMessage,
+    TrajectoryMessage, TransformMessage,
 };
 use node::ros::transport::Ends;
 use node::solve::estimator::{Error, Estimate, Estimator};
-use node::status::counters::Snapshot;
+use node::status::counters::{Fate, Snapshot};
 
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 pub const PERIOD: i64 = 100_000_000;
@@ -91,6 +91,14 @@ pub fn settings(stride: u32, hop: u32) -> Settings {
             images: Images::Raw,
         },
         mount: None,
+        odometry: OdometryRules {
+            source: OdometrySource::Model,
+            most_coast: Duration::from_secs(1),
+            camera_height: None,
+            least_motion_metres: 0.05,
+            is_model_metric: true,
+        },
+        has_model: true,
         scale: ScaleRules::Metric,
         scale_topic: "/wheels".to_owned(),
         autostart: true,
@@ -112,6 +120,8 @@ fn trust() -> TrustRules {
             epipolar_px: 1.0,
             overlap_rotation_deg: 1.0,
             overlap_translation: 0.1,
+            tracks_rotation_deg: 12.0,
+            tracks_direction_deg: 45.0,
             least_motion_metres: 0.05,
         },
         // The frames of most tests are of one grey.
@@ -293,13 +303,16 @@ impl Rig {
 
 pub fn assert_balance(s: &Snapshot) {
     let dropped: u64 = s.counters().iter().filter(|(n, _)| n.starts_with("frames_dropped_")).map(|(_, n)| n).sum();
-    assert_eq!(s.frames_received, s.frames_used() + dropped + s.frames_pending, "{:?}", s.counters());
+    let made = s.frames_used() + s.fate(Fate::Posed);
+    assert_eq!(s.frames_received, made + dropped + s.frames_pending, "{:?}", s.counters());
 }
 
 #[derive(Default)]
 pub struct Outputs {
     pub trajectories: Vec<TrajectoryMessage>,
     pub odometries: Vec<OdometryMessage>,
+    pub poses: Vec<PoseMessage>,
+    pub scales: Vec<DiagnosticsMessage>,
     pub diagnostics: Vec<(DiagnosticLevel, String, BTreeMap<String, String>)>,
     pub statuses: Vec<DiagnosticsMessage>,
     pub reasonings: Vec<String>,
@@ -337,6 +350,8 @@ impl Outputs {
         match message {
             Output::Trajectory(t) => self.trajectories.push(t),
             Output::Odometry(o) => self.odometries.push(o),
+            Output::Pose(pose) => self.poses.push(pose),
+            Output::Scale(scale) => self.scales.push(scale),
             Output::Diagnostics(d) => self.diagnostics.push((d.level, d.message, d.values.into_iter().collect())),
             Output::Status(status) => self.statuses.push(status),
             Output::Reasoning(text) => self.reasonings.push(text),

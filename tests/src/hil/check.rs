@@ -79,6 +79,10 @@ pub fn checks(measured: &Measured, bounds: &Bounds) -> Vec<Check> {
         max("latency_ms_p50", m.latency_ms_p50, None),
         max("latency_ms_p95", m.latency_ms_p95, b.latency_ms_p95_max),
         max("latency_ms_highest", m.latency_ms_highest, None),
+        max("odometry_latency_ms_p50", m.odometry_latency_ms_p50, None),
+        max("odometry_latency_ms_p95", m.odometry_latency_ms_p95, b.odometry_latency_ms_p95_max),
+        max("odometry_latency_ms_highest", m.odometry_latency_ms_highest, b.odometry_latency_ms_highest_max),
+        min("odometry_share", m.odometry_share, b.odometry_share_min),
         min("paths", m.paths, b.paths_min),
         min("parsed_share", m.parsed_share, b.parsed_share_min),
         min("ok_share", m.ok_share, b.ok_share_min),
@@ -100,7 +104,7 @@ pub fn table(checks: &[Check]) -> String {
             Verdict::Failed => "FAILED",
             Verdict::Unchecked => "-",
         };
-        let _ = writeln!(table, "{verdict:7} {:24} {}", check.name, check.finding()); // a String takes all
+        let _ = writeln!(table, "{verdict:7} {:28} {}", check.name, check.finding()); // a String takes all
         table
     })
 }
@@ -140,7 +144,7 @@ mod tests {
     fn every_bound_is_held_against_its_own_number() {
         let bounds = serde_json::to_value(Bounds::default()).unwrap();
         let keys: Vec<&String> = bounds.as_object().unwrap().keys().collect();
-        assert_eq!(keys.len(), 18, "{keys:?}");
+        assert_eq!(keys.len(), 21, "{keys:?}");
         for key in keys {
             let bounds: Bounds = toml::from_str(&format!("{key} = 1.0")).unwrap();
             let checks = checks(&Measured::default(), &bounds);

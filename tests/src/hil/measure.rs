@@ -34,6 +34,12 @@ pub struct Measured {
     pub latency_ms_p50: Option<f64>,
     pub latency_ms_p95: Option<f64>,
     pub latency_ms_highest: Option<f64>,
+    /// From an image's stamp to its Odometry.
+    pub odometry_latency_ms_p50: Option<f64>,
+    pub odometry_latency_ms_p95: Option<f64>,
+    pub odometry_latency_ms_highest: Option<f64>,
+    /// Odometry messages for an image that was sent.
+    pub odometry_share: Option<f64>,
     pub paths: Option<f64>,
     /// Of the answers.
     pub parsed_share: Option<f64>,
@@ -67,6 +73,7 @@ pub struct Span {
 pub struct LastWords {
     pub received: u64,
     pub used: u64,
+    pub posed: u64,
     pub dropped: u64,
 }
 
@@ -81,6 +88,7 @@ impl LastWords {
         Some(Self {
             received: logged("frames_received")?,
             used: logged("frames_used")?,
+            posed: logged("frames_posed")?,
             dropped: logged("frames_dropped")?,
         })
     }
@@ -99,8 +107,8 @@ impl Measured {
         }
     }
 
-    /// What the node published while images came; `before` is its report before them.
-    pub fn heard(&mut self, heard: &Heard, span: Span, before: Option<&Report>) {
+    /// What the node published while `sent` images came; `before` is its report before them.
+    pub fn heard(&mut self, heard: &Heard, span: Span, before: Option<&Report>, sent: u64) {
         let seconds = span.ended.duration_since(span.begun).as_secs_f64();
         let since = |key: &str| {
             let last = heard.diagnostics.last()?.count(key)?;
@@ -113,10 +121,19 @@ impl Measured {
 
         let paths: Vec<&Path> = heard.paths.iter().filter(|path| path.heard_at >= span.begun).collect();
         self.paths = Some(paths.len() as f64);
-        let latencies: Vec<f64> = paths.iter().filter_map(|path| latency_ms(path, span)).collect();
+        let of_path = |path: &&Path| latency_ms(path.heard_at, path.poses.last()?.stamp, span);
+        let latencies: Vec<f64> = paths.iter().filter_map(of_path).collect();
         self.latency_ms_p50 = percentile(&latencies, 0.5);
         self.latency_ms_p95 = percentile(&latencies, 0.95);
         self.latency_ms_highest = percentile(&latencies, 1.0);
+
+        let odometry = heard.odometry.iter().filter(|odometry| odometry.heard_at >= span.begun);
+        let latencies: Vec<f64> =
+            odometry.filter_map(|odometry| latency_ms(odometry.heard_at, odometry.pose.stamp, span)).collect();
+        self.odometry_latency_ms_p50 = percentile(&latencies, 0.5);
+        self.odometry_latency_ms_p95 = percentile(&latencies, 0.95);
+        self.odometry_latency_ms_highest = percentile(&latencies, 1.0);
+        self.odometry_share = (sent > 0).then(|| latencies.len() as f64 / sent as f64);
 
         let during = |report: &&Report| report.heard_at >= span.begun && report.heard_at <= span.ended;
         let reports: Vec<&Report> = heard.diagnostics.iter().filter(during).collect();
@@ -141,20 +158,17 @@ impl Measured {
     pub fn frames(&mut self, reports: &[Report], last_words: Option<LastWords>, sent: Option<u64>) {
         // The node's last words alone say that nothing is pending any more: without them nothing was shown.
         let Some(last) = last_words else { return };
-        let missing = reports.iter().filter_map(|report| {
-            let [received, used, pending] =
-                ["frames_received", "frames_used", "frames_pending"].map(|k| report.count(k));
-            Some(received?.abs_diff(used? + report.frames_dropped() + pending?))
-        });
-        let at_the_end = last.received.abs_diff(last.used + last.dropped);
+        let missing = reports.iter().filter_map(Report::frames_unaccounted);
+        let at_the_end = last.received.abs_diff(last.used + last.posed + last.dropped);
         self.frames_unaccounted = Some(missing.fold(at_the_end, u64::max) as f64);
         self.frames_lost = sent.map(|sent| sent.abs_diff(last.received) as f64);
     }
 }
 
-fn latency_ms(path: &Path, span: Span) -> Option<f64> {
-    let since = path.heard_at.checked_duration_since(span.begun)?;
-    let taken = path.poses.last()?.stamp.nanos_since(span.begun_stamp) as f64;
+/// From a stamp to when what bears it was heard.
+fn latency_ms(heard_at: Instant, stamp: Stamp, span: Span) -> Option<f64> {
+    let since = heard_at.checked_duration_since(span.begun)?;
+    let taken = stamp.nanos_since(span.begun_stamp) as f64;
     Some(since.as_secs_f64() * 1e3 - taken / 1e6)
 }
 
@@ -227,7 +241,7 @@ mod tests {
             heard.paths.push(path(at(ms), 1_000_000_000 + stamp_ms * 1_000_000, still));
         }
         let mut m = Measured::default();
-        m.heard(&heard, span, Some(&before));
+        m.heard(&heard, span, Some(&before), 10);
         near(m.images_per_second, 10.0);
         near(m.windows_per_second, 2.0);
         near(m.parsed_share, 0.75);
@@ -261,12 +275,13 @@ mod tests {
     #[test]
     fn a_frame_without_a_fate_is_found_and_silence_at_the_end_shows_nothing() {
         let counts = |pending: u64| {
-            let counts = [("frames_received", 20), ("frames_used", 10), ("frames_pending", pending)];
+            let counts =
+                [("frames_received", 20), ("frames_used", 8), ("frames_posed", 2), ("frames_pending", pending)];
             report(Instant::now(), "OK", &[&counts[..], &[("frames_dropped_decode", 3)]].concat())
         };
-        let log = "INFO starting\nINFO node: stopped frames_received=20 frames_used=15 frames_dropped=5 windows=3\n";
+        let log = "INFO starting\nINFO node: stopped frames_received=20 frames_used=13 frames_posed=2 frames_dropped=5 windows=3\n";
         let last = LastWords::of_log(log).unwrap();
-        assert_eq!(last, LastWords { received: 20, used: 15, dropped: 5 });
+        assert_eq!(last, LastWords { received: 20, used: 13, posed: 2, dropped: 5 });
         let of = |pending, last, sent| {
             let mut m = Measured::default();
             m.frames(&[counts(7), counts(pending)], last, sent);

@@ -119,7 +119,7 @@ impl Bench<'_> {
         };
         measured.machine(&samples, run.warm_up_seconds);
         let heard = self.listener.heard();
-        measured.heard(&heard, span, before.as_ref());
+        measured.heard(&heard, span, before.as_ref(), played.images);
         if let Source::Frames(frames) = &self.source {
             measured.accuracy(&heard.paths, &frames.sequence, &played);
         }

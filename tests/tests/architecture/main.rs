@@ -51,7 +51,7 @@ fn crates_stand_on_each_other_as_the_architecture_says() {
         ("model", &["geometry"], "Architecture Invariant: `model` stands on `geometry` alone"),
         (
             "node",
-            &["camera", "geometry", "model"],
+            &["camera", "geometry", "model", "odometry"],
             "Architecture Invariant: `node` and `training` never see each other",
         ),
         (

@@ -109,6 +109,11 @@ fn publish_until_stopped(output: &Receiver<Output>, stop: &AtomicBool, mut publi
     }
 }
 
+/// `status.name` of the scale.
+fn scale_name(node_name: &str) -> String {
+    format!("{}: scale", node_name.trim_start_matches('/'))
+}
+
 /// `status.name` of the diagnostics: the convention is `node: what`.
 fn diagnostic_name(node_name: &str) -> String {
     format!("{node_name}: trajectory")

@@ -29,9 +29,11 @@ use super::qos::{End, Endpoint, Qos};
 use super::topics::environment_domain;
 use super::{
     Ends, Error, Kind, PARAMETER_EVENTS, QOS_PERIOD, STOP_POLL, TRANSITION_EVENT, TWIST_VARIANCE, Topics,
-    diagnostic_name, publish_until_stopped, qos,
+    diagnostic_name, publish_until_stopped, qos, scale_name,
 };
-use crate::ros::message::{DiagnosticsMessage, Input, OdometryMessage, Output, StampedPose, TrajectoryMessage};
+use crate::ros::message::{
+    DiagnosticsMessage, Input, OdometryMessage, Output, PoseMessage, StampedPose, TrajectoryMessage,
+};
 
 mod services;
 mod tf;
@@ -120,6 +122,8 @@ struct Publishers {
     node_name: String,
     trajectory: Publisher<Path>,
     odometry: Publisher<Odometry>,
+    pose: Publisher<PoseStamped>,
+    scale: Publisher<DiagnosticStatus>,
     diagnostics: Publisher<DiagnosticArray>,
     status: Publisher<DiagnosticStatus>,
     reasoning: Publisher<Text>,
@@ -136,6 +140,8 @@ impl Publishers {
             node_name: node.name().unwrap_or_else(|_| topics.node_name.clone()), // after rcl's __node
             trajectory: publisher(node, topics, &topics.trajectory)?,
             odometry: publisher(node, topics, &topics.odometry)?,
+            pose: publisher(node, topics, &topics.pose)?,
+            scale: publisher(node, topics, &topics.scale)?,
             diagnostics: publisher(node, topics, &topics.diagnostics)?,
             status: publisher(node, topics, &topics.status)?,
             reasoning: publisher(node, topics, &topics.reasoning)?,
@@ -151,6 +157,11 @@ impl Publishers {
         let (topic, result) = match output {
             Output::Trajectory(m) => ("trajectory", self.trajectory.publish(&path_from(m))),
             Output::Odometry(m) => ("odometry", self.odometry.publish(&odometry_from(m))),
+            Output::Pose(PoseMessage { frame_id, pose }) => {
+                let stamped = PoseStamped { header: header(pose.stamp, frame_id), pose: pose_from(&pose) };
+                ("pose", self.pose.publish(&stamped))
+            }
+            Output::Scale(m) => ("scale", self.scale.publish(&status_from(m, scale_name(&self.node_name)))),
             Output::Diagnostics(m) => ("diagnostics", self.diagnostics.publish(&diagnostics_from(m, &self.node_name))),
             Output::Status(m) => ("status", self.status.publish(&status_from(m, diagnostic_name(&self.node_name)))),
             Output::Reasoning(data) => ("reasoning", self.reasoning.publish(&Text { data })),

@@ -115,6 +115,8 @@ struct Publishers {
     node_name: String,
     trajectory: Publisher<ros::Path>,
     odometry: Publisher<ros::Odometry>,
+    pose: Publisher<ros::PoseStamped>,
+    scale: Publisher<ros::DiagnosticStatus>,
     diagnostics: Publisher<ros::DiagnosticArray>,
     status: Publisher<ros::DiagnosticStatus>,
     reasoning: Publisher<ros::Text>,
@@ -133,6 +135,8 @@ impl Publishers {
             node_name: topics.node_name.clone(),
             trajectory: graph.publish(&topics.trajectory, "nav_msgs", "Path")?,
             odometry: graph.publish(&topics.odometry, "nav_msgs", "Odometry")?,
+            pose: graph.publish(&topics.pose, "geometry_msgs", "PoseStamped")?,
+            scale: graph.publish(&topics.scale, "diagnostic_msgs", "DiagnosticStatus")?,
             diagnostics: graph.publish(&topics.diagnostics, "diagnostic_msgs", "DiagnosticArray")?,
             status: graph.publish(&topics.status, "diagnostic_msgs", "DiagnosticStatus")?,
             reasoning: graph.publish(&topics.reasoning, "std_msgs", "String")?,
@@ -157,6 +161,10 @@ impl Publishers {
         match output {
             Output::Trajectory(m) => send("trajectory", &self.trajectory, wire::path(m)),
             Output::Odometry(m) => send("odometry", &self.odometry, wire::odometry(m)),
+            Output::Pose(m) => send("pose", &self.pose, wire::pose_stamped(m)),
+            Output::Scale(m) => {
+                send("scale", &self.scale, wire::diagnostic_status(m, super::scale_name(&self.node_name)))
+            }
             Output::Diagnostics(m) => {
                 send("diagnostics", &self.diagnostics, wire::diagnostic_array(m, &self.node_name))
             }

@@ -235,6 +235,8 @@ mod tests {
             reference_odometry: Some("wheels/odometry".into()),
             trajectory: "/ego/trajectory".into(),
             odometry: "~/odometry".into(),
+            pose: "~/pose".into(),
+            scale: "~/scale".into(),
             diagnostics: "/diagnostics".into(),
             reasoning: "~/reasoning".into(),
             status: "~/status".into(),
@@ -360,7 +362,7 @@ mod tests {
             let expected = qos::Endpoint { topic: topic.to_owned(), end, is_reliable, is_transient_local };
             assert!(endpoints.contains(&expected), "{expected:?} in {endpoints:#?}");
         }
-        assert_eq!(endpoints.len(), 12);
+        assert_eq!(endpoints.len(), 14);
     }
 
     #[test]

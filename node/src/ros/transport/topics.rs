@@ -44,6 +44,10 @@ pub struct Topics {
     pub trajectory: String,
     /// Odometry topic.
     pub odometry: String,
+    /// Topic of the same poses without covariance.
+    pub pose: String,
+    /// Topic of the scale.
+    pub scale: String,
     /// Diagnostics topic.
     pub diagnostics: String,
     /// Topic of the answers' text.
@@ -74,13 +78,15 @@ impl Topics {
     ///
     /// [`Error::Name`] for a name that ROS 2 does not allow.
     pub fn resolved(&self) -> Result<Self, Error> {
-        let [image, camera_info, trajectory, odometry, diagnostics, reasoning, status] = self.names();
+        let [image, camera_info, trajectory, odometry, pose, scale, diagnostics, reasoning, status] = self.names();
         Ok(Self {
             image: self.resolve(image)?,
             camera_info: self.resolve(camera_info)?,
             reference_odometry: self.reference_odometry.as_deref().map(|name| self.resolve(name)).transpose()?,
             trajectory: self.resolve(trajectory)?,
             odometry: self.resolve(odometry)?,
+            pose: self.resolve(pose)?,
+            scale: self.resolve(scale)?,
             diagnostics: self.resolve(diagnostics)?,
             reasoning: self.resolve(reasoning)?,
             status: self.resolve(status)?,
@@ -90,12 +96,14 @@ impl Topics {
     }
 
     /// All names that must be configured.
-    pub(super) fn names(&self) -> [&str; 7] {
+    pub(super) fn names(&self) -> [&str; 9] {
         [
             &self.image,
             &self.camera_info,
             &self.trajectory,
             &self.odometry,
+            &self.pose,
+            &self.scale,
             &self.diagnostics,
             &self.reasoning,
             &self.status,
@@ -129,8 +137,13 @@ impl Topics {
             Ok(Endpoint { topic: self.resolve(name)?, end, is_reliable, is_transient_local })
         };
         let heard = [&self.image, &self.camera_info].into_iter().chain(&self.reference_odometry);
-        let said = [&self.trajectory, &self.odometry, &self.diagnostics, &self.reasoning, &self.status];
-        let said = said.map(String::as_str).into_iter().chain([TF, TF_STATIC, TRANSITION_EVENT, PARAMETER_EVENTS]);
+        let said = [&self.trajectory, &self.odometry, &self.pose, &self.scale, &self.diagnostics, &self.reasoning];
+        let said = said.map(String::as_str).into_iter().chain([self.status.as_str()]).chain([
+            TF,
+            TF_STATIC,
+            TRANSITION_EVENT,
+            PARAMETER_EVENTS,
+        ]);
         let heard = heard.map(|name| endpoint(name, End::Subscription, self.sensor_qos(name)?));
         let said = said.map(|name| endpoint(name, End::Publisher, self.publisher_qos(name)?));
         heard.chain(said).collect()

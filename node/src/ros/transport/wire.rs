@@ -5,7 +5,9 @@ use camera::ros::{
     TfMessage, TransformStamped, TwistWithCovariance,
 };
 
-use crate::ros::message::{DiagnosticsMessage, OdometryMessage, StampedPose, TrajectoryMessage, TransformMessage};
+use crate::ros::message::{
+    DiagnosticsMessage, OdometryMessage, PoseMessage, StampedPose, TrajectoryMessage, TransformMessage,
+};
 
 pub(super) mod service;
 
@@ -19,6 +21,11 @@ pub(crate) fn path(trajectory: TrajectoryMessage) -> Path {
     let stamped = |at: &StampedPose| PoseStamped { header: Header::new(at.stamp, frame_id.as_str()), pose: pose(at) };
     let poses = trajectory.poses.iter().map(stamped).collect();
     Path { header: Header::new(trajectory.stamp, frame_id), poses }
+}
+
+/// `geometry_msgs/PoseStamped`.
+pub(crate) fn pose_stamped(message: PoseMessage) -> PoseStamped {
+    PoseStamped { header: Header::new(message.pose.stamp, message.frame_id), pose: pose(&message.pose) }
 }
 
 /// `nav_msgs/Odometry`, whose twist nobody measured.

@@ -43,7 +43,9 @@ pub fn entry_of_output(output: &Output, topics: &Topics, log_time: Stamp) -> Opt
             (&topics.diagnostics, Type::DiagnosticArray, m.stamp, encode(&array, 0))
         }
         // Said by the others, or in another form.
-        Output::Status(_)
+        Output::Pose(_)
+        | Output::Scale(_)
+        | Output::Status(_)
         | Output::Reasoning(_)
         | Output::Transform(_)
         | Output::StaticTransform(_)

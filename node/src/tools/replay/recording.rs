@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use camera::recording::Entry;
-use geometry::Stamp;
+use geometry::{Stamp, WindowTrajectory};
 
-use super::{Error, Inline, evidence, result};
-use crate::config::ScaleRules;
+use super::{Error, Inline, evidence, of_film, result};
+use crate::config::{OdometrySource, ScaleRules};
 use crate::pipeline::Settings;
 use crate::publish;
 use crate::ros::message::{Input, Output};
@@ -56,7 +56,7 @@ pub struct Played {
 /// [`Error::Model`] and [`Error::Stopped`].
 pub fn replay<E: Estimator>(
     camera: &Camera<'_>,
-    estimator: E,
+    estimator: Option<E>,
     node: Node<'_>,
     mut out: impl FnMut(&Entry) -> Result<(), recording::Error>,
     mut each: impl FnMut(&Answered),
@@ -69,7 +69,7 @@ pub fn replay<E: Estimator>(
     let mut inline = Inline::new(estimator, &settings.camera, settings.scale, settings);
     let mut reports: Option<Reports> = None;
     let mut seen = Seen::default();
-    let mut windows = Vec::new();
+    let (mut windows, mut odometry) = (Vec::new(), Vec::new());
     camera.play(|time, input| {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
@@ -97,12 +97,18 @@ pub fn replay<E: Estimator>(
             check_encoding(camera, &image)?;
         }
         seen.image(image.stamp);
-        let Some(answered) = inline.image(image, reports.instant(time), stop)? else { return Ok(()) };
-        for output in outputs(&answered, settings) {
+        let step = inline.image(image, reports.instant(time), stop)?;
+        for posed in &step.posed {
+            let (pose, _) = publish::posed(posed, &settings.odom_frame, settings.mount.as_ref());
+            emit(&Output::Odometry(pose), time)?;
+            odometry.push(of_film(posed, seen.place(posed.fix.stamp)));
+        }
+        let Some((answered, tracked)) = step.answered else { return Ok(()) };
+        for output in outputs(&answered, tracked.as_ref(), settings) {
             emit(&output, time)?;
         }
         each(&answered);
-        windows.push(result(answered.stamps.map(|stamp| seen.place(stamp)), *answered));
+        windows.push(result(answered.stamps.map(|stamp| seen.place(stamp)), *answered, tracked.as_ref()));
         Ok(())
     })?;
     let counts = inline.finish();
@@ -110,14 +116,20 @@ pub fn replay<E: Estimator>(
         let end = reports.latest;
         emit(&reports.report(end, counts.clone()), end)?;
     }
-    Ok(Played { evidence: evidence(&counts, windows), notes: seen.notes(camera, settings) })
+    Ok(Played { evidence: evidence(&counts, windows, odometry), notes: seen.notes(camera, settings) })
 }
 
 /// What the node publishes of an answer.
-fn outputs(answered: &Answered, settings: &Settings) -> impl Iterator<Item = Output> {
-    let odometry = publish::odometry(answered, &settings.odom_frame, settings.mount.as_ref());
-    let odometry = odometry.into_iter().map(Output::Odometry);
-    publish::trajectory(answered).map(Output::Trajectory).into_iter().chain(odometry)
+fn outputs(answered: &Answered, tracked: Option<&WindowTrajectory>, settings: &Settings) -> Vec<Output> {
+    let tracked = tracked.map(|tracked| publish::trajectory_of(answered, tracked));
+    let trajectory = tracked.or_else(|| publish::trajectory(answered)).map(Output::Trajectory);
+    let odometry = if settings.odometry.source == OdometrySource::Model {
+        publish::odometry(answered, &settings.odom_frame, settings.mount.as_ref())
+    } else {
+        // Its poses came with the images.
+        Vec::new()
+    };
+    trajectory.into_iter().chain(odometry.into_iter().map(Output::Odometry)).collect()
 }
 
 /// A camera does not change its encoding: where the first image is of none that the node reads, all are.
@@ -213,7 +225,10 @@ impl Seen {
         });
         let is_silent = camera.info_topic().is_none() && settings.camera.use_fixed != UseFixed::Always;
         let silent = is_silent.then(|| "there is no CameraInfo in the recording".to_owned());
-        let is_unscaled = camera.reference_topic().is_none() && matches!(settings.scale, ScaleRules::Measured { .. });
+        let is_of_tracks = settings.odometry.source != OdometrySource::Model;
+        let is_asked =
+            matches!(settings.scale, ScaleRules::Measured { .. }) || (is_of_tracks && !settings.scale_topic.is_empty());
+        let is_unscaled = camera.reference_topic().is_none() && is_asked;
         let unscaled = is_unscaled.then(|| "there is no odometry of scale.odometry_topic in the recording".to_owned());
         [backward, unreadable, silent, unscaled].into_iter().flatten().collect()
     }
