@@ -84,10 +84,12 @@ fn read(payload: &ImagePayload) -> bool {
     if pixels > MOST_PIXELS {
         return false;
     }
-    // Files hold less than their pixels: those of the widest kind, as samples and as coefficients, and the RGB of them.
+    // Files hold less than their pixels: those of the widest kind, as samples and as coefficients, and the RGB of them. JPEG
+    // has whole blocks of 8, up to four of them together: a picture of one row is 32 rows of coefficients and samples.
+    let padded = (width.next_multiple_of(32) as usize) * (height.next_multiple_of(32) as usize);
     let limit = match payload {
         ImagePayload::Raw { .. } => 8 * length + SLACK,
-        ImagePayload::Compressed { .. } => 8 * length + 64 * pixels + SLACK,
+        ImagePayload::Compressed { .. } => 8 * length + 64 * pixels + 16 * padded + SLACK,
     };
     match (within(limit, || decode(payload)), payload) {
         (Ok(image), _) => assert_eq!(image.dimensions(), (width, height)),
