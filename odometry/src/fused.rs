@@ -158,8 +158,8 @@ pub struct Fused {
     applied: Option<f64>,
     /// What was published last.
     last: Option<Known>,
-    /// The last frame that the tracks carried: where it is for the stream, and in which of its segments.
-    reference: Option<(Isometry3<f64>, u32, Known)>,
+    /// The last frame that the tracks carried, and where it is for the stream.
+    reference: Option<(Isometry3<f64>, Known)>,
     /// Breaks, and those of the stream that are among them.
     segment: u32,
     stream_segment: u32,
@@ -275,7 +275,7 @@ impl Fused {
         self.measure(&pose, position);
         let scale = self.chosen();
         let (known, carried) = self.place(&pose, scale.as_ref());
-        let coasting_nanos = self.reference.as_ref().map_or(0, |(_, _, at)| pose.stamp.nanos_since(at.stamp));
+        let coasting_nanos = self.reference.as_ref().map_or(0, |(_, at)| pose.stamp.nanos_since(at.stamp));
         let mut covariance = known.covariance;
         let of_scale = self.lever * self.lever.transpose();
         let mut positions = covariance.fixed_view_mut::<3, 3>(0, 0);
@@ -405,7 +405,7 @@ impl Fused {
         });
         // Before there is a map its unit is a depth.
         let (metres, sigma) = scale.map_or((TYPICAL_DEPTH, 0.0), |scale| (scale.metres(), scale.sigma));
-        let (there, _, known) = self.reference.take().unwrap_or_else(|| (here, pose.segment, start.clone()));
+        let (there, known) = self.reference.take().unwrap_or_else(|| (here, start.clone()));
         let mut step = there.inverse() * here;
         step.translation.vector *= metres;
         if self.is_to_wait(pose, scale) {
@@ -414,7 +414,7 @@ impl Fused {
             step.translation.vector.fill(0.0);
             let covariance = known.covariance + of_step(&pose.covariance, &known.pose, metres) + of_stddevs(way, 0.0);
             let placed = Known { stamp: pose.stamp, pose: known.pose * step, covariance };
-            self.reference = Some((there, pose.segment, Known { stamp: pose.stamp, ..known }));
+            self.reference = Some((there, Known { stamp: pose.stamp, ..known }));
             return (placed, Carried::Tracks);
         }
         let placed = known.pose * step;
@@ -438,7 +438,7 @@ impl Fused {
             }
         }
         let placed = Known { stamp: pose.stamp, pose: placed, covariance };
-        self.reference = Some((here, pose.segment, placed.clone()));
+        self.reference = Some((here, placed.clone()));
         let is_by_model = scale.is_some_and(|scale| scale.source == Some(Source::Model));
         (placed, if is_by_model { Carried::Both } else { Carried::Tracks })
     }
@@ -460,7 +460,7 @@ impl Fused {
             return (Known { stamp: pose.stamp, pose: Isometry3::identity(), covariance }, Carried::Nothing);
         };
         let seconds = pose.stamp.nanos_since(last.stamp) as f64 * 1e-9;
-        let since = self.reference.as_ref().map(|(_, _, known)| known.stamp);
+        let since = self.reference.as_ref().map(|(_, known)| known.stamp);
         // What it said of the time since tracks were lost, in part at least.
         let said = self.said.filter(|said| {
             since.is_none_or(|since| said.until > since) && pose.stamp.nanos_since(said.until) < SAID_FOR_NANOS
@@ -487,7 +487,7 @@ impl Fused {
     /// The last motion that the tracks told, going on for so long.
     fn motion(&self, last: &Known, seconds: f64) -> Isometry3<f64> {
         let mut tracked = self.marks.iter().rev().filter(|mark| mark.stamp < last.stamp);
-        let Some((from, to)) = tracked.next().zip(self.reference.as_ref().map(|(_, _, known)| known)) else {
+        let Some((from, to)) = tracked.next().zip(self.reference.as_ref().map(|(_, known)| known)) else {
             return Isometry3::identity();
         };
         let time = to.stamp.nanos_since(from.stamp) as f64 * 1e-9;

@@ -9,7 +9,8 @@ use crate::error::Error;
 /// Name of the file.
 pub const FILE: &str = "manifest.json";
 
-/// How far the lengths that weights say are off, as `log(said / true)`: `training eval --film` measures it.
+/// How far the lengths that weights say are off, as `log(said / true)`: `training eval` measures it, and
+/// `--record` writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScaleErrors {
     /// Standard deviation among the windows of a film: it averages out.

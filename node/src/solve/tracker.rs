@@ -217,15 +217,12 @@ impl Tracker {
                 let (noise, bias) = errors.map_or((1.0, 1.0), |errors| (errors.noise, errors.bias));
                 self.fused.set_model_errors(noise, bias);
             }
-            Told::Answered(mut answer) if self.rules.source == OdometrySource::Fused => {
-                if !self.rules.is_model_metric {
-                    // Of no use for lengths, and a motion has one.
-                    answer.agreement = None;
-                } else {
+            Told::Answered(answer) => {
+                // A motion has a length: without metres it is of no use either.
+                if self.rules.source == OdometrySource::Fused && self.rules.is_model_metric {
                     self.fused.take(&answer);
                 }
             }
-            Told::Answered(_) => {}
             Told::Failed(reason) => self.failed = Some(reason),
         }
     }
