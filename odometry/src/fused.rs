@@ -227,7 +227,8 @@ impl Fused {
         self.stream = Stream::new(self.options.stream);
         (self.stream_segment, self.applied) = (0, None);
         self.scale.forget();
-        self.said = None;
+        // Stamps of before cannot be compared.
+        (self.said, self.waiting) = (None, None);
         self.begin_segment();
     }
 

@@ -3,10 +3,10 @@
 use geometry::metrics::{Alignment, ape_rmse};
 use geometry::{Camera, Intrinsics, Odom, Stamp, Transform, WINDOW, WindowTrajectory, World};
 use nalgebra::{Point3, UnitQuaternion, Vector3};
-use odometry::Grey;
 use odometry::agreement::{self, Agreement};
 use odometry::fused::{Answer, CameraHeight, Carried, Fix, Fused, Options};
 use odometry::scale::Source;
+use odometry::{Grey, Picture};
 
 use crate::render::{Scene, camera, even, film, looking, moved, orbit_and_walk, picture, random, stamp};
 
@@ -292,4 +292,22 @@ fn no_jump_is_taken_for_motion() {
 
 fn film_of(scene: &Scene, pose: &Transform<World, Camera>, k: usize) -> Grey {
     scene.shown(&small(), pose, crate::render::Look { seed: k as u64, ..crate::render::Look::default() })
+}
+
+#[test]
+fn behind_a_clock_that_goes_back_a_way_is_kept_back_no_longer_than_at_first() {
+    let film = orbit();
+    let mut fused = Fused::new(Options { patience_nanos: 1_000_000_000, ..Options::default() });
+    let mut ends = Vec::new();
+    for earlier in [0, 100_000_000_000] {
+        let mut at = Vector3::zeros();
+        for (k, grey) in film.shown.iter().enumerate().take(60) {
+            let stamp = Stamp::from_nanos(stamp(k).nanos - earlier);
+            let fix = fused.push(Picture::new(stamp, &small(), grey).unwrap(), &nobody).unwrap();
+            at = fix.odom_from_camera.translation();
+        }
+        ends.push(at);
+        fused.cut();
+    }
+    assert!(ends[0].norm() > 0.1 && (ends[1] - ends[0]).norm() > 0.1, "{ends:?}");
 }
