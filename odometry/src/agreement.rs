@@ -13,6 +13,9 @@ use crate::stream::TrackedWindow;
 /// Median motion of the points beyond what a turn explains, pixels, from which the tracks know a direction.
 const LEAST_PARALLAX_PX: f64 = 1.5;
 
+/// Angle between the directions to the frames of a window, from which it is not known to go anywhere, degrees.
+const MOST_WINDING_DEG: f64 = 30.0;
+
 /// How an answer stands to the tracks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
@@ -22,7 +25,7 @@ pub struct Agreement {
     /// the tracks have none, or the answer stands still.
     pub direction_deg: Option<f64>,
     /// Median distance of the points from the epipolar lines of the answer's poses, pixels of the grid that was worked on, over
-    /// the first and the last frame; `None` where the answer stands still.
+    /// the first and the last frame; `None` where the answer stands still, or there are no points.
     pub epipolar_px: Option<f64>,
     /// Median of `log(length said / length tracked)` over the frames that have moved; `None` where the tracks tell no length.
     pub log_scale: Option<f64>,
@@ -30,21 +33,42 @@ pub struct Agreement {
 
 /// Holds an answer against the tracks.
 pub fn compare(said: &WindowTrajectory, tracked: &TrackedWindow) -> Agreement {
-    let (a, b) = (said.anchor_from_camera(), tracked.trajectory.anchor_from_camera());
-    let frames = 1..WINDOW;
+    let knows = parallax_px(tracked, farthest(&tracked.trajectory)).is_some_and(|px| px > LEAST_PARALLAX_PX);
+    let agreement = compare_poses(said, &tracked.trajectory, knows);
+    let log_scale = agreement.log_scale.filter(|_| tracked.unit.is_some());
+    Agreement { epipolar_px: epipolar_px(said, tracked), log_scale, ..agreement }
+}
+
+/// Holds an answer against poses that another program has of the same pictures.
+pub fn compare_followed(said: &WindowTrajectory, followed: &WindowTrajectory) -> Agreement {
+    compare_poses(said, followed, is_under_way(followed))
+}
+
+fn compare_poses(said: &WindowTrajectory, known: &WindowTrajectory, knows_direction: bool) -> Agreement {
+    let (a, b) = (said.anchor_from_camera(), known.anchor_from_camera());
     let angle = |i: usize| a[i].rotation().angle_to(&b[i].rotation()).to_degrees();
-    let length = |i: usize| b[i].translation().norm();
-    let rotation_deg = frames.clone().map(angle).fold(0.0, f64::max);
-    let farthest = frames.max_by(|i, j| length(*i).total_cmp(&length(*j))).unwrap_or(WINDOW - 1);
-    let knows = parallax_px(tracked, farthest).is_some_and(|parallax| parallax > LEAST_PARALLAX_PX);
-    let direction_deg = (knows && a[farthest].translation().norm() > 0.0)
+    let farthest = farthest(known);
+    let direction_deg = (knows_direction && a[farthest].translation().norm() > 0.0)
         .then(|| a[farthest].translation().angle(&b[farthest].translation()).to_degrees());
     Agreement {
-        rotation_deg,
+        rotation_deg: (1..WINDOW).map(angle).fold(0.0, f64::max),
         direction_deg,
-        epipolar_px: epipolar_px(said, tracked),
-        log_scale: log_length(said, &tracked.trajectory).filter(|_| knows && tracked.unit.is_some()),
+        epipolar_px: None,
+        log_scale: log_length(said, known).filter(|_| knows_direction),
     }
+}
+
+/// The frame that has moved most.
+fn farthest(trajectory: &WindowTrajectory) -> usize {
+    let length = |i: usize| trajectory.anchor_from_camera()[i].translation().norm();
+    (1..WINDOW).max_by(|i, j| length(*i).total_cmp(&length(*j))).unwrap_or(WINDOW - 1)
+}
+
+/// Whether poses without pictures go somewhere: those of a camera that stands are noise, whose directions are seldom alike.
+fn is_under_way(trajectory: &WindowTrajectory) -> bool {
+    let way = |i: usize| trajectory.anchor_from_camera()[i].translation();
+    (1..WINDOW - 1).all(|i| way(i).angle(&way(WINDOW - 1)).to_degrees() < MOST_WINDING_DEG)
+        && way(WINDOW - 1).norm() > 0.0
 }
 
 /// Where points are in the first picture and in another.

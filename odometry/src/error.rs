@@ -57,6 +57,14 @@ pub enum Error {
         /// The stamp that came.
         got_nanos: i64,
     },
+    /// A pose of another program that is not newer than the one before it.
+    #[error("pose: expected a stamp after {last_nanos} ns, got {got_nanos} ns")]
+    PoseStamp {
+        /// The last stamp.
+        last_nanos: i64,
+        /// The stamp that came.
+        got_nanos: i64,
+    },
     /// A prior that is not finite, or whose covariance is not positive.
     #[error("prior: {what}: expected {expected}")]
     Prior {

@@ -14,22 +14,14 @@ use nalgebra::{Isometry3, Matrix3, Matrix6, Point3, Translation3, Unit, UnitQuat
 
 use crate::agreement::Agreement;
 use crate::ground;
-use crate::scale::{Belief, Biases, Scale, Source};
+use crate::scale::{Applied, Belief, Biases, Scale, Source, UNTOLD_SIGMA};
 use crate::stream::{Basis, Pose, Stream, TrackedWindow};
+use crate::ways::Ways;
 use crate::{Error, Picture, stream};
 
 /// What scenes are like: their median depth, metres, and the standard deviation of its logarithm.
 const TYPICAL_DEPTH: f64 = 2.5;
 const TYPICAL_SIGMA: f64 = 1.0;
-/// Positions that are remembered, to be held against another odometry.
-const REMEMBERED: usize = 512;
-/// Noise of a way between two positions of another odometry: of its length, and of its ends, metres.
-const ODOMETRY_NOISE: f64 = 0.02;
-const ODOMETRY_NOISE_METRES: f64 = 0.002;
-/// The least way that tells a scale before there is any reading, metres; later ones are [`Options::least_motion_metres`].
-const FIRST_MOTION_METRES: f64 = 0.02;
-/// Standard deviation of a scale, above which it is waited for a source before a way is told.
-const UNTOLD_SIGMA: f64 = 0.3;
 /// Keyframes whose covariance is remembered.
 const MARKS: usize = 32;
 /// Standard deviation of a motion that is taken to go on: of its length and its angle, and what any step adds, of the typical
@@ -94,8 +86,10 @@ pub enum Carried {
     Tracks,
     /// The motion that the model said last, going on.
     Model,
-    /// The tracks, with metres by the model.
+    /// The tracks, or the poses of another program, with metres by the model.
     Both,
+    /// The poses of another program ([`crate::followed`]); metres, if any, by itself or another odometry.
+    Topic,
     /// The last motion, going on: neither knows better.
     #[default]
     Nothing,
@@ -108,6 +102,7 @@ impl Carried {
             Self::Tracks => "tracks",
             Self::Model => "model",
             Self::Both => "both",
+            Self::Topic => "topic",
             Self::Nothing => "nothing",
         }
     }
@@ -154,8 +149,8 @@ pub struct Fused {
     options: Options,
     stream: Stream,
     scale: Scale,
-    /// The scale that steps are made with, a logarithm.
-    applied: Option<f64>,
+    /// The scale that steps are made with.
+    applied: Applied,
     /// What was published last.
     last: Option<Known>,
     /// The last frame that the tracks carried, and where it is for the stream.
@@ -167,10 +162,8 @@ pub struct Fused {
     marks: VecDeque<Known>,
     /// Sum of the steps, each with the standard deviation of its scale.
     lever: Vector3<f64>,
-    /// Positions by the tracks in this segment of the stream.
-    path: VecDeque<(Stamp, Vector3<f64>)>,
-    /// The end of the last way that was held against the other odometry.
-    measured: Option<Stamp>,
+    /// By the tracks, in this segment of the stream.
+    ways: Ways,
     said: Option<Said>,
     /// Since when a source of the scale is waited for.
     waiting: Option<Stamp>,
@@ -200,15 +193,14 @@ impl Fused {
             options,
             stream: Stream::new(options.stream),
             scale: Scale::new(options.biases),
-            applied: None,
+            applied: Applied::default(),
             last: None,
             reference: None,
             segment: 0,
             stream_segment: 0,
             marks: VecDeque::new(),
             lever: Vector3::zeros(),
-            path: VecDeque::new(),
-            measured: None,
+            ways: Ways::default(),
             said: None,
             waiting: None,
         }
@@ -225,7 +217,7 @@ impl Fused {
             return;
         }
         self.stream = Stream::new(self.options.stream);
-        (self.stream_segment, self.applied) = (0, None);
+        (self.stream_segment, self.applied) = (0, Applied::default());
         self.scale.forget();
         // Stamps of before cannot be compared.
         (self.said, self.waiting) = (None, None);
@@ -239,7 +231,7 @@ impl Fused {
 
     /// Metres for a unit of the tracks, as the last step was made; `None` before there is a depth.
     pub fn metres(&self) -> Option<f64> {
-        self.applied.map(f64::exp)
+        self.applied.metres()
     }
 
     /// Takes the model's lengths for as wrong as this from now on: the noise of a window, and what windows share.
@@ -274,7 +266,7 @@ impl Fused {
             self.scale.expect((TYPICAL_DEPTH / depth).ln(), TYPICAL_SIGMA);
         }
         self.measure(&pose, position);
-        let scale = self.chosen();
+        let scale = self.scale.belief().map(|known| self.applied.choose(&known));
         let (known, carried) = self.place(&pose, scale.as_ref());
         let coasting_nanos = self.reference.as_ref().map_or(0, |(_, at)| pose.stamp.nanos_since(at.stamp));
         let mut covariance = known.covariance;
@@ -325,9 +317,8 @@ impl Fused {
     fn begin_segment(&mut self) {
         self.segment += 1;
         self.reference = None;
-        self.path.clear();
+        self.ways = Ways::default();
         self.marks.clear();
-        self.measured = None;
         if let Some(last) = &mut self.last {
             let (metres, radians) = self.options.break_stddev;
             for axis in 0..3 {
@@ -341,19 +332,16 @@ impl Fused {
     /// Readings of the scale that a frame brings.
     fn measure(&mut self, pose: &Pose, position: &dyn Fn(Stamp) -> Option<Point3<f64>>) {
         for revised in self.stream.take_revised() {
-            self.path.push_back((revised.stamp, revised.value.translation()));
+            self.ways.push(revised.stamp, revised.value.translation());
         }
         if pose.basis != Basis::Tracks {
             return;
         }
         // The frame that began the map is among the revised.
-        if self.path.back().is_none_or(|(stamp, _)| *stamp < pose.stamp) {
-            self.path.push_back((pose.stamp, pose.odom_from_camera.translation()));
+        self.ways.push(pose.stamp, pose.odom_from_camera.translation());
+        if let Some((log, noise)) = self.ways.read(position, self.options.least_motion_metres) {
+            self.scale.take(Source::Odometry, log, noise);
         }
-        while self.path.len() > REMEMBERED {
-            self.path.pop_front();
-        }
-        self.measure_odometry(position);
         // Frames between keyframes tell the same again.
         let is_news = pose.is_keyframe || !self.scale.has_read(Source::CameraHeight);
         if let Some(height) = self.options.camera_height.filter(|_| is_news)
@@ -361,35 +349,6 @@ impl Fused {
         {
             self.scale.take(Source::CameraHeight, (height.metres / ground.height).ln(), ground.sigma);
         }
-    }
-
-    /// The way since the last reading, by the tracks and by the other odometry.
-    fn measure_odometry(&mut self, position: &dyn Fn(Stamp) -> Option<Point3<f64>>) {
-        let mut ends = self.path.iter().rev().filter_map(|(stamp, at)| Some((*stamp, *at, position(*stamp)?)));
-        let Some((to_stamp, to, to_metres)) = ends.next() else { return };
-        let from = self.path.iter().filter(|(stamp, _)| self.measured.is_none_or(|last| *stamp >= last));
-        let mut from = from.filter_map(|(stamp, at)| Some((*stamp, *at, position(*stamp)?)));
-        let Some((from_stamp, from, from_metres)) = from.next() else { return };
-        let (metres, units) = ((to_metres - from_metres).norm(), (to - from).norm());
-        let least = if self.measured.is_none() {
-            FIRST_MOTION_METRES.min(self.options.least_motion_metres)
-        } else {
-            self.options.least_motion_metres
-        };
-        if to_stamp > from_stamp && metres >= least && units > 0.0 {
-            let noise = ODOMETRY_NOISE.hypot(ODOMETRY_NOISE_METRES / metres);
-            self.scale.take(Source::Odometry, (metres / units).ln(), noise);
-            self.measured = Some(to_stamp);
-        }
-    }
-
-    /// The scale of the next step: what it was, unless what is known says otherwise.
-    fn chosen(&mut self) -> Option<Belief> {
-        let known = self.scale.belief()?;
-        let most = known.sigma * (1.0 + (known.sigma / UNTOLD_SIGMA).min(1.0));
-        let chosen = self.applied.filter(|applied| (known.log - applied).abs() <= most).unwrap_or(known.log);
-        self.applied = Some(chosen);
-        Some(Belief { log: chosen, sigma: known.sigma.hypot(known.log - chosen), source: known.source })
     }
 
     /// Where the frame is, its covariance but for the scale's share, and on what that stands.

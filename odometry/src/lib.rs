@@ -7,7 +7,7 @@
 //! # The way of a picture
 //! [`Picture`] (grey pyramid on a bounded grid) -> [`tracks`] (where points went) -> [`window`] (five pictures at once)
 //! or [`stream`] (one after the other) -> [`fused`] (metres by a [`scale`] that has a source, and the model's answers, held
-//! against the tracks by [`agreement`]).
+//! against the tracks by [`agreement`]). [`followed`] is the same from the poses of another program, without pictures.
 //!
 //! # Limits
 //! One camera cannot see scale: lengths are in units that a window or a stream chooses and keeps. What moves by itself
@@ -19,12 +19,14 @@ mod align;
 mod corners;
 mod descriptors;
 mod error;
+pub mod followed;
 pub mod fused;
 pub mod ground;
 mod picture;
 pub mod scale;
 pub mod stream;
 pub mod tracks;
+mod ways;
 pub mod window;
 
 pub use error::Error;

@@ -1,7 +1,7 @@
 //! Metres for a unit of the tracks: a quantity with a variance, from sources that are named.
 //!
 //! One camera cannot see scale. What can be known of it comes in readings of `log(metres / unit)`, each with its noise,
-//! from another odometry, from the camera's height over the ground, or from the model. The readings of a source average out;
+//! from a program whose poses are followed, from another odometry, from the camera's height over the ground, or from the model. The readings of a source average out;
 //! its bias, which all of them share, does not, and is the least that its standard deviation ever is. A source whose
 //! readings are spread much wider than they say contradicts itself, and one that differs from a better source by more than both
 //! allow contradicts the others: it is held off, and says so, until it no longer does.
@@ -24,9 +24,15 @@ const SEGMENT_SIGMA: f64 = 0.3;
 const SIGMA_OF_MEDIAN: f64 = 1.4826;
 const MEDIAN_OVER_MEAN: f64 = 1.2533;
 
+/// Standard deviation of a scale that is hardly known: for a source that tells more it is waited, and on what says less it is
+/// changed late.
+pub(crate) const UNTOLD_SIGMA: f64 = 0.3;
+
 /// What says what a unit is in metres, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
+    /// The program whose poses are followed, which has them in metres.
+    Topic,
     /// Another odometry, such as that of wheels.
     Odometry,
     /// The height of the camera over the ground.
@@ -37,11 +43,12 @@ pub enum Source {
 
 impl Source {
     /// All, the best first.
-    pub const ALL: [Self; 3] = [Self::Odometry, Self::CameraHeight, Self::Model];
+    pub const ALL: [Self; 4] = [Self::Topic, Self::Odometry, Self::CameraHeight, Self::Model];
 
     /// As it is reported.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Topic => "topic",
             Self::Odometry => "odometry",
             Self::CameraHeight => "camera_height",
             Self::Model => "model",
@@ -75,12 +82,12 @@ impl Belief {
 
 /// Standard deviations of what all readings of a source share: of each, in the order of [`Source::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Biases(pub [f64; 3]);
+pub struct Biases(pub [f64; 4]);
 
 impl Default for Biases {
-    /// Wheels that are a hundredth off, a height that is known to a fiftieth, and nothing known of the model's.
+    /// Another program and wheels that are a hundredth off, a height that is known to a fiftieth, and nothing known of the model's.
     fn default() -> Self {
-        Self([0.01, 0.02, 1.0])
+        Self([0.01, 0.01, 0.02, 1.0])
     }
 }
 
@@ -89,7 +96,7 @@ impl Default for Biases {
 pub struct Scale {
     biases: Biases,
     prior: Option<Belief>,
-    sources: [Readings; 3],
+    sources: [Readings; 4],
 }
 
 /// The last readings of a source: logarithm and noise.
@@ -184,6 +191,28 @@ impl Scale {
             (known, prior) => known.or(prior),
         };
         (belief, held_off)
+    }
+}
+
+/// The scale that steps are made with: what it was, unless what is known says otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Applied {
+    /// A logarithm.
+    log: Option<f64>,
+}
+
+impl Applied {
+    /// Metres for a unit; `None` before the first step.
+    pub fn metres(&self) -> Option<f64> {
+        self.log.map(f64::exp)
+    }
+
+    /// The scale of the next step, with how far that may be off.
+    pub fn choose(&mut self, known: &Belief) -> Belief {
+        let most = known.sigma * (1.0 + (known.sigma / UNTOLD_SIGMA).min(1.0));
+        let log = self.log.filter(|applied| (known.log - applied).abs() <= most).unwrap_or(known.log);
+        self.log = Some(log);
+        Belief { log, sigma: known.sigma.hypot(known.log - log), source: known.source }
     }
 }
 

@@ -197,7 +197,7 @@ fn answer(film: &Film, fused: &Fused, k: usize, factor: f64) -> Option<Answer> {
 #[test]
 fn a_model_gives_metres_and_carries_where_tracks_are_lost() {
     let film = orbit();
-    let biases = odometry::scale::Biases([0.01, 0.02, 0.05]);
+    let biases = odometry::scale::Biases([0.01, 0.01, 0.02, 0.05]);
     let mut fused = Fused::new(Options { biases, model_noise: 0.2, ..Options::default() });
     let mut fixes = Vec::new();
     for k in 0..film.shown.len() {
@@ -230,7 +230,7 @@ fn a_model_gives_metres_and_carries_where_tracks_are_lost() {
 #[test]
 fn what_contradicts_a_better_source_is_held_off_and_named() {
     let film = orbit();
-    let biases = odometry::scale::Biases([0.01, 0.02, 0.05]);
+    let biases = odometry::scale::Biases([0.01, 0.01, 0.02, 0.05]);
     let mut fused = Fused::new(Options { biases, model_noise: 0.1, ..Options::default() });
     let position = wheels(&film.truth, 3);
     for k in 0..film.shown.len() {
