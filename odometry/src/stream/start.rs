@@ -23,6 +23,10 @@ const PATIENCE: usize = 12;
 const SMALL_ANGLE: f64 = 0.01;
 /// Points of the anchor that must be followed.
 const LEAST_POINTS: usize = 25;
+/// Tracks that the window is solved on: the map is then adjusted on all, and a frame must not wait for a whole window of them.
+const SOLVED: usize = 160;
+/// Median motion of the points beyond a turn, pixels, below which nothing is to be solved: a camera that stands.
+const LEAST_MOTION_PX: f64 = 0.3;
 /// Frames that a map is begun on, at least.
 const LEAST_FRAMES: usize = 3;
 /// Frames that are kept between the anchor and now.
@@ -112,7 +116,7 @@ impl Start {
             });
         }
         let turned = self.turned(picture);
-        if self.frames.len() < LEAST_FRAMES {
+        if self.frames.len() < LEAST_FRAMES || turned.2 < LEAST_MOTION_PX {
             self.last = turned.0;
             let camera_from_world = turned.0 * self.anchor_from_world;
             return Found::Turned { camera_from_world, covariance: turned.1, points: left };
@@ -124,10 +128,11 @@ impl Start {
                 .map(|k| Track { places: chosen.map(|frame| self.frames[frame].2[k]), origin: 0, is_coarse: false })
                 .collect(),
         };
-        // All of them are seen by the anchor.
-        let tracks = Tracks {
-            points: tracks.points.into_iter().filter(|track| track.places.iter().flatten().count() >= 3).collect(),
-        };
+        // All of them are seen by the anchor, and in the order of cells: every n-th is spread over the picture.
+        let seen: Vec<Track> =
+            tracks.points.into_iter().filter(|track| track.places.iter().flatten().count() >= 3).collect();
+        let count = seen.len().min(SOLVED);
+        let tracks = Tracks { points: (0..count).map(|k| seen[k * seen.len() / count].clone()).collect() };
         let pictures = chosen.map(|frame| self.frames[frame].1.clone());
         let solved = solve_tracks_of(&tracks, &pictures).ok();
         let Some(solved) = solved.filter(|solved| solved.motion == Motion::Moved) else {
@@ -202,8 +207,8 @@ impl Start {
         revised
     }
 
-    /// The turn since the anchor, at the place of the last frame, and its covariance.
-    fn turned(&self, picture: &Picture) -> (Isometry3<f64>, Matrix6<f64>) {
+    /// The turn since the anchor, at the place of the last frame, its covariance, and the median motion beyond it, pixels.
+    fn turned(&self, picture: &Picture) -> (Isometry3<f64>, Matrix6<f64>, f64) {
         let camera = picture.intrinsics();
         let focal = 0.5 * (camera.fx + camera.fy);
         let rays = |places: &[Option<Point2<f32>>]| -> Vec<Option<Vector3<f64>>> {
@@ -213,21 +218,24 @@ impl Start {
                 .collect()
         };
         let (Some(first), Some(now)) = (self.frames.front(), self.frames.back()) else {
-            return (self.last, unsure());
+            return (self.last, unsure(), f64::INFINITY);
         };
         let (a, b): (Vec<_>, Vec<_>) =
             rays(&first.2).into_iter().zip(rays(&now.2)).filter_map(|(a, b)| Some((a?, b?))).unzip();
-        let Some(found) = rotation_between(&a, &b, TURN_PX / focal, 7) else { return (self.last, unsure()) };
+        let Some(found) = rotation_between(&a, &b, TURN_PX / focal, 7) else {
+            return (self.last, unsure(), f64::INFINITY);
+        };
         let mut left: Vec<f64> = a.iter().zip(&b).map(|(a, b)| (found.b_from_a * a - b).norm()).collect();
         let middle = left.len() / 2;
-        let median = left.select_nth_unstable_by(middle, f64::total_cmp).1.max(0.1 / focal);
+        let beyond = *left.select_nth_unstable_by(middle, f64::total_cmp).1;
+        let median = beyond.max(0.1 / focal);
         let pose = Isometry3::from_parts(Translation3::from(self.last.translation.vector), found.b_from_a);
         let mut covariance = Matrix6::identity() * (median * median);
         // What looks like a turn may be a translation that moves points as much, at the depth that is the unit.
         for k in 3..6 {
             covariance[(k, k)] = (4.0 * median * median).max(1e-6);
         }
-        (pose, covariance)
+        (pose, covariance, beyond * focal)
     }
 }
 
