@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use camera::recording::{FileWriter, bag};
 use camera::sequence::Sequence;
 use clap::{Parser, Subcommand};
-use node::config::{Config, Sheet};
+use node::config::{Config, OdometrySource, Sheet};
 use node::pipeline::{Pipeline, Settings};
 use node::ros::transport::ros_args::{self, RosArgs};
 use node::ros::transport::{self, Kind};
@@ -266,6 +266,12 @@ fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<
     let least = replay::least_frames(&config.window);
     if sequence.frames.len() < least {
         bail!("{}: expected at least {least} frames for a window, got {}", dir.display(), sequence.frames.len());
+    }
+    if config.odometry.source == OdometrySource::Topic {
+        bail!(
+            "{}: expected a recording, since odometry.source is \"topic\"; a sequence has images alone",
+            dir.display()
+        );
     }
     let estimator = load_model(config, &stop)?;
     let evidence = replay(&sequence, estimator, &Settings::from(config), &stop, |answered| tell(answered, texts))?;

@@ -28,11 +28,12 @@ use geometry::Stamp;
 use crate::config::{
     Config, DiagnosticsConfig, Mount, OdometryRules, PublishConfig, ScaleRules, Sheet, TrustRules, WindowRules,
 };
-use crate::ros::message::{Input, Output};
+use crate::ros::message::{Input, OdometryMessage, Output};
 use crate::ros::parameters::Parameters;
 use crate::ros::transport::Ends;
 use crate::ros::transport::qos::Mismatch;
 use crate::solve::estimator::{self, Estimator};
+use crate::solve::held::Held;
 use crate::solve::scale::{Reference, Scaler};
 use crate::solve::tracker::{Given, Tracker};
 use crate::status::counters::{Fate, Snapshot, Stats, Ticket};
@@ -124,7 +125,8 @@ impl Settings {
     /// The fast clock, where there is one.
     pub(crate) fn tracker(&self, reference: &Arc<Reference>, stats: &Arc<Stats>) -> Option<Tracker> {
         let reference = (!self.scale_topic.is_empty()).then(|| Arc::clone(reference));
-        let given = Given { rules: &self.odometry, trust: &self.live.trust, reference, has_model: self.has_model };
+        let (rules, trust, mount) = (&self.odometry, &self.live.trust, self.mount.clone());
+        let given = Given { rules, trust, reference, mount, has_model: self.has_model };
         Tracker::new(given, Arc::clone(stats))
     }
 }
@@ -184,6 +186,7 @@ pub enum Failure {
 enum Queued {
     Image(Received),
     CameraInfo(CameraInfoMessage),
+    Followed(OdometryMessage),
 }
 
 /// An image as it came in.
@@ -261,6 +264,7 @@ impl Pipeline {
             has_model: settings.has_model,
             replaced: newest.clone(),
             tracker,
+            held: Held::default(),
             said,
             told,
             inference_gone,
@@ -387,6 +391,7 @@ fn entrance(
                 Queued::Image(Received { image, ticket, generation })
             }
             Input::CameraInfo(info) => Queued::CameraInfo(info),
+            Input::Followed(odometry) => Queued::Followed(odometry),
             Input::Odometry(odometry) => {
                 reference.take(&odometry, &stats);
                 return;
@@ -396,6 +401,10 @@ fn entrance(
             Ok(()) => {}
             Err(TrySendError::Full(Queued::Image(Received { ticket, .. }))) => ticket.note(Fate::QueueFull),
             Err(TrySendError::Full(Queued::CameraInfo(_))) => stats.update(|s| s.camera_infos_dropped += 1),
+            Err(TrySendError::Full(Queued::Followed(_))) => stats.update(|s| {
+                s.followed_received += 1;
+                s.followed_refused += 1;
+            }),
             // The node is stopping; the ticket says so when it goes.
             Err(TrySendError::Disconnected(_)) => {}
         }

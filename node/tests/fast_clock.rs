@@ -417,6 +417,141 @@ fn a_replay_is_what_the_node_does_without_waiting() {
     }
 }
 
+/// The unit of the program that is followed, metres.
+const UNIT: f64 = 0.4;
+
+fn on_topic(is_metric: bool) -> Settings {
+    let mut settings = settings(OdometrySource::Topic);
+    settings.odometry.is_topic_metric = is_metric;
+    settings.odometry.most_coast = Duration::from_millis(500);
+    settings
+}
+
+/// Where another program has the camera, in a frame and a unit of its own.
+fn slam(frame: usize, unit: f64, child: &str) -> Input {
+    let poses = FILM.world_from_camera.as_ref().unwrap();
+    let pose = poses[frame];
+    let pose = StampedPose {
+        stamp: FILM.stamps[frame],
+        position: (pose.translation() / unit).into(),
+        orientation_xyzw: pose.to_xyzw(),
+    };
+    let (frame_id, child_frame_id) = ("map".to_owned(), child.to_owned());
+    Input::Followed(OdometryMessage { frame_id, child_frame_id, pose, pose_covariance: [0.0; 36] })
+}
+
+fn heard(s: &Snapshot) -> u64 {
+    s.followed_received
+}
+
+#[test]
+fn another_programs_poses_become_metres_and_the_models_windows_are_held_against_them() {
+    type Says = fn(usize) -> Result<Estimate, Error>;
+    for (has_wheels, says) in [(true, truth as Says), (false, truth), (false, backwards)] {
+        let scale_topic = if has_wheels { "/wheels".to_owned() } else { String::new() };
+        let rig = start(Settings { scale_topic, ..on_topic(false) }, None, says);
+        let count = FILM.frames.len();
+        for frame in 0..count {
+            if has_wheels {
+                (rig.input)(wheels(frame));
+            }
+            (rig.input)(image(frame, FILM.stamps[frame]));
+            // It needs its time, and is a frame late.
+            if frame > 0 {
+                (rig.input)(slam(frame - 1, UNIT, "optical"));
+            }
+            rig.wait("a pose", |s| heard(s) == frame as u64);
+            rig.wait("windows", |s| s.windows_answered == frame.saturating_sub(1) as u64 / 4);
+        }
+        (rig.input)(slam(count - 1, UNIT, "optical"));
+        rig.wait("the last", |s| heard(s) == count as u64);
+        let (finished, outputs) = rig.finish();
+        let s = finished.unwrap();
+        rig::assert_balance(&s);
+        assert_eq!((s.poses_published, s.poses_withheld, s.followed_refused), (count as u64, 0, 0));
+        assert_eq!(outputs.odometries.len(), count, "at its rate");
+        assert_eq!(s.odometry_breaks, 0);
+        if !has_wheels && std::ptr::fn_addr_eq(says, backwards as Says) {
+            assert!(s.windows_contradicted >= 10, "{} of {}", s.windows_contradicted, s.windows_compared);
+            assert!(s.status_reason.contains("nothing tells the scale"), "{}", s.status_reason);
+            continue;
+        }
+        if has_wheels {
+            assert_followed(&outputs);
+        }
+        assert_eq!((s.windows_contradicted, s.windows_compared), (0, s.windows_answered), "{:?}", s.agreement);
+        assert!(s.windows_answered >= 11 && outputs.trajectories.len() as u64 == s.windows_answered);
+        assert_eq!(s.status.to_string(), "OK", "{}", s.status_reason);
+        let scale = s.by_tracks.as_ref().unwrap().scale.unwrap();
+        let off = (scale.metres() / UNIT).ln();
+        assert!(off.abs() < 2.5 * scale.sigma && scale.sigma < 0.15, "{scale:?}");
+        let status = outputs.statuses.last().unwrap();
+        let expected = if has_wheels { ("topic", "odometry") } else { ("both", "model") };
+        assert_eq!((value(status, "carried").as_str(), value(status, "scale_source").as_str()), expected);
+        if has_wheels {
+            let ratio = path(&outputs) / true_path();
+            assert!((ratio - 1.0).abs() < 0.03, "path {ratio} of the true one");
+        }
+    }
+}
+
+#[test]
+fn a_followed_program_that_falls_silent_or_speaks_of_another_frame_is_told_of() {
+    let rig = start(Settings { has_model: false, ..on_topic(true) }, None, truth);
+    let step = |frame: usize, child: Option<&str>| {
+        let before = (rig.pipeline.stats().snapshot(), child.is_some());
+        (rig.input)(image(frame, FILM.stamps[frame]));
+        child.map_or_else(|| (), |child| (rig.input)(slam(frame, 1.0, child)));
+        rig.wait("both", |s| {
+            s.frames_received > before.0.frames_received && heard(s) == heard(&before.0) + u64::from(before.1)
+        });
+    };
+    (0..10).for_each(|frame| step(frame, Some("optical")));
+    let s = rig.pipeline.stats().snapshot();
+    assert_eq!((s.status.to_string().as_str(), s.poses_published), ("OK", 10));
+    assert_eq!(s.by_tracks.as_ref().unwrap().scale.unwrap().source, Some(odometry::scale::Source::Topic));
+    (10..14).for_each(|frame| step(frame, Some("imu")));
+    let s = rig.pipeline.stats().snapshot();
+    assert_eq!((s.followed_refused, s.poses_published), (4, 10));
+    let problem = s.odometry_problem.unwrap();
+    assert!(problem.contains("\"optical\"") && problem.contains("\"imu\""), "{problem}");
+    let silence = (14..30).find(|frame| FILM.stamps[*frame].nanos_since(FILM.stamps[9]) > 500_000_000).unwrap();
+    (14..=silence).for_each(|frame| step(frame, None));
+    rig.wait("LOST", |s| s.status.to_string() == "LOST");
+    let s = rig.pipeline.stats().snapshot();
+    assert!(s.status_reason.contains("nothing has told the motion"), "{}", s.status_reason);
+    let breaks = s.odometry_breaks;
+    (silence + 1..silence + 6).for_each(|frame| step(frame, Some("optical")));
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    rig::assert_balance(&s);
+    assert_eq!((s.status.to_string().as_str(), s.losses, s.recoveries), ("OK", 1, 1));
+    let unposed = s.fate(Fate::Unposed);
+    assert_eq!((s.fate(Fate::Shutdown), s.fate(Fate::Posed) + unposed), (0, silence as u64 + 6), "each has its own");
+    assert!(s.odometry_breaks > breaks, "behind LOST the counter has grown");
+    // What moved meanwhile is not told as a motion.
+    let at = |k: usize| Vector3::from(outputs.odometries[k].pose.position);
+    assert_eq!(outputs.odometries.len(), 15);
+    assert!((at(10) - at(9)).norm() < 1e-9 && (at(11) - at(10)).norm() > 1e-4);
+    assert!(outputs.odometries[10].pose_covariance[0] > 1.0);
+}
+
+#[test]
+fn wheels_that_contradict_a_metric_program_are_held_off_by_name() {
+    let rig = start(Settings { has_model: false, scale_topic: "/wheels".to_owned(), ..on_topic(true) }, None, truth);
+    for frame in 0..FILM.frames.len() {
+        (rig.input)(wheels(frame));
+        (rig.input)(image(frame, FILM.stamps[frame]));
+        (rig.input)(slam(frame, 1.5, "optical"));
+        rig.wait("a pose", |s| heard(s) == frame as u64 + 1);
+    }
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    let ratio = path(&outputs) / true_path();
+    assert!((ratio * 1.5 - 1.0).abs() < 1e-6, "as it is told: {ratio}");
+    assert!(s.status_reason.contains("held off: odometry says 1.5"), "{}", s.status_reason);
+}
+
 /// Path of the odometry over the true one with wheels that have each step a hundredth wrong, and the error after one scale over the path.
 fn on_wheels(film: &Sequence) -> (f64, f64) {
     let mut settings =

@@ -18,7 +18,7 @@ use image::RgbImage;
 use mcap::MessageStream;
 use mcap::records::MessageHeader;
 use nalgebra::{Isometry3, Vector3};
-use node::config::{Config, ScaleRules};
+use node::config::{Config, OdometrySource, ScaleRules};
 use node::pipeline::{Pipeline, Settings};
 use node::ros::lifecycle::State;
 use node::ros::message::{Input, OdometryMessage, StampedPose};
@@ -234,6 +234,66 @@ fn an_odometry_that_was_recorded_gives_its_scale_again() {
     let (_, silent) = play_to(&settings, &file).unwrap();
     assert_eq!(silent.notes, ["there is no odometry of scale.odometry_topic in the recording"]);
     assert!(silent.evidence.results.iter().all(|window| window.trajectory.is_none()));
+}
+
+#[test]
+fn a_program_that_was_followed_is_followed_again_and_windows_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("slam.mcap");
+    let topics = Topics { followed_odometry: Some("/slam/odometry".to_owned()), ..topics() };
+    let mut writer = Writer::new(BufWriter::new(File::create(&file).unwrap())).unwrap();
+    let mut put = |input: &Input, i: i64| {
+        writer.write(&entry_of_input(input, &topics, Stamp::from_nanos(1_000_000_000 + i * PERIOD))).unwrap();
+    };
+    let pose = |i: u8| {
+        let stamp = Stamp::from_nanos(i64::from(i) * PERIOD);
+        let turn = nalgebra::UnitQuaternion::from_scaled_axis(Vector3::new(0.0, 0.01 * f64::from(i), 0.0));
+        Input::Followed(OdometryMessage {
+            frame_id: "map".to_owned(),
+            child_frame_id: "optical".to_owned(),
+            pose: StampedPose { stamp, position: (place(i) / 2.0).into(), orientation_xyzw: turn.coords.into() },
+            pose_covariance: [0.0; 36],
+        })
+    };
+    put(&camera_info(K, 8), 0);
+    for i in 0..12_u8 {
+        put(&grey(i64::from(i) * PERIOD, i), i.into());
+        // It needs its time.
+        if i > 0 {
+            put(&pose(i - 1), i.into());
+        }
+    }
+    put(&pose(11), 12);
+    writer.finish().unwrap();
+
+    let mut settings = settings(1, 1);
+    settings.odometry.source = OdometrySource::Topic;
+    settings.scale_topic = String::new();
+    let play = || {
+        let recording = Recording::open(&file).unwrap();
+        let camera = recording.camera(&topics, UseFixed::Never).unwrap();
+        let stop = AtomicBool::new(false);
+        let node = Node { settings: &settings, topics: &topics, stop: &stop };
+        let mut out = Vec::new();
+        let each = |entry: &Entry| {
+            out.push((entry.topic.clone(), entry.publish_time, entry.data.clone()));
+            Ok(())
+        };
+        let played = replay::recording::replay(&camera, Some(Surveyor), node, each, |_| ()).unwrap();
+        (out, played)
+    };
+    let ((first, played), (second, _)) = (play(), play());
+    assert!(first == second, "two replays differ");
+    assert_eq!(played.notes, [] as [String; 0]);
+    let counter = |name: &str| played.evidence.counters.iter().find(|(n, _)| n == name).unwrap().1;
+    assert_eq!((counter("followed_received"), counter("followed_refused")), (12, 0));
+    assert_eq!((counter("windows_answered"), counter("windows_compared"), counter("windows_contradicted")), (8, 8, 0));
+    assert_eq!(played.evidence.odometry.len(), 12);
+    assert_eq!(played.evidence.scale.as_ref().unwrap().0, "model");
+
+    // Of a recording without it nothing can be said, and that is.
+    write(&file, 0..6);
+    assert_eq!(play().1.notes, ["there is no odometry of odometry.topic in the recording"]);
 }
 
 #[test]

@@ -162,7 +162,11 @@ keys! {
     }
     odometry: Odometry {
         /// What the odometry is made of
-        source: String = Rule::Choice(&["fused", "tracks", "model"]);
+        source: String = Rule::Choice(&["fused", "tracks", "model", "topic"]);
+        /// With source "topic": odometry in, of the program that is followed
+        topic: String = Rule::Said("a ROS topic name, or nothing");
+        /// Whether its lengths are metres
+        topic_metric: bool = Rule::Any;
         /// A motion that nothing tells any more is taken to go on for so long, ms
         most_coast_millis: i64 = Rule::Range(0, HOUR_MILLIS);
     }

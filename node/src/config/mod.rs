@@ -138,6 +138,8 @@ pub enum OdometrySource {
     /// The model's windows, stitched together.
     Model,
 }
+    /// Another program's poses: [`Topics::followed_odometry`].
+    Topic,
 
 /// How the odometry is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -150,9 +152,11 @@ pub struct OdometryRules {
     pub camera_height: Option<CameraHeight>,
     /// A way of the other odometry that is shorter says nothing of the scale, metres.
     pub least_motion_metres: f64,
-    /// Whether the weights' translations are metres.
+    /// Whether the weights' translations are metres, and give the scale.
     pub is_model_metric: bool,
 }
+    /// Whether the poses of [`OdometrySource::Topic`] are metres.
+    pub is_topic_metric: bool,
 
 /// The bounds beyond which an answer is not believed.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -198,6 +198,9 @@ fn tracks_may_have_several_sources_of_a_scale_and_the_model_alone_has_one() {
         ([("odometry.source", "model"), ("scale.odometry_topic", "/wheels")], "`scale.odometry_topic`"),
         ([("odometry.source", "wheels"), ("scale.metric", "true")], "`odometry.source`"),
     ] {
+        ([("odometry.source", "topic"), ("odometry.topic", "")], "`odometry.topic`: expected a topic"),
+        ([("odometry.source", "topic"), ("odometry.topic", "/ego/odometry")], "`odometry.topic`: expected another"),
+        ([("odometry.source", "topic"), ("odometry.topic", "/sl am")], "`odometry.topic`: expected a ROS topic name"),
         let message = parse(&overrides).unwrap_err();
         assert!(message.contains(wanted), "{message}");
     }
@@ -290,12 +293,21 @@ fn the_ranges_that_are_told_are_those_that_hold() {
 }
 
 /// So that none is told to a ROS tool and then taken for another.
+fn with_what_it_needs(key: &str, value: &str) -> Config {
+    let mut overrides = vec![(key.to_owned(), value.to_owned())];
+    if value == "topic" {
+        overrides.push(("odometry.topic".to_owned(), "/slam/odometry".to_owned()));
+    }
+    overrides.reverse();
+    Config::parse(&default_text(), Path::new("node.toml"), &overrides).unwrap()
+}
+
 #[test]
 fn each_of_several_choices_is_another_config() {
     let mut seen = 0;
     for spec in TABLE {
         let Rule::Choice(names) = spec.rule else { continue };
-        let configs: Vec<Config> = names.iter().map(|name| with(spec.key, name).unwrap()).collect();
+        let configs: Vec<Config> = names.iter().map(|name| with_what_it_needs(spec.key, name)).collect();
         for (i, config) in configs.iter().enumerate() {
             assert!(configs[..i].iter().all(|other| other != config), "{}: {}", spec.key, names[i]);
             seen += 1;

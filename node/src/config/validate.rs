@@ -66,7 +66,7 @@ pub(super) fn config(raw: Raw, path: &Path) -> Result<Config, Error> {
     raw.check(&check)?;
     Ok(Config {
         transport: if raw.node.transport == "r2r" { Kind::R2r } else { Kind::Ros2Client },
-        topics: topics(&raw.node, &raw.topics, reference_odometry(&check, &raw)?),
+        topics: topics(&raw.node, &raw.topics, (reference_odometry(&check, &raw)?, followed_odometry(&check, &raw)?)),
         odom_frame: raw.frames.odom.clone(),
         mount: mount(&raw.frames),
         window: WindowRules {
@@ -165,6 +165,27 @@ fn reference_odometry(check: &Check<'_>, Raw { scale, topics, odometry, .. }: &R
     Ok(Some(topic.to_owned()))
 }
 
+/// The topic of the program that is followed, where one is.
+fn followed_odometry(check: &Check<'_>, Raw { scale, topics, odometry, .. }: &Raw) -> Result<Option<String>, Error> {
+    let (key, topic) = ("odometry.topic", odometry.topic.as_str());
+    if odometry.source != "topic" {
+        return Ok(None);
+    }
+    if topic.is_empty() {
+        return Err(check.error(key, "a topic, since odometry.source is \"topic\"", &quoted(topic)));
+    }
+    if topic == topics.odometry {
+        return Err(check.error(key, "another odometry than the node's own, topics.odometry", &quoted(topic)));
+    }
+    if topic == scale.odometry_topic {
+        let expected =
+            "another odometry than scale.odometry_topic; where it has metres itself, odometry.topic_metric says so";
+        return Err(check.error(key, expected, &quoted(topic)));
+    }
+    check.holds(key, &Rule::Topic, &odometry.topic)?;
+    Ok(Some(topic.to_owned()))
+}
+
 /// What a window's translations are multiplied by. Tracks have a scale of their own.
 fn scale(Raw { scale, odometry, .. }: &Raw) -> ScaleRules {
     match (scale.metric, scale.odometry_topic.is_empty() || odometry.source != "model") {
@@ -180,14 +201,16 @@ fn odometry(check: &Check<'_>, Raw { odometry, scale, model, frames, .. }: &Raw)
     let source = match odometry.source.as_str() {
         "tracks" => OdometrySource::Tracks,
         "model" => OdometrySource::Model,
+        "topic" => OdometrySource::Topic,
         _ => OdometrySource::Fused,
     };
     if source == OdometrySource::Model && model.weights.is_empty() {
         return Err(check.error("model.weights", "a folder, since odometry.source is \"model\"", &quoted("")));
     }
-    if source == OdometrySource::Model && scale.camera_height_metres > 0.0 {
-        let expected = "0, since odometry.source is \"model\", which has no points on the ground";
-        return Err(check.error("scale.camera_height_metres", expected, &scale.camera_height_metres));
+    let has_points = matches!(source, OdometrySource::Fused | OdometrySource::Tracks);
+    if !has_points && scale.camera_height_metres > 0.0 {
+        let expected = format!("0, since odometry.source is {:?}, which has no points on the ground", odometry.source);
+        return Err(check.error("scale.camera_height_metres", &expected, &scale.camera_height_metres));
     }
     Ok(OdometryRules {
         source,
@@ -197,11 +220,16 @@ fn odometry(check: &Check<'_>, Raw { odometry, scale, model, frames, .. }: &Raw)
             down: base_from_camera(frames).rotation().inverse() * -Vector3::z_axis(),
         }),
         least_motion_metres: scale.least_motion_metres,
-        is_model_metric: scale.metric && source == OdometrySource::Fused,
+        is_model_metric: scale.metric && matches!(source, OdometrySource::Fused | OdometrySource::Topic),
+        is_topic_metric: odometry.topic_metric,
     })
 }
 
-fn topics(node: &keys::Node, topics: &keys::Topics, reference_odometry: Option<String>) -> Topics {
+fn topics(
+    node: &keys::Node,
+    topics: &keys::Topics,
+    (reference_odometry, followed_odometry): (Option<String>, Option<String>),
+) -> Topics {
     Topics {
         node_name: node.name.clone(),
         namespace: node.namespace.clone(),
@@ -212,6 +240,7 @@ fn topics(node: &keys::Node, topics: &keys::Topics, reference_odometry: Option<S
         image_queue_depth: whole(topics.image_queue_depth),
         camera_info: topics.camera_info.clone(),
         reference_odometry,
+        followed_odometry,
         trajectory: topics.trajectory.clone(),
         odometry: topics.odometry.clone(),
         pose: topics.pose.clone(),

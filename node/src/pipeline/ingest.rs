@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, select, tick};
-use geometry::Stamp;
+use geometry::{Stamp, WINDOW};
 
 use super::control::Notice;
 use super::{Queued, Received, STOP_POLL, Shared, stamp};
 use crate::config::Mount;
 use crate::publish;
-use crate::ros::message::{DiagnosticsMessage, Output};
+use crate::ros::message::{DiagnosticsMessage, OdometryMessage, Output};
 use crate::solve::estimator::Estimator;
+use crate::solve::held::Held;
 use crate::solve::solver::SharedFrame;
-use crate::solve::tracker::{Told, Tracked, Tracker};
+use crate::solve::tracker::{Posed, Told, Tracked, Tracker};
 use crate::status::counters::Fate;
 use crate::status::diagnostics::{Reporter, scale, status};
+use crate::trust::state::Status;
 use crate::window::ingest::Ingest;
 use crate::window::{Accepted, Window};
 
@@ -39,6 +41,8 @@ pub(super) struct IngestThread<E: Estimator> {
     pub replaced: Receiver<Offered<E>>,
     /// The fast clock, where the odometry is its own.
     pub tracker: Option<Tracker>,
+    /// Windows that wait for it.
+    pub held: Held<Window<SharedFrame<E>>>,
     /// What the model's thread has for it, and of which generation.
     pub said: Receiver<(u64, Told)>,
     pub told: Receiver<Notice>,
@@ -90,6 +94,7 @@ impl<E: Estimator> IngestThread<E> {
             self.listen();
             match queued {
                 Some(Queued::CameraInfo(info)) => self.ingest.camera_info(&info),
+                Some(Queued::Followed(odometry)) => self.follow(&odometry),
                 Some(Queued::Image(received)) => self.take(received),
                 None => {}
             }
@@ -144,6 +149,7 @@ impl<E: Estimator> IngestThread<E> {
             if let Some(tracker) = &mut self.tracker {
                 tracker.reset();
             }
+            self.held.drain().flat_map(|window| window.frames).for_each(|frame| frame.note(Fate::Forgotten));
             self.take_back(Fate::Forgotten);
         }
     }
@@ -164,34 +170,73 @@ impl<E: Estimator> IngestThread<E> {
         for accepted in &taken.accepted {
             self.track(accepted);
         }
+        self.report_if_not(before);
+        if let Some(window) = taken.window.filter(|_| self.has_model)
+            && let Some(gone) = self.held.push(window)
+        {
+            gone.frames.iter().for_each(|frame| frame.note(Fate::Superseded));
+            self.shared.stats.update(|s| s.windows_superseded += 1);
+        }
+        self.offer_settled();
+    }
+
+    /// A pose of the program that is followed. Of before a reset is none: it has a clock of its own.
+    fn follow(&mut self, odometry: &OdometryMessage) {
+        if !self.shared.gate.look().is_open {
+            return;
+        }
+        let before = self.shared.stats.snapshot().status;
+        let posed = self.tracker.as_mut().and_then(|tracker| tracker.followed(odometry));
+        if let Some(posed) = posed {
+            self.publish(&posed);
+        }
+        self.report_if_not(before);
+        self.offer_settled();
+    }
+
+    fn report_if_not(&mut self, before: Status) {
         if self.shared.stats.snapshot().status != before {
             self.report();
-        }
-        if let Some(window) = taken.window.filter(|_| self.has_model) {
-            let tracked = self.tracker.as_ref().and_then(|tracker| tracker.tracked(&window.stamps));
-            self.offer(Offered { generation: self.generation, window, tracked });
         }
     }
 
     /// The pose of a frame, at once.
     fn track(&mut self, accepted: &Accepted<SharedFrame<E>>) {
         let Some(tracker) = &mut self.tracker else { return };
-        let live = self.shared.live.get();
-        let Some(posed) = tracker.frame(accepted, live.trust.images.least_contrast) else { return };
-        let (odometry, pose) = publish::posed(&posed, &self.odom_frame, self.mount.as_ref());
+        let least_contrast = self.shared.live.get().trust.images.least_contrast;
+        if let Some(posed) = tracker.frame(accepted, least_contrast) {
+            self.publish(&posed);
+        }
+    }
+
+    fn publish(&mut self, posed: &Posed) {
+        let on = self.shared.live.get().publish;
+        let (odometry, pose) = publish::posed(posed, &self.odom_frame, self.mount.as_ref());
         let mut outputs = vec![Output::Odometry(odometry), Output::Pose(pose)];
         if let Some(mount) = &self.mount {
             let camera_frame = &posed.view.frame_id;
-            if live.publish.static_tf && self.mounted.as_ref() != Some(camera_frame) {
+            if on.static_tf && self.mounted.as_ref() != Some(camera_frame) {
                 self.mounted = Some(Arc::clone(camera_frame));
                 outputs.push(Output::StaticTransform(publish::static_transform(posed.fix.stamp, &posed.view, mount)));
             }
-            if live.publish.tf {
-                outputs.push(Output::Transform(publish::posed_transform(&posed, &self.odom_frame, mount)));
+            if on.tf {
+                outputs.push(Output::Transform(publish::posed_transform(posed, &self.odom_frame, mount)));
             }
         }
         self.shared.gate.pass(self.generation, || outputs.into_iter().for_each(|output| self.shared.publish(output)));
         self.tell_scale(posed.fix.stamp);
+    }
+
+    /// Offers the windows of which the fast clock knows all that it will.
+    fn offer_settled(&mut self) {
+        let tracker = self.tracker.as_ref();
+        let is_settled = |window: &Window<SharedFrame<E>>| {
+            tracker.is_none_or(|tracker| tracker.is_settled(window.stamps[WINDOW - 1]))
+        };
+        while let Some(window) = self.held.pop_if(is_settled) {
+            let tracked = tracker.and_then(|tracker| tracker.tracked(&window.stamps));
+            self.offer(Offered { generation: self.generation, window, tracked });
+        }
     }
 
     /// The newest window wins. This thread is the only sender, so there is room once the old one is taken back.
@@ -222,7 +267,7 @@ mod tests {
     use image::RgbImage;
 
     use super::super::{Gate, Settings, Shared, SharedLive, entrance};
-    use super::{IngestThread, Offered};
+    use super::{Held, IngestThread, Offered};
     use crate::config::Config;
     use crate::ros::message::Input;
     use crate::solve::estimator::{Error, Estimate, Estimator};
@@ -279,6 +324,7 @@ mod tests {
             has_model: true,
             replaced: newest.clone(),
             tracker: None,
+            held: Held::default(),
             said,
             told,
             inference_gone,

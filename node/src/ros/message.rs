@@ -16,6 +16,8 @@ pub enum Input {
     CameraInfo(CameraInfoMessage),
     /// Where the robot is by another odometry, which gives the scale.
     Odometry(OdometryMessage),
+    /// Where another program has the camera, which the odometry follows.
+    Followed(OdometryMessage),
 }
 
 /// `geometry_msgs/PoseStamped` without its frame, which the trajectory states once.

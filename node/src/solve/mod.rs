@@ -2,6 +2,8 @@
 
 pub mod estimator;
 pub mod fusion;
+pub(crate) mod held;
 pub mod scale;
 pub mod solver;
+mod topic;
 pub mod tracker;

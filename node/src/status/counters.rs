@@ -55,6 +55,8 @@ macro_rules! fates {
 fates! {
     /// The node stopped before the frame had a window.
     Shutdown => "frames_dropped_shutdown",
+    /// Nothing told its pose, and the model did not read it.
+    Unposed => "frames_dropped_unposed",
     /// The node was not active.
     Inactive => "frames_dropped_inactive",
     /// The odometry was reset, or the node deactivated, after the image had come and before it was in an answered window.
@@ -141,6 +143,10 @@ pub struct Snapshot {
     pub odometry_received: u64,
     /// Those that are out of order or not numbers.
     pub odometry_refused: u64,
+    /// Poses of the program that the odometry follows.
+    pub followed_received: u64,
+    /// Those that are out of order, of another frame, or not numbers, or found the queue full.
+    pub followed_refused: u64,
     /// Windows that the buffer completed.
     pub windows_complete: u64,
     /// Windows that gave way to a newer one before the model saw them.
@@ -317,6 +323,8 @@ impl Snapshot {
             ("camera_infos_dropped", self.camera_infos_dropped),
             ("odometry_received", self.odometry_received),
             ("odometry_refused", self.odometry_refused),
+            ("followed_received", self.followed_received),
+            ("followed_refused", self.followed_refused),
             ("windows_complete", self.windows_complete),
             ("windows_superseded", self.windows_superseded),
             ("windows_broken", self.windows_broken),

@@ -123,6 +123,7 @@ impl Reporter {
         for (name, new) in [
             ("answers_unparsed", unparsed),
             ("odometry_refused", snapshot.odometry_refused - before.odometry_refused),
+            ("followed_refused", snapshot.followed_refused - before.followed_refused),
             ("outputs_dropped", snapshot.outputs_dropped - before.outputs_dropped),
         ] {
             if new > 0 {

@@ -12,13 +12,16 @@ use model::memory::Resident;
 use crate::config::{ScaleRules, TrustRules, WindowRules};
 use crate::pipeline::Settings;
 use crate::ros::lifecycle::State;
+use crate::ros::message::OdometryMessage;
 use crate::solve::estimator::{self, Estimator};
 use crate::solve::fusion;
+use crate::solve::held::Held;
 use crate::solve::scale::{Reference, Scaler};
-use crate::solve::solver::{Answered, Solved, Solver};
+use crate::solve::solver::{Answered, SharedFrame, Solved, Solver};
 use crate::solve::tracker::{Posed, Told, Tracker};
 use crate::status::counters::{Snapshot, Stats};
 use crate::tools::report::{Evidence, FilmPose, WindowResult};
+use crate::window::Window;
 use crate::window::ingest::Ingest;
 use camera::info::Images;
 use camera::message::{ImageMessage, ImagePayload};
@@ -55,17 +58,19 @@ struct Inline<E: Estimator> {
     ingest: Ingest<E::Frame>,
     reference: Arc<Reference>,
     tracker: Option<Tracker>,
+    held: Held<Window<SharedFrame<E>>>,
     solver: Option<Solver<E>>,
     trust: TrustRules,
     stats: Arc<Stats>,
 }
 
-/// What an image made come out.
+/// What a message made come out.
+#[derive(Default)]
 struct Step {
     /// Of the fast clock.
     posed: Vec<Posed>,
-    /// The answer to the window that it completed, and that window as the tracks have it.
-    answered: Option<(Box<Answered>, Option<WindowTrajectory>)>,
+    /// The answers to the windows that it completed, and those as the fast clock has them.
+    answered: Vec<(Box<Answered>, Option<WindowTrajectory>)>,
 }
 
 impl<E: Estimator> Inline<E> {
@@ -81,18 +86,59 @@ impl<E: Estimator> Inline<E> {
         if let (Some(tracker), Some(solver)) = (&mut tracker, &solver) {
             tracker.take(Told::Loaded(solver.scale_errors()));
         }
-        Self { ingest, reference, tracker, solver, trust, stats }
+        Self { ingest, reference, tracker, held: Held::default(), solver, trust, stats }
     }
 
     /// Takes an image that came at `now`: first its pose, then the answer to the window that it completes.
     fn image(&mut self, image: ImageMessage, now: Instant, stop: &AtomicBool) -> Result<Step, Error> {
         let taken = self.ingest.image(image, self.stats.receive(now));
-        let mut step = Step { posed: Vec::new(), answered: None };
+        let mut step = Step::default();
         if let Some(tracker) = &mut self.tracker {
             let least_contrast = self.trust.images.least_contrast;
             step.posed.extend(taken.accepted.iter().filter_map(|accepted| tracker.frame(accepted, least_contrast)));
         }
-        let (Some(window), Some(solver)) = (taken.window, &mut self.solver) else { return Ok(step) };
+        if let Some(window) = taken.window.filter(|_| self.solver.is_some())
+            && let Some(gone) = self.held.push(window)
+        {
+            // No window is left out where nobody hurries.
+            self.answer(gone, stop, &mut step)?;
+        }
+        self.answer_settled(stop, &mut step)?;
+        Ok(step)
+    }
+
+    /// Takes a pose of the program that is followed.
+    fn followed(&mut self, odometry: &OdometryMessage, stop: &AtomicBool) -> Result<Step, Error> {
+        let mut step = Step::default();
+        if let Some(tracker) = &mut self.tracker {
+            step.posed.extend(tracker.followed(odometry));
+        }
+        self.answer_settled(stop, &mut step)?;
+        Ok(step)
+    }
+
+    /// The windows that still wait when nothing more comes.
+    fn rest(&mut self, stop: &AtomicBool) -> Result<Step, Error> {
+        let mut step = Step::default();
+        while let Some(window) = self.held.pop_if(|_| true) {
+            self.answer(window, stop, &mut step)?;
+        }
+        Ok(step)
+    }
+
+    fn answer_settled(&mut self, stop: &AtomicBool, step: &mut Step) -> Result<(), Error> {
+        loop {
+            let tracker = self.tracker.as_ref();
+            let is_settled = |window: &Window<SharedFrame<E>>| {
+                tracker.is_none_or(|tracker| tracker.is_settled(window.stamps[WINDOW - 1]))
+            };
+            let Some(window) = self.held.pop_if(is_settled) else { return Ok(()) };
+            self.answer(window, stop, step)?;
+        }
+    }
+
+    fn answer(&mut self, window: Window<SharedFrame<E>>, stop: &AtomicBool, step: &mut Step) -> Result<(), Error> {
+        let Some(solver) = &mut self.solver else { return Ok(()) };
         let tracked = self.tracker.as_ref().and_then(|tracker| tracker.tracked(&window.stamps));
         let (id, last) = (window.id, window.stamps[WINDOW - 1]);
         match solver.solve(window, stop)? {
@@ -107,16 +153,16 @@ impl<E: Estimator> Inline<E> {
                     trajectory = met.trajectory;
                     met.told.into_iter().for_each(|told| tracker.take(told));
                 }
-                step.answered = Some((answered, trajectory));
+                step.answered.push((answered, trajectory));
             }
         }
-        Ok(step)
+        Ok(())
     }
 
     /// The last counters, with what still waited for a window.
     fn finish(self) -> Snapshot {
-        let Self { ingest, solver, tracker, stats, .. } = self;
-        drop((ingest, solver, tracker));
+        let Self { ingest, held, solver, tracker, stats, .. } = self;
+        drop((ingest, held, solver, tracker));
         stats.snapshot()
     }
 }
@@ -144,13 +190,13 @@ pub fn replay<E: Estimator>(
     for (path, stamp) in sequence.frames.iter().zip(&sequence.stamps) {
         let image = image(path, *stamp)?;
         let step = node.image(image, Instant::now(), stop)?;
+        // Every stamp came from this list.
         let place = |stamp: Stamp| sequence.stamps.partition_point(|t| *t < stamp);
         odometry.extend(step.posed.iter().map(|posed| of_film(posed, place(posed.fix.stamp))));
-        let Some((answered, tracked)) = step.answered else { continue };
-        each(&answered);
-        // Every stamp came from this list.
-        let frames = answered.stamps.map(|s| sequence.stamps.partition_point(|t| *t < s));
-        windows.push(result(frames, *answered, tracked.as_ref()));
+        for (answered, tracked) in step.answered {
+            each(&answered);
+            windows.push(result(answered.stamps.map(place), *answered, tracked.as_ref()));
+        }
     }
     Ok(evidence(&node.finish(), windows, odometry))
 }

@@ -36,7 +36,7 @@ impl Tracking {
         let carried = match self.carried {
             Carried::Model => Some("the tracks are lost, the model's motion goes on".to_owned()),
             Carried::Nothing => Some("the tracks are lost, the last motion goes on".to_owned()),
-            Carried::Tracks | Carried::Both => None,
+            Carried::Tracks | Carried::Both | Carried::Topic => None,
         };
         let is_untold = self.has_source && self.scale.is_none_or(|scale| scale.source.is_none());
         let untold = is_untold.then(|| "nothing tells the scale yet".to_owned());

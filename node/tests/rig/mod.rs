@@ -97,6 +97,7 @@ pub fn settings(stride: u32, hop: u32) -> Settings {
             camera_height: None,
             least_motion_metres: 0.05,
             is_model_metric: true,
+            is_topic_metric: false,
         },
         has_model: true,
         scale: ScaleRules::Metric,

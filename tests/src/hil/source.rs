@@ -178,7 +178,7 @@ fn publish_recorded(camera: &Camera, input: Input, late: i64, played: &mut Playe
             camera.publish_info(CameraInfoMessage { stamp, ..info })
         }
         // The bench is a camera alone.
-        Input::Odometry(_) => Ok(()),
+        Input::Odometry(_) | Input::Followed(_) => Ok(()),
     }
 }
 

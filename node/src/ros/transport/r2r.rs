@@ -68,13 +68,13 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         .subscribe::<CameraInfo>(&topics.camera_info, profile(topics.sensor_qos(&topics.camera_info)?))
         .map_err(|error| cannot_subscribe(&topics.camera_info, error))?
         .map(camera_info_from);
-    let mut odometries: Box<dyn Stream<Item = OdometryMessage> + Send + Unpin> = match &topics.reference_odometry {
-        Some(name) => {
+    let mut odometry =
+        |name: &Option<String>| -> Result<Box<dyn Stream<Item = OdometryMessage> + Send + Unpin>, Error> {
+            let Some(name) = name else { return Ok(Box::new(stream::pending())) };
             let stream = node.subscribe::<Odometry>(name, profile(topics.sensor_qos(name)?));
-            Box::new(stream.map_err(|error| cannot_subscribe(name, error))?.map(odometry_message_from))
-        }
-        None => Box::new(stream::pending()),
-    };
+            Ok(Box::new(stream.map_err(|error| cannot_subscribe(name, error))?.map(odometry_message_from)))
+        };
+    let (mut references, mut followed) = (odometry(&topics.reference_odometry)?, odometry(&topics.followed_odometry)?);
     let publishers = Publishers::new(&mut node, topics)?;
     let mut services = services::all(&mut node)?;
     let ours = topics.endpoints()?;
@@ -88,8 +88,11 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
                 node.spin_once(STOP_POLL);
                 // The odometry first: an image may end a window that it measures. Then CameraInfo, which belongs to the
                 // image that comes with it.
-                while let Some(Some(odometry)) = odometries.next().now_or_never() {
+                while let Some(Some(odometry)) = references.next().now_or_never() {
                     input(Input::Odometry(odometry));
+                }
+                while let Some(Some(odometry)) = followed.next().now_or_never() {
+                    input(Input::Followed(odometry));
                 }
                 while let Some(Some(info)) = camera_infos.next().now_or_never() {
                     input(Input::CameraInfo(info));

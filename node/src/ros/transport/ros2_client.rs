@@ -49,10 +49,10 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     };
     let camera_info: Subscription<ros::CameraInfo> =
         graph.subscribe(&topics.camera_info, "sensor_msgs", "CameraInfo")?;
-    let odometry: Option<Subscription<ros::Odometry>> = match &topics.reference_odometry {
-        Some(name) => Some(graph.subscribe(name, "nav_msgs", "Odometry")?),
-        None => None,
+    let mut odometry = |name: &Option<String>| -> Result<Option<Subscription<ros::Odometry>>, Error> {
+        name.as_ref().map(|name| graph.subscribe(name, "nav_msgs", "Odometry")).transpose()
     };
+    let (reference, followed) = (odometry(&topics.reference_odometry)?, odometry(&topics.followed_odometry)?);
     let publishers = Publishers::new(&mut graph)?;
     let services = Services::new(&mut graph)?;
     let spinner = graph.node.spinner().map_err(|error| middleware("start the node's spinner", &error))?;
@@ -64,7 +64,8 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     // One thread a stream: an image of megabytes takes milliseconds to copy out, in which CameraInfo must not wait.
     let take_image = |image: ImageMessage| input(Input::Image(image));
     let take_camera_info = |info: CameraInfoMessage| input(Input::CameraInfo(info));
-    let take_odometry = |odometry: OdometryMessage| input(Input::Odometry(odometry));
+    let take_reference = |odometry: OdometryMessage| input(Input::Odometry(odometry));
+    let take_followed = |odometry: OdometryMessage| input(Input::Followed(odometry));
     thread::scope(|scope| {
         scope.spawn(move || {
             if let Err(error) = block_on(spinner.spin()) {
@@ -81,10 +82,15 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
         scope.spawn(move || read(&camera_info, "camera_info", registration, take_camera_info));
-        if let Some(odometry) = odometry {
+        if let Some(odometry) = reference {
             let (handle, registration) = AbortHandle::new_pair();
             aborts.push(handle);
-            scope.spawn(move || read(&odometry, "odometry", registration, take_odometry));
+            scope.spawn(move || read(&odometry, "odometry", registration, take_reference));
+        }
+        if let Some(odometry) = followed {
+            let (handle, registration) = AbortHandle::new_pair();
+            aborts.push(handle);
+            scope.spawn(move || read(&odometry, "odometry", registration, take_followed));
         }
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);

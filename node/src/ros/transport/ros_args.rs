@@ -168,7 +168,7 @@ impl RosArgs {
             .map(|rule| Ok((absolute(&rule.from)?, absolute(&rule.to)?)))
             .collect::<Result<_, Error>>()?;
         topics.renames = renames;
-        let mut names = topics.names().into_iter().chain(topics.reference_odometry.as_deref());
+        let mut names = topics.names().into_iter().chain(topics.odometries().map(String::as_str));
         names.try_for_each(|name| topics.resolve(name).map(drop))
     }
 }
@@ -233,6 +233,7 @@ mod tests {
             image_queue_depth: 5,
             camera_info: "camera/camera_info".into(),
             reference_odometry: Some("wheels/odometry".into()),
+            followed_odometry: None,
             trajectory: "/ego/trajectory".into(),
             odometry: "~/odometry".into(),
             pose: "~/pose".into(),

@@ -40,6 +40,8 @@ pub struct Topics {
     pub camera_info: String,
     /// Topic of the odometry that gives the scale, where one does.
     pub reference_odometry: Option<String>,
+    /// Topic of the program whose poses the odometry follows, where it does.
+    pub followed_odometry: Option<String>,
     /// Path topic.
     pub trajectory: String,
     /// Odometry topic.
@@ -83,6 +85,7 @@ impl Topics {
             image: self.resolve(image)?,
             camera_info: self.resolve(camera_info)?,
             reference_odometry: self.reference_odometry.as_deref().map(|name| self.resolve(name)).transpose()?,
+            followed_odometry: self.followed_odometry.as_deref().map(|name| self.resolve(name)).transpose()?,
             trajectory: self.resolve(trajectory)?,
             odometry: self.resolve(odometry)?,
             pose: self.resolve(pose)?,
@@ -110,11 +113,16 @@ impl Topics {
         ]
     }
 
-    /// The policies of a subscription: of the image, of CameraInfo, which comes with the image, and of the odometry that
-    /// gives the scale, which is as good with a position less.
+    /// The odometries that the node hears.
+    pub(super) fn odometries(&self) -> impl Iterator<Item = &String> {
+        self.reference_odometry.iter().chain(&self.followed_odometry)
+    }
+
+    /// The policies of a subscription: of the image, of CameraInfo, which comes with the image, and of the odometries, which
+    /// are as good with a position less.
     pub(super) fn sensor_qos(&self, name: &str) -> Result<Qos, Error> {
         let depth = if name == self.image { self.image_queue_depth } else { KEEP_LAST };
-        let is_reliable = self.image_reliable && self.reference_odometry.as_deref() != Some(name);
+        let is_reliable = self.image_reliable && !self.odometries().any(|odometry| odometry == name);
         let qos = Qos { is_reliable, is_transient_local: false, depth };
         Ok(qos::overridden(&self.qos, &self.resolve(name)?, End::Subscription, qos))
     }
@@ -136,7 +144,7 @@ impl Topics {
             let Qos { is_reliable, is_transient_local, .. } = qos;
             Ok(Endpoint { topic: self.resolve(name)?, end, is_reliable, is_transient_local })
         };
-        let heard = [&self.image, &self.camera_info].into_iter().chain(&self.reference_odometry);
+        let heard = [&self.image, &self.camera_info].into_iter().chain(self.odometries());
         let said = [&self.trajectory, &self.odometry, &self.pose, &self.scale, &self.diagnostics, &self.reasoning];
         let said = said.map(String::as_str).into_iter().chain([self.status.as_str()]).chain([
             TF,

@@ -6,7 +6,7 @@ use camera::recording::Entry;
 use camera::ros::{self, ImageView, Type};
 use geometry::Stamp;
 
-use crate::ros::message::{Input, Output};
+use crate::ros::message::{Input, OdometryMessage, Output};
 use crate::ros::transport::topics::Topics;
 use crate::ros::transport::wire;
 
@@ -23,14 +23,16 @@ pub fn entry_of_input(input: &Input, topics: &Topics, log_time: Stamp) -> Entry 
         Input::CameraInfo(info) => {
             (topics.camera_info.as_str(), Type::CameraInfo, info.stamp, encode(&ros::CameraInfo::from(info), 0))
         }
-        Input::Odometry(odometry) => {
-            let data = encode(&wire::odometry(odometry.clone()), 0);
-            // None comes in where it is not subscribed to.
-            let topic = topics.reference_odometry.as_deref().unwrap_or_default();
-            (topic, Type::Odometry, odometry.pose.stamp, data)
-        }
+        Input::Odometry(odometry) => odometry_on(topics.reference_odometry.as_deref(), odometry),
+        Input::Followed(odometry) => odometry_on(topics.followed_odometry.as_deref(), odometry),
     };
     Entry { topic: topic.to_owned(), message_type, log_time, publish_time, data }
+}
+
+/// None comes in where it is not subscribed to.
+fn odometry_on<'a>(topic: Option<&'a str>, odometry: &OdometryMessage) -> (&'a str, Type, Stamp, Vec<u8>) {
+    let data = encode(&wire::odometry(odometry.clone()), 0);
+    (topic.unwrap_or_default(), Type::Odometry, odometry.pose.stamp, data)
 }
 
 /// A message that goes out at `log_time`; `None` for one that is not recorded. Names of `topics` are absolute.
@@ -61,7 +63,7 @@ pub(super) fn size_of(input: &Input) -> usize {
         Input::Image(image) => match &image.payload {
             ImagePayload::Raw { data, .. } | ImagePayload::Compressed { data, .. } => data.len(),
         },
-        Input::CameraInfo(_) | Input::Odometry(_) => 0,
+        Input::CameraInfo(_) | Input::Odometry(_) | Input::Followed(_) => 0,
     };
     pixels + REST
 }

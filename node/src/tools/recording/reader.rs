@@ -33,6 +33,8 @@ pub struct Camera<'a> {
     info: Option<&'a Channel>,
     /// The odometry that gives the scale.
     reference: Option<&'a Channel>,
+    /// The program that the odometry follows.
+    followed: Option<&'a Channel>,
     images: u64,
 }
 
@@ -73,7 +75,7 @@ impl Recording {
     }
 
     /// The topics that the config names, or else the only ones of their types; without CameraInfo where the config's
-    /// intrinsics always count. The odometry that gives the scale goes by its name alone: the node's own is of its type.
+    /// intrinsics always count. Odometries go by their names alone: the node's own is of their type.
     ///
     /// # Errors
     ///
@@ -87,11 +89,20 @@ impl Recording {
                 self.choose(|of| of == Type::CameraInfo, "topics.camera_info", &topics.camera_info)?
             }
         };
-        let reference = match &topics.reference_odometry {
-            None => None,
-            Some(name) => self.named(name, Type::Odometry)?,
+        let odometry = |name: &Option<String>| match name {
+            None => Ok(None),
+            Some(name) => self.named(name, Type::Odometry),
         };
-        Ok(Camera { path: &self.path, files: &self.files, image, info, reference, images: self.channels[image] })
+        let (reference, followed) = (odometry(&topics.reference_odometry)?, odometry(&topics.followed_odometry)?);
+        Ok(Camera {
+            path: &self.path,
+            files: &self.files,
+            image,
+            info,
+            reference,
+            followed,
+            images: self.channels[image],
+        })
     }
 
     fn choose(
@@ -156,6 +167,11 @@ impl Camera<'_> {
         self.reference.map(|channel| channel.topic.as_str())
     }
 
+    /// The topic of the program that the odometry follows, where there is one.
+    pub fn followed_topic(&self) -> Option<&str> {
+        self.followed.map(|channel| channel.topic.as_str())
+    }
+
     /// Images in the recording.
     pub fn images(&self) -> u64 {
         self.images
@@ -180,15 +196,19 @@ impl Camera<'_> {
             // What is broken was told when the file was opened.
             scan(file, |message| {
                 let channel = Some(message.channel);
-                let message_type = if channel == self.reference {
+                let message_type = if channel == self.reference || channel == self.followed {
                     Some(Type::Odometry)
                 } else if message.channel == self.image || channel == self.info {
                     message.channel.message_type()
                 } else {
                     None
                 };
-                message_type
-                    .map_or(Ok(()), |of| each(message.log_time, decode_input(of, message.data)).map_err(Ended::By))
+                let Some(of) = message_type else { return Ok(()) };
+                let input = match decode_input(of, message.data) {
+                    Ok(Input::Odometry(odometry)) if channel == self.followed => Ok(Input::Followed(odometry)),
+                    other => other,
+                };
+                each(message.log_time, input).map_err(Ended::By)
             })
             .map_err(|ended| match ended {
                 Ended::File(error) => Error::File(error).into(),

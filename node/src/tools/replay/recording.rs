@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use camera::recording::Entry;
 use geometry::{Stamp, WindowTrajectory};
 
-use super::{Error, Inline, evidence, of_film, result};
+use super::{Error, Inline, Step, evidence, of_film, result};
 use crate::config::{OdometrySource, ScaleRules};
 use crate::pipeline::Settings;
 use crate::publish;
@@ -23,7 +23,7 @@ use crate::status::counters::Snapshot;
 use crate::status::diagnostics::Reporter;
 use crate::status::host;
 use crate::tools::recording::{self, Camera, entry_of_output};
-use crate::tools::report::Evidence;
+use crate::tools::report::{Evidence, FilmPose, WindowResult};
 use camera::decode::{DecodeError, inspect};
 use camera::message::ImageMessage;
 use camera::optics::UseFixed;
@@ -62,25 +62,30 @@ pub fn replay<E: Estimator>(
     mut each: impl FnMut(&Answered),
 ) -> Result<Played, Error> {
     let Node { settings, topics, stop } = node;
-    let mut emit = |output: &Output, time| match entry_of_output(output, topics, time) {
-        Some(entry) => out(&entry),
-        None => Ok(()),
+    let mut teller = Teller {
+        settings,
+        emit: |output: &Output, time| match entry_of_output(output, topics, time) {
+            Some(entry) => out(&entry),
+            None => Ok(()),
+        },
+        each: &mut each,
+        seen: Seen::default(),
+        windows: Vec::new(),
+        odometry: Vec::new(),
     };
     let mut inline = Inline::new(estimator, &settings.camera, settings.scale, settings);
     let mut reports: Option<Reports> = None;
-    let mut seen = Seen::default();
-    let (mut windows, mut odometry) = (Vec::new(), Vec::new());
     camera.play(|time, input| {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
         let reports = reports.get_or_insert_with(|| Reports::new(camera, settings, time));
         if reports.are_due(time) {
-            emit(&reports.report(time, inline.stats.snapshot()), time)?;
+            (teller.emit)(&reports.report(time, inline.stats.snapshot()), time)?;
         }
-        let image = match input {
+        let step = match input {
             Err(reason) => {
-                seen.unreadable(reason);
+                teller.seen.unreadable(reason);
                 return Ok(());
             }
             Ok(Input::CameraInfo(info)) => {
@@ -91,32 +96,54 @@ pub fn replay<E: Estimator>(
                 inline.reference.take(&odometry, &inline.stats);
                 return Ok(());
             }
-            Ok(Input::Image(image)) => image,
+            Ok(Input::Followed(odometry)) => inline.followed(&odometry, stop)?,
+            Ok(Input::Image(image)) => {
+                if teller.seen.stamps.is_empty() {
+                    check_encoding(camera, &image)?;
+                }
+                teller.seen.image(image.stamp);
+                inline.image(image, reports.instant(time), stop)?
+            }
         };
-        if seen.stamps.is_empty() {
-            check_encoding(camera, &image)?;
-        }
-        seen.image(image.stamp);
-        let step = inline.image(image, reports.instant(time), stop)?;
-        for posed in &step.posed {
-            let (pose, _) = publish::posed(posed, &settings.odom_frame, settings.mount.as_ref());
-            emit(&Output::Odometry(pose), time)?;
-            odometry.push(of_film(posed, seen.place(posed.fix.stamp)));
-        }
-        let Some((answered, tracked)) = step.answered else { return Ok(()) };
-        for output in outputs(&answered, tracked.as_ref(), settings) {
-            emit(&output, time)?;
-        }
-        each(&answered);
-        windows.push(result(answered.stamps.map(|stamp| seen.place(stamp)), *answered, tracked.as_ref()));
-        Ok(())
+        teller.tell(step, time)
     })?;
+    let end = reports.as_ref().map(|reports| reports.latest).unwrap_or_default();
+    teller.tell(inline.rest(stop)?, end)?;
     let counts = inline.finish();
-    if let Some(mut reports) = reports {
-        let end = reports.latest;
-        emit(&reports.report(end, counts.clone()), end)?;
+    if let Some(reports) = &mut reports {
+        (teller.emit)(&reports.report(end, counts.clone()), end)?;
     }
-    Ok(Played { evidence: evidence(&counts, windows, odometry), notes: seen.notes(camera, settings) })
+    let notes = teller.seen.notes(camera, settings);
+    Ok(Played { evidence: evidence(&counts, teller.windows, teller.odometry), notes })
+}
+
+/// Hands on what comes out, and keeps it.
+struct Teller<'a, Emit> {
+    settings: &'a Settings,
+    emit: Emit,
+    each: &'a mut dyn FnMut(&Answered),
+    seen: Seen,
+    windows: Vec<WindowResult>,
+    odometry: Vec<FilmPose>,
+}
+
+impl<Emit: FnMut(&Output, Stamp) -> Result<(), recording::Error>> Teller<'_, Emit> {
+    fn tell(&mut self, step: Step, time: Stamp) -> Result<(), Error> {
+        for posed in &step.posed {
+            let (pose, _) = publish::posed(posed, &self.settings.odom_frame, self.settings.mount.as_ref());
+            (self.emit)(&Output::Odometry(pose), time)?;
+            self.odometry.push(of_film(posed, self.seen.place(posed.fix.stamp)));
+        }
+        for (answered, tracked) in step.answered {
+            for output in outputs(&answered, tracked.as_ref(), self.settings) {
+                (self.emit)(&output, time)?;
+            }
+            (self.each)(&answered);
+            let frames = answered.stamps.map(|stamp| self.seen.place(stamp));
+            self.windows.push(result(frames, *answered, tracked.as_ref()));
+        }
+        Ok(())
+    }
 }
 
 /// What the node publishes of an answer.
@@ -230,6 +257,8 @@ impl Seen {
             matches!(settings.scale, ScaleRules::Measured { .. }) || (is_of_tracks && !settings.scale_topic.is_empty());
         let is_unscaled = camera.reference_topic().is_none() && is_asked;
         let unscaled = is_unscaled.then(|| "there is no odometry of scale.odometry_topic in the recording".to_owned());
-        [backward, unreadable, silent, unscaled].into_iter().flatten().collect()
+        let is_unled = settings.odometry.source == OdometrySource::Topic && camera.followed_topic().is_none();
+        let unled = is_unled.then(|| "there is no odometry of odometry.topic in the recording".to_owned());
+        [backward, unreadable, silent, unscaled, unled].into_iter().flatten().collect()
     }
 }
