@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
 
+use crate::answer::budget::{self, Budget};
 use crate::answer::chain::{self, ParseError};
 use crate::answer::chat::{Message, Template};
 use crate::answer::decode::{Decoding, Ended, Prefilled, Sampling, decode};
@@ -24,6 +26,9 @@ use crate::tokenizer::{IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VI
 use crate::weights::gguf::Pair;
 use crate::{Error, Result};
 
+/// Tokens that are written to know how long one takes.
+const PROBED: usize = 8;
+
 /// A checkpoint with all that it needs to answer.
 #[derive(Debug)]
 pub struct EgoModel {
@@ -37,6 +42,8 @@ pub struct EgoModel {
     ends: [u32; 2],
     /// Of the full chain and of the answer alone, once asked for.
     grammars: [OnceLock<Arc<Grammar>>; 2],
+    /// Tokens of their longest, likewise.
+    needed: [OnceLock<usize>; 2],
 }
 
 /// One image as the decoder reads it.
@@ -59,8 +66,8 @@ pub struct FrameEmbedding {
 pub struct AnswerOptions {
     /// How much reasoning to write.
     pub mode: Mode,
-    /// Tokens after which an unfinished answer is given up.
-    pub max_tokens: usize,
+    /// After which an unfinished answer is given up.
+    pub max_tokens: Budget,
     /// Set from outside to give up at the next token.
     pub stop: Option<Arc<AtomicBool>>,
     /// How tokens are chosen.
@@ -71,8 +78,27 @@ pub struct AnswerOptions {
 
 impl Default for AnswerOptions {
     fn default() -> Self {
-        Self { mode: Mode::AnswerOnly, max_tokens: 2048, stop: None, sampling: Sampling::GREEDY, constrained: false }
+        Self {
+            mode: Mode::AnswerOnly,
+            max_tokens: Budget::Auto,
+            stop: None,
+            sampling: Sampling::GREEDY,
+            constrained: false,
+        }
     }
+}
+
+/// What a longest answer takes on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Tokens that are read, images among them.
+    pub prompt: usize,
+    /// Tokens that are written: [`EgoModel::needed`].
+    pub answer: usize,
+    /// Time of the reading.
+    pub reading: Duration,
+    /// Time of a token that is written.
+    pub token: Duration,
 }
 
 /// What the model wrote, and what it means.
@@ -143,9 +169,9 @@ impl EgoModel {
         // Rows of the embedding that stand for no token can't be read back either.
         let unused = (0..model.config().text_config.vocab_size as u32).filter(|id| tokenizer.token(*id).is_none());
         let banned = banned.iter().filter_map(|token| tokenizer.id(token)).chain(unused).collect();
-        let grammars = [OnceLock::new(), OnceLock::new()];
+        let (grammars, needed) = ([OnceLock::new(), OnceLock::new()], [OnceLock::new(), OnceLock::new()]);
         let ends = [tokenizer.end, tokenizer.pad];
-        Ok(Self { model, tokenizer, processor, device: device.clone(), banned, ends, grammars })
+        Ok(Self { model, tokenizer, processor, device: device.clone(), banned, ends, grammars, needed })
     }
 
     /// Resizes and cuts a frame.
@@ -197,6 +223,28 @@ impl EgoModel {
         Ok(slot.get_or_init(|| grammar).clone())
     }
 
+    /// Tokens that the longest answer of a mode takes.
+    ///
+    /// # Errors
+    /// A tokenizer that can't spell it.
+    pub fn needed(&self, mode: Mode) -> Result<usize> {
+        let slot = &self.needed[usize::from(mode == Mode::AnswerOnly)];
+        if let Some(needed) = slot.get() {
+            return Ok(*needed);
+        }
+        let needed = budget::needed(&self.tokenizer, mode)?;
+        Ok(*slot.get_or_init(|| needed))
+    }
+
+    /// What a budget is in tokens, for answers of a mode. Whoever is given one asks at the start: an answer that is cut off has
+    /// no poses.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where it is less than the mode needs, with both numbers.
+    pub fn budget(&self, budget: Budget, mode: Mode) -> Result<usize> {
+        budget.tokens(self.needed(mode)?, mode)
+    }
+
     /// Answers for a window of five frames.
     ///
     /// # Errors
@@ -213,13 +261,20 @@ impl EgoModel {
     /// As [`Self::answer`].
     pub fn answers(&self, frames: &[&FrameEmbedding], options: &AnswerOptions, n: usize) -> Result<Vec<Answer>> {
         let (prompt, images) = self.question(frames, options.mode)?;
+        // One that is too short for the mode was the caller's choice.
+        let max_tokens = match options.max_tokens {
+            Budget::Auto => self.needed(options.mode)?,
+            Budget::Tokens(tokens) => tokens,
+        };
+        let context = self.model.config().text_config.max_position_embeddings;
+        let max_tokens = max_tokens.min(context.saturating_sub(prompt.ids.len()));
         let grammar = if options.constrained { Some(self.grammar(options.mode)?) } else { None };
         let decoding = Decoding {
             grammar: grammar.as_deref(),
             stop: options.stop.as_ref(),
-            ..self.decoding(options.max_tokens, options.sampling)
+            ..self.decoding(max_tokens, options.sampling)
         };
-        let written = decode(&self.model, self.prefill(&prompt, &images, options.max_tokens)?, n, &decoding)?;
+        let written = decode(&self.model, self.prefill(&prompt, &images, max_tokens)?, n, &decoding)?;
         written
             .into_iter()
             .map(|written| {
@@ -228,6 +283,23 @@ impl EgoModel {
                 Ok(Answer { text, trajectory, ids: written.ids, ended: written.ended, end: written.end })
             })
             .collect()
+    }
+
+    /// What a longest answer for a window takes, by reading it and writing a few tokens.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub fn cost(&self, frames: &[&FrameEmbedding], mode: Mode) -> Result<Cost> {
+        let (prompt, images) = self.question(frames, mode)?;
+        let begun = Instant::now();
+        let prefilled = self.prefill(&prompt, &images, PROBED)?;
+        let reading = begun.elapsed();
+        let begun = Instant::now();
+        // Whatever it says, it goes on.
+        let decoding = Decoding { ends: &[], ..self.decoding(PROBED, Sampling::GREEDY) };
+        let written = decode(&self.model, prefilled, 1, &decoding)?.first().map_or(0, |written| written.ids.len());
+        let token = begun.elapsed() / u32::try_from(written.max(1)).unwrap_or(u32::MAX);
+        Ok(Cost { prompt: prompt.ids.len(), answer: self.needed(mode)?, reading, token })
     }
 
     /// Poses of a window of five frames by its pose head: one pass, nothing is written.

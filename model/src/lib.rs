@@ -19,7 +19,7 @@ pub mod weights;
 
 pub use answer::prompt::Mode;
 pub use candle_core::Device;
-pub use ego::{Answer, AnswerOptions, EgoModel, FrameEmbedding, ImageEmbedding, device};
+pub use ego::{Answer, AnswerOptions, Cost, EgoModel, FrameEmbedding, ImageEmbedding, device};
 pub use error::{Error, Result};
 pub use pose_head::PoseHead;
 pub use qwen3_vl::Qwen3Vl;

@@ -89,9 +89,28 @@ fn a_tensor_of_the_wrong_shape_is_named_with_both_shapes() {
 fn the_doctor_finds_nothing_wrong_with_a_model_that_answers() {
     let dir = tempfile::tempdir().unwrap();
     tiny_weights(dir.path());
-    let (code, stdout, stderr) = output(&["doctor", "--set", &weights_key(dir.path()), "--set", "model.max_tokens=8"]);
+    let (code, stdout, stderr) = output(&["doctor", "--set", &weights_key(dir.path())]);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
-    assert_contains(&stdout, &["OK    config", "OK    transport", "OK    device", "OK    answer", "8 tokens"]);
+    assert_contains(&stdout, &["OK    config", "OK    transport", "OK    device", "OK    answer", " tokens"]);
+    // What each mode takes at most: five poses, and the chain before them.
+    let most = |mode: &str| -> usize {
+        let line = stdout.lines().find(|line| line.contains(&format!("OK    {mode}"))).unwrap();
+        line.split_once("at most ").unwrap().1.split_once(" tokens").unwrap().0.parse().unwrap()
+    };
+    let (poses, chain) = (most("answer_only"), most("full_chain"));
+    assert!(poses >= 560 && chain >= 2434, "{poses} {chain}");
+    assert_contains(&stdout, &["OK    pose_head", "MiB of cache"]);
+    // Fewer are refused at the start, by both numbers.
+    let key = weights_key(dir.path());
+    for (mode, needed) in [("answer_only", poses), ("full_chain", chain)] {
+        let mode_key = format!("model.mode={mode}");
+        for command in ["doctor", "run"] {
+            let (code, stdout, stderr) =
+                output(&[command, "--set", &key, "--set", &mode_key, "--set", "model.max_tokens=400"]);
+            assert_eq!(code, Some(1), "{stdout}{stderr}");
+            assert_contains(&(stdout + &stderr), &["max_tokens", "got 400", &needed.to_string(), mode]);
+        }
+    }
     let (code, stdout, _) = output(&["doctor", "--set", &weights_key(dir.path()), "--set", "model.device=cuda:77"]);
     assert_eq!(code, Some(1));
     assert_contains(&stdout, &["FAIL  device", "-> set model.device"]);
@@ -109,14 +128,14 @@ fn parameters_of_ros_reach_the_node_that_they_are_for() {
     let (weights, file) = (dir.path().join("w"), dir.path().join("params.yaml"));
     tiny_weights(&weights);
     let yaml = "/**: {ros__parameters: {window.stride: 3, camera.fps: 30}}\n\
-                ego: {ros__parameters: {window: {hop: 6}, model.max_tokens: 4}}\n\
+                ego: {ros__parameters: {window: {hop: 6}, model.max_tokens: 4321}}\n\
                 other: {ros__parameters: {window.hop: 9}}\n";
     std::fs::write(&file, yaml).unwrap();
     let key = weights_key(&weights);
     let rest = ["--set", key.as_str(), "--ros-args", "-r", "__node:=ego", "--params-file", file.to_str().unwrap()];
     let (code, stdout, stderr) = output(&[&["doctor"][..], &rest].concat());
     assert_eq!(code, Some(0), "{stdout}{stderr}");
-    assert_contains(&stdout, &["stride 3, hop 6", "4 tokens"]);
+    assert_contains(&stdout, &["stride 3, hop 6", "for 4621 tokens"]);
     let (code, stdout, _) = output(&[&["doctor"][..], &rest, &["-p", "window.strid:=2"]].concat());
     assert_eq!(code, Some(1));
     assert_contains(&stdout, &["window.strid=2", "unknown key `strid`"]);
@@ -150,20 +169,8 @@ fn a_replay_of_a_model_that_says_nothing_is_honest_about_it() {
     sequence(&data);
     let [data, out_arg] = [&data, &out].map(|p| p.to_str().unwrap());
     let key = weights_key(&weights);
-    let args = [
-        "replay",
-        data,
-        "--out",
-        out_arg,
-        "--set",
-        &key,
-        "--set",
-        "model.max_tokens=4",
-        "--set",
-        "window.hop=1",
-        "--set",
-        "odometry.source=model",
-    ];
+    let args =
+        ["replay", data, "--out", out_arg, "--set", &key, "--set", "window.hop=1", "--set", "odometry.source=model"];
     let (code, stdout, stderr) = output(&args);
     assert_eq!(code, Some(0), "{stderr}");
     assert_contains(&stdout, &["answers_unparsed 4", "frames_used 8", "parse 0.000", "no complete"]);

@@ -67,8 +67,7 @@ fn two_processes_play_a_recording_to_the_same_bytes_and_say_what_it_comes_to() {
     tiny_weights(&weights);
     write(&file, 8);
     let key = format!("model.weights={}", weights.display());
-    let rest =
-        ["--set", &key, "--set", "model.max_tokens=4", "--set", "window.hop=1", "--set", "odometry.source=model"];
+    let rest = ["--set", &key, "--set", "window.hop=1", "--set", "odometry.source=model"];
     let [file_arg, a_arg, b_arg] = [&file, &a, &b].map(|path| path.to_str().unwrap());
     for out in [a_arg, b_arg] {
         let args = [&["replay", file_arg, "--out", out][..], &rest].concat();

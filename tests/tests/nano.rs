@@ -21,7 +21,7 @@ fn nano() -> PathBuf {
 }
 
 fn options() -> AnswerOptions {
-    AnswerOptions { max_tokens: 400, ..AnswerOptions::default() }
+    AnswerOptions::default()
 }
 
 fn evaluate(estimator: &Estimator, data: &str) -> Report {

@@ -350,7 +350,7 @@ fn two_cameras(transport: &str) {
 
 /// The reasoning is written in full, and a window begins with every frame: the model is always at an answer.
 fn sigterm(transport: &str) {
-    let settings = ["model.mode=full_chain", "model.max_tokens=1200", "window.hop=1"];
+    let settings = ["model.mode=full_chain", "window.hop=1"];
     let bench = Bench::new(transport, "sigterm", &settings);
     let camera = bench.camera(&camera::Topics::default());
     let begun = Instant::now();

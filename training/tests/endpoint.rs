@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use geometry::WINDOW;
-use model::answer::chain;
+use model::Mode;
+use model::answer::{budget, chain};
 use serde_json::{Value, json};
 use training_data::chains::shards;
 use training_data::endpoint::{Endpoint, Part, Sampling, turn};
@@ -215,7 +216,10 @@ fn a_window_is_asked_with_five_images_and_their_intrinsics_and_a_good_answer_has
     let Received { line, headers, body } = &received[0];
     assert_eq!(line, "POST /v1/chat/completions");
     assert!(headers["content-type"].starts_with("application/json") && !headers.contains_key("authorization"));
-    assert_eq!((&body["model"], &body["seed"], &body["max_tokens"]), (&json!("qwen"), &json!(0), &json!(2048)));
+    assert_eq!(
+        (&body["model"], &body["seed"], &body["max_tokens"]),
+        (&json!("qwen"), &json!(0), &json!(budget::longest(Mode::AnswerOnly).len()))
+    );
     let parts = body["messages"][0]["content"].as_array().unwrap();
     let urls: Vec<&str> = parts.iter().filter_map(|part| part["image_url"]["url"].as_str()).collect();
     assert_eq!(urls.len(), WINDOW);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use model::Device;
+use model::answer::budget::Budget;
 use training::nano::config::read_config;
 use training::sft::EvalConfig;
 use training::student::{Adapter, Shape, Student};
@@ -24,7 +25,7 @@ fn prepare(dir: &Path, steps: usize) -> (PathBuf, PathBuf) {
     Student::new(&shape, 0).unwrap().save(&base).unwrap();
     (config.run.steps, config.run.batch, config.run.micro_batch, config.run.workers) = (steps, 4, 1, 1);
     (config.run.log_every, config.run.save_every) = (1, 2);
-    config.eval = Some(EvalConfig { shards: None, examples: 2, answers: 0, max_tokens: 8 });
+    config.eval = Some(EvalConfig { shards: None, examples: 2, answers: 0, max_tokens: Budget::Auto });
     config.lora = Some(Adapter { r: 4, alpha: 8.0, dropout: 0.2, targets: vec!["q_proj".into(), "up_proj".into()] });
     let path = dir.join("sft.toml");
     std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();

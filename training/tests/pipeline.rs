@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use geometry::metrics::Statistic;
+use model::answer::budget::Budget;
 use model::{AnswerOptions, Device, EgoModel};
 use training::nano::config::{Config, read_config};
 use training::student::{Adapter, Shape, Student};
@@ -33,7 +34,7 @@ fn tiny(steps: usize) -> Config {
     config.nano.frozen_layers = 0;
     config.nano.flow_weight = 0.5;
     config.nano.pose_weight = 1.0;
-    config.eval = Some(sft::EvalConfig { shards: None, examples: 2, answers: 1, max_tokens: 8 });
+    config.eval = Some(sft::EvalConfig { shards: None, examples: 2, answers: 1, max_tokens: Budget::Auto });
     config.shape = Some(shape());
     config
 }
@@ -74,11 +75,11 @@ fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
     let difference = (&heads(&first)["aux.pose.weight"] - &heads(&third)["aux.pose.weight"]).unwrap();
     assert!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
     EgoModel::load(&second, &Device::Cpu).unwrap();
-    let options = AnswerOptions { max_tokens: 8, ..AnswerOptions::default() };
+    let options = AnswerOptions::default();
     let estimator = Estimator::weights(&second, None, options).unwrap();
     let got = eval::run(&estimator, "tiny", "synth:seed=5,windows=3", &report).unwrap();
     assert_eq!(got.summary.windows, 3, "windows that do not parse are counted, not dropped");
-    assert_eq!(got.final_parse.to_bits(), 0, "eight tokens are no answer");
+    assert_eq!(got.final_parse.to_bits(), 0, "two steps teach nothing");
     assert!(report.join("report.json").is_file() && report.join("answers.jsonl").is_file());
 }
 
@@ -187,7 +188,7 @@ fn no_stage_trains_on_what_it_holds_out() {
     let mut chains = tiny(1).plain();
     chains.data.shards = Some(shards.clone());
     chains.data.synth = None;
-    chains.eval = Some(sft::EvalConfig { shards: Some(shards), examples: 1, answers: 1, max_tokens: 8 });
+    chains.eval = Some(sft::EvalConfig { shards: Some(shards), examples: 1, answers: 1, max_tokens: Budget::Auto });
     refused(&chains, None, "synth-77");
 
     let mut grpo = training::grpo::read_config(&configs().join("nano-grpo.toml")).unwrap();

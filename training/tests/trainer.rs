@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
 use model::Device;
+use model::answer::budget::Budget;
 use model::autograd::recompute::Recomputation;
 use serde_json::Value;
 use training::nano::config::{Config, read_config};
@@ -111,7 +112,7 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had_been() {
     let (base, whole, parts) = (dir.path().join("base"), dir.path().join("whole"), dir.path().join("parts"));
     let mut config = config(4).plain();
     Student::new(config.shape.as_ref().unwrap(), 0).unwrap().save(&base).unwrap();
-    config.eval = Some(EvalConfig { shards: None, examples: 2, answers: 0, max_tokens: 8 });
+    config.eval = Some(EvalConfig { shards: None, examples: 2, answers: 0, max_tokens: Budget::Auto });
     config.run.eval_every = 1;
     // With dropout, which has to go on where it was.
     config.lora = Some(Adapter { r: 4, alpha: 8.0, dropout: 0.3, targets: vec!["q_proj".into(), "up_proj".into()] });
@@ -245,7 +246,7 @@ fn shards_are_gone_through_once_an_epoch_and_learned_from() {
     let mut config = config(0);
     (config.run.epochs, config.run.batch, config.run.workers) = (2.0, 2, 2);
     config.data = sft::DataConfig { shards: Some(train.clone()), synth: None };
-    config.eval = Some(EvalConfig { shards: Some(hold_out), examples: 3, answers: 1, max_tokens: 8 });
+    config.eval = Some(EvalConfig { shards: Some(hold_out), examples: 3, answers: 1, max_tokens: Budget::Auto });
     config.sft.full_chain_every = 1;
     config.nano.pose_weight = 0.0;
     let student = Student::new(config.shape.as_ref().unwrap(), 3).unwrap();

@@ -1,5 +1,6 @@
 //! From frames to words and back: the prompt, the chain of five steps, its grammar, and decoding.
 
+pub mod budget;
 pub mod chain;
 pub mod chat;
 pub mod decode;

@@ -19,6 +19,16 @@ pub enum Mode {
     AnswerOnly,
 }
 
+impl Mode {
+    /// As configs have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FullChain => "full_chain",
+            Self::AnswerOnly => "answer_only",
+        }
+    }
+}
+
 impl std::str::FromStr for Mode {
     type Err = String;
 

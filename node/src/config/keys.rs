@@ -7,6 +7,8 @@
 
 use serde::Deserialize;
 
+use model::answer::budget::Budget;
+
 use super::Error;
 use super::rules::{Check, Holds, Kind, Rule};
 
@@ -179,8 +181,8 @@ keys! {
         device: String = Rule::Device;
         /// How the model is asked for poses
         mode: String = Rule::Choice(&["full_chain", "answer_only", "pose_head"]);
-        /// An answer that is longer is cut off
-        max_tokens: i64 = Rule::Range(1, 1_000_000);
+        /// An answer that is longer is cut off; auto is what the longest one of the mode takes with the weights' tokenizer
+        max_tokens: Budget = Rule::Said("\"auto\", or a whole number above 0");
         /// Whether the model may only write what follows the grammar of answers
         constrained: bool = Rule::Any;
     }

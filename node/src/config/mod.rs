@@ -10,6 +10,7 @@ use std::time::Duration;
 use camera::optics::CameraRules;
 use geometry::{Base, Camera, Transform, WINDOW};
 use model::Mode;
+use model::answer::budget::Budget;
 use odometry::fused::CameraHeight;
 
 use crate::ros::transport::kind::Kind;
@@ -107,7 +108,7 @@ pub struct ModelConfig {
     /// How it is asked.
     pub mode: Ask,
     /// Longest answer.
-    pub max_tokens: usize,
+    pub max_tokens: Budget,
     /// Whether the model may only write what follows the grammar of answers.
     pub constrained: bool,
 }
@@ -137,9 +138,9 @@ pub enum OdometrySource {
     Tracks,
     /// The model's windows, stitched together.
     Model,
-}
     /// Another program's poses: [`Topics::followed_odometry`].
     Topic,
+}
 
 /// How the odometry is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -154,9 +155,9 @@ pub struct OdometryRules {
     pub least_motion_metres: f64,
     /// Whether the weights' translations are metres, and give the scale.
     pub is_model_metric: bool,
-}
     /// Whether the poses of [`OdometrySource::Topic`] are metres.
     pub is_topic_metric: bool,
+}
 
 /// The bounds beyond which an answer is not believed.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use geometry::WINDOW;
+use model::answer::budget::Budget;
 
 use super::Error;
 
@@ -175,6 +176,19 @@ impl Holds for String {
 
     fn shown(&self) -> String {
         quoted(self)
+    }
+}
+
+/// Written as a word or a number, as a parameter it is a string.
+impl Holds for Budget {
+    const KIND: Kind = Kind::Text;
+
+    fn keeps(&self, _: &Rule) -> bool {
+        true
+    }
+
+    fn shown(&self) -> String {
+        self.to_string()
     }
 }
 

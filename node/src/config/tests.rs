@@ -91,7 +91,8 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("topics.image_transport", "theora"), &["`topics.image_transport`", "\"raw\", \"compressed\""]),
         (with("model.device", "tpu"), &["`model.device`", "cpu, cuda or cuda:N", "got \"tpu\""]),
         (with("model.mode", "fast"), &["`model.mode`", "\"answer_only\", \"pose_head\"", "got \"fast\""]),
-        (with("model.max_tokens", "0"), &["`model.max_tokens`", "got 0"]),
+        (with("model.max_tokens", "0"), &["model.max_tokens=0", "\"auto\" or a whole number above 0"]),
+        (with("model.max_tokens", "all"), &["model.max_tokens=all", "\"auto\" or a whole number above 0"]),
         (with("camera.images", "undistorted"), &["`camera.images`", "\"raw\", \"rectified\"", "got \"undistorted\""]),
         (with("camera.fx", "0.0"), &["`camera.fx`", "a focal length from", "got 0"]),
         (with("camera.cx", "nan"), &["`camera.cx`", "NaN"]),
@@ -197,10 +198,10 @@ fn tracks_may_have_several_sources_of_a_scale_and_the_model_alone_has_one() {
         ([("odometry.source", "model"), ("scale.camera_height_metres", "0.4")], "`scale.camera_height_metres`"),
         ([("odometry.source", "model"), ("scale.odometry_topic", "/wheels")], "`scale.odometry_topic`"),
         ([("odometry.source", "wheels"), ("scale.metric", "true")], "`odometry.source`"),
-    ] {
         ([("odometry.source", "topic"), ("odometry.topic", "")], "`odometry.topic`: expected a topic"),
         ([("odometry.source", "topic"), ("odometry.topic", "/ego/odometry")], "`odometry.topic`: expected another"),
         ([("odometry.source", "topic"), ("odometry.topic", "/sl am")], "`odometry.topic`: expected a ROS topic name"),
+    ] {
         let message = parse(&overrides).unwrap_err();
         assert!(message.contains(wanted), "{message}");
     }
@@ -292,7 +293,6 @@ fn the_ranges_that_are_told_are_those_that_hold() {
     }
 }
 
-/// So that none is told to a ROS tool and then taken for another.
 fn with_what_it_needs(key: &str, value: &str) -> Config {
     let mut overrides = vec![(key.to_owned(), value.to_owned())];
     if value == "topic" {
@@ -302,6 +302,7 @@ fn with_what_it_needs(key: &str, value: &str) -> Config {
     Config::parse(&default_text(), Path::new("node.toml"), &overrides).unwrap()
 }
 
+/// So that none is told to a ROS tool and then taken for another.
 #[test]
 fn each_of_several_choices_is_another_config() {
     let mut seen = 0;

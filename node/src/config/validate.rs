@@ -285,7 +285,7 @@ fn model(check: &Check<'_>, model: keys::Model) -> Option<ModelConfig> {
             "pose_head" => Ask::PoseHead,
             _ => Ask::Answer(Mode::AnswerOnly),
         },
-        max_tokens: whole(model.max_tokens),
+        max_tokens: model.max_tokens,
         constrained: model.constrained,
     })
 }

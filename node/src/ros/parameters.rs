@@ -192,7 +192,11 @@ fn of_toml(kind: Kind, value: &toml::Value) -> Option<Value> {
         Kind::Bool => value.as_bool().map(Value::Bool),
         Kind::Integer => value.as_integer().map(Value::Integer),
         Kind::Double => double(value).map(Value::Double),
-        Kind::Text => value.as_str().map(|text| Value::Text(text.to_owned())),
+        // A number may stand for its text.
+        Kind::Text => match value {
+            toml::Value::Integer(number) => Some(Value::Text(number.to_string())),
+            _ => value.as_str().map(|text| Value::Text(text.to_owned())),
+        },
         Kind::Doubles => value.as_array()?.iter().map(double).collect::<Option<_>>().map(Value::Doubles),
     }
 }

@@ -9,9 +9,11 @@ use std::sync::atomic::AtomicBool;
 
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
+use model::answer::budget::Budget;
+use model::memory;
 use model::pose_head::{self, PoseHead, WindowPoses};
 use model::weights::manifest::ScaleErrors;
-use model::{AnswerOptions, EgoModel, FrameEmbedding, Mode};
+use model::{AnswerOptions, Cost, EgoModel, FrameEmbedding, Mode};
 
 use crate::config::{Ask, ModelConfig};
 
@@ -78,6 +80,17 @@ enum Asked {
 }
 
 impl EgoEstimator {
+    /// What a longest answer of a mode takes, for a window.
+    pub fn cost(&self, frames: [&EgoFrame; WINDOW], mode: Mode) -> Result<Cost, Error> {
+        Ok(self.model.cost(&frames.map(|frame| &frame.embedding), mode)?)
+    }
+
+    /// Bytes of the cache that so many tokens take.
+    pub fn cache_bytes(&self, tokens: usize) -> u64 {
+        let network = self.model.network();
+        memory::cache_bytes(network.config(), tokens, network.dtype().size_in_bytes())
+    }
+
     /// Loads the weights; `stop` makes an answer under way end early. A pose head's one pass is too short for that.
     pub fn load(config: &ModelConfig, stop: Arc<AtomicBool>) -> Result<Self, Error> {
         let device = model::device(&config.device)?;
@@ -85,7 +98,7 @@ impl EgoEstimator {
         let asked = match config.mode {
             Ask::Answer(mode) => Asked::Answer(AnswerOptions {
                 mode,
-                max_tokens: config.max_tokens,
+                max_tokens: Budget::Tokens(model.budget(config.max_tokens, mode)?),
                 stop: Some(stop),
                 constrained: config.constrained,
                 ..AnswerOptions::default()

@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use geometry::Intrinsics;
 use image::{Rgb, RgbImage};
+use model::Mode;
+use model::answer::budget::{self, Budget};
 use model::memory::{Footprint, Resident};
 use model::weights::gguf::Recipe;
 
 use crate::config::{self, Ask, Config, ModelConfig};
 use crate::ros::transport::{self, Kind};
-use crate::solve::estimator::{EgoEstimator, Estimator, missing_files, missing_heads};
+use crate::solve::estimator::{EgoEstimator, Error, Estimator, missing_files, missing_heads};
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +69,7 @@ pub fn examine(config_path: &Path, config: Result<Config, config::Error>) -> Vec
     findings.extend([device, files]);
     findings.extend(heads);
     if can_load {
-        findings.push(answer(model));
+        findings.extend(answers(model));
     }
     findings
 }
@@ -179,6 +181,12 @@ const TEXT_TOKENS: usize = 300;
 /// What the weights and a window's cache take, and which Jetson an 8B fits on.
 fn memory(model: &ModelConfig) -> Vec<Finding> {
     let gib = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
+    // Before there is a tokenizer: none needs more tokens than bytes.
+    let most = match (model.mode, model.max_tokens) {
+        (Ask::PoseHead, _) => 0,
+        (Ask::Answer(mode), Budget::Auto) => budget::longest(mode).len(),
+        (Ask::Answer(_), Budget::Tokens(tokens)) => tokens,
+    };
     let mut findings = Vec::new();
     let dir = &model.weights;
     if let Ok(network) = ::model::weights::config(dir) {
@@ -192,7 +200,7 @@ fn memory(model: &ModelConfig) -> Vec<Finding> {
                 weights.then(|| path.metadata().map_or(0, |m| m.len()))
             })
             .sum();
-        let tokens = model.max_tokens + TEXT_TOKENS;
+        let tokens = most + TEXT_TOKENS;
         let cache = ::model::memory::cache_bytes(&network, tokens, 4);
         findings.push(ok(
             "memory",
@@ -205,7 +213,7 @@ fn memory(model: &ModelConfig) -> Vec<Finding> {
     }
     if let Some(large) = ::model::weights::published("8b") {
         let frame = ::model::memory::frame_tokens(&large, 640, 480);
-        let tokens = 5 * frame + TEXT_TOKENS + model.max_tokens;
+        let tokens = 5 * frame + TEXT_TOKENS + most;
         let rows = [Recipe::Q4KM, Recipe::Q5KM, Recipe::Q8_0, Recipe::F16].map(|recipe| {
             let total = gib(Footprint::new(&large, recipe, tokens).total());
             let fits = [16.0, 32.0, 64.0].map(|all: f64| if total + RESERVE_GIB <= all { "fits" } else { "no" });
@@ -217,21 +225,26 @@ fn memory(model: &ModelConfig) -> Vec<Finding> {
     findings
 }
 
-/// Loads the model and lets it answer for a made-up window: slow, and the only check that proves anything.
-fn answer(model: &ModelConfig) -> Finding {
-    const NAME: &str = "answer";
+/// Loads the model and lets it answer for a made-up window: slow, and the only check that proves anything. Then what the longest
+/// answer of each mode takes here.
+fn answers(model: &ModelConfig) -> Vec<Finding> {
     let remedy = "the weights are damaged or of another version: make or fetch them again";
+    answered(model).unwrap_or_else(|e| match e {
+        Error::Model(e @ ::model::Error::Input { what: "max_tokens", .. }) => {
+            let remedy = "set model.max_tokens = \"auto\"";
+            vec![fail("answer", e.to_string(), remedy)]
+        }
+        e => vec![fail("answer", e.to_string(), remedy)],
+    })
+}
+
+fn answered(model: &ModelConfig) -> Result<Vec<Finding>, Error> {
     let begun = Instant::now();
-    let mut estimator = match EgoEstimator::load(model, Arc::new(AtomicBool::new(false))) {
-        Ok(estimator) => estimator,
-        Err(e) => return fail(NAME, e.to_string(), remedy),
-    };
+    let mut estimator = EgoEstimator::load(model, Arc::new(AtomicBool::new(false)))?;
     let loaded = begun.elapsed();
     let (width, height) = (320, 240);
-    let intrinsics = match Intrinsics::new(300.0, 300.0, 160.0, 120.0, width, height) {
-        Ok(intrinsics) => intrinsics,
-        Err(e) => return fail(NAME, e.to_string(), remedy),
-    };
+    let intrinsics = Intrinsics::new(300.0, 300.0, 160.0, 120.0, width, height);
+    let intrinsics = intrinsics.map_err(|e| Error::Other(e.to_string()))?;
     let begun = Instant::now();
     let mut frames = Vec::new();
     for shift in 0..5 {
@@ -239,29 +252,43 @@ fn answer(model: &ModelConfig) -> Finding {
             let bright = ((x + 4 * shift) / 20 + y / 20) % 2 == 0;
             Rgb(if bright { [200, 180, 160] } else { [40, 60, 80] })
         });
-        match estimator.encode(&image, &intrinsics) {
-            Ok(frame) => frames.push(frame),
-            Err(e) => return fail(NAME, e.to_string(), remedy),
+        frames.push(estimator.encode(&image, &intrinsics)?);
+    }
+    let seen = begun.elapsed() / 5;
+    let window = std::array::from_fn(|i| &frames[i]);
+    let estimate = estimator.estimate(window)?;
+    let parsed = match estimate.trajectory {
+        Ok(_) => "parses",
+        // Stripes are not a scene: that the model has nothing to say of them breaks nothing.
+        Err(_) => "does not parse, on a made-up scene",
+    };
+    let mib = Resident::of_self().map(|held| format!(", {:.0} MiB", held.highest_mib)).unwrap_or_default();
+    let mut findings = vec![ok(
+        "answer",
+        format!(
+            "loaded in {} ms, a window in {} ms, {} tokens, {parsed}{mib}",
+            loaded.as_millis(),
+            begun.elapsed().as_millis(),
+            estimate.tokens
+        ),
+    )];
+    for mode in [Mode::AnswerOnly, Mode::FullChain] {
+        let cost = estimator.cost(window, mode)?;
+        let seconds = (cost.reading + cost.token * u32::try_from(cost.answer).unwrap_or(u32::MAX)).as_secs_f64();
+        let cache = estimator.cache_bytes(cost.prompt + cost.answer) as f64 / f64::from(1u32 << 20);
+        findings.push(ok(
+            mode.name(),
+            format!(
+                "at most {} tokens behind {}: {seconds:.2} s beside {:.2} s for each new frame, {cache:.0} MiB of cache",
+                cost.answer,
+                cost.prompt,
+                seen.as_secs_f64()
+            ),
+        ));
+        if mode == Mode::AnswerOnly {
+            let reading = cost.reading.as_secs_f64();
+            findings.push(ok("pose_head", format!("no token behind {}: {reading:.2} s likewise", cost.prompt)));
         }
     }
-    match estimator.estimate(std::array::from_fn(|i| &frames[i])) {
-        Err(e) => fail(NAME, e.to_string(), remedy),
-        Ok(estimate) => {
-            let parsed = match estimate.trajectory {
-                Ok(_) => "parses",
-                // Stripes are not a scene: that the model has nothing to say of them breaks nothing.
-                Err(_) => "does not parse, on a made-up scene",
-            };
-            let mib = Resident::of_self().map(|held| format!(", {:.0} MiB", held.highest_mib)).unwrap_or_default();
-            ok(
-                NAME,
-                format!(
-                    "loaded in {} ms, a window in {} ms, {} tokens, {parsed}{mib}",
-                    loaded.as_millis(),
-                    begun.elapsed().as_millis(),
-                    estimate.tokens
-                ),
-            )
-        }
-    }
+    Ok(findings)
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 
 use camera::message::{CameraInfoMessage, ImagePayload};
 use candle_core::{Device, Tensor, safetensors};
-use model::Mode;
+use model::answer::budget::Budget;
+use model::{EgoModel, Mode};
 use node::config::{Ask, ModelConfig};
 use node::pipeline::Pipeline;
 use node::ros::lifecycle::State;
@@ -24,16 +25,20 @@ use crate::rig::{Behaviour, Outputs, Rig, parsed, sheet, walk};
 
 const SIZE: (u32, u32) = (64, 48);
 
-/// The vision-language model itself, in place of the fake.
-fn real(weights: &Path, max_tokens: usize, constrained: bool) -> Case {
-    let config = ModelConfig {
+fn config(weights: &Path) -> ModelConfig {
+    ModelConfig {
         weights: weights.to_owned(),
         adapter: None,
         device: "cpu".to_owned(),
         mode: Ask::Answer(Mode::AnswerOnly),
-        max_tokens,
-        constrained,
-    };
+        max_tokens: Budget::Auto,
+        constrained: false,
+    }
+}
+
+/// The vision-language model itself, in place of the fake.
+fn real(weights: &Path) -> Case {
+    let config = config(weights);
     let stop = Arc::new(AtomicBool::new(false));
     let load = move |interrupt| EgoEstimator::load(&config, interrupt);
     let (pipeline, ends) = Pipeline::start(settings(), sheet(), load, Arc::clone(&stop)).unwrap();
@@ -86,7 +91,7 @@ fn poisoned(tensor: &str) {
     let dims = tensors[tensor].dims().to_vec();
     tensors.insert(tensor.to_owned(), Tensor::full(f32::NAN, dims, &Device::Cpu).unwrap());
     safetensors::save(&tensors, &path).unwrap();
-    let mut case = real(dir.path(), 8, false);
+    let mut case = real(dir.path());
     two_windows(&mut case);
     let outputs = case.end(&nothing_said());
     let (_, _, values) = outputs.diagnostics.last().unwrap();
@@ -103,22 +108,36 @@ fn embeddings_that_are_not_numbers() {
     poisoned("model.visual.patch_embed.proj.bias");
 }
 
-fn cut_off(constrained: bool) {
-    let mut case = real(&repository().join("model/weights/nano"), 5, constrained);
+#[test]
+fn an_answer_longer_than_its_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    // Weights that were never trained find no end.
+    tiny_weights(dir.path());
+    let mut case = real(dir.path());
     two_windows(&mut case);
     let outputs = case.end(&nothing_said());
     let (_, _, values) = outputs.diagnostics.last().unwrap();
-    assert_eq!(values["answer_tokens"], "5");
+    let needed = EgoModel::load(dir.path(), &Device::Cpu).unwrap().needed(Mode::AnswerOnly).unwrap();
+    assert_eq!(values["answer_tokens"], needed.to_string());
 }
 
 #[test]
-fn an_answer_longer_than_its_limit() {
-    cut_off(false);
-}
-
-#[test]
-fn an_answer_under_the_grammar_longer_than_its_limit() {
-    cut_off(true);
+fn a_limit_that_no_answer_keeps() {
+    let nano = repository().join("model/weights/nano");
+    let needed = EgoModel::load(&nano, &Device::Cpu).unwrap().needed(Mode::AnswerOnly).unwrap();
+    for (tokens, is_enough) in [(needed - 1, false), (needed, true)] {
+        let config = ModelConfig { max_tokens: Budget::Tokens(tokens), ..config(&nano) };
+        match EgoEstimator::load(&config, Arc::default()) {
+            Ok(_) => assert!(is_enough),
+            Err(e) => {
+                let told = e.to_string();
+                assert!(
+                    !is_enough && told.contains(&needed.to_string()) && told.contains(&tokens.to_string()),
+                    "{told}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

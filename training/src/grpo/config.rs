@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use model::Mode;
+use model::answer::budget::Budget;
 use serde::{Deserialize, Serialize};
 
 use crate::student::Adapter;
@@ -40,8 +41,8 @@ pub struct GrpoConfig {
     pub group_size: usize,
     /// At which answers are sampled; probabilities are judged at the same.
     pub temperature: f64,
-    /// Tokens after which an answer is given up: a parse failure, whatever it says.
-    pub max_tokens: usize,
+    /// After which an answer is given up: a parse failure, whatever it says.
+    pub max_tokens: Budget,
     /// Weight of the divergence from the reference; at 0 there is no reference.
     pub kl_weight: f64,
     /// How far the ratio of probabilities may be from 1 before it earns no more.
@@ -90,12 +91,7 @@ impl Config {
         self.run.check()?;
         self.optimizer.check()?;
         let g = &self.grpo;
-        for (key, least, got) in [
-            ("group_size", 2, g.group_size),
-            ("max_tokens", 1, g.max_tokens),
-            ("updates", 1, g.updates),
-            ("chunk", 1, g.chunk),
-        ] {
+        for (key, least, got) in [("group_size", 2, g.group_size), ("updates", 1, g.updates), ("chunk", 1, g.chunk)] {
             ensure!(got >= least, "grpo.{key}: expected at least {least}, got {got}");
         }
         let eval_temperature = self.eval.as_ref().map_or(0.0, |eval| eval.temperature);

@@ -81,7 +81,10 @@ impl Stage for Config {
     }
 
     fn objective<'a>(&'a self, student: &'a Student, _init: Option<&Path>) -> Result<Grpo<'a>> {
-        Grpo::new(self, student)
+        let grpo = Grpo::new(self, student)?;
+        // One that is cut off in each answer would teach that all answers are wrong.
+        grpo.sampler.policy.budget(self.grpo.max_tokens, self.grpo.mode).context("grpo")?;
+        Ok(grpo)
     }
 }
 

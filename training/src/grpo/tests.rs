@@ -3,6 +3,7 @@
 use super::*;
 use candle_core::{D, DType, Device, Var};
 use candle_nn::ops::log_softmax;
+use model::answer::budget::Budget;
 use model::tokenizer::{IM_START, IMAGE_PAD};
 
 use crate::batch::{Batch, Sequence, decode, embed, predictions, select};
@@ -12,7 +13,7 @@ use crate::trainer::config::path_of;
 fn config() -> Config {
     let mut config = read_config(&path_of("nano-grpo.toml")).unwrap();
     config.run.batch = 4;
-    (config.grpo.group_size, config.grpo.max_tokens, config.grpo.kl_weight) = (3, 6, 0.0);
+    (config.grpo.group_size, config.grpo.max_tokens, config.grpo.kl_weight) = (3, Budget::Tokens(6), 0.0);
     config.data.windows = "synth:seed=11,windows=6,size=64x48".to_owned();
     config.eval = None;
     config

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use model::answer::budget::Budget;
+
 use crate::student::{Adapter, Shape};
 use crate::trainer::config::{OptimizerConfig, RunConfig, read};
 use training_data::synth::SynthConfig;
@@ -63,8 +65,8 @@ pub struct EvalConfig {
     pub examples: usize,
     /// Of these, windows that are answered, for the share that parses.
     pub answers: usize,
-    /// Tokens after which an answer is given up.
-    pub max_tokens: usize,
+    /// After which an answer is given up.
+    pub max_tokens: Budget,
 }
 
 impl Config {

@@ -9,8 +9,9 @@ pub mod loss;
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use candle_core::Tensor;
+use model::answer::budget::{self, Budget};
 use model::answer::prompt::Mode;
 use model::autograd::recompute::Recomputation;
 use model::{AnswerOptions, FrameEmbedding};
@@ -109,6 +110,10 @@ impl<'a> Sft<'a> {
                 None => Data::open(parts.data, seed ^ HOLD_OUT)?,
             };
             let mode = hold_out_mode(parts.sft);
+            if eval.answers > 0 {
+                // One that is cut off in each answer would read as weights that do not parse.
+                eval.max_tokens.tokens(budget::needed(&student.tokenizer, mode)?, mode).context("eval")?;
+            }
             let all = data.epoch().unwrap_or(u64::MAX);
             for k in 0..all.min(4 * eval.examples as u64) {
                 if objective.hold_out.len() < eval.examples {
@@ -140,7 +145,7 @@ impl<'a> Sft<'a> {
     }
 
     /// Share of the hold-out's windows whose answer parses, as the model stands.
-    fn parse_rate(&self, windows: &[Example], max_tokens: usize) -> Result<f64> {
+    fn parse_rate(&self, windows: &[Example], max_tokens: Budget) -> Result<f64> {
         let policy = self.student.policy()?;
         let mode = hold_out_mode(self.parts.sft);
         let options = AnswerOptions { mode, max_tokens, ..AnswerOptions::default() };

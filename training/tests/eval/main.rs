@@ -64,7 +64,7 @@ fn args(estimator: &str, data: &str, out: &Path) -> Args {
         refine: false,
         rows: false,
         record: false,
-        max_tokens: 8,
+        max_tokens: model::answer::budget::Budget::Auto,
         up_to_scale: false,
         reversed: false,
         covariance: None,

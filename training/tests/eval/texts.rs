@@ -1,5 +1,6 @@
 //! Texts of answers, judged again, and the model that gives them.
 
+use model::answer::budget::Budget;
 use model::answer::chain;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -90,7 +91,8 @@ fn weights_answer_backwards_too_and_their_answers_are_read_again() {
         estimator: None,
         constrained: true,
         reversed: true,
-        max_tokens: 800,
+        // Weights that were never trained spell character by character.
+        max_tokens: Budget::Tokens(800),
         ..args("", data, &at("first"))
     };
     assert!(eval::main(&args).unwrap().complete);

@@ -2,6 +2,7 @@
 
 use image::ImageFormat;
 use model::AnswerOptions;
+use model::answer::budget::Budget;
 use model::answer::chat::{Message, Part};
 use serde_json::{Value, json};
 use training_data::endpoint::{self, Endpoint};
@@ -67,7 +68,7 @@ fn the_models_own_question_has_the_models_own_answer_at_once_in_pieces_and_up_to
         .iter()
         .map(|image| model.encode(&model.preprocess(image, &sample.intrinsics).unwrap()).unwrap())
         .collect();
-    let options = AnswerOptions { max_tokens: 300, ..AnswerOptions::default() };
+    let options = AnswerOptions { max_tokens: Budget::Tokens(300), ..AnswerOptions::default() };
     let expected = model.answer(&frames.iter().collect::<Vec<_>>(), &options).unwrap().text;
     assert!(expected.starts_with("<poses>"), "{expected}");
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use geometry::{Transform, WINDOW, WindowTrajectory};
+use model::answer::budget::{self, Budget};
 use model::answer::chain;
 use model::answer::prompt::Wording;
 use model::{AnswerOptions, Device, EgoModel, Mode};
@@ -45,15 +46,26 @@ pub enum Estimator {
 pub struct Question {
     /// What for.
     pub mode: Mode,
-    /// Tokens after which an answer is given up.
-    pub max_tokens: usize,
+    /// After which an answer is given up.
+    pub max_tokens: Budget,
     /// Say which form the answer has: for models that were not trained on it. Poses alone.
     pub explain: bool,
 }
 
+impl Question {
+    /// Tokens after which an answer is given up. Of a model whose tokenizer is not at hand it is known that no token is shorter
+    /// than a byte.
+    pub(super) fn most_tokens(&self) -> usize {
+        match self.max_tokens {
+            Budget::Auto => budget::longest(self.mode).len(),
+            Budget::Tokens(tokens) => tokens,
+        }
+    }
+}
+
 impl Default for Question {
     fn default() -> Self {
-        Self { mode: Mode::AnswerOnly, max_tokens: 2048, explain: false }
+        Self { mode: Mode::AnswerOnly, max_tokens: Budget::Auto, explain: false }
     }
 }
 
@@ -109,6 +121,7 @@ impl Estimator {
     /// Those of [`EgoModel::load`].
     pub fn weights(dir: &Path, adapter: Option<&Path>, options: AnswerOptions) -> Result<Self> {
         let model = EgoModel::load_adapted(dir, adapter, &Device::Cpu).with_context(|| dir.display().to_string())?;
+        model.budget(options.max_tokens, options.mode)?;
         Ok(Self::Weights(Box::new(model), options))
     }
 
@@ -325,7 +338,7 @@ fn again(answers: &Answers, sample: &WindowSample) -> Estimate {
 /// An endpoint's answer to the frames as they are stored; none where it fails.
 fn ask(endpoint: &Endpoint, question: &Question, sample: &WindowSample) -> Result<Estimate> {
     let messages = turn(&parts(question, sample)?);
-    let sampling = Sampling { temperature: 0.0, seed: 0, max_tokens: question.max_tokens };
+    let sampling = Sampling { temperature: 0.0, seed: 0, max_tokens: question.most_tokens() };
     let reply = match endpoint.chat(&messages, &sampling) {
         Ok(reply) => reply,
         Err(error) => {

@@ -27,6 +27,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use geometry::{Anchor, Camera, SceneScale, Stamp, Stamped, Transform, WINDOW, WindowErrors, WindowTrajectory, tum};
+use model::answer::budget::Budget;
 use model::{AnswerOptions, Mode};
 use rayon::prelude::*;
 use serde_json::json;
@@ -93,9 +94,10 @@ pub struct Args {
     /// Write the figures into the manifest.json of the weights.
     #[arg(long, requires = "weights", conflicts_with_all = ["adapter", "up_to_scale"])]
     pub record: bool,
-    /// Tokens after which an answer is given up.
-    #[arg(long, default_value_t = 2048)]
-    pub max_tokens: usize,
+    /// Tokens after which an answer is given up: "auto" is what the longest one of --mode takes with the tokenizer of the weights,
+    /// and with --estimator a token a byte of it
+    #[arg(long, default_value_t)]
+    pub max_tokens: Budget,
     /// For estimators that cannot know lengths: multiply each window's translations by the one factor that brings them
     /// nearest to the truth. The report says so.
     #[arg(long)]
@@ -338,7 +340,7 @@ fn finish(
         report.endpoint = Some(Asked {
             model: endpoint.model().to_owned(),
             mode: question.mode,
-            max_tokens: question.max_tokens,
+            max_tokens: question.most_tokens(),
             explained: question.explain,
         });
     }

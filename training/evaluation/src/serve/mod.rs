@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use model::EgoModel;
+use model::answer::budget::Budget;
+use model::{EgoModel, Mode};
 use tokio::sync::oneshot;
 
 pub use chat::{Picture, Reason, Request};
@@ -57,9 +58,10 @@ pub struct Args {
     /// Requests that may wait beside the one that is answered.
     #[arg(long, default_value_t = 16)]
     queue: usize,
-    /// Most tokens of an answer, whatever a request asks for.
-    #[arg(long, default_value_t = 1024)]
-    max_tokens: usize,
+    /// Most tokens of an answer, whatever a request asks for: "auto" is what the longest full chain takes with the tokenizer of
+    /// the weights
+    #[arg(long, default_value_t)]
+    max_tokens: Budget,
     /// Most tokens of a prompt, images included: attention takes memory with their square.
     #[arg(long, default_value_t = 16_384)]
     max_prompt_tokens: usize,
@@ -121,7 +123,7 @@ pub fn main(args: &Args, announce: impl FnOnce(&str)) -> Result<()> {
         "--host {}: others can reach it, so it needs a key: expected --api-key-env VAR",
         args.host
     );
-    ensure!(args.max_body_mib > 0 && args.max_tokens > 0, "--max-body-mib, --max-tokens: expected at least 1");
+    ensure!(args.max_body_mib > 0, "--max-body-mib: expected at least 1");
     let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     let name = match &args.name {
         Some(name) => name.clone(),
@@ -130,17 +132,22 @@ pub fn main(args: &Args, announce: impl FnOnce(&str)) -> Result<()> {
             folder.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
         }
     };
+    let device = model::device(&args.device)?;
+    let model = EgoModel::load_adapted(&args.weights, args.adapter.as_deref(), &device)?;
+    let max_tokens = match args.max_tokens {
+        Budget::Auto => model.needed(Mode::FullChain)?,
+        // Who asks for poses alone must get them.
+        given => model.budget(given, Mode::AnswerOnly)?,
+    };
     let options = Options {
         name,
         max_body: args.max_body_mib.saturating_mul(1 << 20),
         max_images: args.max_images,
         queue: args.queue,
-        max_tokens: args.max_tokens,
+        max_tokens,
         key,
         ..Options::default()
     };
-    let device = model::device(&args.device)?;
-    let model = EgoModel::load_adapted(&args.weights, args.adapter.as_deref(), &device)?;
     let server = Server::start(listener, ChatModel::new(model, args.max_prompt_tokens), options)?;
     announce(&server.url());
     while !stop.load(Ordering::Relaxed) && !server.is_finished() {
