@@ -12,6 +12,7 @@ use nalgebra::{Isometry3, Matrix3, Matrix6, Point3, Vector3};
 
 use crate::Error;
 use crate::fused::{Answer, Carried, Fix};
+use crate::lever::Lever;
 use crate::scale::{Applied, Biases, Scale, Source, UNTOLD_SIGMA};
 use crate::ways::Ways;
 
@@ -79,8 +80,7 @@ pub struct Followed {
     segment: u32,
     /// What breaks have added.
     broken: Matrix6<f64>,
-    /// Sum of the steps, each with the standard deviation of its scale.
-    lever: Vector3<f64>,
+    lever: Lever,
     ways: Ways,
     /// Of this segment.
     poses: VecDeque<(Stamp, Transform<World, Camera>)>,
@@ -110,7 +110,7 @@ impl Followed {
             last: None,
             segment: 0,
             broken: Matrix6::zeros(),
-            lever: Vector3::zeros(),
+            lever: Lever::default(),
             ways: Ways::default(),
             poses: VecDeque::new(),
             waiting: None,
@@ -129,6 +129,7 @@ impl Followed {
         if self.last.is_none() {
             return;
         }
+        self.lever.begin_unit(self.scale.belief().as_ref());
         self.scale.forget();
         (self.applied, self.waiting) = (Applied::default(), None);
         self.begin_segment();
@@ -249,7 +250,7 @@ impl Followed {
         let ours = last.ours * step;
         let moved = ours.translation.vector - last.ours.translation.vector;
         let way = last.way + moved.norm();
-        self.lever += moved * sigma;
+        self.lever.step(&moved, scale.map_or(0.0, |scale| scale.log));
         self.last = Some(Last { stamp: pose.stamp, theirs, ours, velocity: Some(velocity), way });
         Ok(fix(ours, self.covariance(pose, &ours, (metres, way)), self.segment))
     }
@@ -266,7 +267,9 @@ impl Followed {
 
     /// What is known of a unit before anything has moved: a program that begins anew may choose another one, if any.
     fn begin_unit(&mut self) {
-        let log = self.scale.belief().map_or(TYPICAL_LOG, |known| known.log);
+        let known = self.scale.belief();
+        self.lever.begin_unit(known.as_ref());
+        let log = known.map_or(TYPICAL_LOG, |known| known.log);
         self.scale.forget();
         if self.options.is_metric {
             self.scale.take(Source::Topic, 0.0, METRIC_NOISE);
@@ -312,7 +315,7 @@ impl Followed {
         };
         let mut covariance = own + self.broken;
         let mut positions = covariance.fixed_view_mut::<3, 3>(0, 0);
-        positions += self.lever * self.lever.transpose();
+        positions += self.lever.covariance(self.scale.belief().as_ref());
         covariance
     }
 }

@@ -14,6 +14,7 @@ use nalgebra::{Isometry3, Matrix3, Matrix6, Point3, Translation3, Unit, UnitQuat
 
 use crate::agreement::Agreement;
 use crate::ground;
+use crate::lever::Lever;
 use crate::scale::{Applied, Belief, Biases, Scale, Source, UNTOLD_SIGMA};
 use crate::stream::{Basis, Pose, Stream, TrackedWindow};
 use crate::ways::Ways;
@@ -160,8 +161,7 @@ pub struct Fused {
     stream_segment: u32,
     /// Keyframes of late.
     marks: VecDeque<Known>,
-    /// Sum of the steps, each with the standard deviation of its scale.
-    lever: Vector3<f64>,
+    lever: Lever,
     /// By the tracks, in this segment of the stream.
     ways: Ways,
     said: Option<Said>,
@@ -199,7 +199,7 @@ impl Fused {
             segment: 0,
             stream_segment: 0,
             marks: VecDeque::new(),
-            lever: Vector3::zeros(),
+            lever: Lever::default(),
             ways: Ways::default(),
             said: None,
             waiting: None,
@@ -218,6 +218,7 @@ impl Fused {
         }
         self.stream = Stream::new(self.options.stream);
         (self.stream_segment, self.applied) = (0, Applied::default());
+        self.lever.begin_unit(self.scale.belief().as_ref());
         self.scale.forget();
         // Stamps of before cannot be compared.
         (self.said, self.waiting) = (None, None);
@@ -259,6 +260,7 @@ impl Fused {
         let pose = self.stream.push(picture)?;
         if pose.segment != self.stream_segment {
             self.stream_segment = pose.segment;
+            self.lever.begin_unit(self.scale.belief().as_ref());
             self.scale.begin_segment();
             self.begin_segment();
         }
@@ -266,13 +268,13 @@ impl Fused {
             self.scale.expect((TYPICAL_DEPTH / depth).ln(), TYPICAL_SIGMA);
         }
         self.measure(&pose, position);
-        let scale = self.scale.belief().map(|known| self.applied.choose(&known));
+        let belief = self.scale.belief();
+        let scale = belief.map(|known| self.applied.choose(&known));
         let (known, carried) = self.place(&pose, scale.as_ref());
         let coasting_nanos = self.reference.as_ref().map_or(0, |(_, at)| pose.stamp.nanos_since(at.stamp));
         let mut covariance = known.covariance;
-        let of_scale = self.lever * self.lever.transpose();
         let mut positions = covariance.fixed_view_mut::<3, 3>(0, 0);
-        positions += of_scale;
+        positions += self.lever.covariance(belief.as_ref());
         let fix = Fix {
             stamp: pose.stamp,
             odom_from_camera: Transform::from_isometry_unchecked(known.pose).renormalized(),
@@ -363,8 +365,9 @@ impl Fused {
             pose: Isometry3::identity(),
             covariance: Matrix6::zeros(),
         });
-        // Before there is a map its unit is a depth.
-        let (metres, sigma) = scale.map_or((TYPICAL_DEPTH, 0.0), |scale| (scale.metres(), scale.sigma));
+        // Before there is a map its unit is a depth, which may as well be larger.
+        let unknown = TYPICAL_DEPTH * TYPICAL_SIGMA.exp();
+        let (metres, sigma) = scale.map_or((unknown, 0.0), |scale| (scale.metres(), scale.sigma));
         let (there, known) = self.reference.take().unwrap_or_else(|| (here, start.clone()));
         let mut step = there.inverse() * here;
         step.translation.vector *= metres;
@@ -378,7 +381,8 @@ impl Fused {
             return (placed, Carried::Tracks);
         }
         let placed = known.pose * step;
-        self.lever += (placed.translation.vector - known.pose.translation.vector) * sigma;
+        let moved_by = placed.translation.vector - known.pose.translation.vector;
+        self.lever.step(&moved_by, scale.map_or(0.0, |scale| scale.log));
         let mark = self.marks.iter().rev().find(|mark| mark.stamp <= pose.reference).unwrap_or(&known);
         let covariance = if before.is_none() {
             // The first camera is the origin.
@@ -389,8 +393,8 @@ impl Fused {
         if let Some(before) = before.filter(|before| before.stamp > known.stamp) {
             // It is back after a motion that was taken to go on.
             let off = (placed.translation.vector - before.pose.translation.vector).norm();
-            let allowed =
-                MOST_OFF * (before.covariance.fixed_view::<3, 3>(0, 0).trace() + self.lever.norm_squared()).sqrt();
+            let of_scale = self.lever.covariance(self.scale.belief().as_ref()).trace();
+            let allowed = MOST_OFF * (before.covariance.fixed_view::<3, 3>(0, 0).trace() + of_scale).sqrt();
             let turned = placed.rotation.angle_to(&before.pose.rotation);
             let may_turn = MOST_OFF * before.covariance.fixed_view::<3, 3>(3, 3).trace().sqrt();
             if off > allowed || turned > may_turn {

@@ -22,6 +22,7 @@ mod error;
 pub mod followed;
 pub mod fused;
 pub mod ground;
+mod lever;
 mod picture;
 pub mod scale;
 pub mod stream;

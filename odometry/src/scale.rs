@@ -13,6 +13,8 @@ use std::fmt;
 const READINGS: usize = 12;
 /// Readings from which the spread among them is believed.
 const ENOUGH: usize = 5;
+/// The least spread of the readings over what they say of themselves that is believed: a dozen may agree by chance.
+const LEAST_SPREAD: f64 = 0.3;
 /// Spread of the readings over what they say of themselves, from which a source contradicts itself.
 const MOST_SPREAD: f64 = 4.0;
 /// Joint standard deviations from which two sources contradict each other.
@@ -233,11 +235,11 @@ impl Readings {
         let middle = weighted_median(self.0.iter().map(|(log, sigma)| (*log, sigma.recip())))?;
         let own = weighted_median(self.0.iter().map(|(log, sigma)| ((log - middle).abs() / sigma, 1.0)))?;
         let information: f64 = self.0.iter().map(|(_, sigma)| sigma.powi(-2)).sum();
+        // Few cannot speak against each other: they are taken for half as sure as they say. Of many it is seen how sure they are.
         let is_enough = self.0.len() >= ENOUGH;
-        // Few cannot speak against each other: they are taken for half as sure as they say.
-        let spread = if is_enough { (SIGMA_OF_MEDIAN * own).max(1.0) } else { 1.0 };
-        let caution = if is_enough { spread } else { 2.0 };
-        Some((middle, caution * MEDIAN_OVER_MEAN / information.sqrt(), spread))
+        let spread = if is_enough { SIGMA_OF_MEDIAN * own } else { 1.0 };
+        let caution = if is_enough { spread.max(LEAST_SPREAD) } else { 2.0 };
+        Some((middle, caution * MEDIAN_OVER_MEAN / information.sqrt(), spread.max(1.0)))
     }
 }
 
