@@ -182,7 +182,6 @@ pub enum Failure {
 }
 
 /// What is waiting for the ingest thread.
-#[expect(clippy::large_enum_variant, reason = "what is large in an image is behind a Vec")]
 enum Queued {
     Image(Received),
     CameraInfo(CameraInfoMessage),

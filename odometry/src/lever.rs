@@ -66,7 +66,7 @@ mod tests {
         // It was right, as it turns out; or a tenth too long.
         assert!((along(&known(0.3, 0.01)) - 0.01).abs() < 1e-12);
         assert!((along(&known(0.2, 0.0)) - 0.1).abs() < 1e-12);
-        assert_eq!(lever.covariance(Some(&known(0.2, 0.1)))[(1, 1)], 0.0);
+        assert!(lever.covariance(Some(&known(0.2, 0.1)))[(1, 1)].abs() < 1e-12);
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Start {
         let seen: Vec<Track> =
             tracks.points.into_iter().filter(|track| track.places.iter().flatten().count() >= 3).collect();
         let count = seen.len().min(SOLVED);
-        let tracks = Tracks { points: (0..count).map(|k| seen[k * seen.len() / count].clone()).collect() };
+        let tracks = Tracks { points: (0..count).map(|k| seen[k * seen.len() / count]).collect() };
         let pictures = chosen.map(|frame| self.frames[frame].1.clone());
         let solved = solve_tracks_of(&tracks, &pictures).ok();
         let Some(solved) = solved.filter(|solved| solved.motion == Motion::Moved) else {

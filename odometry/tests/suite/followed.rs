@@ -65,7 +65,7 @@ fn poses_in_metres_come_out_as_they_are_and_from_the_origin() {
     let mut followed = Followed::new(Options { is_metric: true, ..options() });
     let fixes: Vec<_> = (0..120).map(|k| followed.push(&pose(k, theirs(k, 1.0)), &nobody).unwrap()).collect();
     assert!(error(&fixes) < 1e-9, "{}", error(&fixes));
-    assert_eq!(fixes[0].odom_from_camera.translation().norm(), 0.0);
+    assert!(fixes[0].odom_from_camera.translation().norm() < 1e-12);
     let last = fixes.last().unwrap();
     assert_eq!((last.carried, last.segment, last.stamp), (Carried::Topic, 0, stamp(119)));
     assert_eq!(last.scale.unwrap().source, Some(Source::Topic));
@@ -139,7 +139,7 @@ fn a_jump_and_a_silence_are_breaks_and_no_motion() {
         assert_eq!((segments[39], segments[40], segments[79]), (0, 1, 1), "{name}");
         let step =
             |k: usize| (fixes[k].odom_from_camera.translation() - fixes[k - 1].odom_from_camera.translation()).norm();
-        assert_eq!(step(40), 0.0, "{name}");
+        assert!(step(40) < 1e-12, "{name}: {}", step(40));
         let longest = (1..80).map(step).fold(0.0, f64::max);
         assert!(longest < 0.1, "{name}: {longest}");
         assert!(fixes[40].covariance[(0, 0)] > 1.0 && fixes[39].covariance[(0, 0)] < 0.1, "{name}");

@@ -5,6 +5,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "helpers of tests tell what they measured")]
 
+mod covariance;
 mod followed;
 mod fused;
 mod input;
