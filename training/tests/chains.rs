@@ -75,7 +75,16 @@ fn chains_parse_and_hold_together() {
             let frame = image::load_from_memory(&sample.files[&format!("{i}.png")]).unwrap();
             assert_eq!(frame.width(), about["intrinsics"]["width"].as_u64().unwrap() as u32);
         }
-        // Step 4 from the printed points of step 3 gives the printed poses, within the rounding of 0.1 px.
+        // Step 3 is what a program makes of the printed pixels and depths, step 4 what it makes of the printed points.
+        let camera: geometry::Intrinsics = serde_json::from_value(about["intrinsics"].clone()).unwrap();
+        let exact = chain::back_projected(&parsed.pixels.unwrap(), &parsed.depths.unwrap(), &camera);
+        assert_eq!(exact, points, "{}", sample.key);
+        let aligned = chain::aligned(&points).unwrap();
+        for (printed, exact) in parsed.camera_from_anchor.unwrap().iter().zip(&aligned) {
+            let off = (printed.rotation - exact.rotation_matrix()).abs().max();
+            assert!(off <= 0.5e-6 && (printed.translation - exact.translation()).abs().max() <= 0.5e-6, "{off}");
+        }
+        // Those are the final poses, within the rounding of 0.1 px.
         for i in 1..WINDOW {
             let from: Vec<_> = points.iter().map(|p| p[0]).collect();
             let to: Vec<_> = points.iter().map(|p| p[i]).collect();

@@ -25,7 +25,7 @@
 
 use std::fmt::Write as _;
 
-use geometry::{Anchor, Camera, StatedPose, Transform, WINDOW, WindowTrajectory};
+use geometry::{Anchor, Camera, Intrinsics, StatedPose, Transform, WINDOW, WindowTrajectory};
 use nalgebra::{Matrix3, Point2, Point3, Vector3};
 
 /// Points that a chain follows.
@@ -143,16 +143,58 @@ pub fn write(chain: &Chain) -> String {
     };
     point_block(&mut out, 1, &|track| join(&track.pixels.map(|p| format!(" {} {}", decimal(p.x, 1), decimal(p.y, 1)))));
     point_block(&mut out, 2, &|track| track.depths.map(|d| format!(" {}", significant(d))).concat());
-    point_block(&mut out, 3, &|track| {
-        join(&track.points_in_camera.map(|p| format!(" {} {} {}", decimal(p.x, 4), decimal(p.y, 4), decimal(p.z, 4))))
-    });
-    let _ = writeln!(out, "<step4>\n{}", one_line(&chain.prose[3]));
-    for (i, pose) in chain.camera_from_anchor.iter().enumerate() {
-        pose_line(&mut out, i + 1, &pose.rotation_matrix(), &pose.translation());
-    }
+    let _ = writeln!(out, "<step3>\n{}", one_line(&chain.prose[2]));
+    write_points(&mut out, &chain.tracks.each_ref().map(|track| track.points_in_camera));
+    let _ = writeln!(out, "</step3>\n<step4>\n{}", one_line(&chain.prose[3]));
+    write_relative(&mut out, &chain.camera_from_anchor);
     let _ = writeln!(out, "</step4>\n<step5>\n{}\n</step5>", one_line(&chain.prose[4]));
     out.push_str(&write_poses(&chain.trajectory));
     out
+}
+
+/// Writes the numbers of step 3.
+pub(super) fn write_points(out: &mut String, points: &[[Point3<f64>; WINDOW]; POINTS]) {
+    for (i, of_point) in points.iter().enumerate() {
+        let group = |p: &Point3<f64>| format!(" {} {} {}", decimal(p.x, 4), decimal(p.y, 4), decimal(p.z, 4));
+        let _ = writeln!(out, "p{i}{}", join(&of_point.each_ref().map(group)));
+    }
+}
+
+/// Writes the numbers of step 4.
+pub(super) fn write_relative(out: &mut String, camera_from_anchor: &[Transform<Camera, Anchor>; WINDOW - 1]) {
+    for (i, pose) in camera_from_anchor.iter().enumerate() {
+        pose_line(out, i + 1, &pose.rotation_matrix(), &pose.translation());
+    }
+}
+
+/// Step 3 as a program computes it: `X = d K^-1 [u v 1]^T` of what steps 1 and 2 print, rounded to what step 3 prints.
+pub fn back_projected(
+    pixels: &[[Point2<f64>; WINDOW]; POINTS],
+    depths: &[[f64; WINDOW]; POINTS],
+    camera: &Intrinsics,
+) -> [[Point3<f64>; WINDOW]; POINTS] {
+    std::array::from_fn(|point| {
+        std::array::from_fn(|frame| {
+            let exact = camera.back_project(&pixels[point][frame], depths[point][frame]);
+            exact.map(|v| decimal(v, 4).parse().unwrap_or(v))
+        })
+    })
+}
+
+/// Step 4 as a program computes it: the rigid motions (Kabsch) that bring the points of step 3 in the anchor's camera to those in
+/// the others.
+///
+/// # Errors
+/// Points on a line, or that are no numbers.
+pub fn aligned(
+    points: &[[Point3<f64>; WINDOW]; POINTS],
+) -> Result<[Transform<Camera, Anchor>; WINDOW - 1], geometry::Error> {
+    let in_camera = |frame: usize| points.each_ref().map(|of_point| of_point[frame]);
+    let mut poses = [Transform::identity(); WINDOW - 1];
+    for (i, pose) in poses.iter_mut().enumerate() {
+        *pose = Transform::from_isometry_unchecked(geometry::kabsch(&in_camera(0), &in_camera(i + 1))?);
+    }
+    Ok(poses)
 }
 
 /// Writes the final block alone: the answer without its reasoning.
@@ -215,18 +257,23 @@ pub fn round_depth(depth: f64) -> f64 {
 /// Parses every step and the final poses; each stands or falls alone.
 pub fn parse(text: &str) -> Parsed {
     Parsed {
-        pixels: point_block(text, "step1", |numbers| Some(Point2::new(*numbers.first()?, *numbers.get(1)?)), 2),
-        depths: depth_block(text),
-        points: point_block(
-            text,
-            "step3",
-            |numbers| Some(Point3::new(*numbers.first()?, *numbers.get(1)?, *numbers.get(2)?)),
-            3,
-        ),
+        pixels: pixels(text),
+        depths: depths(text),
+        points: points(text),
         camera_from_anchor: pose_block::<{ WINDOW - 1 }>(text, "step4", 1, 1),
         summary: block(text, "step5").map(|lines| lines.join("\n")),
         trajectory: parse_poses(text),
     }
+}
+
+/// Parses the pixels of step 1.
+pub(super) fn pixels(text: &str) -> Result<[[Point2<f64>; WINDOW]; POINTS], ParseError> {
+    point_block(text, "step1", |numbers| Some(Point2::new(*numbers.first()?, *numbers.get(1)?)), 2)
+}
+
+/// Parses the points of step 3.
+pub(super) fn points(text: &str) -> Result<[[Point3<f64>; WINDOW]; POINTS], ParseError> {
+    point_block(text, "step3", |numbers| Some(Point3::new(*numbers.first()?, *numbers.get(1)?, *numbers.get(2)?)), 3)
 }
 
 /// Parses the final poses.
@@ -320,7 +367,8 @@ fn point_block<T>(
     array(rows).ok_or(ParseError::Lines { block: name, expected: POINTS, got: 0 })
 }
 
-fn depth_block(text: &str) -> Result<[[f64; WINDOW]; POINTS], ParseError> {
+/// Parses the depths of step 2.
+pub(super) fn depths(text: &str) -> Result<[[f64; WINDOW]; POINTS], ParseError> {
     let name = "step2";
     let lines = data_lines(text, name, 1, POINTS)?;
     let row = |(i, line): (usize, &&str)| {

@@ -8,7 +8,7 @@ pub mod tracks;
 pub mod write;
 
 use geometry::{Anchor, Camera, Intrinsics, Transform, WINDOW, WindowTrajectory};
-use model::answer::chain::{Chain, POINTS, Track, round_depth, round_pixel};
+use model::answer::chain::{self, Chain, POINTS, Track, round_depth, round_pixel};
 use nalgebra::{Point2, Point3};
 use rand::Rng;
 
@@ -134,7 +134,11 @@ pub fn chain(
         rotation: last.rotation().scaled_axis().into(),
         still: 0.005 * depth[0].far().max(depth[0].nearest),
     };
-    let [_, relative @ ..] = camera_from_anchor;
+    // Of the points as they are printed: what a program computes when it fills the step in is what was learned from.
+    let pixels = tracks.each_ref().map(|track| track.pixels);
+    let depths = tracks.each_ref().map(|track| track.depths);
+    let points = chain::back_projected(&pixels, &depths, intrinsics);
+    let relative = chain::aligned(&points).map_err(|_| Reject::Collinear)?;
     Ok(Chain { prose: prose::sample(rng, &motion), tracks, camera_from_anchor: relative, trajectory: *trajectory })
 }
 
