@@ -13,7 +13,8 @@ use image::RgbImage;
 use crate::answer::budget::{self, Budget};
 use crate::answer::chain::{self, ParseError};
 use crate::answer::chat::{Message, Template};
-use crate::answer::decode::{Decoding, Ended, Prefilled, Sampling, decode};
+use crate::answer::decode::{Decoding, Ended, Prefilled, Sampling, Written, decode, decode_filled};
+use crate::answer::fill::{Fill, Filler};
 use crate::answer::grammar::Grammar;
 use crate::answer::prompt::{self, Mode, Prompt};
 use crate::lora::Lora;
@@ -74,6 +75,8 @@ pub struct AnswerOptions {
     pub sampling: Sampling,
     /// Whether only what follows the grammar of answers may be written.
     pub constrained: bool,
+    /// What the program writes; where that is anything, answers follow their grammar.
+    pub fill: Fill,
 }
 
 impl Default for AnswerOptions {
@@ -84,6 +87,7 @@ impl Default for AnswerOptions {
             stop: None,
             sampling: Sampling::GREEDY,
             constrained: false,
+            fill: Fill::None,
         }
     }
 }
@@ -110,6 +114,10 @@ pub struct Answer {
     pub trajectory: Result<WindowTrajectory, ParseError>,
     /// The tokens of the text.
     pub ids: Vec<u32>,
+    /// How many of them the program wrote.
+    pub filled: usize,
+    /// Passes of the model behind the prompt.
+    pub passes: usize,
     /// Why there are no more.
     pub ended: Ended,
     /// The token that ended it, where one did.
@@ -274,13 +282,22 @@ impl EgoModel {
             stop: options.stop.as_ref(),
             ..self.decoding(max_tokens, options.sampling)
         };
-        let written = decode(&self.model, self.prefill(&prompt, &images, max_tokens)?, n, &decoding)?;
+        let prefilled = self.prefill(&prompt, &images, max_tokens)?;
+        let written = match (options.fill, frames.first()) {
+            (Fill::Arithmetic, Some(first)) => {
+                let grammar = self.grammar(options.mode)?;
+                let filler = Filler::new(&grammar, &self.tokenizer, first.intrinsics);
+                decode_filled(&self.model, prefilled, n, &decoding, &filler)?
+            }
+            _ => decode(&self.model, prefilled, n, &decoding)?,
+        };
         written
             .into_iter()
             .map(|written| {
                 let text = self.tokenizer.decode(&written.ids)?;
                 let trajectory = chain::parse_poses(&text);
-                Ok(Answer { text, trajectory, ids: written.ids, ended: written.ended, end: written.end })
+                let Written { ids, filled, passes, ended, end } = written;
+                Ok(Answer { text, trajectory, ids, filled, passes, ended, end })
             })
             .collect()
     }

@@ -1,7 +1,18 @@
-//! A chain comes back from its text; a text that is not one is told so.
+//! A chain comes back from its text; a text that is not one is told so; what a program fills in is what a chain holds.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests too; clippy.toml covers the #[test] functions alone"
+)]
 
-use geometry::{Camera, Transform, WINDOW, WindowTrajectory, World};
+use std::path::Path;
+use std::sync::LazyLock;
+
+use geometry::{Camera, Intrinsics, Transform, WINDOW, WindowTrajectory, World};
 use model::answer::chain::{self, Chain, POINTS, ParseError, Track};
+use model::answer::fill::{Draft, Filler};
+use model::answer::grammar::Grammar;
+use model::answer::prompt::Mode;
+use model::tokenizer::Tokenizer;
 use nalgebra::{Isometry3, Point2, Point3, Translation3, UnitQuaternion, Vector3};
 use proptest::prelude::*;
 
@@ -72,6 +83,85 @@ proptest! {
         let cut = (text.len() as f64 * share) as usize;
         prop_assert!(chain::parse_poses(&text[..cut]).is_err());
     }
+}
+
+/// A chain whose steps 3 and 4 a program has computed.
+fn computed(mut chain: Chain, camera: &Intrinsics) -> Option<Chain> {
+    chain.prose = ["One, then 2.", "12 points lie near", " p0 0.1", "-3 degrees | more", "The end."].map(str::to_owned);
+    for track in &mut chain.tracks {
+        track.pixels = track.pixels.map(|pixel| chain::round_pixel(&pixel));
+        track.depths = track.depths.map(chain::round_depth);
+    }
+    let (pixels, depths) = (chain.tracks.each_ref().map(|t| t.pixels), chain.tracks.each_ref().map(|t| t.depths));
+    let points = chain::back_projected(&pixels, &depths, camera);
+    for (track, points) in chain.tracks.iter_mut().zip(points) {
+        track.points_in_camera = points;
+    }
+    chain.camera_from_anchor = chain::aligned(&points).ok()?;
+    Some(chain)
+}
+
+fn tokenizer(at: &str) -> Tokenizer {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(at).join("tokenizer.json");
+    Tokenizer::new(tokenizers::Tokenizer::from_file(path).unwrap()).unwrap()
+}
+
+/// Its own, and one that has each digit apart as Qwen's.
+static TOKENIZERS: LazyLock<[(Tokenizer, Grammar); 2]> = LazyLock::new(|| {
+    ["weights/nano", "../tests/fixtures/qwen3vl/converted"].map(|at| {
+        let tokenizer = tokenizer(at);
+        let grammar = Grammar::new(&tokenizer, 1 << 16, Mode::FullChain).unwrap();
+        (tokenizer, grammar)
+    })
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20))]
+
+    /// Whoever writes a true chain, the program has its numbers and its tokens right wherever it takes over.
+    #[test]
+    fn what_the_program_fills_in_is_what_a_true_chain_holds(chain in a_chain()) {
+        let camera = Intrinsics::new(500.0, 490.0, 320.0, 240.0, 640, 480).unwrap();
+        let Some(chain) = computed(chain, &camera) else { return Ok(()) };
+        let text = chain::write(&chain);
+        for (tokenizer, grammar) in &*TOKENIZERS {
+            let filler = Filler::new(grammar, tokenizer, camera);
+            let ids = tokenizer.encode(&text).unwrap();
+            let (mut draft, mut at, mut left) = (Draft::new(grammar), 0, 0);
+            while at < ids.len() {
+                let run = filler.next(&draft).unwrap();
+                prop_assert!(ids[at..].starts_with(&run), "{:?} behind {:?}", tokenizer.decode(&run), tokenizer.decode(&ids[..at]));
+                left += usize::from(run.is_empty());
+                for id in &ids[at..at + run.len().max(1)] {
+                    draft.push(grammar, *id);
+                    at += 1;
+                }
+            }
+            // Points, depths, prose and the four poses that end it.
+            prop_assert!((left as f64) < 0.62 * ids.len() as f64, "{left} of {}", ids.len());
+        }
+    }
+}
+
+#[test]
+fn points_on_a_line_are_left_to_the_model() {
+    let (tokenizer, grammar) = &TOKENIZERS[0];
+    let camera = Intrinsics::new(500.0, 490.0, 320.0, 240.0, 640, 480).unwrap();
+    let line = |n: &str| format!("p{n} 1.0 2.0 | 1.0 2.0 | 1.0 2.0 | 1.0 2.0 | 1.0 2.0\n");
+    let depths = |n: &str| format!("p{n} 1.000 1.000 1.000 1.000 1.000\n");
+    let each = |of: &dyn Fn(&str) -> String| ["0", "1", "2", "3", "4"].map(of).concat();
+    let text = format!("<step1>\na\n{}</step1>\n<step2>\nb\n{}</step2>\n<step3>\nc\n", each(&line), each(&depths));
+    let mut draft = Draft::new(grammar);
+    tokenizer.encode(&text).unwrap().into_iter().for_each(|id| draft.push(grammar, id));
+    let filler = Filler::new(grammar, tokenizer, camera);
+    let run = filler.next(&draft).unwrap();
+    let step3 = tokenizer.decode(&run).unwrap();
+    assert!(step3.starts_with("p0 -0.6380 -0.4857 1.0000 | ") && step3.ends_with("</step3>\n<step4>\n"), "{step3}");
+    for id in run.into_iter().chain(tokenizer.encode("d\n").unwrap()) {
+        draft.push(grammar, id);
+    }
+    // One point five times has no rotation: only the number of the line is sure.
+    assert_eq!(tokenizer.decode(&filler.next(&draft).unwrap()).unwrap().trim_end(), "1 R");
 }
 
 fn identity_text() -> String {

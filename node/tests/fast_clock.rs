@@ -91,7 +91,14 @@ impl Estimator for Says {
 }
 
 fn estimate(trajectory: &WindowTrajectory) -> Estimate {
-    Estimate { text: "poses".to_owned(), tokens: 7, trajectory: Ok(*trajectory), grid: None, position_stddev: None }
+    Estimate {
+        text: "poses".to_owned(),
+        tokens: 7,
+        filled: 0,
+        trajectory: Ok(*trajectory),
+        grid: None,
+        position_stddev: None,
+    }
 }
 
 /// The truth, for windows of neighbouring frames that share one.

@@ -4,7 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use geometry::metrics::Statistic;
+use model::Mode;
+use model::answer::budget::Budget;
 use model::answer::decode::Sampling;
+use model::answer::fill::Fill;
 use model::{AnswerOptions, Device, EgoModel, FrameEmbedding};
 use serde_json::Value;
 use training_evaluation::eval::{self, Estimator, Report};
@@ -101,6 +104,39 @@ fn frames(model: &EgoModel, data: &str) -> Vec<FrameEmbedding> {
     let sample = training_data::parse_source(data).expect("a source").sample(0).expect("a window");
     let encode = |image| model.encode(&model.preprocess(image, &sample.intrinsics).expect("pixels")).expect("tokens");
     sample.images.iter().map(encode).collect()
+}
+
+#[test]
+fn what_the_program_fills_in_is_what_nano_writes() {
+    let model = EgoModel::load(&nano(), &Device::Cpu).expect("nano loads");
+    let filled = AnswerOptions { fill: Fill::Arithmetic, ..options() };
+    for window in 0..3 {
+        let frames = frames(&model, &format!("synth:seed={},windows=1", 9003 + window));
+        let frames: Vec<_> = frames.iter().collect();
+        let answer = |options: &AnswerOptions| model.answer(&frames, options).expect("an answer");
+        let (own, with) = (answer(&AnswerOptions { constrained: true, ..options() }), answer(&filled));
+        assert_eq!((&with.ids, &with.text, with.ended), (&own.ids, &own.text, own.ended));
+        assert_eq!((own.filled, own.passes), (0, own.ids.len()));
+        // The identity and the form: no pass for those, and none behind the last token.
+        assert!(with.filled > 30 && with.passes + with.filled <= own.passes + 1, "{with:?}");
+    }
+    // Drawn ones too are what each is alone.
+    let frames = frames(&model, "synth:seed=9003,windows=1");
+    let frames: Vec<_> = frames.iter().collect();
+    let sampling = |seed| Sampling { temperature: 1.0, top_p: 0.9, seed };
+    let together =
+        model.answers(&frames, &AnswerOptions { sampling: sampling(5), ..filled.clone() }, 3).expect("three");
+    for (k, answer) in together.iter().enumerate() {
+        assert!(answer.trajectory.is_ok(), "{:?}", answer.trajectory);
+        let alone = AnswerOptions { sampling: sampling(5 + k as u64), ..filled.clone() };
+        assert_eq!(answer.text, model.answer(&frames, &alone).expect("one").text, "answer {k}");
+    }
+    // Of a chain, all that is arithmetic: whatever nano says before, steps 3 and 4 follow from it.
+    let chain = AnswerOptions { mode: Mode::FullChain, max_tokens: Budget::Tokens(4000), ..filled };
+    let written = model.answer(&frames, &chain).expect("a chain");
+    let parsed = model::answer::chain::parse(&written.text);
+    assert_eq!((parsed.steps(), written.trajectory.is_ok()), ([true; 5], true), "{}", written.text);
+    assert!(written.filled as f64 > 0.3 * written.ids.len() as f64, "{} of {}", written.filled, written.ids.len());
 }
 
 #[test]

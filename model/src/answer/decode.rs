@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::answer::fill::{Draft, Filler};
 use crate::answer::grammar::{Grammar, Place};
 use crate::qwen3_vl::text::{KvCache, last};
 use crate::qwen3_vl::{Embedded, Qwen3Vl};
@@ -93,6 +94,10 @@ pub enum Ended {
 pub struct Written {
     /// Ids, without the one that ends the turn.
     pub ids: Vec<u32>,
+    /// How many of them the program wrote, so that the model went through them in fewer passes and chose none.
+    pub filled: usize,
+    /// Passes of the model behind the prompt.
+    pub passes: usize,
     /// Why there are no more.
     pub ended: Ended,
     /// The one that ended the turn, where one did.
@@ -157,7 +162,7 @@ pub fn decode_with(
     decoding.sampling.check()?;
     let mut lines: Vec<Line<'_>> = (0..n as u64)
         .map(|k| Line {
-            written: Written { ids: Vec::new(), ended: Ended::Length, end: None },
+            written: Written { ids: Vec::new(), filled: 0, passes: 0, ended: Ended::Length, end: None },
             done: decoding.max_tokens == 0,
             place: decoding.grammar.map(|g| (g, g.start())),
             rng: ChaCha8Rng::seed_from_u64(decoding.sampling.seed.wrapping_add(k)),
@@ -188,9 +193,96 @@ pub fn decode_with(
         let embeddings = model.embed(&Tensor::new(tokens, model.device())?)?.unsqueeze(1)?;
         let embedded = Embedded { embeddings, deepstack: Vec::new() };
         let hidden = model.decode(&embedded, &vec![[next + step; 3]; n], Some(&mut cache))?;
+        lines.iter_mut().filter(|line| !line.done).for_each(|line| line.written.passes += 1);
         logits = model.logits(&last(&hidden)?)?;
     }
     Ok(lines.into_iter().map(|line| line.written).collect())
+}
+
+/// [`decode`] of answers of which `filler` writes what it can, one after the other. They keep its grammar, whether or not
+/// `decoding` has one.
+///
+/// # Errors
+/// As [`decode`], and a tokenizer that can't spell what is filled in.
+pub fn decode_filled(
+    model: &Qwen3Vl,
+    prompt: Prefilled,
+    n: usize,
+    decoding: &Decoding<'_>,
+    filler: &Filler<'_>,
+) -> Result<Vec<Written>> {
+    decoding.sampling.check()?;
+    let Prefilled { hidden, cache, next } = prompt;
+    let first = model.logits(&last(&hidden)?)?;
+    let mut written = Vec::with_capacity(n);
+    for k in 1..n as u64 {
+        let seed = decoding.sampling.seed.wrapping_add(k);
+        written.push(filled(model, (cache.branch()?, first.clone(), next), seed, decoding, filler)?);
+    }
+    if n > 0 {
+        // The first goes on with the cache itself, so that one alone needs no branch.
+        written.insert(0, filled(model, (cache, first, next), decoding.sampling.seed, decoding, filler)?);
+    }
+    Ok(written)
+}
+
+fn filled(
+    model: &Qwen3Vl,
+    (mut cache, first, next): (KvCache, Tensor, u32),
+    seed: u64,
+    decoding: &Decoding<'_>,
+    filler: &Filler<'_>,
+) -> Result<Written> {
+    let grammar = filler.grammar();
+    let mut draft = Draft::new(grammar);
+    let mut line = Line {
+        written: Written { ids: Vec::new(), filled: 0, passes: 0, ended: Ended::Length, end: None },
+        done: decoding.max_tokens == 0,
+        place: Some((grammar, grammar.start())),
+        rng: ChaCha8Rng::seed_from_u64(seed),
+    };
+    // Tokens that the model has not read yet, and what it makes of those before.
+    let (mut unread, mut logits): (Vec<u32>, Tensor) = (Vec::new(), first);
+    while !line.done {
+        if decoding.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            line.written.ended = Ended::Cancelled;
+            break;
+        }
+        let mut run = filler.next(&draft)?;
+        if let ([only], true) = (grammar.allowed(draft.place()).as_slice(), run.is_empty()) {
+            if decoding.ends.contains(only) {
+                (line.written.ended, line.written.end) = (Ended::Stop, Some(*only));
+                break;
+            }
+            run.push(*only);
+        }
+        if !run.is_empty() {
+            run.truncate(decoding.max_tokens - line.written.ids.len());
+            run.iter().for_each(|id| draft.push(grammar, *id));
+            line.place = Some((grammar, draft.place().clone()));
+            line.written.filled += run.len();
+            line.written.ids.extend(&run);
+            line.done = line.written.ids.len() >= decoding.max_tokens;
+            unread.extend(run);
+            continue;
+        }
+        if !unread.is_empty() {
+            let embeddings = model.embed(&Tensor::new(unread.as_slice(), model.device())?)?.unsqueeze(0)?;
+            let begin = next + (line.written.ids.len() - unread.len()) as u32;
+            let places: Vec<_> = (0..unread.len() as u32).map(|k| [begin + k; 3]).collect();
+            let embedded = Embedded { embeddings, deepstack: Vec::new() };
+            let hidden = model.decode(&embedded, &places, Some(&mut cache))?;
+            logits = model.logits(&last(&hidden)?)?;
+            line.written.passes += 1;
+            unread.clear();
+        }
+        let mut row = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        if let Some(id) = line.write(&mut row, decoding) {
+            draft.push(grammar, id);
+            unread.push(id);
+        }
+    }
+    Ok(line.written)
 }
 
 impl Line<'_> {

@@ -4,5 +4,6 @@ pub mod budget;
 pub mod chain;
 pub mod chat;
 pub mod decode;
+pub mod fill;
 pub mod grammar;
 pub mod prompt;

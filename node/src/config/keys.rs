@@ -185,6 +185,8 @@ keys! {
         max_tokens: Budget = Rule::Said("\"auto\", or a whole number above 0");
         /// Whether the model may only write what follows the grammar of answers
         constrained: bool = Rule::Any;
+        /// What the program writes of an answer in place of the model
+        fill: String = Rule::Choice(&["none", "arithmetic"]);
     }
     camera: Camera {
         /// Whether the camera topic is as the lens makes it or rectified already (image_rect)

@@ -11,6 +11,7 @@ use camera::optics::CameraRules;
 use geometry::{Base, Camera, Transform, WINDOW};
 use model::Mode;
 use model::answer::budget::Budget;
+use model::answer::fill::Fill;
 use odometry::fused::CameraHeight;
 
 use crate::ros::transport::kind::Kind;
@@ -111,6 +112,8 @@ pub struct ModelConfig {
     pub max_tokens: Budget,
     /// Whether the model may only write what follows the grammar of answers.
     pub constrained: bool,
+    /// What the program writes of them.
+    pub fill: Fill,
 }
 
 /// What the weights' translations are multiplied by.

@@ -12,6 +12,7 @@ use super::{
 };
 use geometry::{Base, Camera, Intrinsics, Transform};
 use model::Mode;
+use model::answer::fill::Fill;
 use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
 use odometry::fused::CameraHeight;
 
@@ -287,6 +288,7 @@ fn model(check: &Check<'_>, model: keys::Model) -> Option<ModelConfig> {
         },
         max_tokens: model.max_tokens,
         constrained: model.constrained,
+        fill: if model.fill == "arithmetic" { Fill::Arithmetic } else { Fill::None },
     })
 }
 

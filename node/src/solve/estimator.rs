@@ -38,6 +38,8 @@ pub struct Estimate {
     pub text: String,
     /// Tokens of the answer.
     pub tokens: usize,
+    /// How many of them the program wrote in place of the model.
+    pub filled: usize,
     /// The poses, or why the text holds none.
     pub trajectory: Result<WindowTrajectory, String>,
     /// Intrinsics of the pixel grid that the text's reasoning speaks of; `None` where it was not asked to reason.
@@ -101,6 +103,7 @@ impl EgoEstimator {
                 max_tokens: Budget::Tokens(model.budget(config.max_tokens, mode)?),
                 stop: Some(stop),
                 constrained: config.constrained,
+                fill: config.fill,
                 ..AnswerOptions::default()
             }),
             Ask::PoseHead => {
@@ -145,6 +148,7 @@ impl Estimator for EgoEstimator {
                 Ok(Estimate {
                     text: answer.text,
                     tokens: answer.ids.len(),
+                    filled: answer.filled,
                     trajectory: answer.trajectory.map_err(|e| e.to_string()),
                     grid: (options.mode == Mode::FullChain).then_some(frames[0].grid),
                     position_stddev: None,
@@ -155,6 +159,7 @@ impl Estimator for EgoEstimator {
                 Ok(Estimate {
                     text: poses.as_ref().map_or_else(Clone::clone, ToString::to_string),
                     tokens: 0,
+                    filled: 0,
                     trajectory: poses.as_ref().map(WindowPoses::trajectory).map_err(Clone::clone),
                     grid: None,
                     // The covariance is the same along all axes.

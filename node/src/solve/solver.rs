@@ -169,6 +169,7 @@ impl<E: Estimator> Solver<E> {
         self.stats.update(|s| {
             s.windows_answered += 1;
             s.answer_tokens = estimate.tokens as u64;
+            s.answer_tokens_filled = estimate.filled as u64;
             s.add_latency(latency);
             if s.by_tracks.is_none() {
                 s.odometry_breaks = self.breaks();

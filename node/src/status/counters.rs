@@ -187,6 +187,8 @@ pub struct Snapshot {
     pub outputs_dropped: u64,
     /// Tokens of the last answer.
     pub answer_tokens: u64,
+    /// How many of them the program wrote.
+    pub answer_tokens_filled: u64,
     /// When the last image came.
     pub last_image: Option<Instant>,
     /// The stamp of that image.
@@ -345,6 +347,7 @@ impl Snapshot {
             ("encode_cache_misses", self.encode_cache_misses),
             ("outputs_dropped", self.outputs_dropped),
             ("answer_tokens", self.answer_tokens),
+            ("answer_tokens_filled", self.answer_tokens_filled),
         ]);
         all
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use camera::message::{CameraInfoMessage, ImagePayload};
 use candle_core::{Device, Tensor, safetensors};
 use model::answer::budget::Budget;
+use model::answer::fill::Fill;
 use model::{EgoModel, Mode};
 use node::config::{Ask, ModelConfig};
 use node::pipeline::Pipeline;
@@ -33,6 +34,7 @@ fn config(weights: &Path) -> ModelConfig {
         mode: Ask::Answer(Mode::AnswerOnly),
         max_tokens: Budget::Auto,
         constrained: false,
+        fill: Fill::None,
     }
 }
 

@@ -229,8 +229,9 @@ mod tests {
         let truth = chain::write_poses(&sample.ground_truth);
         let judge = |text: &str, ended| {
             let trajectory = chain::parse_poses(text);
-            reward(&model::Answer { text: text.to_owned(), trajectory, ids: Vec::new(), ended, end: None }, &sample)
-                .total
+            let (text, ids) = (text.to_owned(), Vec::new());
+            let answer = model::Answer { text, trajectory, ids, filled: 0, passes: 0, ended, end: None };
+            reward(&answer, &sample).total
         };
         assert!(judge(&truth, Ended::Stop) > 0.99);
         assert!((judge(&truth, Ended::Length) + 1.0).abs() < 1e-12);

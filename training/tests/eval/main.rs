@@ -65,6 +65,7 @@ fn args(estimator: &str, data: &str, out: &Path) -> Args {
         rows: false,
         record: false,
         max_tokens: model::answer::budget::Budget::Auto,
+        fill: model::answer::fill::Fill::None,
         up_to_scale: false,
         reversed: false,
         covariance: None,

@@ -115,23 +115,62 @@ impl Grammar {
 
     /// The place behind one more token.
     pub fn advance(&self, place: &Place, id: u32) -> Place {
-        let mut next = place.clone();
-        for &byte in self.text(id).unwrap_or_default() {
-            next.state = self.automaton.next_state(next.state, byte);
-            next.tail.push(byte);
-            match &mut next.line {
-                Some(line) if byte == b'\n' => line.clear(),
-                Some(line) => line.push(byte),
-                None if next.tail.ends_with(POSES) => next.line = Some(Vec::new()),
-                None => {}
-            }
+        self.advance_by(place, self.text(id).unwrap_or_default())
+    }
+
+    fn step(&self, place: &mut Place, byte: u8) {
+        place.state = self.automaton.next_state(place.state, byte);
+        if place.tail.len() == POSES.len() {
+            place.tail.remove(0);
         }
-        let excess = next.tail.len().saturating_sub(POSES.len());
-        next.tail.drain(..excess);
+        place.tail.push(byte);
+        match &mut place.line {
+            Some(line) if byte == b'\n' => line.clear(),
+            Some(line) => line.push(byte),
+            None if place.tail.ends_with(POSES) => place.line = Some(Vec::new()),
+            None => {}
+        }
+    }
+
+    /// The place behind some text.
+    pub(super) fn advance_by(&self, place: &Place, text: &[u8]) -> Place {
+        let mut next = place.clone();
+        text.iter().for_each(|byte| self.step(&mut next, *byte));
         next
     }
 
-    fn text(&self, id: u32) -> Option<&[u8]> {
+    /// The text in which there is no choice from here, and the place behind it.
+    pub(super) fn determined(&self, place: &Place) -> (String, Place) {
+        let (mut text, mut next) = (String::new(), place.clone());
+        while let ([byte], false) = (self.bytes(&next).as_slice(), self.may_end(&next)) {
+            text.push(char::from(*byte));
+            self.step(&mut next, *byte);
+        }
+        (text, next)
+    }
+
+    /// The bytes that may come next.
+    pub(super) fn bytes(&self, place: &Place) -> Vec<u8> {
+        let is_live = |byte: &u8| {
+            let next = self.automaton.next_state(place.state, *byte);
+            // A match is seen one byte late, when there is already too much text.
+            !self.automaton.is_dead_state(next) && !self.automaton.is_match_state(next)
+        };
+        (0..128).filter(is_live).collect()
+    }
+
+    /// Whether an answer may end here.
+    pub(super) fn may_end(&self, place: &Place) -> bool {
+        self.automaton.is_match_state(self.automaton.next_eoi_state(place.state))
+    }
+
+    /// Whether no answer begins so.
+    pub(super) fn is_lost(&self, place: &Place) -> bool {
+        self.automaton.is_dead_state(place.state) || (self.bytes(place).is_empty() && !self.may_end(place))
+    }
+
+    /// Of a token that an answer may hold.
+    pub(super) fn text(&self, id: u32) -> Option<&[u8]> {
         self.index.get(&id).map(|&i| self.tokens[i].0.as_slice())
     }
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use geometry::{Transform, WINDOW, WindowTrajectory};
 use model::answer::budget::{self, Budget};
 use model::answer::chain;
+use model::answer::fill::Fill;
 use model::answer::prompt::Wording;
 use model::{AnswerOptions, Device, EgoModel, Mode};
 use odometry::Picture;
@@ -278,7 +279,7 @@ fn answer(model: &EgoModel, options: &AnswerOptions, sample: &WindowSample, reve
     let answer = model.answer(&frames, options)?;
     let seconds = start.elapsed().as_secs_f64();
     // Where an answer parses, so would one under the grammar: only the others are asked for again.
-    let other = |o: &AnswerOptions| AnswerOptions { constrained: !o.constrained, ..o.clone() };
+    let other = |o: &AnswerOptions| AnswerOptions { constrained: !o.constrained, fill: Fill::None, ..o.clone() };
     let own = answer.trajectory.is_ok();
     let parses = match (options.constrained, own) {
         (false, true) => [true, true],

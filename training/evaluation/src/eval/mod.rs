@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use geometry::{Anchor, Camera, SceneScale, Stamp, Stamped, Transform, WINDOW, WindowErrors, WindowTrajectory, tum};
 use model::answer::budget::Budget;
+use model::answer::fill::Fill;
 use model::{AnswerOptions, Mode};
 use rayon::prelude::*;
 use serde_json::json;
@@ -91,6 +92,9 @@ pub struct Args {
     /// Write only what follows the grammar of answers.
     #[arg(long)]
     pub constrained: bool,
+    /// What the program writes of an answer: none, or arithmetic, which is all that the grammar determines and steps 3 and 4
+    #[arg(long, default_value = "none", requires = "weights")]
+    pub fill: Fill,
     /// Write the figures into the manifest.json of the weights.
     #[arg(long, requires = "weights", conflicts_with_all = ["adapter", "up_to_scale"])]
     pub record: bool,
@@ -146,7 +150,9 @@ pub fn main(args: &Args) -> Result<Done> {
     let options = AnswerOptions {
         mode: args.mode,
         max_tokens: args.max_tokens,
-        constrained: args.constrained,
+        // What is filled in follows the grammar.
+        constrained: args.constrained || args.fill != Fill::None,
+        fill: args.fill,
         ..AnswerOptions::default()
     };
     let (judged, label) = match (&args.weights, &args.estimator) {
