@@ -140,9 +140,9 @@ impl Followed {
         self.segment
     }
 
-    /// When the newest pose was.
+    /// When the newest pose of this segment was.
     pub fn newest(&self) -> Option<Stamp> {
-        self.last.as_ref().map(|last| last.stamp)
+        self.poses.back().map(|(stamp, _)| *stamp)
     }
 
     /// Metres for a unit, as the last step was made.
