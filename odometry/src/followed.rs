@@ -11,7 +11,7 @@ use geometry::{Camera, Stamp, Transform, WINDOW, WindowTrajectory, World};
 use nalgebra::{Isometry3, Matrix3, Matrix6, Point3, Vector3};
 
 use crate::Error;
-use crate::fused::{Answer, Carried, Fix};
+use crate::fused::{Answer, Carried, Fix, of_stddevs};
 use crate::lever::Lever;
 use crate::scale::{Applied, Biases, Scale, Source, UNTOLD_SIGMA};
 use crate::ways::Ways;
@@ -94,7 +94,7 @@ struct Last {
     stamp: Stamp,
     theirs: Isometry3<f64>,
     ours: Isometry3<f64>,
-    /// Of the step that led to it, metres and radians in a second.
+    /// Of the step that led to it, their unit and radians in a second.
     velocity: Option<(Vector3<f64>, Vector3<f64>)>,
     /// Length of this segment, metres.
     way: f64,
@@ -318,9 +318,4 @@ impl Followed {
         positions += self.lever.covariance(self.scale.belief().as_ref());
         covariance
     }
-}
-
-fn of_stddevs(metres: f64, radians: f64) -> Matrix6<f64> {
-    let (t, r) = (metres.powi(2), radians.powi(2));
-    Matrix6::from_diagonal(&nalgebra::Vector6::new(t, t, t, r, r, r))
 }

@@ -484,7 +484,8 @@ fn of_step(covariance: &Matrix6<f64>, placed: &Isometry3<f64>, metres: f64) -> M
     turned * covariance * turned.transpose()
 }
 
-fn of_stddevs(metres: f64, radians: f64) -> Matrix6<f64> {
+/// The covariance of the same standard deviations along each axis: positions, then turns.
+pub(crate) fn of_stddevs(metres: f64, radians: f64) -> Matrix6<f64> {
     let (t, r) = (metres.powi(2), radians.powi(2));
     Matrix6::from_diagonal(&nalgebra::Vector6::new(t, t, t, r, r, r))
 }

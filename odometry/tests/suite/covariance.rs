@@ -98,7 +98,7 @@ fn poses_are_as_far_off_as_they_say() {
 }
 
 #[test]
-#[ignore = "minutes: the figures of docs/runs.md"]
+#[ignore = "measures: cargo test -p odometry --test suite shares_of_many_walks -- --ignored --nocapture"]
 fn shares_of_many_walks() {
     for seeds in [100..116, 300..316] {
         let [told, before] = of_walks(seeds.clone(), 90);
