@@ -40,6 +40,18 @@ pub enum Error {
         /// What it is.
         got: String,
     },
+    /// A file asks for what is not computed here.
+    #[error("{}: {key}: expected {expected}, got {got}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Dotted key.
+        key: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
     /// A GGUF file is broken, or is not Qwen3-VL's.
     #[error("{}: {message}", path.display())]
     Gguf {

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod autograd;
 mod ego;
 mod error;
+mod foreign;
 mod json;
 pub mod lora;
 pub mod memory;

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::foreign::{Keys, Only, folder, short};
 use crate::json::read_json;
 use crate::nn::{Adapter, Linear};
 use crate::qwen3_vl::Qwen3Vl;
@@ -16,6 +18,54 @@ pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 /// What peft puts before the path of every module.
 const PREFIX: &str = "base_model.model.";
 
+/// Keys of peft's `LoraConfig` beside the fields of [`LoraConfig`]. `init_lora_weights` is checked by itself: the settings of a
+/// start (`eva_config` and its like) matter only where it names that start.
+const KEYS: Keys = Keys {
+    known: &[
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "eva_config",
+        "inference_mode",
+        "init_lora_weights",
+        "loftq_config",
+        "lora_dtype",
+        "lora_ga_config",
+        "lorap_emb_lr",
+        "lorap_lr_ratio",
+        "megatron_core",
+        "merge_weights",
+        "peft_version",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+        "task_type",
+        // Of the backward pass.
+        "velora_config",
+    ],
+    only: &[
+        ("alora_invocation_tokens", Only::Off),
+        ("arrow_config", Only::Off),
+        ("enable_lora", Only::Off),
+        ("ensure_weight_tying", Only::Off),
+        ("fan_in_fan_out", Only::Off),
+        ("kasa_config", Only::Off),
+        ("layer_replication", Only::Off),
+        ("lora_bias", Only::Off),
+        ("megatron_config", Only::Off),
+        ("modules_to_save", Only::Off),
+        ("monteclora_config", Only::Off),
+        ("target_parameters", Only::Off),
+        ("trainable_token_indices", Only::Off),
+        ("use_bdlora", Only::Off),
+        ("use_dora", Only::Off),
+        ("use_qalora", Only::Off),
+    ],
+};
+/// Values of `init_lora_weights` that leave the base as it is. The others (`pissa`, `olora`, `corda`, `lora_ga`, `loftq`) take a
+/// part out of it, which the adapter gives back.
+const PLAIN_STARTS: [&str; 6] = ["true", "false", "gaussian", "eva", "orthogonal", "mica"];
+
 /// Modules to adapt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -24,6 +74,25 @@ pub enum Targets {
     Names(Vec<String>),
     /// A regular expression for whole module paths, or `all-linear`.
     Pattern(String),
+}
+
+impl Targets {
+    fn name(&self, module: &str) -> Result<bool> {
+        match self {
+            Self::Pattern(pattern) => matches(&format!("^(?:{pattern})$"), module),
+            Self::Names(names) => Ok(names.iter().any(|name| ends_at(module, name))),
+        }
+    }
+}
+
+/// Numbers of layers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Layers {
+    /// Some.
+    Many(Vec<usize>),
+    /// One.
+    One(usize),
 }
 
 /// `adapter_config.json`. Keys that change nothing here are kept as they are.
@@ -37,6 +106,15 @@ pub struct LoraConfig {
     pub lora_alpha: f64,
     /// Modules.
     pub target_modules: Targets,
+    /// Modules that are left as they are although `target_modules` names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude_modules: Option<Targets>,
+    /// The layers whose modules are adapted, where not all of them are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers_to_transform: Option<Layers>,
+    /// What stands before a layer's number, where that is not any name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers_pattern: Option<Targets>,
     /// Dropout on the adapter's input while training.
     #[serde(default)]
     pub lora_dropout: f64,
@@ -69,6 +147,9 @@ impl LoraConfig {
             r,
             lora_alpha,
             target_modules,
+            exclude_modules: None,
+            layers_to_transform: None,
+            layers_pattern: None,
             lora_dropout: 0.0,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
@@ -98,18 +179,24 @@ impl LoraConfig {
         if !(0.0..1.0).contains(&self.lora_dropout) {
             return fail("lora_dropout", "a share of [0, 1)", self.lora_dropout.to_string());
         }
-        // Variants whose weights mean something else.
-        for key in ["use_dora", "use_qalora", "fan_in_fan_out", "lora_bias"] {
-            if self.other.get(key).is_some_and(|v| v == &serde_json::Value::Bool(true)) {
-                return fail(key, "false", "true".to_owned());
-            }
+        let start = self.other.get("init_lora_weights").filter(|start| !start.is_null() && !start.is_boolean());
+        if let Some(start) = start
+            && !start.as_str().is_some_and(|name| PLAIN_STARTS.contains(&name.to_lowercase().as_str()))
+        {
+            let expected = format!(
+                "a start that leaves the base as it is ({}); convert the adapter in peft, by save_pretrained with \
+                 path_initial_model_for_weight_conversion, or merge it there with merge_and_unload",
+                PLAIN_STARTS.join(", ")
+            );
+            return fail("init_lora_weights", &expected, short(start));
         }
-        for key in ["modules_to_save", "layer_replication", "target_parameters", "trainable_token_indices"] {
-            let set =
-                |v: &serde_json::Value| !v.is_null() && v != &serde_json::json!([]) && v != &serde_json::json!({});
-            if let Some(value) = self.other.get(key).filter(|v| set(v)) {
-                return fail(key, "nothing", value.to_string());
-            }
+        // Variants whose weights mean something else.
+        if let Some(refused) = KEYS.refused(&self.other).next() {
+            return fail(refused.key, &refused.expected, refused.got);
+        }
+        if let Some((key, value)) = KEYS.unknown(&self.other).next() {
+            let expected = "a key that is known here; where it changes nothing, set it to null";
+            return fail(key, expected, short(value));
         }
         Ok(())
     }
@@ -119,11 +206,36 @@ impl LoraConfig {
     /// # Errors
     /// A pattern that is no regular expression.
     pub fn targets(&self, module: &str) -> Result<bool> {
+        if let Some(excluded) = &self.exclude_modules
+            && excluded.name(module)?
+        {
+            return Ok(false);
+        }
         match &self.target_modules {
             Targets::Pattern(all) if all == "all-linear" => Ok(module != "lm_head"),
-            Targets::Pattern(pattern) => matches(&format!("^(?:{pattern})$"), module),
-            Targets::Names(names) => Ok(names.iter().any(|n| ends_at(module, n))),
+            Targets::Names(names) if !names.iter().any(|name| name == module) => {
+                Ok(self.target_modules.name(module)? && self.adapts_layer_of(module)?)
+            }
+            targets => targets.name(module),
         }
+    }
+
+    /// Whether a module stands in one of the layers that are adapted.
+    fn adapts_layer_of(&self, module: &str) -> Result<bool> {
+        let layers = match &self.layers_to_transform {
+            None => return Ok(true),
+            Some(Layers::Many(all)) if all.is_empty() => return Ok(true),
+            Some(Layers::Many(all)) => all.as_slice(),
+            Some(Layers::One(layer)) => std::slice::from_ref(layer),
+        };
+        let before = match &self.layers_pattern {
+            Some(Targets::Pattern(name)) if !name.is_empty() => name.clone(),
+            Some(Targets::Names(names)) if !names.is_empty() => names.join("|"),
+            _ => "[^.]*".to_owned(),
+        };
+        let number = regex(&format!(r"^.*\.(?:{before})\.(\d+)\."))?;
+        let layer = number.captures(module).and_then(|found| found.get(1)?.as_str().parse().ok());
+        Ok(layer.is_some_and(|layer| layers.contains(&layer)))
     }
 
     /// Rank of a module.
@@ -150,13 +262,16 @@ fn ends_at(module: &str, name: &str) -> bool {
     module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-fn matches(pattern: &str, module: &str) -> Result<bool> {
-    let regex = regex::Regex::new(pattern).map_err(|e| Error::Adapter {
+fn regex(pattern: &str) -> Result<regex::Regex> {
+    regex::Regex::new(pattern).map_err(|e| Error::Adapter {
         module: CONFIG.to_owned(),
         expected: "a regular expression".to_owned(),
         got: e.to_string(),
-    })?;
-    Ok(regex.is_match(module))
+    })
+}
+
+fn matches(pattern: &str, module: &str) -> Result<bool> {
+    Ok(regex(pattern)?.is_match(module))
 }
 
 /// The value of the first pattern that a module's path ends with.
@@ -215,9 +330,16 @@ impl Lora {
     /// # Errors
     /// A file that is missing or broken, a variant of LoRA that is not supported, half a pair.
     pub fn load(dir: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        folder(dir)?;
         let config: LoraConfig = read_json(&dir.join(CONFIG))?;
+        config.check()?;
         let path = dir.join(WEIGHTS);
-        std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        std::fs::metadata(&path).map_err(|source| {
+            let pickle = "not there; adapter_model.bin is a pickle, which is not read: save the adapter as safetensors";
+            let is_pickle = dir.join("adapter_model.bin").is_file();
+            let source = if is_pickle { std::io::Error::new(source.kind(), pickle) } else { source };
+            Error::Io { path: path.clone(), source }
+        })?;
         let broken = |source| Error::Weights { path: path.clone(), source };
         let mut halves: BTreeMap<String, [Option<Tensor>; 2]> = BTreeMap::new();
         for (key, tensor) in candle_core::safetensors::load(&path, device).map_err(broken)? {
@@ -245,6 +367,21 @@ impl Lora {
                     return Err(Error::Adapter { module, expected, got: got.to_owned() });
                 }
             };
+        }
+        for module in pairs.keys() {
+            match config.targets(module) {
+                Ok(true) => {}
+                Ok(false) => {
+                    return Err(Error::Adapter {
+                        module: module.clone(),
+                        expected: "a target of adapter_config.json, since peft leaves other pairs out".to_owned(),
+                        got: "a module that target_modules, exclude_modules or layers_to_transform leaves out"
+                            .to_owned(),
+                    });
+                }
+                // Not every pattern of Python's is one here; peft writes pairs of targets alone.
+                Err(error) => tracing::warn!("{error}: the adapter's pairs are taken as its targets"),
+            }
         }
         Self::new(config, pairs)
     }

@@ -166,3 +166,97 @@ fn an_adapter_that_does_not_fit_says_where() {
     let error = lora("model.language_model.layers.0.self_attn.q_proj").attach(&mut model).unwrap_err().to_string();
     assert!(error.contains("layers.0.self_attn.q_proj") && error.contains("[2, 64]"), "{error}");
 }
+
+/// What is said of the fixture with some keys of its config changed.
+fn loaded_with(keys: serde_json::Value) -> model::Result<Lora> {
+    let (from, dir) = (fixtures().join("adapter"), tempfile::tempdir().unwrap());
+    let text = std::fs::read_to_string(from.join("adapter_config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (key, value) in keys.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    std::fs::write(dir.path().join("adapter_config.json"), config.to_string()).unwrap();
+    std::fs::copy(from.join("adapter_model.safetensors"), dir.path().join("adapter_model.safetensors")).unwrap();
+    Lora::load(dir.path(), DType::F32, &Device::Cpu)
+}
+
+#[test]
+fn an_adapter_whose_start_took_a_part_out_of_the_base_is_refused_with_a_cure() {
+    for start in ["pissa", "pissa_niter_4", "olora", "corda", "lora_ga", "loftq", "a_start_to_come"] {
+        let error = loaded_with(serde_json::json!({"init_lora_weights": start})).unwrap_err().to_string();
+        let words = ["init_lora_weights", start, "path_initial_model_for_weight_conversion", "merge_and_unload"];
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+    // What peft writes of an adapter that it has converted, and starts that leave the base as it is.
+    for start in [serde_json::json!(true), false.into(), serde_json::Value::Null, "gaussian".into(), "eva".into()] {
+        loaded_with(serde_json::json!({"init_lora_weights": start, "eva_config": {"rho": 2.0}})).unwrap();
+    }
+}
+
+#[test]
+fn a_key_of_an_adapter_that_changes_what_is_computed_is_refused_by_name() {
+    for keys in [
+        serde_json::json!({"alora_invocation_tokens": [151_644, 77_091]}),
+        serde_json::json!({"use_dora": true}),
+        serde_json::json!({"use_qalora": true}),
+        serde_json::json!({"use_bdlora": {"nblocks": 2}}),
+        serde_json::json!({"arrow_config": {"top_k": 3}}),
+        serde_json::json!({"kasa_config": {"beta": 1e-4}}),
+        serde_json::json!({"monteclora_config": {"num_samples": 8}}),
+        serde_json::json!({"modules_to_save": ["lm_head"]}),
+        serde_json::json!({"bias": "lora_only"}),
+        serde_json::json!({"lora_bias": true}),
+        serde_json::json!({"fan_in_fan_out": true}),
+        serde_json::json!({"trainable_token_indices": [5]}),
+        serde_json::json!({"target_parameters": ["mlp.experts.gate_up_proj"]}),
+        serde_json::json!({"layer_replication": [[0, 2], [1, 3]]}),
+        serde_json::json!({"megatron_config": {"tensor_model_parallel_size": 2}}),
+        serde_json::json!({"ensure_weight_tying": true}),
+        serde_json::json!({"a_key_to_come": {"gamma": 0.5}}),
+    ] {
+        let error = loaded_with(keys.clone()).unwrap_err().to_string();
+        let key = keys.as_object().unwrap().keys().next().unwrap();
+        assert!(error.contains(key) && error.contains("expected"), "{keys}: {error}");
+    }
+    let harmless = serde_json::json!({
+        "a_key_to_come": null, "another": false, "velora_config": {"num_groups": 64}, "task_type": "CAUSAL_LM",
+        "auto_mapping": {"unsloth_fixed": true}, "corda_config": {"cache_file": "x"}, "qalora_group_size": 32,
+    });
+    loaded_with(harmless).unwrap();
+}
+
+#[test]
+fn layers_and_exceptions_are_read_as_peft_reads_them() {
+    let mut config = LoraConfig::new(8, 16.0, Targets::Names(vec!["q_proj".into(), "qkv".into()]));
+    let text = |layer: usize| format!("model.language_model.layers.{layer}.self_attn.q_proj");
+    config.layers_to_transform = Some(lora::Layers::Many(vec![1, 11]));
+    let targets = |config: &LoraConfig| [0, 1, 11].map(|layer| config.targets(&text(layer)).unwrap());
+    assert_eq!(targets(&config), [false, true, true]);
+    assert!(config.targets("model.visual.blocks.1.attn.qkv").unwrap());
+    config.layers_pattern = Some(Targets::Names(vec!["layers".to_owned()]));
+    assert_eq!(targets(&config), [false, true, true]);
+    assert!(!config.targets("model.visual.blocks.1.attn.qkv").unwrap());
+    config.layers_to_transform = Some(lora::Layers::One(0));
+    assert_eq!(targets(&config), [true, false, false]);
+    config.exclude_modules = Some(Targets::Pattern(r".*layers\.0\..*".to_owned()));
+    assert_eq!(targets(&config), [false; 3]);
+    // Pairs that peft would leave out.
+    for keys in [serde_json::json!({"layers_to_transform": [1]}), serde_json::json!({"exclude_modules": ["q_proj"]})] {
+        let error = loaded_with(keys).unwrap_err().to_string();
+        assert!(error.contains("a target of adapter_config.json"), "{error}");
+    }
+}
+
+#[test]
+fn a_path_that_is_no_folder_of_an_adapter_says_what_is_wanted() {
+    let file = fixtures().join("adapter/adapter_model.safetensors");
+    let error = Lora::load(&file, DType::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("expected a folder, got a file") && error.ends_with("adapter"), "{error}");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(fixtures().join("adapter/adapter_config.json"), dir.path().join("adapter_config.json")).unwrap();
+    std::fs::write(dir.path().join("adapter_model.bin"), "").unwrap();
+    let error = Lora::load(dir.path(), DType::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.bin is a pickle"), "{error}");
+    let error = model::weights::config(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("the folder holds an adapter"), "{error}");
+}
