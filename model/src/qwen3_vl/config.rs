@@ -1,13 +1,154 @@
-//! `config.json` of a Qwen3-VL checkpoint. Unknown fields are fine: the file belongs to the checkpoint.
+//! `config.json` of a Qwen3-VL checkpoint, as transformers 4 and 5 write it. Keys that ask for other arithmetic are refused.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use crate::foreign::{Keys, Only, short};
+use crate::json::read_json;
 use crate::{Error, Result};
 
 /// Epsilon of the vision tower's layer norms: no config states it.
 pub(crate) const LAYER_NORM_EPS: f32 = 1e-6;
+
+const KEYS: Keys = Keys {
+    known: &[
+        "_attn_implementation_autoset",
+        "_name_or_path",
+        "architectures",
+        "attn_implementation",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "dtype",
+        "eos_token_id",
+        // Written at the top for DeepSpeed.
+        "hidden_size",
+        "id2label",
+        "image_token_id",
+        "initializer_range",
+        "label2id",
+        "pad_token_id",
+        "return_dict",
+        "text_config",
+        "tie_word_embeddings",
+        "torch_dtype",
+        "transformers_version",
+        "unsloth_fixed",
+        "unsloth_version",
+        "use_cache",
+        "video_token_id",
+        "vision_config",
+        "vision_end_token_id",
+        "vision_start_token_id",
+        "vocab_size",
+    ],
+    only: &[
+        ("auto_map", Only::Off),
+        ("compression_config", Only::Off),
+        ("is_encoder_decoder", Only::Off),
+        ("model_type", Only::Word(&["qwen3_vl"])),
+        ("pruned_heads", Only::Off),
+        ("quantization_config", Only::Off),
+    ],
+};
+const TEXT: Keys = Keys {
+    known: &[
+        "_name_or_path",
+        "architectures",
+        "attention_dropout",
+        "bos_token_id",
+        "dtype",
+        "eos_token_id",
+        "head_dim",
+        "hidden_size",
+        "initializer_range",
+        "intermediate_size",
+        "max_position_embeddings",
+        // Which layers' windows slide, where any does.
+        "max_window_layers",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "pad_token_id",
+        "layer_types",
+        "return_dict",
+        "rms_norm_eps",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "sliding_window",
+        "tie_word_embeddings",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+        "vocab_size",
+    ],
+    only: &[
+        ("attention_bias", Only::Off),
+        ("attention_multiplier", Only::Number(1.0)),
+        ("attn_logit_softcapping", Only::Off),
+        ("embedding_multiplier", Only::Number(1.0)),
+        ("final_logit_softcapping", Only::Off),
+        ("hidden_act", Only::Word(&["silu", "swish"])),
+        ("logits_scaling", Only::Number(1.0)),
+        ("mlp_bias", Only::Off),
+        ("model_type", Only::Word(&["qwen3_vl_text", "qwen3_vl"])),
+        ("moe_intermediate_size", Only::Off),
+        ("num_experts", Only::Off),
+        ("num_experts_per_tok", Only::Off),
+        ("partial_rotary_factor", Only::Number(1.0)),
+        ("pruned_heads", Only::Off),
+        ("quantization_config", Only::Off),
+        ("residual_multiplier", Only::Number(1.0)),
+        ("use_bidirectional_attention", Only::Off),
+        ("use_sliding_window", Only::Off),
+    ],
+};
+const ROPE: Keys = Keys {
+    known: &["mrope_section", "rope_theta"],
+    only: &[
+        ("mrope_interleaved", Only::On),
+        ("partial_rotary_factor", Only::Number(1.0)),
+        ("rope_type", Only::Word(&["default"])),
+        // The older name, under which Qwen2-VL said that there are sections.
+        ("type", Only::Word(&["default", "mrope"])),
+    ],
+};
+const VISION: Keys = Keys {
+    known: &[
+        "architectures",
+        "deepstack_visual_indexes",
+        "depth",
+        "dtype",
+        "hidden_size",
+        "in_channels",
+        "initializer_range",
+        "intermediate_size",
+        "num_heads",
+        "num_position_embeddings",
+        "out_hidden_size",
+        "patch_size",
+        "rope_parameters",
+        "spatial_merge_size",
+        "temporal_patch_size",
+        "torch_dtype",
+        "transformers_version",
+    ],
+    only: &[
+        ("fullatt_block_indexes", Only::Off),
+        ("hidden_act", Only::Word(&["gelu_pytorch_tanh"])),
+        ("layer_norm_eps", Only::Number(1e-6)),
+        ("model_type", Only::Word(&["qwen3_vl_vision", "qwen3_vl"])),
+        ("pruned_heads", Only::Off),
+        ("quantization_config", Only::Off),
+        ("window_size", Only::Off),
+    ],
+};
+const VISION_ROPE: Keys = Keys {
+    known: &[],
+    only: &[("rope_theta", Only::Number(10_000.0)), ("rope_type", Only::Word(&["axial", "default"]))],
+};
 
 /// The whole model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,7 +269,11 @@ impl Config {
     /// # Errors
     /// A file that is missing, is not JSON, lacks a field, or asks for what this implementation has not.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let config: Self = crate::json::read_json(&dir.join("config.json"))?;
+        let path = dir.join("config.json");
+        let file: Map<String, Value> = read_json(&path)?;
+        let tied = stated(&path, &file)?;
+        let config: Self = read_json(&path)?;
+        let config = Self { tie_word_embeddings: tied, ..config };
         config.check()?;
         Ok(config)
     }
@@ -242,6 +387,60 @@ impl Config {
     }
 }
 
+/// Checks what a file says beside the fields that are read, and says whether the head is the input embedding: the file says
+/// so at the top, in `text_config`, or in both.
+fn stated(path: &Path, file: &Map<String, Value>) -> Result<bool> {
+    let none = Map::new();
+    let part = |of: &Map<String, Value>, key: &str| of.get(key).and_then(Value::as_object).cloned();
+    KEYS.check(path, "", file)?;
+    let text = part(file, "text_config").unwrap_or_default();
+    TEXT.check(path, "text_config.", &text)?;
+    if let Some(window) = text.get("sliding_window").filter(|window| !window.is_null())
+        && text.get("use_sliding_window") != Some(&Value::Bool(false))
+    {
+        return Err(key(path, "text_config.sliding_window", "nothing, or use_sliding_window = false", short(window)));
+    }
+    let layers = text.get("layer_types").and_then(Value::as_array);
+    if let Some(layer) = layers.into_iter().flatten().find(|layer| *layer != "full_attention") {
+        return Err(key(path, "text_config.layer_types", "full_attention alone", short(layer)));
+    }
+    let (scaling, parameters) = (part(&text, "rope_scaling"), part(&text, "rope_parameters"));
+    for (rope, place) in [(&scaling, "text_config.rope_scaling."), (&parameters, "text_config.rope_parameters.")] {
+        ROPE.check(path, place, rope.as_ref().unwrap_or(&none))?;
+    }
+    // transformers 4 takes the one, transformers 5 the other.
+    let ropes = [Some(&text), scaling.as_ref(), parameters.as_ref()];
+    for name in ["rope_theta", "mrope_section"] {
+        let mut values = ropes.iter().flatten().filter_map(|rope| rope.get(name)).filter(|value| !value.is_null());
+        if let Some(first) = values.next()
+            && let Some(other) = values.find(|other| !same(first, other))
+        {
+            let got = format!("{} and {}", short(first), short(other));
+            return Err(key(path, &format!("text_config: {name}"), "one value, wherever it stands", got));
+        }
+    }
+    let vision = part(file, "vision_config").unwrap_or_default();
+    VISION.check(path, "vision_config.", &vision)?;
+    let rope = part(&vision, "rope_parameters").unwrap_or_default();
+    VISION_ROPE.check(path, "vision_config.rope_parameters.", &rope)?;
+    let [top, inner] = [file, &text].map(|object| object.get("tie_word_embeddings").and_then(Value::as_bool));
+    match (top, inner) {
+        (Some(top), Some(inner)) if top != inner => {
+            let got = format!("{top} and {inner}");
+            Err(key(path, "tie_word_embeddings", "the same at the top and in text_config", got))
+        }
+        _ => Ok(top.or(inner).unwrap_or(false)),
+    }
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    a == b || a.as_f64().is_some_and(|a| b.as_f64().is_some_and(|b| (a - b).abs() <= 1e-9 * a.abs()))
+}
+
+fn key(path: &Path, key: &str, expected: &str, got: String) -> Error {
+    Error::Key { path: path.to_owned(), key: key.to_owned(), expected: expected.to_owned(), got }
+}
+
 impl TextConfig {
     /// The rotary section under either of its names.
     pub fn rope(&self) -> Option<&Rope> {
@@ -250,7 +449,8 @@ impl TextConfig {
 
     /// Base of the rotary frequencies, wherever the file states it.
     pub fn theta(&self) -> Option<f64> {
-        self.rope_theta.or_else(|| self.rope().and_then(|r| r.rope_theta))
+        let mut ropes = [&self.rope_scaling, &self.rope_parameters].into_iter().flatten();
+        self.rope_theta.or_else(|| ropes.find_map(|rope| rope.rope_theta))
     }
 }
 
@@ -263,5 +463,83 @@ impl VisionConfig {
     /// Length of a flattened patch: channel, time, row, column.
     pub fn patch_dim(&self) -> usize {
         self.in_channels * self.temporal_patch_size * self.patch_size.pow(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What [`Config::from_dir`] says of the tiny checkpoint's file with a change.
+    fn with(change: &dyn Fn(&mut Value)) -> Result<Config> {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/qwen3vl/tiny/config.json");
+        let (mut file, dir): (Value, _) = (read_json(&tiny).unwrap(), tempfile::tempdir().unwrap());
+        change(&mut file);
+        std::fs::write(dir.path().join("config.json"), file.to_string()).unwrap();
+        Config::from_dir(dir.path())
+    }
+
+    #[test]
+    fn a_config_that_asks_for_other_arithmetic_is_refused_by_name() {
+        for (place, value, words) in [
+            ("/model_type", json!("qwen2_5_vl"), "model_type: expected qwen3_vl, got qwen2_5_vl"),
+            ("/quantization_config", json!({"quant_method": "fp8"}), "quantization_config: expected nothing, got {"),
+            ("/text_config/hidden_act", json!("gelu"), "text_config.hidden_act: expected silu or swish, got gelu"),
+            ("/text_config/attention_bias", json!(true), "text_config.attention_bias: expected false, got true"),
+            ("/text_config/sliding_window", json!(4096), "text_config.sliding_window: expected nothing"),
+            (
+                "/text_config/use_sliding_window",
+                json!(true),
+                "text_config.use_sliding_window: expected false, got true",
+            ),
+            (
+                "/text_config/layer_types",
+                json!(["sliding_attention"]),
+                "text_config.layer_types: expected full_attention",
+            ),
+            ("/text_config/num_experts", json!(8), "text_config.num_experts: expected 0 or nothing, got 8"),
+            ("/text_config/final_logit_softcapping", json!(30.0), "final_logit_softcapping: expected 0 or nothing"),
+            (
+                "/text_config/rope_scaling",
+                json!({"type": "yarn", "factor": 4.0, "mrope_section": [4, 2, 2]}),
+                "text_config.rope_scaling.type: expected default or mrope, got yarn",
+            ),
+            (
+                "/text_config/rope_parameters/rope_type",
+                json!("yarn"),
+                "text_config.rope_parameters.rope_type: expected default, got yarn",
+            ),
+            ("/text_config/rope_parameters/partial_rotary_factor", json!(0.5), "partial_rotary_factor: expected 1"),
+            ("/text_config/rope_theta", json!(1e4), "text_config: rope_theta: expected one value"),
+            ("/text_config/tie_word_embeddings", json!(false), "tie_word_embeddings: expected the same"),
+            ("/vision_config/hidden_act", json!("quick_gelu"), "vision_config.hidden_act: expected gelu_pytorch_tanh"),
+            ("/vision_config/rope_parameters/rope_theta", json!(5e6), "rope_theta: expected 10000, got 5000000"),
+        ] {
+            let (parent, key) = place.rsplit_once('/').unwrap();
+            let error = with(&|file| file.pointer_mut(parent).unwrap()[key] = value.clone()).unwrap_err().to_string();
+            assert!(error.contains("config.json") && error.contains(words), "{place}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_forms_of_transformers_4_and_5_are_one_config() {
+        let new = with(&|_| ()).unwrap();
+        let old = with(&|file| {
+            let text = &mut file["text_config"];
+            text["rope_theta"] = json!(5_000_000);
+            text["rope_scaling"] =
+                json!({"mrope_interleaved": true, "mrope_section": [4, 2, 2], "rope_type": "default"});
+            text["use_sliding_window"] = json!(false);
+            text["sliding_window"] = json!(4096);
+            text.as_object_mut().unwrap().remove("rope_parameters");
+            file.as_object_mut().unwrap().remove("tie_word_embeddings");
+        })
+        .unwrap();
+        let of = |config: &Config| (config.text_config.theta(), config.text_config.rope().unwrap().mrope_section);
+        assert_eq!(of(&new), (Some(5e6), [4, 2, 2]));
+        assert_eq!(of(&old), of(&new));
+        assert!(old.tie_word_embeddings, "what text_config alone says counts");
     }
 }
