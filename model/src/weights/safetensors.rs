@@ -1,6 +1,7 @@
 //! Safetensors files in memory maps, of which a tensor's pages are let go when it has been read: a model that is loaded
 //! is held once, not twice.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,18 @@ impl Safetensors {
     /// A file that is missing or is not safetensors.
     pub(super) fn open(files: &[PathBuf]) -> Result<Self> {
         files.iter().map(|path| Mapped::open(path)).collect::<Result<_>>().map(Self)
+    }
+
+    /// Names tensors that are not among those that are read.
+    pub(super) fn warn_of_others(&self, read: &BTreeSet<String>) {
+        for file in &self.0 {
+            for tensor in file.metadata.offset_keys().iter().filter(|tensor| !read.contains(*tensor)) {
+                tracing::warn!(
+                    "{}: {tensor} is read by no layer here: what it changes is left out",
+                    file.path.display()
+                );
+            }
+        }
     }
 
     fn find(&self, name: &str) -> Option<&Mapped> {
