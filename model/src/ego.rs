@@ -15,6 +15,7 @@ use crate::answer::chain::{self, ParseError};
 use crate::answer::chat::{Message, Template};
 use crate::answer::decode::{Decoding, Ended, Prefilled, Sampling, Written, decode, decode_filled};
 use crate::answer::fill::{Fill, Filler};
+use crate::answer::generation;
 use crate::answer::grammar::Grammar;
 use crate::answer::prompt::{self, Mode, Prompt};
 use crate::lora::Lora;
@@ -125,7 +126,8 @@ pub struct Answer {
 }
 
 impl EgoModel {
-    /// Loads a checkpoint folder: config.json, model.safetensors, tokenizer.json, preprocessor_config.json.
+    /// Loads a checkpoint folder: config.json, model.safetensors, tokenizer.json, preprocessor_config.json or
+    /// processor_config.json; or GGUF files.
     ///
     /// # Errors
     /// Any of them missing, broken, or in disagreement with another.
@@ -161,10 +163,13 @@ impl EgoModel {
             }
             _ => Tokenizer::from_dir(dir, model.config())?,
         };
-        let processor = match &pair {
-            Some(pair) if lacks("preprocessor_config.json") => pair.processor()?,
-            _ => Processor::from_dir(dir, &model.config().vision_config)?,
+        let vision = &model.config().vision_config;
+        let processor = match (Processor::of_dir(dir, vision)?, &pair) {
+            (Some(processor), _) => processor,
+            (None, Some(pair)) => pair.processor()?,
+            (None, None) => Processor::from_dir(dir, vision)?,
         };
+        generation::check(dir, &tokenizer)?;
         Self::new(model, tokenizer, processor, device)
     }
 

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use crate::answer::chat::Template;
+use crate::foreign::{Keys, Only, Refused};
+use crate::json::read_json;
 use crate::qwen3_vl::config::Config;
 use crate::{Error, Result};
 
@@ -20,6 +24,19 @@ pub const IMAGE_PAD: &str = "<|image_pad|>";
 pub const VIDEO_PAD: &str = "<|video_pad|>";
 /// End of text and padding.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Keys of `tokenizer_config.json` that would spell a prompt with other tokens than `tokenizer.json` alone. Of its many others
+/// none does.
+const KEYS: Keys = Keys {
+    known: &[],
+    only: &[
+        ("add_bos_token", Only::Off),
+        ("add_eos_token", Only::Off),
+        ("add_prefix_space", Only::Off),
+        ("do_lower_case", Only::Off),
+        ("split_special_tokens", Only::Off),
+    ],
+};
 
 /// Text to ids and back.
 #[derive(Debug, Clone)]
@@ -43,6 +60,13 @@ impl Tokenizer {
         let fail = |message: String| Error::Tokenizer { path: path.clone(), message };
         std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
         let inner = tokenizers::Tokenizer::from_file(&path).map_err(|e| fail(e.to_string()))?;
+        let beside = dir.join("tokenizer_config.json");
+        if beside.is_file() {
+            let stated: Map<String, Value> = read_json(&beside)?;
+            if let Some(Refused { key, expected, got }) = KEYS.refused(&stated).next() {
+                return Err(Error::Key { path: beside, key: key.to_owned(), expected, got });
+            }
+        }
         Ok(Self::checked(inner, &path, config)?.with_template(Template::from_dir(dir)?))
     }
 
@@ -62,6 +86,12 @@ impl Tokenizer {
             if got != Some(expected) {
                 return Err(fail(format!("{token}: the config says id {expected}, the tokenizer {got:?}")));
             }
+        }
+        let added = tokenizer.inner.encode_fast("", true).map_err(|e| fail(e.to_string()))?;
+        if !added.is_empty() {
+            let tokens = added.get_ids().iter().filter_map(|id| tokenizer.token(*id)).collect::<Vec<_>>().join(", ");
+            let expected = "expected one that adds no token to a text";
+            return Err(fail(format!("post_processor: {expected}, got one that adds {tokens}")));
         }
         let size = tokenizer.inner.get_vocab_size(true);
         if size > config.text_config.vocab_size {
@@ -83,7 +113,10 @@ impl Tokenizer {
     ///
     /// # Errors
     /// Names the special token that it lacks.
-    pub fn new(inner: tokenizers::Tokenizer) -> Result<Self, String> {
+    pub fn new(mut inner: tokenizers::Tokenizer) -> Result<Self, String> {
+        // Left in the file by whoever trained last; transformers sets them anew for each text.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| e.to_string())?;
         let id = |token: &str| inner.token_to_id(token).ok_or_else(|| format!("no token {token}"));
         let (end, pad) = (id(IM_END)?, id(END_OF_TEXT)?);
         id(IM_START)?;
@@ -128,5 +161,46 @@ impl Tokenizer {
     /// The token of an id, as the vocabulary spells it.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_would_spell_a_prompt_with_other_tokens_is_refused_by_name() {
+        let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano");
+        let (config, dir) = (Config::from_dir(&nano).unwrap(), tempfile::tempdir().unwrap());
+        let file: Value = read_json(&nano.join("tokenizer.json")).unwrap();
+        let load = |tokenizer: &Value, beside: &Value| {
+            std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+            std::fs::write(dir.path().join("tokenizer_config.json"), beside.to_string()).unwrap();
+            Tokenizer::from_dir(dir.path(), &config)
+        };
+        let plain =
+            json!({"add_bos_token": false, "add_prefix_space": false, "bos_token": null, "model_max_length": 9});
+        let text = format!("{IM_START}user\n{IM_END}");
+        let ids = load(&file, &plain).unwrap().encode(&text).unwrap();
+        for key in ["add_bos_token", "add_eos_token", "add_prefix_space", "split_special_tokens"] {
+            let error = load(&file, &json!({key: true})).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("tokenizer_config.json: {key}: expected false, got true")), "{error}");
+        }
+        // What training leaves behind is no part of the vocabulary.
+        let mut trained = file.clone();
+        trained["truncation"] = json!({"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0});
+        assert_eq!(load(&trained, &plain).unwrap().encode(&text).unwrap(), ids);
+        let mut begun = file;
+        let id = config.vision_start_token_id;
+        begun["post_processor"] = json!({
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": VISION_START, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {VISION_START: {"id": VISION_START, "ids": [id], "tokens": [VISION_START]}},
+        });
+        let error = load(&begun, &plain).unwrap_err().to_string();
+        assert!(error.contains("post_processor") && error.ends_with(VISION_START), "{error}");
     }
 }

@@ -126,8 +126,8 @@ pub(crate) fn images(messages: &[Message]) -> usize {
     messages.iter().flat_map(|message| &message.parts).filter(|part| **part == Part::Image).count()
 }
 
-/// A checkpoint's template and where it stands: `chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`,
-/// whichever comes first and has one.
+/// A checkpoint's template and where it stands: `chat_template.jinja`, `chat_template.json`, `processor_config.json` or
+/// `tokenizer_config.json`, whichever comes first and has one.
 ///
 /// # Errors
 /// A file that is broken.
@@ -137,7 +137,7 @@ pub(crate) fn source(dir: &Path) -> Result<Option<(String, PathBuf)>> {
         let source = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
         return Ok(Some((source, path)));
     }
-    for name in ["chat_template.json", "tokenizer_config.json"] {
+    for name in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
         let path = dir.join(name);
         if !path.is_file() {
             continue;

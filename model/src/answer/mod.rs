@@ -5,5 +5,6 @@ pub mod chain;
 pub mod chat;
 pub mod decode;
 pub mod fill;
+pub(crate) mod generation;
 pub mod grammar;
 pub mod prompt;

@@ -1,13 +1,16 @@
 //! From a camera frame to the patches that the vision tower reads, and the intrinsics of that pixel grid.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use fast_image_resize as fr;
 use geometry::Intrinsics;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use crate::foreign::{Keys, Only, short};
+use crate::json::read_json;
 use crate::qwen3_vl::config::VisionConfig;
 use crate::{Error, Result};
 
@@ -44,6 +47,48 @@ impl Grid {
 
 /// Largest ratio of an image's sides that the reference accepts.
 const MAX_ASPECT: f64 = 200.0;
+
+const FILE: &str = "preprocessor_config.json";
+/// Where transformers 5 keeps the image processor, beside those of other inputs.
+const NESTED: (&str, &str) = ("processor_config.json", "image_processor");
+
+const KEYS: Keys = Keys {
+    known: &[
+        // Images are RGB before they come here.
+        "do_convert_rgb",
+        "crop_size",
+        "data_format",
+        "default_to_square",
+        "device",
+        "disable_grouping",
+        "feature_extractor_type",
+        "image_mean",
+        "image_processor_type",
+        "image_std",
+        "input_data_format",
+        "max_pixels",
+        "merge_size",
+        "min_pixels",
+        "patch_size",
+        "processor_class",
+        "return_tensors",
+        "size",
+        "temporal_patch_size",
+        "unify_focal_px",
+        "_processor_class",
+    ],
+    only: &[
+        ("auto_map", Only::Off),
+        ("do_center_crop", Only::Off),
+        ("do_normalize", Only::On),
+        ("do_pad", Only::Off),
+        ("do_rescale", Only::On),
+        ("do_resize", Only::On),
+        // Pillow's number of the bicubic filter.
+        ("resample", Only::Number(3.0)),
+        ("rescale_factor", Only::Number(1.0 / 255.0)),
+    ],
+};
 
 /// `preprocessor_config.json`: the parts that decide the pixels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,37 +150,70 @@ impl Processor {
         }
     }
 
-    /// Reads `dir/preprocessor_config.json` and checks it against the tower that it feeds.
+    /// Reads the image processor of a folder, `processor_config.json` or `preprocessor_config.json`, and checks it against the
+    /// tower that it feeds.
     ///
     /// # Errors
-    /// A file that is missing, lacks a field, or disagrees with the model's config.
+    /// A file that is missing, lacks a field, asks for other pixels than are made here, or disagrees with the model's config.
     pub fn from_dir(dir: &Path, vision: &VisionConfig) -> Result<Self> {
-        let processor: Self = crate::json::read_json(&dir.join("preprocessor_config.json"))?;
+        Self::of_dir(dir, vision)?.ok_or_else(|| {
+            let message = format!("not there, nor is {} with {}", NESTED.0, NESTED.1);
+            let source = std::io::Error::new(std::io::ErrorKind::NotFound, message);
+            Error::Io { path: dir.join(FILE), source }
+        })
+    }
+
+    /// [`Self::from_dir`]; nothing where the folder says nothing of it.
+    ///
+    /// # Errors
+    /// As [`Self::from_dir`].
+    pub fn of_dir(dir: &Path, vision: &VisionConfig) -> Result<Option<Self>> {
+        let Some((path, place, stated)) = stated(dir)? else { return Ok(None) };
+        KEYS.check(&path, &place, &stated)?;
+        let processor: Self = serde_json::from_value(Value::Object(stated))
+            .map_err(|source| Error::Json { path: path.clone(), source })?;
+        match processor.check(vision) {
+            Err(Error::Config { key, expected, got }) => {
+                Err(Error::Key { path, key: key.replace("preprocessor_config.", &place), expected, got })
+            }
+            checked => checked.map(|()| Some(processor)),
+        }
+    }
+
+    fn check(&self, vision: &VisionConfig) -> Result<()> {
         for (key, got, expected) in [
-            ("preprocessor_config.patch_size", processor.patch_size, vision.patch_size),
-            ("preprocessor_config.merge_size", processor.merge_size, vision.spatial_merge_size),
-            ("preprocessor_config.temporal_patch_size", processor.temporal_patch_size, vision.temporal_patch_size),
+            ("preprocessor_config.patch_size", self.patch_size, vision.patch_size),
+            ("preprocessor_config.merge_size", self.merge_size, vision.spatial_merge_size),
+            ("preprocessor_config.temporal_patch_size", self.temporal_patch_size, vision.temporal_patch_size),
         ] {
             if got != expected {
                 return Err(Error::Config { key, expected: expected.to_string(), got: got.to_string() });
             }
         }
-        if let Some(focal) = processor.unify_focal_px.filter(|f| !(f.is_finite() && *f > 0.0)) {
+        if let Some(focal) = self.unify_focal_px.filter(|f| !(f.is_finite() && *f > 0.0)) {
             return Err(Error::Config {
                 key: "preprocessor_config.unify_focal_px",
                 expected: "pixels over 0".to_owned(),
                 got: focal.to_string(),
             });
         }
-        let (min, max) = processor.limits()?;
-        if min > max || max < (processor.factor() as u64).pow(2) {
+        let (mean, std) = (self.image_mean, self.image_std);
+        if !mean.iter().all(|v| (0.0..=1.0).contains(v)) || !std.iter().all(|v| *v > 0.0 && *v <= 1.0) {
+            return Err(Error::Config {
+                key: "preprocessor_config.image_mean and image_std",
+                expected: "those of values in 0..1".to_owned(),
+                got: format!("{mean:?}, {std:?}"),
+            });
+        }
+        let (min, max) = self.limits()?;
+        if min > max || max < (self.factor() as u64).pow(2) {
             return Err(Error::Config {
                 key: "preprocessor_config.size",
-                expected: format!("shortest_edge <= longest_edge, room for {0}x{0} pixels", processor.factor()),
+                expected: format!("shortest_edge <= longest_edge, room for {0}x{0} pixels", self.factor()),
                 got: format!("{min}..{max}"),
             });
         }
-        Ok(processor)
+        Ok(())
     }
 
     /// Sides of a resized image are multiples of this.
@@ -144,8 +222,9 @@ impl Processor {
     }
 
     fn limits(&self) -> Result<(u64, u64)> {
-        let min = self.size.map(|s| s.shortest_edge).or(self.min_pixels);
-        let max = self.size.map(|s| s.longest_edge).or(self.max_pixels);
+        // As the reference has it, the older names come first.
+        let min = self.min_pixels.or(self.size.map(|s| s.shortest_edge));
+        let max = self.max_pixels.or(self.size.map(|s| s.longest_edge));
         min.zip(max).ok_or_else(|| Error::Config {
             key: "preprocessor_config.size",
             expected: "shortest_edge and longest_edge".to_owned(),
@@ -280,6 +359,24 @@ impl Processor {
     }
 }
 
+/// What a folder says of its image processor, the file, and what stands before its keys. transformers 5 asks in this order.
+fn stated(dir: &Path) -> Result<Option<(PathBuf, String, Map<String, Value>)>> {
+    let (path, part) = (dir.join(NESTED.0), NESTED.1);
+    if path.is_file() {
+        let mut file: Map<String, Value> = read_json(&path)?;
+        match file.remove(part) {
+            Some(Value::Object(stated)) => return Ok(Some((path, format!("{part}."), stated))),
+            None | Some(Value::Null) => {}
+            Some(other) => {
+                let (expected, got) = ("an object".to_owned(), short(&other));
+                return Err(Error::Key { path, key: part.to_owned(), expected, got });
+            }
+        }
+    }
+    let path = dir.join(FILE);
+    Ok(if path.is_file() { Some((path.clone(), String::new(), read_json(&path)?)) } else { None })
+}
+
 /// Pillow's antialiased bicubic: rows first, rounded to bytes, then columns. Where the two passes meet decides pixels
 /// at sharp edges, so they are two calls here.
 fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
@@ -369,5 +466,99 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("90x80") && error.contains("100x80"), "{error}");
+    }
+
+    /// The small model's folder, its image processor apart.
+    fn nano() -> (tempfile::TempDir, Value) {
+        let (from, dir) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano"), tempfile::tempdir().unwrap());
+        for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+            std::fs::copy(from.join(name), dir.path().join(name)).unwrap();
+        }
+        (dir, read_json(&from.join(FILE)).unwrap())
+    }
+
+    fn write(dir: &Path, name: &str, value: &Value) {
+        std::fs::write(dir.join(name), value.to_string()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_transformers_5_is_read() {
+        let (dir, stated) = nano();
+        let vision = crate::Config::from_dir(dir.path()).unwrap().vision_config;
+        let load = || Processor::from_dir(dir.path(), &vision);
+        let error = load().unwrap_err().to_string();
+        assert!(error.contains("preprocessor_config.json") && error.contains("processor_config.json with"), "{error}");
+
+        let mut whole = stated.clone();
+        for (key, value) in [
+            ("do_convert_rgb", serde_json::json!(true)),
+            ("do_normalize", serde_json::json!(true)),
+            ("do_rescale", serde_json::json!(true)),
+            ("do_resize", serde_json::json!(true)),
+            ("image_processor_type", serde_json::json!("Qwen2VLImageProcessor")),
+            ("resample", serde_json::json!(3)),
+            ("rescale_factor", serde_json::json!(0.00392156862745098)),
+        ] {
+            whole[key] = value;
+        }
+        let file = serde_json::json!({
+            "image_processor": whole, "processor_class": "Qwen3VLProcessor", "video_processor": {"do_resize": false},
+        });
+        write(dir.path(), "processor_config.json", &file);
+        let expected: Processor = serde_json::from_value(stated.clone()).unwrap();
+        assert_eq!(load().unwrap(), expected);
+        // The older file beside it comes second, as in transformers.
+        let mut other = stated.clone();
+        other["size"] = serde_json::json!({"shortest_edge": 1024, "longest_edge": 4096});
+        write(dir.path(), FILE, &other);
+        assert_eq!(load().unwrap(), expected);
+        std::fs::remove_file(dir.path().join(FILE)).unwrap();
+
+        std::fs::write(dir.path().join("chat_template.jinja"), "{{ messages[0].role }}").unwrap();
+        let model = crate::EgoModel::load(dir.path(), &Device::Cpu).unwrap();
+        assert!(model.tokenizer().template().is_some());
+
+        // One of transformers 4 holds no image processor.
+        write(dir.path(), "processor_config.json", &serde_json::json!({"processor_class": "Qwen3VLProcessor"}));
+        assert!(load().is_err());
+        write(dir.path(), FILE, &stated);
+        assert_eq!(load().unwrap(), expected);
+    }
+
+    #[test]
+    fn an_image_processor_that_asks_for_other_pixels_is_refused_by_name() {
+        let (dir, stated) = nano();
+        let vision = crate::Config::from_dir(dir.path()).unwrap().vision_config;
+        for (key, value, words) in [
+            ("do_resize", serde_json::json!(false), "do_resize: expected true, got false"),
+            ("do_rescale", serde_json::json!(false), "do_rescale: expected true, got false"),
+            ("do_normalize", serde_json::json!(false), "do_normalize: expected true, got false"),
+            ("rescale_factor", serde_json::json!(0.0078125), "rescale_factor: expected 0.0039"),
+            ("resample", serde_json::json!(2), "resample: expected 3, got 2"),
+            ("do_center_crop", serde_json::json!(true), "do_center_crop: expected false, got true"),
+            ("image_mean", serde_json::json!([123.7, 116.3, 103.5]), "image_mean and image_std: expected those of"),
+            ("image_std", serde_json::json!([0.0, 0.5, 0.5]), "image_mean and image_std: expected those of"),
+            ("patch_size", serde_json::json!(14), "patch_size: expected 16, got 14"),
+        ] {
+            let mut changed = stated.clone();
+            changed[key] = value;
+            for (name, file) in
+                [("processor_config.json", serde_json::json!({"image_processor": changed})), (FILE, changed.clone())]
+            {
+                write(dir.path(), name, &file);
+                let error = Processor::from_dir(dir.path(), &vision).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains(words), "{error}");
+                std::fs::remove_file(dir.path().join(name)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn the_older_names_of_the_pixel_limits_come_first() {
+        let mut stated = nano().1;
+        stated["size"] = serde_json::json!({"shortest_edge": 1024, "longest_edge": 1 << 20});
+        stated["max_pixels"] = serde_json::json!(16384);
+        let processor: Processor = serde_json::from_value(stated).unwrap();
+        assert_eq!(processor.limits().unwrap(), (1024, 16384));
     }
 }

@@ -97,9 +97,21 @@ pub fn merge(dir: &Path, adapter: Option<&Path>, dtype: DType, out: &Path) -> Re
     Ok(std::fs::metadata(&path).map_err(io)?.len())
 }
 
-/// Copies the JSON files of a checkpoint folder.
+/// What a checkpoint folder says beside its tensors.
+const BESIDE: [&str; 8] = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+];
+
+/// Copies the files of a checkpoint folder that say what it holds.
 pub(super) fn copy_json(dir: &Path, out: &Path) -> Result<()> {
-    for name in ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"] {
+    for name in BESIDE {
         let (from, to) = (dir.join(name), out.join(name));
         if from.is_file() {
             std::fs::copy(&from, &to).map_err(|source| Error::Io { path: to, source })?;

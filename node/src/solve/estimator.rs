@@ -187,8 +187,12 @@ pub fn missing_files(weights: &Path) -> Vec<&'static str> {
     if entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|e| e == "gguf")) {
         return Vec::new();
     }
-    let all = ["config.json", "tokenizer.json", "preprocessor_config.json"];
-    let mut missing: Vec<&str> = all.into_iter().filter(|name| !weights.join(name).is_file()).collect();
+    let lacks = |name: &&str| !weights.join(name).is_file();
+    let mut missing: Vec<&str> = ["config.json", "tokenizer.json"].into_iter().filter(lacks).collect();
+    // Where transformers 4 and 5 keep the image processor; whether the second holds it is asked when it is read.
+    if ["preprocessor_config.json", "processor_config.json"].iter().all(lacks) {
+        missing.push("preprocessor_config.json or processor_config.json");
+    }
     let tensors = ["model.safetensors", "model.safetensors.index.json"];
     if !tensors.iter().any(|name| weights.join(name).is_file()) {
         missing.push(tensors[0]);
