@@ -69,6 +69,19 @@ fn a_missing_weight_file_is_named() {
 }
 
 #[test]
+fn a_file_in_place_of_the_folder_of_weights_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_weights(dir.path());
+    let key = weights_key(&dir.path().join("model.safetensors"));
+    let (code, _, stderr) = output(&["run", "--set", &key]);
+    assert_eq!(code, Some(1));
+    assert_contains(&stderr, &["model.safetensors: expected a folder, got a file", dir.path().to_str().unwrap()]);
+    let (code, stdout, _) = output(&["doctor", "--set", &key]);
+    assert_eq!(code, Some(1));
+    assert_contains(&stdout, &["FAIL  weights", "model.safetensors is a file", "-> set model.weights"]);
+}
+
+#[test]
 fn a_tensor_of_the_wrong_shape_is_named_with_both_shapes() {
     let dir = tempfile::tempdir().unwrap();
     tiny_weights(dir.path());

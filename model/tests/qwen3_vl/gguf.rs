@@ -51,6 +51,24 @@ fn an_adapter_is_merged_on_the_way() {
 }
 
 #[test]
+fn what_spells_prompts_is_taken_along() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixtures().join("tiny").join(name), from.path().join(name)).unwrap();
+    }
+    let processor = std::fs::read_to_string(fixtures().join("tiny/preprocessor_config.json")).unwrap();
+    std::fs::write(from.path().join("processor_config.json"), format!("{{\"image_processor\": {processor}}}")).unwrap();
+    std::fs::write(from.path().join("chat_template.jinja"), "{{ messages }}").unwrap();
+    export(from.path(), None, Recipe::F16, to.path()).unwrap();
+    for name in ["processor_config.json", "chat_template.jinja"] {
+        assert!(to.path().join(name).is_file(), "{name}");
+    }
+    let vision = Config::from_dir(to.path()).unwrap().vision_config;
+    let original = model::Processor::from_dir(&fixtures().join("tiny"), &vision).unwrap();
+    assert_eq!(model::Processor::from_dir(to.path(), &vision).unwrap(), original);
+}
+
+#[test]
 fn quantized_matrices_stay_quantized() {
     let (_dir, mut model) = written(Recipe::Q8_0, None);
     let quantized = |m: &model::nn::Matrix| matches!(m, model::nn::Matrix::Quantized(_));

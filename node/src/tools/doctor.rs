@@ -152,6 +152,9 @@ fn device(name: &str) -> Finding {
 
 fn weights(dir: &Path) -> Finding {
     let remedy = "set model.weights to a folder that holds them; relative paths start at the config file";
+    if dir.is_file() {
+        return fail("weights", format!("{} is a file, and the folder that holds it is wanted", dir.display()), remedy);
+    }
     if !dir.is_dir() {
         return fail("weights", format!("{} is not a folder", dir.display()), remedy);
     }

@@ -2,6 +2,7 @@
 //! vision tower (`clip` with the projector `qwen3vl_merger`, usually called mmproj).
 
 mod export;
+mod keys;
 mod mapped;
 mod names;
 mod vocabulary;
@@ -18,10 +19,12 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType, k_quan
 use candle_core::{DType, Device, Shape, Tensor};
 use memmap2::Mmap;
 
+use crate::foreign::folder;
 use crate::qwen3_vl::config::{Config, LAYER_NORM_EPS, Rope, TextConfig, VisionConfig};
 use crate::qwen3_vl::processor::Processor;
 use crate::weights::digest::{KEY, digest, united};
 use crate::weights::mapping::forget;
+use crate::weights::parameters::parameters;
 use crate::{Error, Result};
 pub use export::{Header, Recipe, bytes, export, write};
 use mapped::Mapped;
@@ -62,7 +65,7 @@ impl Gguf {
             return Err(Error::Gguf { path: path.to_owned(), message: "general.alignment is 0".to_owned() });
         }
         let content = Content::read(&mut Cursor::new(header))
-            .map_err(|e| Error::Gguf { path: path.to_owned(), message: e.to_string() })?;
+            .map_err(|e| Error::Gguf { path: path.to_owned(), message: keys::type_named(&e.to_string()) })?;
         Ok(Self { path: path.to_owned(), map: Arc::new(map), content })
     }
 
@@ -84,7 +87,15 @@ impl Gguf {
     fn whole(&self, key: &str) -> Result<usize> {
         let value = self.value(key)?;
         let value = match value {
-            Value::Array(all) => all.first().ok_or_else(|| self.wrong(format!("{key} is empty")))?,
+            Value::Array(all) => {
+                let first = all.first().ok_or_else(|| self.wrong(format!("{key} is empty")))?;
+                let first_text = format!("{first:?}");
+                if let Some(other) = all.iter().find(|other| format!("{other:?}") != first_text) {
+                    let (first, other) = (keys::short(first), keys::short(other));
+                    return Err(self.wrong(format!("{key}: expected the same for all layers, got {first} and {other}")));
+                }
+                first
+            }
             one => one,
         };
         let number = match value {
@@ -94,21 +105,21 @@ impl Gguf {
         };
         number
             .and_then(|n| usize::try_from(n).ok())
-            .ok_or_else(|| self.wrong(format!("{key}: expected a whole number, got {value:?}")))
+            .ok_or_else(|| self.wrong(format!("{key}: expected a whole number, got {}", keys::short(value))))
     }
 
     fn number(&self, key: &str) -> Result<f64> {
         match self.value(key)? {
             Value::F32(v) => Ok(f64::from(*v)),
             Value::F64(v) => Ok(*v),
-            other => Err(self.wrong(format!("{key}: expected a number, got {other:?}"))),
+            other => Err(self.wrong(format!("{key}: expected a number, got {}", keys::short(other)))),
         }
     }
 
     fn text(&self, key: &str) -> Result<&str> {
         match self.value(key)? {
             Value::String(text) => Ok(text),
-            other => Err(self.wrong(format!("{key}: expected a text, got {other:?}"))),
+            other => Err(self.wrong(format!("{key}: expected a text, got {}", keys::short(other)))),
         }
     }
 
@@ -224,6 +235,34 @@ fn unaligned(bytes: &[u8]) -> bool {
     bytes.get(at + KEY.len() + 4..at + KEY.len() + 8).is_some_and(|value| value == [0; 4])
 }
 
+/// A file's name in its folder.
+fn name(file: &Gguf) -> String {
+    file.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// Files of a kind, counted and named.
+fn counted(kind: &str, files: &[Gguf]) -> String {
+    let names: Vec<String> = files.iter().map(name).collect();
+    match names.as_slice() {
+        [] => format!("no {kind}"),
+        [one] => format!("one {kind} ({one})"),
+        all => format!("{} {kind}s ({})", all.len(), all.join(", ")),
+    }
+}
+
+/// Refuses parts of a file that llama.cpp has split. All but the first of them say nothing of the model.
+fn refuse_split(dir: &Path, files: &[Gguf]) -> Result<()> {
+    let is_part = |file: &&Gguf| file.whole("split.count").is_ok_and(|count| count > 1);
+    let parts: Vec<String> = files.iter().filter(is_part).map(name).collect();
+    let Some(first) = parts.first() else { return Ok(()) };
+    let message = format!(
+        "a split file is not read, got {} (split.count over 1): join the parts with `llama-gguf-split --merge {first} \
+         JOINED.gguf`, and keep the joined file in their place",
+        parts.join(", ")
+    );
+    Err(Error::Gguf { path: dir.to_owned(), message })
+}
+
 /// The two files of a model.
 #[derive(Debug)]
 pub struct Pair {
@@ -237,6 +276,7 @@ impl Pair {
     /// # Errors
     /// A file that is broken, or a folder that does not hold exactly one of each kind.
     pub fn find(dir: &Path) -> Result<Option<Self>> {
+        folder(dir)?;
         let io = |source| Error::Io { path: dir.to_owned(), source };
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(io)? {
@@ -249,25 +289,31 @@ impl Pair {
         if paths.is_empty() {
             return Ok(None);
         }
+        let files = paths.iter().map(|path| Gguf::open(path)).collect::<Result<Vec<_>>>()?;
+        refuse_split(dir, &files)?;
         let (mut text, mut vision) = (Vec::new(), Vec::new());
-        for path in paths {
-            let file = Gguf::open(&path)?;
+        for file in files {
+            if let Ok(kind @ ("adapter" | "imatrix")) = file.text("general.type") {
+                return Err(file.wrong(format!(
+                    "general.type: expected model or mmproj, got {kind}: take the file out of the folder of the weights"
+                )));
+            }
             match file.text("general.architecture")? {
                 "qwen3vl" => text.push(file),
                 "clip" => vision.push(file),
                 other => return Err(file.wrong(format!("architecture: expected qwen3vl or clip, got {other}"))),
             }
         }
-        let found = (text.len(), vision.len());
-        match (text.pop(), vision.pop(), found) {
-            (Some(text), Some(vision), (1, 1)) => Ok(Some(Self { text, vision })),
-            _ => Err(Error::Gguf {
-                path: dir.to_owned(),
-                message: format!(
-                    "expected one decoder (qwen3vl) and one vision tower (clip), got {} and {}",
-                    found.0, found.1
-                ),
-            }),
+        let found = format!("{} and {}", counted("decoder", &text), counted("vision tower", &vision));
+        let many = text.len() > 1 || vision.len() > 1;
+        match (text.pop(), vision.pop()) {
+            (Some(text), Some(vision)) if !many => Ok(Some(Self { text, vision })),
+            _ => {
+                let cure = if many { "keep one of each in the folder" } else { "put the missing file beside it" };
+                let message =
+                    format!("expected one decoder (qwen3vl) and one vision tower (clip), got {found}: {cure}");
+                Err(Error::Gguf { path: dir.to_owned(), message })
+            }
         }
     }
 
@@ -371,10 +417,18 @@ impl Pair {
             _ => return Err(vision.wrong("clip.vision.is_deepstack_layers: expected a list".to_owned())),
         };
         let patch = vision.find("v.patch_embd.weight")?.1.dims();
-        if let Some(scaling) = text.content.metadata.get("qwen3vl.rope.scaling.type")
-            && !matches!(scaling, Value::String(kind) if kind == "none")
-        {
-            return Err(text.wrong(format!("qwen3vl.rope.scaling.type: expected none, got {scaling:?}")));
+        keys::TEXT.check(&text.path, "qwen3vl.", &keys::below("qwen3vl.", &text.content.metadata))?;
+        keys::VISION.check(&vision.path, "clip.", &keys::below("clip.", &vision.content.metadata))?;
+        for (file, key, expected) in [
+            (text, "qwen3vl.attention.value_length", head_dim),
+            (text, "qwen3vl.rope.dimension_count", head_dim),
+            (text, "qwen3vl.n_deepstack_layers", deepstack.len()),
+            (text, "qwen3vl.vocab_size", rows(text, "token_embd.weight")?),
+            (vision, "clip.vision.projection_dim", hidden_size),
+        ] {
+            if file.content.metadata.contains_key(key) && file.whole(key)? != expected {
+                return Err(file.wrong(format!("{key}: expected {expected}, got {}", file.whole(key)?)));
+            }
         }
         let eps = vision.number("clip.vision.attention.layer_norm_epsilon").unwrap_or(LAYER_NORM_EPS.into()) as f32;
         if (eps - LAYER_NORM_EPS).abs() > 1e-3 * LAYER_NORM_EPS {
@@ -424,11 +478,27 @@ impl Pair {
             tie_word_embeddings: !text.content.tensor_infos.contains_key("output.weight"),
         };
         config.check()?;
+        self.warn_of_others(&config);
         Ok(config)
     }
 
-    /// Mean and deviation of pixels from the file, for folders without a `preprocessor_config.json`; the pixel limits
-    /// are those of the published checkpoints.
+    /// Names tensors that no layer reads, such as biases and factors of the rotary embedding.
+    fn warn_of_others(&self, config: &Config) {
+        let mut read: BTreeSet<String> =
+            parameters(config).iter().filter_map(|(name, _)| stored(name, config)).map(|(_, place)| place).collect();
+        read.insert("v.patch_embd.weight.1".to_owned());
+        for file in [&self.text, &self.vision] {
+            for tensor in file.content.tensor_infos.keys().filter(|tensor| !read.contains(*tensor)) {
+                tracing::warn!(
+                    "{}: {tensor} is read by no layer here: what it changes is left out",
+                    file.path.display()
+                );
+            }
+        }
+    }
+
+    /// Mean and deviation of pixels from the file, for folders without a `preprocessor_config.json`; so are the
+    /// pixel limits, else those of the published checkpoints.
     ///
     /// # Errors
     /// A key that is missing or broken.
@@ -440,7 +510,14 @@ impl Pair {
             let values: Vec<f32> = values.iter().filter_map(|v| v.to_f32().ok()).collect();
             values.try_into().map_err(|_| self.vision.wrong(format!("{key}: expected three numbers")))
         };
-        let (min, max) = PIXELS;
+        let limit = |key: &str, published: u64| {
+            if !self.vision.content.metadata.contains_key(key) {
+                return Ok(published);
+            }
+            self.vision.whole(key).map(|pixels| pixels as u64)
+        };
+        let min = limit("clip.vision.image_min_pixels", PIXELS.0)?;
+        let max = limit("clip.vision.image_max_pixels", PIXELS.1)?;
         let mut processor = Processor::with_pixel_limits(min, max);
         processor.image_mean = channels("clip.vision.image_mean")?;
         processor.image_std = channels("clip.vision.image_std")?;

@@ -38,6 +38,11 @@ impl Pair {
                 return Err(file.wrong(format!("{key}: expected {expected}, got {got}")));
             }
         }
+        for key in ["add_bos_token", "add_eos_token", "add_space_prefix"].map(|key| format!("tokenizer.ggml.{key}")) {
+            if let Some(Value::Bool(true)) = file.content.metadata.get(&key) {
+                return Err(file.wrong(format!("{key}: expected false, got true")));
+            }
+        }
         let list = |key: &str| match file.value(key)? {
             Value::Array(all) => Ok(all),
             other => Err(file.wrong(format!("{key}: expected a list, got {other:?}"))),
