@@ -3,6 +3,8 @@
 //! Keys known to change nothing pass; those that ask for what is not computed here are refused by name; all others are
 //! named in a warning. What is read over in silence makes a model that answers otherwise than it was trained to.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -137,6 +139,22 @@ pub(crate) fn folder(dir: &Path) -> Result<()> {
     let message = format!("expected a folder, got a file: name the folder that holds it, {}", parent.display());
     let source = std::io::Error::new(std::io::ErrorKind::NotADirectory, message);
     Err(Error::Io { path: dir.to_owned(), source })
+}
+
+/// Refuses what Git leaves in place of a large file that was not fetched.
+///
+/// # Errors
+/// [`Error::Io`] that names the command which fetches it, and where the file can't be opened.
+pub(crate) fn refuse_pointer(path: &Path) -> Result<()> {
+    const BEGIN: &[u8] = b"version https://git-lfs";
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let mut begin = [0u8; BEGIN.len()];
+    let is_whole = File::open(path).map_err(io)?.read_exact(&mut begin).is_ok();
+    if is_whole && begin.as_slice() == BEGIN {
+        let message = "a pointer of Git LFS, not the file itself: run `git lfs pull` in its folder";
+        return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidData, message)));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::foreign::{Keys, Only, folder, short};
+use crate::foreign::{Keys, Only, folder, refuse_pointer, short};
 use crate::json::read_json;
 use crate::nn::{Adapter, Linear};
 use crate::qwen3_vl::Qwen3Vl;
@@ -176,6 +176,10 @@ impl LoraConfig {
         if self.r == 0 || self.rank_pattern.values().any(|&r| r == 0) {
             return fail("r", "at least 1", "0".to_owned());
         }
+        let mut alphas = [self.lora_alpha].into_iter().chain(self.alpha_pattern.values().copied());
+        if let Some(alpha) = alphas.find(|alpha| !(alpha.is_finite() && *alpha > 0.0)) {
+            return fail("lora_alpha or alpha_pattern", "a number over 0", alpha.to_string());
+        }
         if !(0.0..1.0).contains(&self.lora_dropout) {
             return fail("lora_dropout", "a share of [0, 1)", self.lora_dropout.to_string());
         }
@@ -340,6 +344,7 @@ impl Lora {
             let source = if is_pickle { std::io::Error::new(source.kind(), pickle) } else { source };
             Error::Io { path: path.clone(), source }
         })?;
+        refuse_pointer(&path)?;
         let broken = |source| Error::Weights { path: path.clone(), source };
         let mut halves: BTreeMap<String, [Option<Tensor>; 2]> = BTreeMap::new();
         for (key, tensor) in candle_core::safetensors::load(&path, device).map_err(broken)? {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::answer::chat::Template;
-use crate::foreign::{Keys, Only, Refused};
+use crate::foreign::{Keys, Only, Refused, refuse_pointer};
 use crate::json::read_json;
 use crate::qwen3_vl::config::Config;
 use crate::{Error, Result};
@@ -59,6 +59,7 @@ impl Tokenizer {
         let path = dir.join("tokenizer.json");
         let fail = |message: String| Error::Tokenizer { path: path.clone(), message };
         std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        refuse_pointer(&path)?;
         let inner = tokenizers::Tokenizer::from_file(&path).map_err(|e| fail(e.to_string()))?;
         let beside = dir.join("tokenizer_config.json");
         if beside.is_file() {

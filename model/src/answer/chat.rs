@@ -143,13 +143,21 @@ pub(crate) fn source(dir: &Path) -> Result<Option<(String, PathBuf)>> {
             continue;
         }
         let file: serde_json::Value = read_json(&path)?;
-        let named = |all: &Vec<serde_json::Value>| {
-            let default = all.iter().find(|t| t["name"] == "default").or(all.first());
-            default.and_then(|t| t["template"].as_str()).map(str::to_owned)
-        };
         let template = &file["chat_template"];
-        if let Some(source) = template.as_str().map(str::to_owned).or_else(|| template.as_array().and_then(named)) {
-            return Ok(Some((source, path)));
+        let list = template.as_array().map_or(&[][..], Vec::as_slice);
+        let is_default = |t: &&serde_json::Value| t["name"] == "default";
+        let chosen = match list {
+            [one] => Some(one),
+            all => all.iter().find(is_default),
+        };
+        if let (None, [_, ..]) = (chosen, list) {
+            let names: Vec<&str> = list.iter().filter_map(|t| t["name"].as_str()).collect();
+            let message = format!("chat_template: expected one, or one named default, got {}", names.join(", "));
+            return Err(Error::Tokenizer { path, message });
+        }
+        let named = chosen.and_then(|t| t["template"].as_str());
+        if let Some(source) = template.as_str().or(named) {
+            return Ok(Some((source.to_owned(), path)));
         }
     }
     Ok(None)
@@ -215,6 +223,10 @@ mod tests {
         let json = |file: &str, value: serde_json::Value| std::fs::write(dir.path().join(file), value.to_string());
         let says = || Template::from_dir(dir.path()).unwrap().unwrap().render(&[], "<|image_pad|>").unwrap();
         let list = serde_json::json!([{"name": "tool", "template": "a"}, {"name": "default", "template": "b"}]);
+        let unclear = serde_json::json!([{"name": "tool", "template": "a"}, {"name": "rag", "template": "b"}]);
+        json("tokenizer_config.json", serde_json::json!({ "chat_template": unclear })).unwrap();
+        let error = Template::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("one named default, got tool, rag"), "{error}");
         json("tokenizer_config.json", serde_json::json!({ "chat_template": list })).unwrap();
         assert_eq!(says(), "b");
         json("chat_template.json", serde_json::json!({"chat_template": "c"})).unwrap();

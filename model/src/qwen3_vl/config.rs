@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::foreign::{Keys, Only, short};
+use crate::foreign::{Keys, Only, folder, short};
 use crate::json::read_json;
 use crate::{Error, Result};
 
@@ -269,6 +269,7 @@ impl Config {
     /// # Errors
     /// A file that is missing, is not JSON, lacks a field, or asks for what this implementation has not.
     pub fn from_dir(dir: &Path) -> Result<Self> {
+        folder(dir)?;
         let path = dir.join("config.json");
         let file: Map<String, Value> = read_json(&path)?;
         let tied = stated(&path, &file)?;
@@ -328,6 +329,9 @@ impl Config {
             if n > most {
                 return fail(key, &format!("at most {most}"), n.to_string());
             }
+        }
+        if !(t.rms_norm_eps > 0.0 && t.rms_norm_eps < 1e-2) {
+            return fail("text_config.rms_norm_eps", "a small number over 0", t.rms_norm_eps.to_string());
         }
         if !t.num_attention_heads.is_multiple_of(t.num_key_value_heads) {
             return fail(

@@ -10,7 +10,7 @@ use super::gguf;
 use super::loader::Loader;
 use super::parameters::parameters;
 use super::safetensors::Safetensors;
-use crate::foreign::folder;
+use crate::foreign::{folder, refuse_pointer};
 use crate::json::read_json;
 use crate::qwen3_vl::config::Config;
 use crate::{Error, Result};
@@ -37,6 +37,7 @@ pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     };
     for path in &files {
         std::fs::metadata(path).map_err(|source| Error::Io { path: path.clone(), source: explained(dir, source) })?;
+        refuse_pointer(path)?;
     }
     Ok(files)
 }

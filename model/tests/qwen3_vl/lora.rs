@@ -212,6 +212,8 @@ fn a_key_of_an_adapter_that_changes_what_is_computed_is_refused_by_name() {
         serde_json::json!({"layer_replication": [[0, 2], [1, 3]]}),
         serde_json::json!({"megatron_config": {"tensor_model_parallel_size": 2}}),
         serde_json::json!({"ensure_weight_tying": true}),
+        serde_json::json!({"lora_alpha": 0.0}),
+        serde_json::json!({"alpha_pattern": {"q_proj": -1.0}}),
         serde_json::json!({"a_key_to_come": {"gamma": 0.5}}),
     ] {
         let error = loaded_with(keys.clone()).unwrap_err().to_string();
@@ -259,4 +261,8 @@ fn a_path_that_is_no_folder_of_an_adapter_says_what_is_wanted() {
     assert!(error.contains("adapter_model.bin is a pickle"), "{error}");
     let error = model::weights::config(dir.path()).unwrap_err().to_string();
     assert!(error.contains("the folder holds an adapter"), "{error}");
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+    std::fs::write(dir.path().join("adapter_model.safetensors"), pointer).unwrap();
+    let error = Lora::load(dir.path(), DType::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.safetensors") && error.contains("git lfs pull"), "{error}");
 }

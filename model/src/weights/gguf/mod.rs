@@ -19,7 +19,7 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor, QuantizedType, k_quan
 use candle_core::{DType, Device, Shape, Tensor};
 use memmap2::Mmap;
 
-use crate::foreign::folder;
+use crate::foreign::{folder, refuse_pointer};
 use crate::qwen3_vl::config::{Config, LAYER_NORM_EPS, Rope, TextConfig, VisionConfig};
 use crate::qwen3_vl::processor::Processor;
 use crate::weights::digest::{KEY, digest, united};
@@ -55,6 +55,7 @@ impl Gguf {
     /// # Errors
     /// A file that is missing or whose header is broken.
     pub fn open(path: &Path) -> Result<Self> {
+        refuse_pointer(path)?;
         let io = |source| Error::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
         // SAFETY: read-only; see `weights::safetensors`.
