@@ -23,7 +23,7 @@ fn words_are_answered_and_their_tokens_counted() {
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Where "}, {"type": "text", "text": "are we?"}]},
     ]);
-    let body = json!({"model": "nano", "messages": messages, "temperature": 0, "max_tokens": 6, "top_k": 1});
+    let body = json!({"model": "nano", "messages": messages, "temperature": 0, "max_tokens": 6, "user": "a"});
     let reply = post(&server.url(), &body);
     let (text, reason) = reply.answer(0);
     let answer = reply.json();
@@ -158,6 +158,8 @@ fn what_can_not_be_met_is_refused_by_name() {
         (400, shown(json!([shows(&png), shows(&png)])), "at most 1 images"),
         (400, shown(json!([shows(&picture(601, 3, ImageFormat::Png))])), "image size"),
         (400, shown(json!("long ".repeat(50))), "at most 40 tokens"),
+        (400, with("response_format", json!({"type": "json_object"})), "response_format: not supported"),
+        (400, with("tool_choice", json!("required")), "tool_choice: not supported: expected none, auto or nothing"),
         (400, with("logprobs", json!(true)), "logprobs: not supported"),
         (400, with("top_logprobs", json!(3)), "logprobs: not supported"),
         (400, with("temperature", json!("hot")), "temperature: invalid type"),

@@ -1,5 +1,5 @@
-//! Chat completions as OpenAI has them in JSON: what is asked, and what is answered. Fields that are not known are
-//! ignored, as clients send more than they need; those that ask for more than there is are refused by name.
+//! Chat completions as OpenAI has them in JSON: what is asked, and what is answered. Of the fields that are not read, those
+//! that change nothing pass, as clients send more than they need; all others are refused by name ([`super::keys`]).
 
 use std::io::Cursor;
 
@@ -10,7 +10,7 @@ use model::answer::decode::Sampling;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::{Options, Refusal};
+use super::{Options, Refusal, keys};
 
 /// Most answers to one request: each has keys and values of its own.
 const MOST_ANSWERS: usize = 16;
@@ -18,6 +18,8 @@ const MOST_ANSWERS: usize = 16;
 const MOST_STOPS: usize = 16;
 /// Pixels of the largest image: 300 MB once it is decoded.
 const MOST_PIXELS: u64 = 100_000_000;
+/// Pixels a side that `detail` "low" asks for: smaller images are the same in every detail.
+const LOW_DETAIL: u32 = 512;
 /// Characters of a wrong value that an error shows.
 const SHOWN: usize = 60;
 
@@ -132,11 +134,25 @@ pub(super) fn parse(body: &[u8], options: &Options) -> Result<(Request, Delivery
         .enumerate()
         .map(|(i, turn)| message(turn, &format!("messages[{i}]"), &mut images, options.max_images))
         .collect::<Result<Vec<_>, _>>()?;
+    // Some servers would go on with its text, others begin another turn.
+    if messages.last().is_some_and(|last| last.role == Role::Assistant) {
+        let place = format!("messages[{}].role", messages.len() - 1);
+        return Err(Refusal::invalid(
+            &place,
+            "expected a turn of the user last: text of the assistant is not gone on with",
+        ));
+    }
 
-    let limit = match take::<usize>(&mut fields, "max_completion_tokens")? {
-        Some(limit) => Some(limit),
-        None => take::<usize>(&mut fields, "max_tokens")?,
-    };
+    let newer = take::<usize>(&mut fields, "max_completion_tokens")?;
+    let older = take::<usize>(&mut fields, "max_tokens")?;
+    if let (Some(newer), Some(older)) = (newer, older)
+        && newer != older
+    {
+        let message =
+            format!("expected {newer}, as max_completion_tokens has it, or one of the two alone, got {older}");
+        return Err(Refusal::invalid("max_tokens", message));
+    }
+    let limit = newer.or(older);
     if limit == Some(0) {
         return Err(Refusal::invalid("max_tokens", "expected at least 1, got 0"));
     }
@@ -163,6 +179,12 @@ pub(super) fn parse(body: &[u8], options: &Options) -> Result<(Request, Delivery
     let stream = take::<bool>(&mut fields, "stream")?.unwrap_or(false);
     let mut more: Map<String, Value> = take(&mut fields, "stream_options")?.unwrap_or_default();
     let include_usage = take::<bool>(&mut more, "include_usage")?.unwrap_or(false);
+    keys::STREAM.check(&more, "stream_options")?;
+    // What may not be called asks for nothing.
+    if fields.get("tool_choice").is_some_and(|choice| choice == "none") {
+        fields.remove("tools");
+    }
+    keys::REQUEST.check(&fields, "")?;
     let max_tokens = limit.unwrap_or(options.max_tokens).min(options.max_tokens);
     Ok((Request { messages, images, sampling, max_tokens, n, stop }, Delivery { stream, include_usage }))
 }
@@ -196,8 +218,10 @@ fn message(turn: Value, place: &str, images: &mut Vec<Picture>, most: usize) -> 
             return Err(Refusal::invalid(&format!("{place}.role"), message));
         }
     };
+    let content = fields.remove("content").unwrap_or_default();
+    keys::TURN.check(&fields, place)?;
     let place = format!("{place}.content");
-    let parts = match fields.remove("content").unwrap_or_default() {
+    let parts = match content {
         Value::String(text) => vec![Part::Text(text)],
         Value::Array(parts) => parts
             .into_iter()
@@ -211,9 +235,13 @@ fn message(turn: Value, place: &str, images: &mut Vec<Picture>, most: usize) -> 
 
 fn part(part: Value, place: &str, role: Role, images: &mut Vec<Picture>, most: usize) -> Result<Part, Refusal> {
     let mut fields: Map<String, Value> = as_type(place, part)?;
-    let kind = fields.get("type").and_then(Value::as_str).map(str::to_owned);
-    match kind.as_deref() {
-        Some("text") => as_type(&format!("{place}.text"), fields.remove("text").unwrap_or_default()).map(Part::Text),
+    let kind = fields.remove("type").unwrap_or_default();
+    match kind.as_str() {
+        Some("text") => {
+            let text = fields.remove("text").unwrap_or_default();
+            keys::PART.check(&fields, place)?;
+            as_type(&format!("{place}.text"), text).map(Part::Text)
+        }
         Some("image_url") => {
             if role != Role::User {
                 return Err(Refusal::invalid(place, "expected images in turns of the user alone"));
@@ -221,13 +249,23 @@ fn part(part: Value, place: &str, role: Role, images: &mut Vec<Picture>, most: u
             if images.len() == most {
                 return Err(Refusal::invalid("messages", format!("expected at most {most} images, got more")));
             }
+            let shown = fields.remove("image_url");
+            keys::PART.check(&fields, place)?;
             let place = format!("{place}.image_url");
-            let url = match fields.remove("image_url") {
-                Some(Value::String(url)) => url,
-                Some(Value::Object(mut image)) => required(&mut image, "url")?,
+            let picture = match shown {
+                Some(Value::String(url)) => Picture::new(&url, &place)?,
+                Some(Value::Object(mut image)) => {
+                    let url: String = required(&mut image, "url")?;
+                    let picture = Picture::new(&url, &place)?;
+                    if picture.size.0.max(picture.size.1) <= LOW_DETAIL {
+                        image.remove("detail");
+                    }
+                    keys::IMAGE.check(&image, &place)?;
+                    picture
+                }
                 _ => return Err(Refusal::invalid(&place, "expected an object with url")),
             };
-            images.push(Picture::new(&url, &place)?);
+            images.push(picture);
             Ok(Part::Image)
         }
         Some("video_url") => {
@@ -351,11 +389,12 @@ mod tests {
         let image =
             |width, height| json!({"type": "image_url", "image_url": {"url": png(width, height), "detail": "high"}});
         let body = json!({
-            "model": "m", "nobody": "knows this",
+            "model": "m", "user": "somebody", "store": false, "response_format": {"type": "text"}, "tool_choice": "auto",
             "messages": [
                 {"role": "developer", "content": "Be brief."},
                 {"role": "user", "content": [image(4, 3), {"type": "text", "text": "or"}, image(5, 2)]},
-                {"role": "assistant", "content": "Both."},
+                {"role": "assistant", "content": "Both.", "refusal": null, "tool_calls": []},
+                {"role": "user", "content": "Why?"},
             ],
         });
         let (request, delivery) = read(&body).unwrap();
@@ -376,7 +415,7 @@ mod tests {
         let body = json!({
             "messages": [{"role": "user", "content": "a"}], "temperature": 0.5, "top_p": 0.9, "seed": -1, "n": 3,
             "stop": "x", "stream": true, "stream_options": {"include_usage": true}, "logprobs": false, "user": null,
-            "max_tokens": 9, "max_completion_tokens": 5,
+            "max_tokens": 5, "max_completion_tokens": 5,
         });
         let (request, delivery) = read(&body).unwrap();
         assert_eq!(request.sampling, Sampling { temperature: 0.5, top_p: 0.9, seed: u64::MAX });
@@ -384,6 +423,93 @@ mod tests {
         assert_eq!(delivery, Delivery { stream: true, include_usage: true });
         let long = json!({"messages": [{"role": "user", "content": "a"}], "max_tokens": 1_000_000});
         assert_eq!(read(&long).unwrap().0.max_tokens, 1024);
+    }
+
+    #[test]
+    fn keys_that_would_change_the_answer_are_refused_by_name_and_their_defaults_pass() {
+        let with = |key: &str, value: Value| {
+            let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
+            body[key] = value;
+            read(&body).map(|_| ())
+        };
+        let tool = json!([{"type": "function", "function": {"name": "f"}}]);
+        for (key, passes, refused) in [
+            ("response_format", json!({"type": "text"}), json!({"type": "json_object"})),
+            ("response_format", json!(null), json!({"type": "json_schema", "json_schema": {"name": "s"}})),
+            ("tool_choice", json!("none"), json!("required")),
+            ("tool_choice", json!("auto"), json!({"type": "function", "function": {"name": "f"}})),
+            ("tools", json!([]), tool.clone()),
+            ("functions", json!(null), json!([{"name": "f"}])),
+            ("function_call", json!("auto"), json!({"name": "f"})),
+            ("presence_penalty", json!(0), json!(0.1)),
+            ("frequency_penalty", json!(0.0), json!(-1)),
+            ("logit_bias", json!({}), json!({"50256": -100})),
+            ("modalities", json!(["text"]), json!(["text", "audio"])),
+            ("audio", json!(null), json!({"voice": "alloy"})),
+            ("prediction", json!(null), json!({"type": "content", "content": "a"})),
+            ("reasoning_effort", json!("none"), json!("high")),
+            ("web_search_options", json!({}), json!({"search_context_size": "low"})),
+            ("top_k", json!(-1), json!(1)),
+            ("min_p", json!(0), json!(0.05)),
+            ("repetition_penalty", json!(1.0), json!(1.05)),
+            ("guided_json", json!(null), json!("{}")),
+            ("guided_grammar", json!(null), json!("root ::= [0-9]")),
+            ("chat_template_kwargs", json!({}), json!({"enable_thinking": false})),
+            ("ignore_eos", json!(false), json!(true)),
+            ("skip_special_tokens", json!(true), json!(false)),
+            ("nobody", json!(null), json!("knows this")),
+        ] {
+            assert!(with(key, passes.clone()).is_ok(), "{key} {passes}");
+            let refusal = with(key, refused).unwrap_err().to_string();
+            assert!(refusal.starts_with(&format!("400: {key}: not supported: expected ")), "{refusal}");
+        }
+        for (key, value) in [
+            ("user", json!("a")),
+            ("metadata", json!({"run": "3"})),
+            ("store", json!(true)),
+            ("service_tier", json!("flex")),
+            ("parallel_tool_calls", json!(true)),
+            ("stream_options", json!({"include_obfuscation": false})),
+        ] {
+            assert!(with(key, value).is_ok(), "{key}");
+        }
+        let form = with("response_format", json!({"type": "json_object"})).unwrap_err().to_string();
+        assert!(form.ends_with(r#"expected text or nothing, got {"type":"json_object"}"#), "{form}");
+        let idle = json!({"messages": [{"role": "user", "content": "a"}], "tools": tool, "tool_choice": "none"});
+        assert!(read(&idle).is_ok(), "no tool may be called");
+    }
+
+    #[test]
+    fn keys_inside_a_request_are_refused_by_their_place() {
+        let user = |parts: Value| json!({"messages": [{"role": "user", "content": parts}]});
+        let image =
+            |width, detail: &str| json!([{"type": "image_url", "image_url": {"url": png(width, 3), "detail": detail}}]);
+        let turn = json!({"role": "user", "content": "a"});
+        for (body, says) in [
+            (user(image(513, "low")), "messages[0].content[0].image_url.detail: not supported: expected auto, high"),
+            (user(json!([{"type": "text", "text": "a", "max_pixels": 9}])), "messages[0].content[0].max_pixels: not"),
+            (
+                json!({"messages": [turn, {"role": "assistant", "content": "b"}]}),
+                "messages[1].role: expected a turn of",
+            ),
+            (
+                json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]}]}),
+                "messages[0].tool_calls: not supported",
+            ),
+            (json!({"messages": [{"role": "user", "content": "a", "name": "Ann"}]}), "messages[0].name: not supported"),
+            (
+                json!({"messages": [turn], "stream": true, "stream_options": {"continuous_usage_stats": true}}),
+                "stream_options.continuous_usage_stats: not supported: expected false or nothing, got true",
+            ),
+            (
+                json!({"messages": [turn], "max_tokens": 9, "max_completion_tokens": 5}),
+                "max_tokens: expected 5, as max_completion_tokens has it",
+            ),
+        ] {
+            let refusal = read(&body).unwrap_err().to_string();
+            assert!(refusal.contains(says), "{refusal}: lacks {says}");
+        }
+        assert!(read(&user(image(513, "auto"))).is_ok() && read(&user(image(512, "low"))).is_ok());
     }
 
     #[test]

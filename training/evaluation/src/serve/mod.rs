@@ -21,6 +21,7 @@ pub use stream::ChatModel;
 
 mod chat;
 mod http;
+mod keys;
 mod queue;
 mod refusal;
 mod stream;
