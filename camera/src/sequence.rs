@@ -7,7 +7,8 @@
 //!  "camera_axes": "opencv (x right, y down, z forward)", "poses": [[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]]}
 //! ```
 //! A pose is a 4x4 matrix, row after row; times are seconds. Without poses, what is said of them may be missing too.
-//! `"scene"` and `"url"` say what the film is of. Other conventions are refused, not guessed.
+//! `"scene"` and `"url"` say what the film is of, other keys where it comes from; those that would make the camera or the
+//! poses other than they are read are refused. Other conventions are refused, not guessed.
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use geometry::metrics::SceneScale;
 use geometry::{Camera, Intrinsics, Stamp, Transform, WINDOW, WindowTrajectory, World};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 /// Time between frames of a sequence that has no stamps.
 pub const DEFAULT_PERIOD_NANOS: i64 = 100_000_000;
@@ -103,7 +105,31 @@ pub struct Sequence {
     pub scale: SceneScale,
 }
 
-/// Keys beyond these are notes on where the data come from.
+/// Keys that would change the rays, the poses or the depth, if they were read; where they say no ([`is_zero`]), they pass.
+static REFUSED: [&str; 20] = [
+    "applied_scale",
+    "applied_transform",
+    "camera_model",
+    "depth_factor",
+    "depth_scale",
+    "depth_unit_scale_factor",
+    "dist_coeffs",
+    "distortion",
+    "distortion_coefficients",
+    "distortion_model",
+    "distortion_params",
+    "extrinsics",
+    "integer_depth_scale",
+    "is_fisheye",
+    "k1",
+    "k2",
+    "lens",
+    "p1",
+    "p2",
+    "pose_scale",
+];
+
+/// Keys beyond these are notes on where the data come from, but for [`REFUSED`].
 #[derive(Deserialize)]
 struct Raw {
     name: String,
@@ -119,6 +145,9 @@ struct Raw {
     poses: Option<Vec<Vec<Option<f64>>>>,
     pose_convention: Option<String>,
     camera_axes: Option<String>,
+    depth_unit: Option<String>,
+    #[serde(flatten)]
+    notes: Map<String, Value>,
 }
 
 /// Nothing else, such as a lens: it would be read over.
@@ -146,8 +175,18 @@ impl Sequence {
         let path = directory.join(FILE);
         let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
         let raw: Raw = parse(&text).map_err(|source| Error::Json { path: path.clone(), source })?;
+        for field in REFUSED {
+            if let Some(got) = raw.notes.get(field).filter(|value| !is_zero(value)) {
+                let expected = "nothing (images are of a pinhole, and poses as they are)";
+                return Err(wrong(&path, field, expected, got.to_string()));
+            }
+        }
+        if let Some(unit) = raw.depth_unit.as_deref().filter(|unit| !unit.starts_with("mm")) {
+            return Err(wrong(&path, "depth_unit", "mm", unit));
+        }
         let RawIntrinsics { fx, fy, cx, cy } = raw.intrinsics;
         let intrinsics = Intrinsics::new(fx, fy, cx, cy, raw.width, raw.height)
+            .and_then(Intrinsics::plausible)
             .map_err(|source| Error::Intrinsics { path: path.clone(), source })?;
         let world_from_camera = match &raw.poses {
             None => None,
@@ -210,6 +249,17 @@ pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
         let repaired = text.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
         serde_json::from_str(&repaired).map_err(|_| error)
     })
+}
+
+/// Whether a value says no: null, false, zeros.
+pub fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is) => !is,
+        Value::Number(number) => number.as_f64().is_some_and(|number| number.abs() < f64::MIN_POSITIVE),
+        Value::Array(values) => values.iter().all(is_zero),
+        Value::String(_) | Value::Object(_) => false,
+    }
 }
 
 fn wrong(path: &Path, field: &'static str, expected: &str, got: impl Into<String>) -> Error {
@@ -284,7 +334,8 @@ mod tests {
 
     #[test]
     fn a_sequence_without_poses_has_no_ground_truth() {
-        let sequence = load(&json("null", r#""timestamps": [1.5, 1.75]"#)).unwrap();
+        let notes = r#""timestamps": [1.5, 1.75], "depth_unit": "mm, 16-bit PNG", "licence": "CC0", "distortion": [0, 0.0]"#;
+        let sequence = load(&json("null", notes)).unwrap();
         assert!(sequence.ground_truth([0, 0, 0, 0, 1]).is_none());
         assert_eq!(sequence.stamps[1].nanos, 1_750_000_000);
     }
@@ -303,6 +354,14 @@ mod tests {
             (json("null", r#""timestamps": [1.0]"#), "timestamps: expected one for each of num_frames, got 1 times"),
             (json("null", r#""timestamps": [2.0, 2.0]"#), "rising times, got 2 behind 2 at frame 1"),
             (json("null", r#""timestamps": null"#).replace(r#""cx""#, r#""k1": 0.1, "cx""#), "k1"),
+            (json("null", r#""distortion": [0.1, 0]"#), "distortion: expected nothing (images are of a pinhole"),
+            (json("null", r#""applied_scale": 0.5"#), "applied_scale: expected nothing"),
+            (json("null", r#""depth_unit": "m""#), "depth_unit: expected mm, got m"),
+            (
+                json("null", r#""timestamps": null"#).replace(r#""cx": 32"#, r#""cx": 60"#),
+                "cx: expected a principal point",
+            ),
+            (json("null", r#""timestamps": null"#).replace(r#""fx": 50"#, r#""fx": 0.78"#), "or in other units"),
             (json("null", r#""timestamps": null"#).replace(r#""num_frames": 2"#, r#""num_frames": 3"#), "000002.jpg"),
             (
                 json("null", r#""timestamps": null"#)

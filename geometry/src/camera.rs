@@ -87,6 +87,35 @@ impl Intrinsics {
         Ok(Self { fx, fy, cx, cy, width, height })
     }
 
+    /// The same, where a camera is likely to have them. A matrix of another size, or in other units, passes [`Self::new`]
+    /// and fails here.
+    ///
+    /// # Errors
+    /// [`Error::Intrinsics`] naming the field: focal lengths of 0.1 to 50 times the longer side, principal point in the
+    /// middle half of the width and of the height. A part that was cut out of an image may be otherwise.
+    pub fn plausible(self) -> Result<Self, Error> {
+        let longer = f64::from(self.width.max(self.height));
+        for (field, got) in [("fx", self.fx), ("fy", self.fy)] {
+            if !(0.1..=50.0).contains(&(got / longer)) {
+                let expected = format!(
+                    "0.1 to 50 times the longer side, which is {longer} pixels (is this the camera matrix of another \
+                     size, or in other units?)"
+                );
+                return Err(Error::Intrinsics { field, expected, got });
+            }
+        }
+        for (field, got, size) in [("cx", self.cx, self.width), ("cy", self.cy, self.height)] {
+            let size = f64::from(size);
+            if !(0.25..=0.75).contains(&((got + 0.5) / size)) {
+                let expected = format!(
+                    "a principal point near the middle of the {size} pixels (is this the camera matrix of another size?)"
+                );
+                return Err(Error::Intrinsics { field, expected, got });
+            }
+        }
+        Ok(self)
+    }
+
     /// The pixel of a point in the camera frame; `None` on or behind the plane of the camera (z <= 0). The pixel may
     /// lie outside the image: see [`Self::contains`].
     pub fn project(&self, point_in_camera: &Point3<f64>) -> Option<Point2<f64>> {

@@ -55,7 +55,7 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
         }
         _ => return Err(keys.wrong("stride=N, or motion=DEGREES and move=UNITS with reach=N", spec)),
     };
-    let all = WindowSource::of(keys.open()?, spacing, every, keys.path)?;
+    let all = WindowSource::of(keys.open()?.told(), spacing, every, keys.path)?;
     let Some(part) = keys.values.get("part") else { return Ok(all) };
     let left = all.only(&keys.sources(part)?);
     if left.is_empty() { Err(keys.wrong("a part with windows", part)) } else { Ok(left) }
@@ -64,7 +64,7 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
 /// Opens the recordings that a text names, whole.
 pub(super) fn recorded_films(spec: &str) -> Result<Opened, Error> {
     let keys = Keys::of(spec, &[], FILM_KEYS, RE10K_FILM_KEYS)?;
-    let mut opened = keys.open()?;
+    let mut opened = keys.open()?.told();
     if let Some(part) = keys.values.get("part") {
         let sources = keys.sources(part)?;
         opened.sequences.retain(|sequence| sources.iter().any(|source| source == sequence.source()));

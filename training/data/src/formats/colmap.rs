@@ -4,7 +4,7 @@
 //! first; the line after it lists its 2-D points and may be empty. Scene units are arbitrary. COLMAP's pixel (0, 0) is
 //! the corner of the first pixel, so half a pixel comes off the principal point. Frames are sorted by name, numbers as
 //! numbers; images that were not registered are not in the file and leave no mark, so a window may step over them.
-//! Images with a camera each make sequences of one frame, which have no windows: use one camera
+//! Images with a camera each are of one camera where those are as good as one ([`super::Films`]); else use one
 //! (`--ImageReader.single_camera 1`).
 
 use super::{Films, Opened, line_error, natural, numbers, read_text};
@@ -48,11 +48,11 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
         let (stamp, image) = (Stamp::default(), Image::File(image));
         films.add(intrinsics, Frame { stamp, world_from_camera, image, depth: None, gap_before: false });
     }
-    let sequences = films.into_sequences(directory, false);
-    if sequences.is_empty() {
+    let opened = films.into_opened(&camera_file(directory, model, "txt"), directory)?;
+    if opened.sequences.is_empty() {
         return Err(Error::Missing { path, expected: "at least one image".to_owned() });
     }
-    Ok(Opened { sequences, skipped: Vec::new() })
+    Ok(opened)
 }
 
 /// `CAMERA_ID MODEL WIDTH HEIGHT PARAMS...` a line.
@@ -84,6 +84,7 @@ fn cameras(path: &Path) -> Result<HashMap<u32, Intrinsics>, Error> {
         let [fx, fy, cx, cy] =
             values.map_err(|got| wrong("the parameters of the model", format!("{got} behind the height")))?;
         let intrinsics = Intrinsics::new(fx, fy, cx - 0.5, cy - 0.5, whole(width)?, whole(height)?)
+            .and_then(Intrinsics::plausible)
             .map_err(|cause| wrong("a pinhole camera", cause.to_string()))?;
         cameras.insert(whole(id)?, intrinsics);
     }

@@ -28,7 +28,7 @@ use super::picture::Image;
 use super::sequence::{Frame, Sequence};
 use camera::optics::Optics;
 use camera::sequence::DEFAULT_PERIOD_NANOS;
-use geometry::{Intrinsics, Stamp};
+use geometry::{Intrinsics, Stamp, WINDOW};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -45,6 +45,19 @@ pub struct Opened {
     pub sequences: Vec<Sequence>,
     /// What was left out of it.
     pub skipped: Vec<Skipped>,
+}
+
+impl Opened {
+    /// Writes what was left out to the log, the first of it: a report has all, but not every stage makes one.
+    pub(super) fn told(self) -> Self {
+        for Skipped { what, why } in self.skipped.iter().take(MOST_TOLD) {
+            tracing::warn!("{what}: {why}");
+        }
+        if self.skipped.len() > MOST_TOLD {
+            tracing::warn!("and {} parts of the recordings more were left out", self.skipped.len() - MOST_TOLD);
+        }
+        self
+    }
 }
 
 /// Something that was left out.
@@ -175,39 +188,155 @@ fn gather(
     Ok(all)
 }
 
-/// The frames of a recording by camera and folder, for layouts in which one recording may have several.
+/// Parts that were left out and are told of one by one.
+const MOST_TOLD: usize = 10;
+/// Cameras of one folder are taken for one, their mean, where no pixel of any is further from it than this share of the
+/// longer side: one in 640, which is less than the poses of such data are good for.
+const ONE_CAMERA: f64 = 1.0 / 640.0;
+
+/// The frames of a recording and the camera of each, for layouts in which one recording may have several.
 #[derive(Default)]
-struct Films(Vec<(Intrinsics, PathBuf, Vec<Frame>)>);
+struct Films(Vec<(Intrinsics, Frame)>);
 
 impl Films {
-    /// Puts a frame behind those of the same camera matrix and folder.
     fn add(&mut self, intrinsics: Intrinsics, frame: Frame) {
-        let folder = frame.image.file().and_then(Path::parent).unwrap_or(Path::new(""));
-        match self.0.iter_mut().find(|film| film.0 == intrinsics && film.1 == folder) {
-            Some(film) => film.2.push(frame),
-            None => self.0.push((intrinsics, folder.to_path_buf(), vec![frame])),
-        }
+        self.0.push((intrinsics, frame));
     }
 
-    /// One sequence a camera, all of one source, with made-up times; numbered where there are several.
-    fn into_sequences(self, path: &Path, metric: bool) -> Vec<Sequence> {
-        let scene = name_of(path);
-        let several = self.0.len() > 1;
-        let sequence = |(number, (intrinsics, _, mut frames)): (usize, (Intrinsics, PathBuf, Vec<Frame>))| {
+    /// One sequence a folder and camera, all of one source, with made-up times; numbered where there are several. `path`
+    /// is the file that has the cameras.
+    ///
+    /// # Errors
+    /// [`Error::Field`] where there are frames enough for a window, and no camera has them.
+    fn into_opened(self, path: &Path, directory: &Path) -> Result<Opened, Error> {
+        let scene = name_of(directory);
+        let mut folders: Vec<(PathBuf, Vec<(Intrinsics, Frame)>)> = Vec::new();
+        for (camera, frame) in self.0 {
+            let folder = frame.image.file().and_then(Path::parent).unwrap_or(Path::new("")).to_path_buf();
+            match folders.iter_mut().find(|(known, _)| *known == folder) {
+                Some((_, frames)) => frames.push((camera, frame)),
+                None => folders.push((folder, vec![(camera, frame)])),
+            }
+        }
+        let (mut skipped, mut hindered) = (Vec::new(), None);
+        let mut films: Vec<(Intrinsics, Vec<Frame>)> = Vec::new();
+        for (_, frames) in folders {
+            let (total, cameras) = (frames.len(), counted(&frames));
+            let shared = shared_camera(&frames, &cameras);
+            match &shared {
+                Ok(None) => {}
+                Ok(Some((_, apart))) => skipped.push(Skipped {
+                    what: format!("{scene}: the cameras of {total} frames"),
+                    why: format!(
+                        "{} that differ by at most {apart:.2} px are taken for one, their mean",
+                        cameras.len()
+                    ),
+                }),
+                Err(apart) => {
+                    let short: Vec<usize> = cameras.iter().map(|(_, n)| *n).filter(|n| *n < WINDOW).collect();
+                    skipped.push(Skipped {
+                        what: format!("{scene}: {} of {total} frames", short.iter().sum::<usize>()),
+                        why: format!("{} cameras have fewer than {WINDOW} frames each", short.len()),
+                    });
+                    hindered = hindered.or((total >= WINDOW).then_some((total, cameras.len(), *apart)));
+                }
+            }
+            films.extend(by_camera(frames, shared.ok().flatten().map(|(camera, _)| camera)));
+        }
+        if let Some((frames, cameras, apart)) = hindered
+            && films.iter().all(|(_, frames)| frames.len() < WINDOW)
+        {
+            return Err(Error::Field {
+                path: path.to_path_buf(),
+                field: "cameras",
+                expected: format!(
+                    "one for at least {WINDOW} frames (estimate one for all; those that are within 1/640 of the longer \
+                     side of their mean are taken for one)"
+                ),
+                got: format!("{cameras} cameras for {frames} frames, up to {apart:.1} px from their mean"),
+            });
+        }
+        let several = films.len() > 1;
+        let sequence = |(number, (intrinsics, mut frames)): (usize, (Intrinsics, Vec<Frame>))| {
             for (index, frame) in frames.iter_mut().enumerate() {
                 frame.stamp = made_up_stamp(index);
             }
             Sequence {
-                path: path.to_path_buf(),
+                path: directory.to_path_buf(),
                 name: if several { format!("{scene}-{number}") } else { scene.clone() },
                 source: scene.clone(),
                 optics: Optics::pinhole(intrinsics),
-                metric,
+                metric: false,
                 frames,
             }
         };
-        self.0.into_iter().enumerate().map(sequence).collect()
+        Ok(Opened { sequences: films.into_iter().enumerate().map(sequence).collect(), skipped })
     }
+}
+
+/// The cameras and how many frames each has.
+fn counted(frames: &[(Intrinsics, Frame)]) -> Vec<(Intrinsics, usize)> {
+    let mut cameras: Vec<(Intrinsics, usize)> = Vec::new();
+    for (camera, _) in frames {
+        match cameras.iter_mut().find(|(known, _)| known == camera) {
+            Some((_, count)) => *count += 1,
+            None => cameras.push((*camera, 1)),
+        }
+    }
+    cameras
+}
+
+/// The mean camera of a folder's frames and how far the furthest is from it, where some have too few frames for a window
+/// and all are as good as one; none where each makes windows of its own, as those of a rig do.
+///
+/// # Errors
+/// How far the furthest is from the mean, pixels, where they are not as good as one.
+fn shared_camera(
+    frames: &[(Intrinsics, Frame)],
+    cameras: &[(Intrinsics, usize)],
+) -> Result<Option<(Intrinsics, f64)>, f64> {
+    let [(first, _), _, ..] = cameras else { return Ok(None) };
+    if cameras.iter().all(|(_, count)| *count >= WINDOW) {
+        return Ok(None);
+    }
+    let mut sums = [0.0; 4];
+    for (camera, _) in frames {
+        for (sum, value) in sums.iter_mut().zip([camera.fx, camera.fy, camera.cx, camera.cy]) {
+            *sum += value;
+        }
+    }
+    let [fx, fy, cx, cy] = sums.map(|sum| sum / frames.len() as f64);
+    let mean = Intrinsics { fx, fy, cx, cy, ..*first };
+    let furthest = cameras.iter().map(|(camera, _)| apart(camera, &mean)).fold(0.0, f64::max);
+    let bound = ONE_CAMERA * f64::from(first.width.max(first.height));
+    if furthest <= bound { Ok(Some((mean, furthest))) } else { Err(furthest) }
+}
+
+/// How far a pixel of one camera can be from that of another for the same ray, pixels.
+fn apart(one: &Intrinsics, other: &Intrinsics) -> f64 {
+    if (one.width, one.height) != (other.width, other.height) {
+        return f64::INFINITY;
+    }
+    // Linear along a side, so largest at an end of it.
+    let side = |[f, c]: [f64; 2], [other_f, other_c]: [f64; 2], size: u32| {
+        let at = |pixel: f64| (f * (pixel - other_c) / other_f + c - pixel).abs();
+        at(-0.5).max(at(f64::from(size) - 0.5))
+    };
+    let across = side([one.fx, one.cx], [other.fx, other.cx], one.width);
+    across.max(side([one.fy, one.cy], [other.fy, other.cy], one.height))
+}
+
+/// The frames of a folder, camera by camera; with the one that they share, all together.
+fn by_camera(frames: Vec<(Intrinsics, Frame)>, shared: Option<Intrinsics>) -> Vec<(Intrinsics, Vec<Frame>)> {
+    let mut films: Vec<(Intrinsics, Vec<Frame>)> = Vec::new();
+    for (own, frame) in frames {
+        let camera = shared.unwrap_or(own);
+        match films.iter_mut().find(|(known, _)| *known == camera) {
+            Some((_, frames)) => frames.push(frame),
+            None => films.push((camera, vec![frame])),
+        }
+    }
+    films
 }
 
 /// The time of a frame of a layout that has none: 10 Hz from 0.
@@ -289,22 +418,6 @@ fn image_size(path: &Path, index: usize) -> Result<(u32, u32), Error> {
         .and_then(image::ImageReader::with_guessed_format)
         .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
     reader.into_dimensions().map_err(|source| Error::Image { image: Image::File(path.to_path_buf()), index, source })
-}
-
-/// For layouts whose camera matrix does not say which size it is for: one of another size has its principal point far
-/// from the middle.
-fn check_middle(path: &Path, intrinsics: &Intrinsics) -> Result<(), Error> {
-    let Intrinsics { cx, cy, width, height, .. } = *intrinsics;
-    let near = |at: f64, size: u32| (0.25..=0.75).contains(&((at + 0.5) / f64::from(size)));
-    if near(cx, width) && near(cy, height) {
-        return Ok(());
-    }
-    Err(Error::Field {
-        path: path.to_path_buf(),
-        field: "cx cy",
-        expected: format!("a principal point near the middle of the {width} x {height} image"),
-        got: format!("{cx} {cy}: is this the camera matrix of another size?"),
-    })
 }
 
 #[cfg(test)]

@@ -7,17 +7,20 @@
 //! where `fl_x` is missing. Depth images are 16-bit z-depth of `depth_unit_scale_factor` a step (0.001 without it).
 //!
 //! Scene units are taken for arbitrary. `applied_transform` and `applied_scale` tell how the poses came from another
-//! world: the first cancels in poses that are relative to a frame, the second is a choice of unit, so neither is read.
-//! Frames are sorted by name, numbers as numbers, since their order in the file need not be that of time. Cameras that
-//! differ from frame to frame make sequences of one frame each, which have no windows.
+//! world: the first cancels in poses that are relative to a frame, the second is a choice of unit, which depth is brought
+//! to. Frames are sorted by name, numbers as numbers, since their order in the file need not be that of time; times in
+//! the file are not read. Cameras that differ from frame to frame are one where they are as good as one
+//! ([`super::Films`]). Keys that say of lens or axes what is not read are refused, others that are not known are told of.
 
-use super::{Films, Opened, image_size, natural, read_json};
+use super::{Films, Opened, Skipped, image_size, name_of, natural, read_json};
 use crate::error::Error;
 use crate::picture::Image;
 use crate::sequence::{DepthFile, Frame};
+use camera::sequence::is_zero;
 use geometry::{Intrinsics, Stamp, Transform};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Where the file is in a scene's folder; the second in DL3DV's benchmark.
@@ -25,6 +28,88 @@ const PLACES: [&str; 2] = ["transforms.json", "nerfstudio/transforms.json"];
 /// Models that are a pinhole where every coefficient is 0.
 const PINHOLES: [&str; 6] = ["PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE"];
 const DEPTH_UNIT: f64 = 1e-3;
+/// Keys that are read, at the top or at a frame.
+static READ: [&str; 22] = [
+    "applied_scale",
+    "camera_angle_x",
+    "camera_angle_y",
+    "camera_model",
+    "cx",
+    "cy",
+    "depth_unit_scale_factor",
+    "fl_x",
+    "fl_y",
+    "h",
+    "integer_depth_scale",
+    "is_fisheye",
+    "k1",
+    "k2",
+    "k3",
+    "k4",
+    "k5",
+    "k6",
+    "p1",
+    "p2",
+    "p3",
+    "w",
+];
+/// Keys that change nothing of poses relative to a frame, of pictures or of cameras: another world, the box and the colours
+/// of a radiance field, how good a picture is, where it comes from.
+static HARMLESS: [&str; 35] = [
+    "aabb",
+    "aabb_range",
+    "aabb_scale",
+    "applied_transform",
+    "auto_scale_poses_override",
+    "background",
+    "bg_color",
+    "black_transparent",
+    "colmap_id",
+    "colmap_im_id",
+    "colmap_image_id",
+    "colmap_point_id",
+    "enable_depth_loading",
+    "enable_ray_loading",
+    "envmap",
+    "far",
+    "fix_premult",
+    "frame_id",
+    "is_hdr",
+    "mask_color",
+    "n_extra_learnable_dims",
+    "n_frames",
+    "name",
+    "near",
+    "offset",
+    "orientation_override",
+    "ply_file_path",
+    "render_aabb",
+    "render_aabb_to_local",
+    "scale",
+    "sharpness",
+    "test_filenames",
+    "train_filenames",
+    "up",
+    "val_filenames",
+];
+/// Keys that say that a ray is not a pinhole's, or that poses have other axes; zeros and false do not.
+static REFUSED: [&str; 13] = [
+    "distortion",
+    "distortion_coefficients",
+    "distortion_params",
+    "equirect",
+    "fisheye_crop_radius",
+    "from_mitsuba",
+    "from_na",
+    "ftheta_p0",
+    "latlong",
+    "ortho",
+    "orthographic",
+    "rolling_shutter",
+    "xi",
+];
+/// How far a focal length and an angle that stand side by side may disagree.
+const DISAGREEMENT: f64 = 0.02;
 
 #[derive(Deserialize)]
 struct Raw {
@@ -55,15 +140,14 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
     let mut order: Vec<usize> = (0..raw.frames.len()).collect();
     order.sort_by_cached_key(|&index| natural(&raw.frames[index].file_path));
     let mut films = Films::default();
+    let mut others: BTreeSet<&str> = BTreeSet::new();
     for index in order {
         let frame = &raw.frames[index];
         let fields = Fields { path, common: &raw.fields, own: &frame.fields };
+        fields.check(&mut others)?;
         let image = image_path(folder, &frame.file_path, index)?;
         let intrinsics = fields.intrinsics(&image, index)?;
-        let depth_unit = fields.number("depth_unit_scale_factor")?.unwrap_or(DEPTH_UNIT);
-        if !(depth_unit.is_finite() && depth_unit > 0.0) {
-            return Err(fields.wrong("depth_unit_scale_factor", "a number above 0", depth_unit));
-        }
+        let depth_unit = fields.depth_unit(frame.depth_file_path.is_some())?;
         let depth = frame.depth_file_path.as_ref().map(|depth| DepthFile {
             path: folder.join(depth),
             units_per_step: depth_unit as f32,
@@ -74,11 +158,22 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
         let (stamp, image) = (Stamp::default(), Image::File(image));
         films.add(intrinsics, Frame { stamp, world_from_camera, image, depth, gap_before: false });
     }
-    let sequences = films.into_sequences(directory, false);
-    if sequences.is_empty() {
+    let mut opened = films.into_opened(path, directory)?;
+    if opened.sequences.is_empty() {
         return Err(Error::Missing { path: path.clone(), expected: "at least one frame".to_owned() });
     }
-    Ok(Opened { sequences, skipped: Vec::new() })
+    let what = |keys: &str| format!("{}: {keys} of transforms.json", name_of(directory));
+    let masks: Vec<&str> = others.iter().copied().filter(|key| key.contains("mask")).collect();
+    if !masks.is_empty() {
+        let why = "masks are not read: what they cut out of the pictures is seen".to_owned();
+        opened.skipped.push(Skipped { what: what(&masks.join(", ")), why });
+    }
+    let unknown: Vec<&str> = others.iter().copied().filter(|key| !key.contains("mask")).collect();
+    if !unknown.is_empty() {
+        let why = "not known here, and not read (depth is read from depth_file_path)".to_owned();
+        opened.skipped.push(Skipped { what: what(&unknown.join(", ")), why });
+    }
+    Ok(opened)
 }
 
 /// The matrix, row after row, of a camera with optical axes: y and z of OpenGL's are turned round.
@@ -119,7 +214,43 @@ struct Fields<'a> {
     own: &'a Map<String, Value>,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    /// Puts the keys that are neither read nor known to change nothing to the `others`.
+    fn check(&self, others: &mut BTreeSet<&'a str>) -> Result<(), Error> {
+        for (key, value) in self.common.iter().chain(self.own) {
+            let key = key.as_str();
+            if let Some(field) = REFUSED.iter().copied().find(|refused| *refused == key) {
+                if !is_zero(value) {
+                    return Err(self.wrong(field, "none (only pinholes with the axes of OpenGL are read)", value));
+                }
+            } else if !READ.contains(&key) && !HARMLESS.contains(&key) {
+                others.insert(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Depth of one step of a depth image, in the unit of the poses.
+    fn depth_unit(&self, is_used: bool) -> Result<f64, Error> {
+        let mut unit = DEPTH_UNIT;
+        for field in ["depth_unit_scale_factor", "applied_scale"] {
+            let factor = self.number(field)?;
+            if factor.is_some_and(|factor| !(factor.is_finite() && factor > 0.0)) {
+                return Err(self.wrong(field, "a number above 0", factor.unwrap_or(f64::NAN)));
+            }
+            unit = match (field, factor) {
+                (_, None) => unit,
+                ("applied_scale", Some(factor)) => unit * factor,
+                (_, Some(factor)) => factor,
+            };
+        }
+        let integer = self.number("integer_depth_scale")?;
+        if let (true, Some(integer), None) = (is_used, integer, self.number("depth_unit_scale_factor")?) {
+            return Err(self.wrong("integer_depth_scale", "depth_unit_scale_factor beside depth_file_path", integer));
+        }
+        Ok(unit)
+    }
+
     fn wrong(&self, field: &'static str, expected: &str, got: impl ToString) -> Error {
         Error::Field { path: self.path.to_path_buf(), field, expected: expected.to_owned(), got: got.to_string() }
     }
@@ -141,8 +272,21 @@ impl Fields<'_> {
         Ok(Some(value as u32))
     }
 
+    /// A focal length in pixels, by itself or by the angle over a side.
+    fn focal(&self, field: &'static str, angle_field: &'static str, side: f64) -> Result<Option<f64>, Error> {
+        let (stated, angle) = (self.number(field)?, self.number(angle_field)?);
+        let by_angle = angle.map(|angle| 0.5 * side / (0.5 * angle).tan());
+        if let (Some(stated), Some(by_angle)) = (stated, by_angle)
+            && !(1.0 - DISAGREEMENT..=1.0 + DISAGREEMENT).contains(&(by_angle / stated))
+        {
+            let expected = format!("the angle of {field}, which is {stated}, over {side} pixels");
+            return Err(self.wrong(angle_field, &expected, format!("that of {by_angle:.1}")));
+        }
+        Ok(stated.or(by_angle))
+    }
+
     fn intrinsics(&self, image: &Path, index: usize) -> Result<Intrinsics, Error> {
-        for field in ["k1", "k2", "k3", "k4", "p1", "p2"] {
+        for field in ["k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "p3"] {
             let coefficient = self.number(field)?.unwrap_or(0.0);
             if coefficient != 0.0 {
                 return Err(self.wrong(field, "0 (undistort the images first)", coefficient));
@@ -152,28 +296,22 @@ impl Fields<'_> {
         if let Some(model) = self.value("camera_model").filter(|model| !known(model)) {
             return Err(self.wrong("camera_model", "a pinhole (undistort the images first)", model));
         }
-        if self.value("is_fisheye").is_some_and(|fisheye| *fisheye != Value::Bool(false)) {
-            return Err(self.wrong("is_fisheye", "false (undistort the images first)", true));
+        if let Some(fisheye) = self.value("is_fisheye").filter(|fisheye| !is_zero(fisheye)) {
+            return Err(self.wrong("is_fisheye", "false (undistort the images first)", fisheye));
         }
         let (width, height) = match (self.pixels("w")?, self.pixels("h")?) {
             (Some(width), Some(height)) => (width, height),
             _ => image_size(image, index)?,
         };
         let (w, h) = (f64::from(width), f64::from(height));
-        let focal = |side: f64, angle: f64| 0.5 * side / (0.5 * angle).tan();
-        let fx = match (self.number("fl_x")?, self.number("camera_angle_x")?) {
-            (Some(fx), _) => fx,
-            (None, Some(angle)) => focal(w, angle),
-            (None, None) => return Err(self.wrong("fl_x", "fl_x or camera_angle_x", "neither")),
+        let Some(fx) = self.focal("fl_x", "camera_angle_x", w)? else {
+            return Err(self.wrong("fl_x", "fl_x or camera_angle_x", "neither"));
         };
-        let fy = match (self.number("fl_y")?, self.number("camera_angle_y")?) {
-            (Some(fy), _) => fy,
-            (None, Some(angle)) => focal(h, angle),
-            (None, None) => fx,
-        };
+        let fy = self.focal("fl_y", "camera_angle_y", h)?.unwrap_or(fx);
         let cx = self.number("cx")?.unwrap_or(0.5 * w) - 0.5;
         let cy = self.number("cy")?.unwrap_or(0.5 * h) - 0.5;
         Intrinsics::new(fx, fy, cx, cy, width, height)
+            .and_then(Intrinsics::plausible)
             .map_err(|source| Error::Intrinsics { path: self.path.to_path_buf(), source })
     }
 }

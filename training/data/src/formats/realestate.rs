@@ -85,6 +85,7 @@ fn film(path: &Path, pictures: &Pictures) -> Result<Opened, Error> {
     let (w, h) = (f64::from(width), f64::from(height));
     let [fx, fy, cx, cy] = clip.camera;
     let intrinsics = Intrinsics::new(fx * w, fy * h, cx * w - 0.5, cy * h - 0.5, width, height)
+        .and_then(Intrinsics::plausible)
         .map_err(|source| Error::Intrinsics { path: path.to_path_buf(), source })?;
     let lost = micros.len() - frames.len();
     let skipped = (lost > 0).then(|| Skipped {

@@ -5,7 +5,7 @@
 //! Depth is z-depth in millimetres, brought to the grid of the colour image, which is larger: both cameras are taken
 //! for one, as the data set's own tools do. Pixels count from the centre of the first. The export has no times: 30 Hz.
 
-use super::{Opened, Skipped, check_middle, image_size, line_error, name_of, numbered, numbers, read_text};
+use super::{Opened, Skipped, image_size, line_error, name_of, numbered, numbers, read_text};
 use crate::error::Error;
 use crate::picture::Image;
 use crate::sequence::{DepthFile, Frame, Sequence};
@@ -91,8 +91,7 @@ fn intrinsics(path: &Path, (width, height): (u32, u32)) -> Result<Intrinsics, Er
     if skew != 0.0 || zero != 0.0 {
         return Err(line_error(path, 1, "a camera matrix without skew", format!("{skew} and {zero} beside fx and fy")));
     }
-    let intrinsics = Intrinsics::new(fx, fy, cx, cy, width, height)
-        .map_err(|source| Error::Intrinsics { path: path.to_path_buf(), source })?;
-    check_middle(path, &intrinsics)?;
-    Ok(intrinsics)
+    Intrinsics::new(fx, fy, cx, cy, width, height)
+        .and_then(Intrinsics::plausible)
+        .map_err(|source| Error::Intrinsics { path: path.to_path_buf(), source })
 }

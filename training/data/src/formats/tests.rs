@@ -207,6 +207,110 @@ fn nerfstudio_says_what_is_wrong_and_where() {
     assert!(error.contains("a.png") && error.contains("64 x 48") && error.contains("32 x 24"), "{error}");
 }
 
+/// A `transforms.json` of 640 x 480 with a frame for each of these focal lengths, and its images.
+fn focal_lengths(lengths: &[f64]) -> TempDir {
+    let matrix: serde_json::Value = serde_json::from_str(MATRIX).unwrap();
+    let name = |index: usize| format!("images/{index}.png");
+    let frames: Vec<_> = lengths
+        .iter()
+        .enumerate()
+        .map(|(i, f)| serde_json::json!({"file_path": name(i), "fl_x": f, "fl_y": f, "transform_matrix": matrix}))
+        .collect();
+    let text = serde_json::json!({"w": 640, "h": 480, "cx": 320, "cy": 240, "frames": frames}).to_string();
+    let images: Vec<String> = (0..lengths.len()).map(name).collect();
+    let mut files: Vec<(&str, &str)> = images.iter().map(|image| (image.as_str(), "")).collect();
+    files.push(("transforms.json", &text));
+    written(&files)
+}
+
+#[test]
+fn nerfstudio_frames_whose_cameras_are_as_good_as_one_make_windows() {
+    let lengths: Vec<f64> = (0..15).map(|i| 614.8 + 0.8 * f64::from(i) / 14.0).collect();
+    let opened = open(focal_lengths(&lengths).path()).unwrap();
+    let [sequence] = opened.sequences.as_slice() else { panic!("{} sequences", opened.sequences.len()) };
+    let k = sequence.intrinsics();
+    assert!((k.fx - 615.2).abs() + (k.fy - 615.2).abs() + (k.cx - 319.5).abs() < 1e-9, "{k:?}");
+    assert_eq!((sequence.frames(), sequence.windows(1).count()), (15, 11));
+    // Half of 640 pixels, 0.4 of 615.2 away.
+    assert!(opened.skipped[0].why.starts_with("15 that differ by at most 0.21 px"), "{:?}", opened.skipped);
+    // A pixel at the edge of 640, and a bit more: 320 (f / 615.2 - 1) = 1 where f is 617.12.
+    let apart = |off: f64| focal_lengths(&[615.2 - off, 615.2 + off, 615.2 - off, 615.2 + off, 615.2]);
+    assert_eq!(open(apart(1.9).path()).unwrap().sequences[0].frames(), 5);
+    check_error(open(apart(1.95).path()), &["transforms.json: cameras", "3 cameras for 5 frames, up to 1.0 px"]);
+}
+
+#[test]
+fn cameras_that_differ_are_counted_where_none_has_frames_for_a_window() {
+    let zoom: Vec<f64> = (0..15).map(|i| 600.0 + 5.0 * f64::from(i)).collect();
+    check_error(open(focal_lengths(&zoom).path()), &["transforms.json: cameras", "15 cameras for 15 frames", "1/640"]);
+    // Those of a rig, which are near one another too.
+    let rig: Vec<f64> = (0..10).map(|i| if i % 2 == 0 { 614.8 } else { 615.6 }).collect();
+    let opened = open(focal_lengths(&rig).path()).unwrap();
+    let frames: Vec<usize> = opened.sequences.iter().map(Sequence::frames).collect();
+    assert_eq!((frames, opened.skipped.len()), (vec![5, 5], 0));
+    // One camera that has enough, and a few frames of others.
+    let mixed = [600.0, 600.0, 600.0, 600.0, 600.0, 700.0, 800.0];
+    let opened = open(focal_lengths(&mixed).path()).unwrap();
+    assert_eq!((opened.sequences[0].frames(), opened.sequences[0].windows(1).count()), (5, 1));
+    assert!(opened.skipped[0].what.ends_with("2 of 7 frames"), "{:?}", opened.skipped);
+    assert_eq!(opened.skipped[0].why, "2 cameras have fewer than 5 frames each");
+
+    let camera = |i: usize, f: f64| format!("{i} PINHOLE 64 48 {f} {f} 32 24\n");
+    let model = |step: f64| {
+        let cameras: String = (0..5).map(|i| camera(i, 32.0 + step * i as f64)).collect();
+        let images: String = (0..5).map(|i| format!("{i} 1 0 0 0 {i} 0 0 {i} {i}.png\n\n")).collect();
+        let names: Vec<String> = (0..5).map(|i| format!("images/{i}.png")).collect();
+        let mut files = vec![("sparse/0/cameras.txt", cameras.as_str()), ("sparse/0/images.txt", images.as_str())];
+        files.extend(names.iter().map(|name| (name.as_str(), "")));
+        written(&files)
+    };
+    let sequences = open(model(0.01).path()).unwrap().sequences;
+    assert!(sequences.len() == 1 && (sequences[0].intrinsics().fx - 32.02).abs() < 1e-9);
+    check_error(open(model(1.0).path()), &["cameras.txt: cameras", "5 cameras for 5 frames"]);
+}
+
+#[test]
+fn nerfstudio_keys_that_change_what_a_ray_or_a_depth_is_are_not_read_over() {
+    let camera = r#""fl_x": 32, "fl_y": 36, "w": 64, "h": 48,"#;
+    let matrix = format!("\"transform_matrix\": {MATRIX}");
+    let depth = r#""depth_file_path": "depth/a.png""#;
+    for (common, frame, parts) in [
+        ("", r#""k5": 0.1"#, ["k5: expected 0", "undistort"]),
+        (
+            r#""distortion_params": [0.1, 0, 0, 0],"#,
+            r#""colmap_im_id": 1"#,
+            ["distortion_params: expected none", "0.1"],
+        ),
+        (r#""from_mitsuba": true,"#, r#""colmap_im_id": 1"#, ["from_mitsuba: expected none", "true"]),
+        (r#""rolling_shutter": [0, 0, 0.03, 0],"#, r#""colmap_im_id": 1"#, ["rolling_shutter: expected none", "0.03"]),
+        (r#""is_fisheye": 1,"#, r#""colmap_im_id": 1"#, ["is_fisheye: expected false", "got 1"]),
+        (r#""camera_angle_x": 0.8,"#, r#""colmap_im_id": 1"#, ["camera_angle_x: expected the angle of fl_x", "75.7"]),
+        (r#""applied_scale": -1,"#, r#""colmap_im_id": 1"#, ["applied_scale: expected a number above 0", "-1"]),
+        (r#""integer_depth_scale": 0.001,"#, depth, ["integer_depth_scale", "depth_unit_scale_factor"]),
+        // The camera of an image of ten times the size, or in shares of it.
+        ("", r#""cx": 60, "cy": 45"#, ["transforms.json: intrinsics: cx", "another size"]),
+        ("", r#""fl_x": 0.5, "fl_y": 0.5"#, ["transforms.json: intrinsics: fx", "other units"]),
+    ] {
+        let frame = format!("{frame}, {matrix}");
+        check_error(open(nerfstudio(&format!("{camera} {common}"), &frame).path()), &parts);
+    }
+    let common = format!(
+        "{camera} \"aabb_scale\": 16, \"applied_transform\": [[1, 0, 0, 0]], \"orientation_override\": \"none\", \
+         \"rolling_shutter\": [0, 0, 0], \"ply_file_path\": \"a.ply\", \"k5\": 0, \"fps\": 30,"
+    );
+    let frame = format!("\"mask_path\": \"m.png\", \"depth_path\": \"d.png\", \"sharpness\": 9.5, {matrix}");
+    let directory = nerfstudio(&common, &frame);
+    let opened = open(directory.path()).unwrap();
+    check_golden(&opened.sequences[0], CAMERA);
+    let told: Vec<&str> = opened.skipped.iter().map(|s| s.what.split_once(": ").unwrap().1).collect();
+    assert_eq!(told, ["mask_path of transforms.json", "depth_path, fps of transforms.json"]);
+    // Poses were scaled by 0.5, so a step of 2 mm is one of 1 mm of theirs.
+    let common = format!("{camera} \"applied_scale\": 0.5, \"depth_unit_scale_factor\": 0.002,");
+    let opened = open(nerfstudio(&common, &format!("{depth}, {matrix}")).path()).unwrap();
+    let step = opened.sequences[0].frame(0).unwrap().depth.as_ref().unwrap().units_per_step;
+    assert!((step - 0.001).abs() < 1e-9, "{step}");
+}
+
 const TUM: [(&str, &str); 4] = [
     ("rgb.txt", "# timestamp filename\n1305031102.175304 rgb/a.png\n"),
     // Camera to world is a turn of +90 degrees about y: (0, sin 45, 0, cos 45), scalar last.

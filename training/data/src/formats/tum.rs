@@ -6,7 +6,7 @@
 //! not in the recording: `calibration.txt` or `intrinsics.txt` with `fx fy cx cy`, or else the published ones of the
 //! three cameras.
 
-use super::{Opened, Skipped, check_middle, image_size, line_error, name_of, numbers, read_text};
+use super::{Opened, Skipped, image_size, line_error, name_of, numbers, read_text};
 use crate::error::Error;
 use crate::picture::Image;
 use crate::sequence::{DepthFile, Frame, Sequence};
@@ -140,6 +140,7 @@ fn intrinsics(directory: &Path, name: &str, size: (u32, u32)) -> Result<(Intrins
     let (width, height) = size;
     let camera = |path: &Path, [fx, fy, cx, cy]: [f64; 4]| {
         Intrinsics::new(fx, fy, cx, cy, width, height)
+            .and_then(Intrinsics::plausible)
             .map_err(|source| Error::Intrinsics { path: path.to_path_buf(), source })
     };
     let files = ["calibration.txt", "intrinsics.txt"].map(|file| directory.join(file));
@@ -155,9 +156,7 @@ fn intrinsics(directory: &Path, name: &str, size: (u32, u32)) -> Result<(Intrins
             .ok_or_else(|| line_error(path, 1, expected, "nothing"))?;
         let words: Vec<&str> = line.split_whitespace().collect();
         let values = numbers::<4>(&words).map_err(|got| line_error(path, number, expected, got))?;
-        let intrinsics = camera(path, values)?;
-        check_middle(path, &intrinsics)?;
-        return Ok((intrinsics, false));
+        return Ok((camera(path, values)?, false));
     }
     let lower = name.to_lowercase();
     let known = PUBLISHED.iter().find(|(folder, ..)| lower.contains(folder));
