@@ -115,7 +115,10 @@ fn extension(mode: Mode) -> &'static str {
 }
 
 fn read(builder: &Builder<'_>, sample: &Sample, mode: Mode) -> Result<Example> {
-    let file = |name: &str| sample.files.get(name).with_context(|| format!("{name} is missing"));
+    let file = |name: &str| {
+        let there = || sample.files.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        sample.files.get(name).with_context(|| format!("{name} is missing; there are {}", there()))
+    };
     let about: About = serde_json::from_slice(file("json")?).context("json")?;
     let mut images = Vec::with_capacity(WINDOW);
     for name in ["0.png", "1.png", "2.png", "3.png", "4.png"] {

@@ -1,9 +1,10 @@
 //! Shards in the WebDataset layout: a tar file in which the files of a sample lie next to one another and share the
-//! name up to the first dot. Any loader that knows WebDataset reads them, and so does [`read`].
+//! name up to the first dot. Any loader that knows WebDataset reads them, and so does [`read`], also where they were packed
+//! again: names may begin with `./`, folders stand between the files, and the files of a sample need not be neighbours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek as _, SeekFrom, Write};
+use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -110,38 +111,96 @@ pub struct Sample {
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
-/// Hands every sample of a shard to `each`, in the order of the file.
+/// Hands every sample of a shard to `each`, in the order of their first files.
 ///
 /// # Errors
-/// A file that can't be read or is no tar, and the first error of `each`.
-pub fn read(path: &Path, each: impl FnMut(Sample) -> Result<()>) -> Result<()> {
-    let file = File::open(path).with_context(|| path.display().to_string())?;
-    samples(BufReader::new(file), path, each)
+/// A file that can't be read or is no tar, a member that is no part of a sample, and the first error of `each`.
+pub fn read(path: &Path, mut each: impl FnMut(Sample) -> Result<()>) -> Result<()> {
+    let places = scan(path, 0)?;
+    let mut file = File::open(path).with_context(|| path.display().to_string())?;
+    for place in &places {
+        each(load(&mut file, place).with_context(|| path.display().to_string())?)?;
+    }
+    Ok(())
 }
 
-fn samples(from: impl Read, path: &Path, mut each: impl FnMut(Sample) -> Result<()>) -> Result<()> {
+/// Where the files of a sample lie.
+struct Place {
+    shard: u32,
+    key: String,
+    files: Vec<Member>,
+}
+
+/// Where one lies.
+struct Member {
+    extension: String,
+    start: u64,
+    bytes: u64,
+}
+
+/// How a file begins that gzip has compressed.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Finds the samples of a shard by the names of its members.
+fn scan(path: &Path, shard: u32) -> Result<Vec<Place>> {
     let place = || path.display().to_string();
-    let mut archive = tar::Archive::new(from);
-    let mut current: Option<Sample> = None;
-    for entry in archive.entries().with_context(place)? {
-        let mut entry = entry.with_context(place)?;
+    let file = File::open(path).with_context(place)?;
+    let length = file.metadata().with_context(place)?.len();
+    let mut file = BufReader::new(file);
+    let is_compressed = file.fill_buf().with_context(place)?.starts_with(&GZIP);
+    ensure!(!is_compressed, "{}: expected a tar as it is, got one that gzip has compressed: gunzip it", place());
+    let mut archive = tar::Archive::new(file);
+    let (mut samples, mut numbers) = (Vec::<Place>::new(), HashMap::<String, usize>::new());
+    for entry in archive.entries_with_seek().with_context(place)? {
+        let entry = entry.with_context(place)?;
         let name = entry.path().with_context(place)?.to_string_lossy().into_owned();
-        let split = name.split_once('.');
-        ensure!(split.is_some(), "{}: expected KEY.EXTENSION, got {name}", place());
-        let (key, extension) = split.unwrap_or_default();
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).with_context(place)?;
-        match &mut current {
-            Some(sample) if sample.key == key => drop(sample.files.insert(extension.to_owned(), content)),
-            _ => {
-                let files = BTreeMap::from([(extension.to_owned(), content)]);
-                if let Some(done) = current.replace(Sample { key: key.to_owned(), files }) {
-                    each(done)?;
-                }
-            }
+        let kind = entry.header().entry_type();
+        if kind.is_dir() || kind.is_pax_global_extensions() || is_aside(&name) {
+            continue;
         }
+        let is_plain = kind.is_file() || kind.is_contiguous();
+        ensure!(is_plain, "{}: {name}: expected a file, got a link or another kind of member", place());
+        let (key, extension) =
+            split(&name).with_context(|| format!("{}: expected KEY.EXTENSION, got {name}", place()))?;
+        let extension = extension.to_ascii_lowercase();
+        let (start, bytes) = (entry.raw_file_position(), entry.size());
+        ensure!(start.saturating_add(bytes) <= length, "{}: {name}: the file ends within it", place());
+        let number = *numbers.entry(key.to_owned()).or_insert(samples.len());
+        if number == samples.len() {
+            samples.push(Place { shard, key: key.to_owned(), files: Vec::new() });
+        }
+        let files = &mut samples[number].files;
+        let is_new = files.iter().all(|file| file.extension != extension);
+        ensure!(is_new, "{}: {name}: expected one {extension} of the sample, got two", place());
+        files.push(Member { extension, start, bytes });
     }
-    current.map_or(Ok(()), each)
+    Ok(samples)
+}
+
+/// Key and extension of a member's name, as WebDataset has them: up to the first dot behind the last slash.
+fn split(name: &str) -> Option<(&str, &str)> {
+    let name = name.trim_start_matches("./");
+    let base = name.rfind('/').map_or(0, |slash| slash + 1);
+    let dot = base + name[base..].find('.')?;
+    Some((&name[..dot], &name[dot + 1..]))
+}
+
+/// Whether a member is none of a sample's: WebDataset leaves out hidden files, such as macOS packs beside others, and
+/// `__names__`.
+fn is_aside(name: &str) -> bool {
+    let base = name.rsplit('/').next().unwrap_or(name);
+    base.starts_with('.') || (name.starts_with("__") && name.ends_with("__"))
+}
+
+fn load(file: &mut File, place: &Place) -> std::io::Result<Sample> {
+    let mut files = BTreeMap::new();
+    for member in &place.files {
+        let mut content = vec![0; member.bytes as usize];
+        file.seek(SeekFrom::Start(member.start))?;
+        file.read_exact(&mut content)?;
+        files.insert(member.extension.clone(), content);
+    }
+    Ok(Sample { key: place.key.clone(), files })
 }
 
 /// Where every sample of a folder of shards lies, so that they can be read in any order.
@@ -150,14 +209,6 @@ pub struct Index {
     samples: Vec<Place>,
     sha256: String,
     sources: Vec<String>,
-}
-
-struct Place {
-    shard: u32,
-    start: u64,
-    bytes: u64,
-    /// Extension and size of each file.
-    files: Vec<(String, u64)>,
 }
 
 impl Index {
@@ -173,39 +224,17 @@ impl Index {
         for shard in manifest.shards {
             hash.update(&shard.sha256);
             let file = dir.join(&shard.file);
-            let before = index.samples.len();
-            index.scan(&file)?;
-            let (got, expected) = ((index.samples.len() - before) as u64, shard.samples);
-            ensure!(expected == got, "{}: expected {expected} samples, got {got}", file.display());
+            let samples = scan(&file, u32::try_from(index.shards.len()).context("too many shards")?)?;
+            let (got, expected) = (samples.len() as u64, shard.samples);
+            let first = samples.first().map_or_else(String::new, |first| format!(", the first of them {}", first.key));
+            let place = file.display();
+            ensure!(expected == got, "{place}: expected {expected} samples, as manifest.json says, got {got}{first}");
+            index.samples.extend(samples);
             index.shards.push(file);
         }
         ensure!(!index.samples.is_empty(), "{}: no sample", dir.display());
         index.sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(index)
-    }
-
-    fn scan(&mut self, path: &Path) -> Result<()> {
-        let place = || path.display().to_string();
-        let shard = u32::try_from(self.shards.len()).context("too many shards")?;
-        let mut archive = tar::Archive::new(BufReader::new(File::open(path).with_context(place)?));
-        let mut last = None;
-        for entry in archive.entries_with_seek().with_context(place)? {
-            let entry = entry.with_context(place)?;
-            let name = entry.path().with_context(place)?.to_string_lossy().into_owned();
-            let (key, extension) = name.split_once('.').with_context(|| format!("{}: {name}", place()))?;
-            let (start, size) = (entry.raw_header_position(), entry.size());
-            // Contents end at a multiple of 512 bytes.
-            let end = entry.raw_file_position() + size.next_multiple_of(512);
-            if last.as_deref() != Some(key) {
-                self.samples.push(Place { shard, start, bytes: 0, files: Vec::new() });
-                last = Some(key.to_owned());
-            }
-            if let Some(sample) = self.samples.last_mut() {
-                sample.bytes = end - sample.start;
-                sample.files.push((extension.to_owned(), size));
-            }
-        }
-        Ok(())
     }
 
     /// Samples.
@@ -231,7 +260,7 @@ impl Index {
     /// Bytes of a sample's file; 0 where it has none of that name.
     pub fn size(&self, sample: usize, extension: &str) -> usize {
         let files = self.samples.get(sample).map(|s| s.files.as_slice()).unwrap_or_default();
-        files.iter().find(|(name, _)| name == extension).map_or(0, |(_, size)| *size as usize)
+        files.iter().find(|file| file.extension == extension).map_or(0, |file| file.bytes as usize)
     }
 
     /// A sample by its number.
@@ -243,14 +272,110 @@ impl Index {
         let path = &self.shards[place.shard as usize];
         let context = || path.display().to_string();
         let mut file = File::open(path).with_context(context)?;
-        file.seek(SeekFrom::Start(place.start)).with_context(context)?;
-        let mut bytes = vec![0; place.bytes as usize];
-        file.read_exact(&mut bytes).with_context(context)?;
-        let mut found = None;
-        samples(bytes.as_slice(), path, |sample| {
-            found = Some(sample);
+        load(&mut file, place).with_context(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chains::manifest::{Counts, Shard};
+    use tar::EntryType;
+
+    /// A tar of these members as they are named; a name before a `|` is a PAX header's.
+    fn packed(members: &[(&str, EntryType, &str)]) -> Vec<u8> {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut add = |name: &str, kind: EntryType, content: &str| {
+            let mut header = tar::Header::new_ustar();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(kind);
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            header.set_mtime(0);
+            header.set_cksum();
+            archive.append(&header, content.as_bytes()).unwrap();
+        };
+        for &(name, kind, content) in members {
+            let (long, short) = name.split_once('|').unwrap_or(("", name));
+            if !long.is_empty() {
+                // Length, which counts itself, and the key.
+                let length = "00 path=\n".len() + long.len();
+                add("x", EntryType::XHeader, &format!("{length} path={long}\n"));
+            }
+            add(short, kind, content);
+        }
+        archive.into_inner().unwrap()
+    }
+
+    /// A folder of one shard, whose manifest speaks of so many samples.
+    fn folder(bytes: &[u8], samples: u64) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("chains-000000.tar"), bytes).unwrap();
+        let shard = Shard { file: "chains-000000.tar".to_owned(), samples, bytes: 0, sha256: String::new() };
+        let manifest = Manifest {
+            stage: "chains".to_owned(),
+            settings: serde_json::Value::Null,
+            sources: Vec::new(),
+            counts: Counts::default(),
+            shards: vec![shard],
+        };
+        crate::json::write(&dir.path().join("manifest.json"), &manifest).unwrap();
+        dir
+    }
+
+    const FILE: EntryType = EntryType::Regular;
+
+    #[test]
+    fn shards_that_were_packed_again_are_read_as_webdataset_reads_them() {
+        let bytes = packed(&[
+            ("./", EntryType::Directory, ""),
+            ("pax", EntryType::XGlobalHeader, "18 comment=packed\n"),
+            ("./b.json", FILE, "b"),
+            ("./a.0.png", FILE, "a0"),
+            ("./._a.0.png", FILE, "of macOS"),
+            ("__index__", FILE, "aside"),
+            ("./b.0.PNG", FILE, "b0"),
+            ("./a.json|cut.js", FILE, "a"),
+            ("./part.1/", EntryType::Directory, ""),
+            ("./part.1/a.json", FILE, "another a"),
+        ]);
+        let dir = folder(&bytes, 3);
+        let index = Index::open(dir.path()).unwrap();
+        let sample = |key: &str, files: &[(&str, &str)]| Sample {
+            key: key.to_owned(),
+            files: files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect(),
+        };
+        let expected = [
+            sample("b", &[("json", "b"), ("0.png", "b0")]),
+            sample("a", &[("0.png", "a0"), ("json", "a")]),
+            sample("part.1/a", &[("json", "another a")]),
+        ];
+        let got: Vec<Sample> = (0..index.len()).map(|number| index.read(number).unwrap()).collect();
+        assert_eq!(got, expected);
+        assert_eq!((index.size(1, "0.png"), index.size(1, "txt")), (2, 0));
+        let mut streamed = Vec::new();
+        read(&dir.path().join("chains-000000.tar"), |sample| {
+            streamed.push(sample);
             Ok(())
-        })?;
-        found.with_context(|| format!("{}: sample {sample}", path.display()))
+        })
+        .unwrap();
+        assert_eq!(streamed, expected);
+    }
+
+    #[test]
+    fn a_member_that_is_no_part_of_a_sample_is_named() {
+        let whole = packed(&[("a.json", FILE, "a"), ("b.json", FILE, "b")]);
+        for (bytes, says) in [
+            (packed(&[("./README", FILE, "")]), "expected KEY.EXTENSION, got ./README"),
+            (packed(&[("./a.json", EntryType::Symlink, "")]), "./a.json: expected a file, got a link"),
+            (packed(&[("a.json", FILE, "a"), ("./a.JSON", FILE, "a")]), "./a.JSON: expected one json of the sample"),
+            (whole[..1024 + 512].to_vec(), "b.json: the file ends within it"),
+            (whole, "expected 1 samples, as manifest.json says, got 2, the first of them a"),
+            ([&GZIP[..], &[8, 0, 0, 0]].concat(), "gunzip it"),
+        ] {
+            let dir = folder(&bytes, 1);
+            let error = format!("{:#}", Index::open(dir.path()).err().unwrap());
+            assert!(error.contains("chains-000000.tar: ") && error.contains(says), "{error}: lacks {says}");
+        }
     }
 }
