@@ -162,11 +162,14 @@ fn init_log(ros_level: Option<&str>) {
         Some("debug") => "debug",
         Some("warn") => "warn",
         Some("error" | "fatal") => "error",
-        // The DDS implementation speaks of every peer that comes and goes.
-        _ => "info,rustdds=error,ros2_client=warn,ros2_client::distributions=error",
+        _ => "info",
     };
+    // The DDS implementation speaks of every peer that comes and goes, and at debug of every datagram: the level that is
+    // asked for is the node's. RUST_LOG has all.
+    let quiet = "rustdds=error,ros2_client=warn,ros2_client::distributions=error";
+    let quiet = if level == "error" { "" } else { quiet };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},{quiet}")));
     // Colours are for people, not for journals and files.
     let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_coloured).init();

@@ -12,6 +12,11 @@ use clap::{Parser, Subcommand};
 use model::pose_head;
 use model::weights;
 use model::weights::gguf::Recipe;
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use training::trainer::{Finished, Job};
 use training_data::chains::write;
 use training_evaluation::eval;
@@ -232,6 +237,17 @@ fn workers(config: &Path) -> Option<i64> {
     table.get("run")?.get("workers")?.as_integer()
 }
 
+/// The level of `RUST_LOG`, else info, to stderr.
+fn init_log() {
+    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // ureq's own trace shows requests byte by byte, the key of an endpoint among them.
+    let keyless = filter_fn(|record| *record.level() != Level::TRACE || !record.target().starts_with("ureq_proto"));
+    // Colours are for people, not for journals and files.
+    let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_coloured);
+    tracing_subscriber::registry().with(asked).with(keyless).with(lines).init();
+}
+
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -253,12 +269,7 @@ fn main() -> Result<ExitCode> {
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
     }
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    // ureq's own trace shows requests byte by byte, the key of an endpoint among them.
-    let filter = filter.add_directive("ureq_proto=debug".parse()?);
-    // Colours are for people, not for journals and files.
-    let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_coloured).init();
+    init_log();
     let done: Result<()> = match arguments.verb {
         Verb::Sft(FromAnything { stage: Stage { config, out, resume }, init }) => {
             let config = training::sft::read_config(&config)?;

@@ -347,6 +347,89 @@ fn the_key_goes_to_the_endpoint_and_nowhere_else() {
 }
 
 #[test]
+fn the_log_has_nothing_below_the_level_that_is_asked_for_and_no_key_at_any() {
+    let data = "synth:seed=3,windows=1,size=160x96";
+    let server = Server::new(|_, _| says("<poses>"));
+    let out = tempfile::tempdir().unwrap();
+    let name = format!("openai:{}#m", server.url());
+    let log = |level: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_training"));
+        command.args(["eval", "--estimator", &name, "--data", data, "--out"]).arg(out.path());
+        command.env("OPENAI_API_KEY", SECRET).env_remove("RUST_LOG").envs(level.map(|level| ("RUST_LOG", level)));
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let has = |log: &str, level: &str, from: &str| log.lines().any(|line| line.contains(level) && line.contains(from));
+    let usual = log(None);
+    assert!(!usual.contains("DEBUG") && !usual.contains("TRACE") && !usual.contains("ureq"), "{usual}");
+    for level in ["trace", "info,ureq_proto=trace", "info,ureq_proto::util=trace"] {
+        let all = log(Some(level));
+        // Bytes are shown in rows of sixteen.
+        assert!(!has(&all, "TRACE", "ureq_proto") && !all.contains(SECRET), "{level}: {all}");
+        assert_eq!(has(&all, "DEBUG", "ureq_proto"), !level.contains("util"), "{level}: {all}");
+    }
+}
+
+#[test]
+fn a_wrong_name_address_or_key_is_told_with_what_is_right() {
+    let server = Server::new(|_, request| match request.line.as_str() {
+        "GET /v1/models" => (200, Vec::new(), json!({"data": [{"id": "qwen"}, {"id": "llava"}]}).to_string()),
+        "POST /v1/chat/completions" if request.body["model"] == "secret" => (401, Vec::new(), "who?".to_owned()),
+        "POST /v1/chat/completions" if request.body["model"] == "moved" => {
+            (308, vec!["Location: https://other.example/v1/chat/completions"], String::new())
+        }
+        _ => (404, Vec::new(), "Not Found".to_owned()),
+    });
+    let says = |base: &str, model: &str| {
+        let endpoint = Endpoint::with_key(base, Some(model.to_owned()), None).unwrap();
+        endpoint.chat(&hello(), &sampling()).unwrap_err().to_string()
+    };
+    let url = server.url();
+    let root = url.strip_suffix("/v1").unwrap();
+    for (base, model, wanted) in [
+        (url.as_str(), "qwn", "status 404: Not Found (it has no qwn, but qwen, llava)".to_owned()),
+        (
+            root,
+            "qwen",
+            format!("{root}/chat/completions: status 404: Not Found (is {root} the base URL? Most end in /v1)"),
+        ),
+        (url.as_str(), "secret", "status 401: who? (no key was sent: it is read from OPENAI_API_KEY)".to_owned()),
+        (
+            url.as_str(),
+            "moved",
+            "status 308: redirected to https://other.example/v1/chat/completions, which is not".to_owned(),
+        ),
+    ] {
+        let error = says(base, model);
+        assert!(error.contains(&wanted), "{error}: lacks {wanted}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_answers_nothing_is_not_asked_for_every_window() {
+    let server = Server::new(|_, _| (400, Vec::new(), "no images here".to_owned()));
+    let out = tempfile::tempdir().unwrap();
+    let (name, folder) = (format!("openai:{}#m", server.url()), out.path().to_str().unwrap());
+    let data = "synth:seed=3,windows=20,size=64x48";
+    let arguments = ["eval", "--concurrency", "1", "--estimator", &name, "--data", data, "--out", folder];
+    let (code, _, stderr) = program(&arguments, None);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("not one of 20 windows has an answer") && stderr.contains("no images here"), "{stderr}");
+    assert_eq!(server.received().len(), 8);
+
+    // Some that fail are told of, and by the exit status.
+    let server = Server::new(|number, _| match number {
+        1 => (400, Vec::new(), "too long".to_owned()),
+        _ => says("<poses>"),
+    });
+    let name = format!("openai:{}#m", server.url());
+    let (code, stdout, _) = program(&["eval", "--estimator", &name, "--data", DATA, "--out", folder], None);
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("1 windows have no answer since their requests failed: ") && stdout.contains("too long"));
+}
+
+#[test]
 fn good_prose_is_in_the_shards_and_is_asked_for_once() {
     let last = "The camera glides past the wall, and the poses follow.";
     let server = Server::new(move |_, _| says(&prose(last)));

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::Cursor;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,6 +26,8 @@ const BACK_OFF: u32 = 4;
 const LONGEST_DELAY: Duration = Duration::from_secs(120);
 /// Characters of a body that an error shows.
 const SHOWN: usize = 300;
+/// Requests that all fail before no more are sent: who has the name or the address wrong should not wait for the thousandth.
+const GIVE_UP: usize = 8;
 /// Bytes of the largest body that is read.
 const LARGEST_BODY: u64 = 16 << 20;
 
@@ -35,6 +39,11 @@ pub struct Endpoint {
     model: String,
     key: Option<String>,
     first_delay: Duration,
+    /// Whether a request was answered.
+    answered: AtomicBool,
+    /// Requests that failed, and what was wrong with the first.
+    failed: AtomicUsize,
+    first: OnceLock<String>,
 }
 
 impl fmt::Debug for Endpoint {
@@ -101,6 +110,8 @@ pub struct Reply {
 /// Why a request failed.
 struct Failure {
     text: String,
+    /// Of the answer, where one came.
+    status: Option<u16>,
     /// Whether another one may not.
     again: bool,
     /// What the endpoint asks to wait.
@@ -155,7 +166,9 @@ impl Endpoint {
         let key = key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
         let agent = ureq::Agent::new_with_config(config.build());
         let named = model.filter(|model| !model.is_empty());
-        let mut endpoint = Self { agent, base, model: String::new(), key, first_delay: FIRST_DELAY };
+        let (answered, failed, first) = (AtomicBool::new(false), AtomicUsize::new(0), OnceLock::new());
+        let mut endpoint =
+            Self { agent, base, model: String::new(), key, first_delay: FIRST_DELAY, answered, failed, first };
         endpoint.model = match named {
             Some(model) => model,
             None => endpoint.only_model()?,
@@ -193,11 +206,19 @@ impl Endpoint {
     /// Sends a request that [`Endpoint::request`] made.
     ///
     /// # Errors
-    /// An endpoint that cannot be reached or is overloaded and stays so, refuses, or answers something else. Each names
-    /// the URL, none the key.
+    /// An endpoint that cannot be reached or is overloaded and stays so, refuses, or answers something else; one that
+    /// answered none of many requests is asked no more. Each names the URL, none the key.
     pub fn send(&self, request: &Value) -> Result<Reply> {
         let url = format!("{}/chat/completions", self.base);
-        let (body, seconds) = self.ask(&url, Some(&request.to_string()))?;
+        let is_lost = self.failed.load(Ordering::Relaxed) >= GIVE_UP && !self.answered.load(Ordering::Relaxed);
+        if let (true, Some(first)) = (is_lost, self.first.get()) {
+            bail!("{first}; not asked any more, since none of the first {GIVE_UP} requests was answered");
+        }
+        let (body, seconds) = self.ask(&url, Some(&request.to_string())).inspect_err(|error| {
+            self.first.get_or_init(|| error.to_string());
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        })?;
+        self.answered.store(true, Ordering::Relaxed);
         let parsed: Value = serde_json::from_str(&body).unwrap_or_default();
         let choice = &parsed["choices"][0];
         let Some(text) = choice["message"]["content"].as_str() else {
@@ -209,16 +230,35 @@ impl Endpoint {
 
     /// The model of an endpoint that has one.
     fn only_model(&self) -> Result<String> {
-        let url = format!("{}/models", self.base);
+        let url = self.models_url();
         let (body, _) = self.ask(&url, None)?;
-        let parsed: Value = serde_json::from_str(&body).unwrap_or_default();
-        let Some(models) = parsed["data"].as_array() else {
+        let Some(ids) = models(&body) else {
             bail!("{url}: status 200: expected a list of models, got {}", self.shown(&body));
         };
-        let ids: Vec<&str> = models.iter().filter_map(|model| model["id"].as_str()).collect();
         match ids.as_slice() {
-            [only] => Ok((*only).to_owned()),
+            [only] => Ok(only.clone()),
             several => bail!("{url}: expected one model, got {several:?}; name one as URL#MODEL"),
+        }
+    }
+
+    fn models_url(&self) -> String {
+        format!("{}/models", self.base)
+    }
+
+    /// What a user may have got wrong where an endpoint answers with this status.
+    fn hint(&self, status: Option<u16>) -> String {
+        match status {
+            Some(404) if !self.base.ends_with("/v1") => {
+                format!(" (is {} the base URL? Most end in /v1)", self.base)
+            }
+            Some(404) => {
+                let ids = self.once(&self.models_url(), None).ok().and_then(|body| models(&body)).unwrap_or_default();
+                let is_other = !self.model.is_empty() && !ids.is_empty() && !ids.contains(&self.model);
+                let said = || self.shown(&format!(" (it has no {}, but {})", self.model, ids.join(", ")));
+                if is_other { said() } else { String::new() }
+            }
+            Some(401 | 403) if self.key.is_none() => format!(" (no key was sent: it is read from {KEY})"),
+            _ => String::new(),
         }
     }
 
@@ -233,7 +273,7 @@ impl Endpoint {
                 Err(failure) => failure,
             };
             if !failure.again {
-                bail!("{url}: {}", failure.text);
+                bail!("{url}: {}{}", failure.text, self.hint(failure.status));
             }
             if retries == RETRIES {
                 bail!("{url}: {} (and so {} times)", failure.text, RETRIES + 1);
@@ -268,12 +308,15 @@ impl Endpoint {
         let status = response.status().as_u16();
         let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let wait = header.and_then(|text| text.trim().parse::<u64>().ok()).map(Duration::from_secs);
+        let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+        let redirected = location.map(|to| format!("redirected to {}, which is not followed: ", self.shown(to)));
         let read = response.body_mut().with_config().limit(LARGEST_BODY).lossy_utf8(true).read_to_string();
         let text = read.map_err(|error| self.broken(&error))?;
         match status {
             200 => Ok(text),
             _ => Err(Failure {
-                text: format!("status {status}: {}", self.shown(&text)),
+                text: format!("status {status}: {}{}", redirected.unwrap_or_default(), self.shown(&text)),
+                status: Some(status),
                 again: status == 429 || status >= 500,
                 wait,
             }),
@@ -288,7 +331,12 @@ impl Endpoint {
                 | ureq::Error::HostNotFound
                 | ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve)
         );
-        Failure { text: self.shown(&error.to_string()), again, wait: None }
+        let text = match error {
+            ureq::Error::Timeout(ureq::Timeout::Connect) => format!("no connection within {} s", CONNECT.as_secs()),
+            ureq::Error::Timeout(ureq::Timeout::Global) => format!("no whole answer within {} s", TOTAL.as_secs()),
+            other => other.to_string(),
+        };
+        Failure { text: self.shown(&text), status: None, again, wait: None }
     }
 
     /// The beginning of a text for an error, on one line and without the key, which an endpoint may repeat.
@@ -299,4 +347,11 @@ impl Endpoint {
         };
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect()
     }
+}
+
+/// The names in a list of models.
+fn models(body: &str) -> Option<Vec<String>> {
+    let parsed: Value = serde_json::from_str(body).ok()?;
+    let models = parsed["data"].as_array()?;
+    Some(models.iter().filter_map(|model| model["id"].as_str()).map(str::to_owned).collect())
 }

@@ -128,12 +128,12 @@ pub struct Args {
 pub struct Done {
     /// The figures that a person reads first.
     pub text: String,
-    /// Whether every window could be read.
+    /// Whether every window could be read and asked for.
     pub complete: bool,
 }
 
 impl Done {
-    /// The exit status: 1 where a window could not be read.
+    /// The exit status: 1 where a window could not be read, or the request for it failed.
     pub fn status(&self) -> ExitCode {
         if self.complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -206,10 +206,12 @@ fn believed(args: &Args, given: Option<Sigmas>) -> Result<Sigmas> {
 /// What the verb says of a report.
 fn done(report: &Report) -> Done {
     let mut text = table(report);
-    if let Some(Failures { count, .. }) = report.errors.as_ref().filter(|errors| errors.count > 0) {
-        text.push_str(&format!("{count} windows have no answer since their requests failed (see report.json)\n"));
+    let failures = report.errors.as_ref().filter(|errors| errors.count > 0);
+    if let Some(Failures { count, texts }) = failures {
+        let first = texts.keys().next().map_or("see report.json", String::as_str);
+        text.push_str(&format!("{count} windows have no answer since their requests failed: {first}\n"));
     }
-    Done { text, complete: report.unreadable.count == 0 }
+    Done { text, complete: report.unreadable.count == 0 && failures.is_none() }
 }
 
 /// What [`run_with`] judges, and how.

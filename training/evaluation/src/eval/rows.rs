@@ -318,10 +318,10 @@ pub(super) fn run(judged: &Judged, settings: &Settings<'_>, out: &Path) -> Resul
     let write = |estimator: &Estimator, settings: &Settings<'_>, outcomes: &[Outcome], out: &Path| {
         finish(estimator, settings, outcomes, &unreadable, windows.skipped(), out)
     };
-    write(&judged.model, settings, &model, &out.join("model"))?;
+    let asked = write(&judged.model, settings, &model, &out.join("model"))?;
     write(&Estimator::Tracks, &scaled, &program, &out.join("program"))?;
     write(&Estimator::Tracks, &of_both, &both, &out.join("both"))?;
-    let report = match judged.headline {
+    let mut report = match judged.headline {
         true => write(&Estimator::Tracks, &of_both, &both, out)?,
         false => write(&judged.model, settings, &model, out)?,
     };
@@ -333,6 +333,7 @@ pub(super) fn run(judged: &Judged, settings: &Settings<'_>, out: &Path) -> Resul
     let markdown = rows.markdown();
     std::fs::write(&path, &markdown).with_context(|| path.display().to_string())?;
     write_json(&out.join("rows.json"), &serde_json::to_value(&rows)?)?;
+    report.errors = asked.errors;
     let Done { text, complete } = done(&report);
     // The first table is that of all windows.
     let first = markdown.split("\n## ").nth(1).unwrap_or_default();
