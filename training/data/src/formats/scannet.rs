@@ -63,13 +63,19 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
     };
     let intrinsics = intrinsics(&directory.join("intrinsic/intrinsic_color.txt"), image_size(first, 0)?)?;
     let lost = total - frames.len();
-    let skipped = (lost > 0).then(|| Skipped {
-        what: format!("{name}: {lost} of {total} frames"),
-        why: "their pose is not finite".to_owned(),
-    });
+    let mut skipped = Vec::new();
+    if lost > 0 {
+        let what = format!("{name}: {lost} of {total} frames");
+        skipped.push(Skipped { what, why: "their pose is not finite".to_owned() });
+    }
+    let extrinsics = directory.join("intrinsic/extrinsic_color.txt");
+    if extrinsics.is_file() && !is_identity(&matrix(&extrinsics)?) {
+        let why = "it is not the identity, and not read: poses are taken for those of the colour camera".to_owned();
+        skipped.push(Skipped { what: format!("{name}: extrinsic_color.txt"), why });
+    }
     let (path, source) = (directory.to_path_buf(), room(&name).to_owned());
     let sequence = Sequence { path, name, source, optics: Optics::pinhole(intrinsics), metric: true, frames };
-    Ok(Opened { sequences: vec![sequence], skipped: skipped.into_iter().collect() })
+    Ok(Opened { sequences: vec![sequence], skipped })
 }
 
 /// `scene0000` of `scene0000_01`: rooms were scanned several times.
@@ -84,6 +90,10 @@ fn matrix(path: &Path) -> Result<[f64; 16], Error> {
     let text = read_text(path)?;
     let words: Vec<&str> = text.split_whitespace().collect();
     numbers::<16>(&words).map_err(|got| line_error(path, 1, "a 4x4 matrix", got.replace("columns", "words")))
+}
+
+fn is_identity(matrix: &[f64; 16]) -> bool {
+    matrix.iter().enumerate().all(|(i, value)| (value - f64::from(u8::from(i % 5 == 0))).abs() < 1e-6)
 }
 
 fn intrinsics(path: &Path, (width, height): (u32, u32)) -> Result<Intrinsics, Error> {

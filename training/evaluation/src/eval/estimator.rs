@@ -89,6 +89,8 @@ pub(super) struct Estimate {
     pub seconds: Option<f64>,
     /// The poses of the frames in reverse order, anchored at what was the last; where they were asked for.
     pub backwards: Option<WindowTrajectory>,
+    /// Whether an endpoint cut the answer off at the limit of tokens.
+    pub cut: bool,
     /// Why there is no answer, where an endpoint failed.
     pub error: Option<String>,
     /// Why the pictures tell no poses, in one word.
@@ -350,7 +352,8 @@ fn ask(endpoint: &Endpoint, question: &Question, sample: &WindowSample) -> Resul
     };
     let parsed = chain::parse(&reply.text);
     let trajectory = parsed.trajectory.as_ref().ok().copied();
-    let mut estimate = Estimate { seconds: Some(reply.seconds), ..Estimate::poses(trajectory.as_ref()) };
+    let (seconds, cut) = (Some(reply.seconds), reply.finish_reason == "length");
+    let mut estimate = Estimate { seconds, cut, ..Estimate::poses(trajectory.as_ref()) };
     if question.mode == Mode::FullChain {
         let grid = &sample.intrinsics;
         estimate.step_errors = StepErrors::new(&parsed, sample, grid);

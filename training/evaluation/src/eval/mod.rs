@@ -336,7 +336,13 @@ fn finish(
         bail!("not one of {} windows has an answer: {first}", failed.len());
     }
     if outcomes.iter().all(|o| o.errors.is_none()) {
-        tracing::warn!(estimator = settings.label, "not one window has an answer that parses");
+        let told = estimator.endpoint().is_none_or(|(_, question)| question.explain);
+        let hint = if told { "" } else { "; a model that was not trained on the form needs --explain" };
+        tracing::warn!(estimator = settings.label, "not one window has an answer that parses{hint}");
+    }
+    let cut = outcomes.iter().filter(|o| o.estimate.cut && o.errors.is_none()).count();
+    if cut > 0 {
+        tracing::warn!("{cut} answers do not parse since they were cut off at the limit of tokens: raise --max-tokens");
     }
     let mut report = Report::new(estimator, settings, outcomes, unreadable, skipped);
     if let Some((endpoint, question)) = estimator.endpoint() {

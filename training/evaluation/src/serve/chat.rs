@@ -4,7 +4,8 @@
 use std::io::Cursor;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use image::{ImageFormat, ImageReader, RgbImage};
+use image::metadata::Orientation;
+use image::{ImageDecoder as _, ImageFormat, ImageReader, RgbImage};
 use model::answer::chat::{Message, Part, Role};
 use model::answer::decode::Sampling;
 use serde::de::DeserializeOwned;
@@ -61,8 +62,10 @@ pub(super) struct Delivery {
 pub struct Picture {
     bytes: Vec<u8>,
     format: ImageFormat,
-    /// Width and height, pixels.
+    /// Width and height as it is looked at, pixels.
     pub size: (u32, u32),
+    /// How a camera that was held otherwise says that it is to be turned.
+    orientation: Orientation,
     /// Where it stands in the request.
     place: String,
 }
@@ -74,7 +77,9 @@ impl Picture {
     /// A file that is broken behind its header.
     pub fn decode(&self) -> Result<RgbImage, Refusal> {
         let decoded = ImageReader::with_format(Cursor::new(&self.bytes), self.format).decode();
-        Ok(decoded.map_err(|e| Refusal::invalid(&self.place, e.to_string()))?.into_rgb8())
+        let mut image = decoded.map_err(|e| Refusal::invalid(&self.place, e.to_string()))?;
+        image.apply_orientation(self.orientation);
+        Ok(image.into_rgb8())
     }
 
     /// Of a data URL.
@@ -103,7 +108,17 @@ impl Picture {
         if u64::from(size.0) * u64::from(size.1) > MOST_PIXELS {
             return Err(wrong(&format!("at most {MOST_PIXELS} pixels"), &format!("{}x{}", size.0, size.1)));
         }
-        Ok(Self { bytes, format, size, place: place.to_owned() })
+        let decoder = ImageReader::with_format(Cursor::new(&bytes), format).into_decoder();
+        let orientation = decoder.and_then(|mut decoder| decoder.orientation());
+        let orientation = orientation.map_err(|e| Refusal::invalid(place, e.to_string()))?;
+        let size = match orientation {
+            Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH => (size.1, size.0),
+            _ => size,
+        };
+        Ok(Self { bytes, format, size, orientation, place: place.to_owned() })
     }
 }
 
@@ -510,6 +525,20 @@ mod tests {
             assert!(refusal.contains(says), "{refusal}: lacks {says}");
         }
         assert!(read(&user(image(513, "auto"))).is_ok() && read(&user(image(512, "low"))).is_ok());
+    }
+
+    /// Phones store what they see as the sensor lies, and say how it is to be turned.
+    #[test]
+    fn an_image_is_turned_as_its_exif_says() {
+        let mut jpeg = Cursor::new(Vec::new());
+        RgbImage::new(40, 30).write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+        let mut bytes = jpeg.into_inner();
+        // APP1 behind the start of the image: one entry, tag 0x0112, a short, which is 6: turn by 90 degrees.
+        let exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        bytes.splice(2..2, exif.iter().copied());
+        let url = format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(bytes));
+        let picture = Picture::new(&url, "place").unwrap();
+        assert_eq!((picture.size, picture.decode().unwrap().dimensions()), ((30, 40), (30, 40)));
     }
 
     #[test]
