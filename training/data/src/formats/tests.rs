@@ -287,7 +287,7 @@ fn nerfstudio_keys_that_change_what_a_ray_or_a_depth_is_are_not_read_over() {
         (r#""camera_angle_x": 0.8,"#, r#""colmap_im_id": 1"#, ["camera_angle_x: expected the angle of fl_x", "75.7"]),
         (r#""applied_scale": -1,"#, r#""colmap_im_id": 1"#, ["applied_scale: expected a number above 0", "-1"]),
         (r#""integer_depth_scale": 0.001,"#, depth, ["integer_depth_scale", "depth_unit_scale_factor"]),
-        // The camera of an image of ten times the size, or in shares of it.
+        // The camera of an image of twice the size, and one in shares of the width.
         ("", r#""cx": 60, "cy": 45"#, ["transforms.json: intrinsics: cx", "another size"]),
         ("", r#""fl_x": 0.5, "fl_y": 0.5"#, ["transforms.json: intrinsics: fx", "other units"]),
     ] {
