@@ -181,7 +181,9 @@ impl Sequence {
                 return Err(wrong(&path, field, expected, got.to_string()));
             }
         }
-        if let Some(unit) = raw.depth_unit.as_deref().filter(|unit| !unit.starts_with("mm")) {
+        if let Some(unit) =
+            raw.depth_unit.as_deref().filter(|unit| !unit.starts_with("mm") && !unit.starts_with("milli"))
+        {
             return Err(wrong(&path, "depth_unit", "mm", unit));
         }
         let RawIntrinsics { fx, fy, cx, cy } = raw.intrinsics;
@@ -334,7 +336,8 @@ mod tests {
 
     #[test]
     fn a_sequence_without_poses_has_no_ground_truth() {
-        let notes = r#""timestamps": [1.5, 1.75], "depth_unit": "mm, 16-bit PNG", "licence": "CC0", "distortion": [0, 0.0]"#;
+        let notes =
+            r#""timestamps": [1.5, 1.75], "depth_unit": "mm, 16-bit PNG", "licence": "CC0", "distortion": [0, 0.0]"#;
         let sequence = load(&json("null", notes)).unwrap();
         assert!(sequence.ground_truth([0, 0, 0, 0, 1]).is_none());
         assert_eq!(sequence.stamps[1].nanos, 1_750_000_000);
