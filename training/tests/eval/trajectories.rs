@@ -94,6 +94,28 @@ fn a_missing_file_is_a_miss_and_a_broken_one_an_error() {
 }
 
 #[test]
+fn files_that_are_of_other_windows_are_an_error_and_not_misses() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, out) = (dir.path().join("tum"), dir.path().join("out"));
+    write_tum(&folder, "synth:seed=6,windows=1,size=64x48", false, |truth| *truth);
+    let late: Vec<_> = (0..5)
+        .map(|i| Stamped {
+            stamp: Stamp::from_nanos(i * 100_000_000 + 1_700_000_000_000_000_000),
+            value: Transform::<geometry::World, geometry::Camera>::identity(),
+        })
+        .collect();
+    let (file, lines) = (dir.path().join("late.tum"), dir.path().join("answers.jsonl"));
+    tum::write(&file, &late).unwrap();
+    std::fs::write(&lines, json!({"id": "synth-6-0", "answer": "<poses>"}).to_string()).unwrap();
+    for name in [tum_of(&folder), tum_of(&file), format!("answers:{}", lines.display())] {
+        let error = eval::run(&Estimator::named(&name).unwrap(), &name, DATA, &out).unwrap_err().to_string();
+        let says =
+            format!("{name}: expected answers to the windows of {DATA}, got one to none of 6; the first is called");
+        assert!(error.starts_with(&says) && error.contains(" synth-5-0 and is from 0.000 to "), "{error}");
+    }
+}
+
+#[test]
 fn windows_take_their_poses_from_one_file_of_a_whole_trajectory() {
     let dir = tempfile::tempdir().unwrap();
     let (data, path) = (dir.path().join("film"), dir.path().join("film.tum"));

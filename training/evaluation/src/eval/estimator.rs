@@ -181,6 +181,11 @@ impl Estimator {
         }
     }
 
+    /// Whether answers are looked up in files.
+    pub(super) fn is_in_files(&self) -> bool {
+        matches!(self, Self::TumFolder(_) | Self::TumTrajectory(_) | Self::Answers(_))
+    }
+
     /// The endpoint that is asked, if one is.
     pub(super) fn endpoint(&self) -> Option<(&Endpoint, &Question)> {
         match self {

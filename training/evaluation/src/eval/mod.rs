@@ -335,6 +335,17 @@ fn finish(
     if let (true, Some(first)) = (failed.len() == outcomes.len(), failed.first()) {
         bail!("not one of {} windows has an answer: {first}", failed.len());
     }
+    let has_none = |o: &Outcome| o.estimate.trajectory.is_none() && o.estimate.text.is_none();
+    if let (true, Some(first)) = (estimator.is_in_files() && outcomes.iter().all(has_none), outcomes.first()) {
+        let [from, .., to] = first.stamps.map(|stamp| stamp.nanos as f64 * 1e-9);
+        bail!(
+            "{}: expected answers to the windows of {source}, got one to none of {}; the first is called {} and is from \
+             {from:.3} to {to:.3} s",
+            settings.label,
+            outcomes.len(),
+            first.id
+        );
+    }
     if outcomes.iter().all(|o| o.errors.is_none()) {
         let told = estimator.endpoint().is_none_or(|(_, question)| question.explain);
         let hint = if told { "" } else { "; a model that was not trained on the form needs --explain" };
