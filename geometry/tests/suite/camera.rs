@@ -166,3 +166,19 @@ fn intrinsics_are_checked_when_deserialized() {
     let error = serde_json::from_str::<Intrinsics>(&text.replace("500.0", "0.0")).unwrap_err();
     assert!(error.to_string().contains("fx"), "{error}");
 }
+
+#[test]
+fn a_matrix_of_another_size_is_not_plausible() {
+    let camera = |f: f64, cx: f64, cy: f64| Intrinsics::new(f, f, cx, cy, 160, 120).unwrap();
+    assert_eq!(camera(150.0, 79.5, 59.5).plausible().unwrap(), camera(150.0, 79.5, 59.5));
+    assert!(camera(150.0, 40.0, 89.0).plausible().is_ok(), "a part near the middle");
+    for (k, field) in [
+        (camera(150.0, 18.0, 59.5), "cx"),
+        (camera(150.0, 79.5, 119.5), "cy"),
+        (camera(0.9, 79.5, 59.5), "fx"),
+        (camera(9000.0, 79.5, 59.5), "fx"),
+    ] {
+        let error = k.plausible().unwrap_err();
+        assert!(matches!(error, Error::Intrinsics { field: of, .. } if of == field), "{error}");
+    }
+}
