@@ -20,6 +20,9 @@ use crate::ros::Type;
 pub use reader::{Channel, Damage, Message, Place, read_at, scan};
 pub use writer::{FileWriter, Writer};
 
+/// A key in the metadata of a channel: our node has said what is in it.
+const OWN_MARK: &str = "egoreasoner";
+
 /// A message of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -47,10 +50,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file does not begin as one.
-    #[error("{}: expected an MCAP file, got one of another kind", path.display())]
+    #[error("{}: expected an MCAP file, got {got}", path.display())]
     NotMcap {
         /// The file.
         path: PathBuf,
+        /// What it is, as far as that is known.
+        got: &'static str,
     },
     /// A bag that cannot be read.
     #[error("{}: {field}: expected {expected}, got {got}", path.display())]

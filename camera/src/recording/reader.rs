@@ -1,6 +1,7 @@
 //! MCAP files as they are found (<https://mcap.dev/spec>): from first to last byte, without their index, so that a file
 //! whose writer was killed is read as far as it goes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -11,7 +12,7 @@ use mcap::records::{Record, op};
 use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};
 use mcap::{MAGIC, McapError, parse_record};
 
-use super::{Error, reason};
+use super::{Error, OWN_MARK, reason};
 use crate::ros::Type;
 
 /// Largest record or chunk, unpacked: a forged length must not take all memory.
@@ -20,6 +21,14 @@ const MAX_BYTES: usize = 256 << 20;
 const HEAD: usize = 9;
 /// Bytes in a chunk around its records and the name of its compression.
 const CHUNK_HEAD: u64 = 40;
+/// How what zstd has packed begins; no message in CDR does.
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// How a database of sqlite3 begins.
+const SQLITE: &[u8] = b"SQLite f";
+/// How a bag of ROS 1 begins.
+const ROS_1: &[u8] = b"#ROSBAG ";
+/// Ends of the names of what our node says, where nobody gave it others: in any namespace.
+const OWN: [&str; 2] = ["/ego/odometry", "/ego/pose"];
 
 /// A topic of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +39,8 @@ pub struct Channel {
     pub schema: String,
     /// How its messages are encoded; `cdr` where ROS 2 wrote them.
     pub encoding: String,
+    /// Whether the file says that our node has said it ([`super::Writer::own`]).
+    pub marked: bool,
 }
 
 impl Channel {
@@ -41,6 +52,12 @@ impl Channel {
     /// Whether its messages are in CDR.
     pub fn is_cdr(&self) -> bool {
         self.encoding == "cdr"
+    }
+
+    /// Whether our node has said it: its own recordings mark such topics, and of those of others the names that it gives them by
+    /// default tell.
+    pub fn is_own(&self) -> bool {
+        self.marked || OWN.iter().any(|name| self.topic.ends_with(name))
     }
 }
 
@@ -103,13 +120,14 @@ pub fn scan<E: From<Error>>(
 ) -> Result<Option<Damage>, E> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let mut source = Source::open(path).map_err(io)?;
-    if !source.begins_well().map_err(io)? {
+    let magic = source.magic().map_err(io)?;
+    if magic != MAGIC {
         if source.size < MAGIC.len() as u64 {
             // A writer that ended before it had written anything: what other files of the bag have is there.
             let reason = reason(&McapError::UnexpectedEof);
             return Ok(Some(Damage { path: path.to_owned(), offset: 0, reason }));
         }
-        return Err(Error::NotMcap { path: path.to_owned() }.into());
+        return Err(Error::NotMcap { path: path.to_owned(), got: kind(&magic) }.into());
     }
     let mut known = Known::default();
     loop {
@@ -146,7 +164,7 @@ pub fn read_at(path: &Path, place: Place) -> Result<Vec<u8>, Error> {
             if at == place.number
                 && let Record::Message { data, .. } = parse_record(opcode, data)?
             {
-                found = Some(data.into_owned());
+                found = Some(plain_message(&data).into_owned());
             }
             at += 1;
         }
@@ -175,11 +193,12 @@ impl Source {
         Ok(())
     }
 
-    fn begins_well(&mut self) -> std::io::Result<bool> {
+    /// The first bytes, by which a file is known.
+    fn magic(&mut self) -> std::io::Result<Vec<u8>> {
         let mut magic = Vec::with_capacity(MAGIC.len());
         self.file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
         self.offset = magic.len() as u64;
-        Ok(magic == MAGIC)
+        Ok(magic)
     }
 
     /// The next record with its head, empty for one that holds no messages; none where the messages end.
@@ -241,15 +260,17 @@ impl Known {
                 Record::Schema { header, .. } => drop(self.schemas.insert(header.id, header.name)),
                 Record::Channel(channel) => {
                     let schema = self.schemas.get(&channel.schema_id).cloned().unwrap_or_default();
-                    let read = Channel { topic: channel.topic, schema, encoding: channel.message_encoding };
+                    let marked = channel.metadata.contains_key(OWN_MARK);
+                    let read = Channel { topic: channel.topic, schema, encoding: channel.message_encoding, marked };
                     self.channels.insert(channel.id, read);
                 }
                 Record::Message { header, data } => {
-                    if let Some(channel) = self.channels.get(&header.channel_id) {
-                        let log_time = Stamp::from_nanos(i64::try_from(header.log_time).unwrap_or(i64::MAX));
-                        let place = Place { offset, number };
-                        each(&Message { channel, log_time, place, data: &data }).map_err(Stop::Asked)?;
-                    }
+                    let unknown = McapError::UnknownChannel(header.sequence, header.channel_id);
+                    let channel = self.channels.get(&header.channel_id).ok_or(unknown)?;
+                    let log_time = Stamp::from_nanos(i64::try_from(header.log_time).unwrap_or(i64::MAX));
+                    let place = Place { offset, number };
+                    let data = plain_message(&data);
+                    each(&Message { channel, log_time, place, data: &data }).map_err(Stop::Asked)?;
                     number += 1;
                 }
                 _ => {}
@@ -282,6 +303,32 @@ fn unpack<E: From<McapError>>(mut bytes: &[u8], mut each: impl FnMut(u8, &[u8]) 
         }
     }
     Ok(())
+}
+
+/// A message as it was before rosbag2 packed it (`--compression-mode message`). One that cannot be unpacked stays as it is, and
+/// so is not what its type says.
+fn plain_message(data: &[u8]) -> Cow<'_, [u8]> {
+    if !data.starts_with(&ZSTD) {
+        return Cow::Borrowed(data);
+    }
+    let mut plain = Vec::new();
+    // What a frame says of its own size is not believed.
+    let unpacked =
+        zstd::Decoder::with_buffer(data).and_then(|decoder| decoder.take(MAX_BYTES as u64).read_to_end(&mut plain));
+    if unpacked.is_ok() { Cow::Owned(plain) } else { Cow::Borrowed(data) }
+}
+
+/// What a file is that does not begin as MCAP, and what makes it one.
+fn kind(magic: &[u8]) -> &'static str {
+    if magic.starts_with(SQLITE) {
+        "a bag of sqlite3, of which `ros2 bag convert` makes one of MCAP"
+    } else if magic.starts_with(ROS_1) {
+        "a bag of ROS 1, of which `rosbags-convert` makes one of ROS 2"
+    } else if magic.starts_with(&ZSTD) {
+        "one that zstd has packed, which `zstd -d` unpacks"
+    } else {
+        "one of another kind"
+    }
 }
 
 /// A file that became shorter, or ends in the head of a record.

@@ -108,3 +108,120 @@ fn a_bag_s_files_are_those_of_its_list_in_its_order() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+/// `entry`, its message packed as rosbag2 packs it.
+fn packed(number: i64) -> Entry {
+    let plain = entry(number);
+    Entry { data: zstd::encode_all(&plain.data[..], 3).unwrap(), ..plain }
+}
+
+#[test]
+fn messages_that_rosbag2_packed_one_by_one_are_read_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let metadata = "rosbag2_bagfile_information:\n  storage_identifier: mcap\n  compression_format: zstd\n  \
+                    compression_mode: MESSAGE\n  relative_file_paths:\n    - a.mcap\n";
+    fs::write(dir.path().join("metadata.yaml"), metadata).unwrap();
+    let path = dir.path().join("a.mcap");
+    let mut writer = FileWriter::create(&path).unwrap();
+    (0..4).for_each(|number| writer.write(&packed(number)).unwrap());
+    // One whose packing is broken is no message, and takes no other with it.
+    let broken = Entry { data: packed(4).data[..9].to_vec(), ..packed(4) };
+    writer.write(&broken).unwrap();
+    writer.finish().unwrap();
+    // The list itself is as good as its folder.
+    for place in [dir.path().to_owned(), dir.path().join("metadata.yaml")] {
+        assert_eq!(bag::files(&place).unwrap(), [path.clone()]);
+    }
+    let mut found = Vec::new();
+    let damage = scan(&path, |message| {
+        found.push((message.place, message.data.to_vec()));
+        Ok::<(), Error>(())
+    });
+    assert_eq!((damage.unwrap(), found.len()), (None, 5));
+    for ((place, data), number) in found[..4].iter().zip(0..) {
+        assert_eq!(*data, entry(number).data);
+        assert_eq!(read_at(&path, *place).unwrap(), entry(number).data);
+    }
+    assert!(crate::cdr::decode::<PoseStamped>(&found[4].1).is_err());
+}
+
+#[test]
+fn files_that_rosbag2_packed_are_refused_until_they_are_unpacked() {
+    let dir = tempfile::tempdir().unwrap();
+    let metadata = "rosbag2_bagfile_information:\n  storage_identifier: mcap\n  compression_format: zstd\n  \
+                    compression_mode: FILE\n  relative_file_paths:\n    - drive_0.mcap.zstd\n";
+    fs::write(dir.path().join("metadata.yaml"), metadata).unwrap();
+    let (plain, zipped) = (dir.path().join("drive_0.mcap"), dir.path().join("drive_0.mcap.zstd"));
+    write(&plain, 0..3);
+    fs::write(&zipped, zstd::encode_all(&fs::read(&plain).unwrap()[..], 3).unwrap()).unwrap();
+    assert_eq!(bag::files(dir.path()).unwrap(), [plain.clone()]);
+    fs::remove_file(&plain).unwrap();
+    let error = bag::files(dir.path()).unwrap_err().to_string();
+    for part in ["metadata.yaml", "compression_mode", "zstd -d", "ros2 bag convert", "got FILE packed by zstd"] {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+    // The file by its own name, without the list.
+    assert!(bag::is_recording(&zipped));
+    let error = scan(&zipped, |_| Ok::<(), Error>(())).unwrap_err().to_string();
+    assert!(error.contains("drive_0.mcap.zstd") && error.contains("zstd has packed"), "{error}");
+}
+
+#[test]
+fn files_of_other_kinds_are_told_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content, part) in [
+        ("a.db3", &b"SQLite format 3\0 and so on"[..], "sqlite3, of which `ros2 bag convert`"),
+        ("a.bag", b"#ROSBAG V2.0\n and so on", "ROS 1, of which `rosbags-convert`"),
+        ("a.mcap", b"something else entirely", "another kind"),
+    ] {
+        let path = dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        assert!(bag::is_recording(&path), "{name}");
+        let error = scan(&path, |_| Ok::<(), Error>(())).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("expected an MCAP file") && error.contains(part), "{error}");
+    }
+    // A bag whose recorder was killed has no list.
+    let error = bag::files(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("ros2 bag reindex") && error.contains("none beside a.bag, a.db3, a.mcap"), "{error}");
+}
+
+#[test]
+fn a_message_of_a_channel_that_nobody_described_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mcap");
+    // A record: what it is, its length, and then of a message channel, number, two times and two bytes.
+    let body = [&7_u16.to_le_bytes()[..], &[0; 4 + 8 + 8], &[0, 1]].concat();
+    let record = [&[5][..], &(body.len() as u64).to_le_bytes(), &body].concat();
+    fs::write(&path, [mcap::MAGIC, &record].concat()).unwrap();
+    let damage = scan(&path, |_| Ok::<(), Error>(())).unwrap().unwrap();
+    assert_eq!(damage.offset, 8);
+    assert!(damage.reason.contains("unknown channel 7"), "{damage}");
+}
+
+#[test]
+fn what_the_node_says_is_marked_in_its_own_recordings_and_known_by_name_in_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mcap");
+    let mut writer = FileWriter::create(&path).unwrap().own(["/odd".to_owned()]);
+    for number in 0..2 {
+        writer.write(&entry(number)).unwrap();
+    }
+    for topic in ["/robot1/ego/odometry", "/ego/pose", "/lego/odometry"] {
+        writer.write(&Entry { topic: topic.to_owned(), ..entry(2) }).unwrap();
+    }
+    writer.finish().unwrap();
+    let mut own = Vec::new();
+    scan(&path, |message| {
+        own.push((message.channel.topic.clone(), message.channel.is_own()));
+        Ok::<(), Error>(())
+    })
+    .unwrap();
+    let expected = [
+        ("/even", false),
+        ("/odd", true),
+        ("/robot1/ego/odometry", true),
+        ("/ego/pose", true),
+        ("/lego/odometry", false),
+    ];
+    assert_eq!(own, expected.map(|(topic, is_own)| (topic.to_owned(), is_own)));
+}

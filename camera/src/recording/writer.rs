@@ -10,7 +10,7 @@ use mcap::records::MessageHeader;
 use mcap::write::NoSeek;
 use mcap::{Compression, McapError, McapResult, WriteOptions};
 
-use super::{Entry, Error, reason, schema};
+use super::{Entry, Error, OWN_MARK, reason, schema};
 
 /// Bytes of messages after which a chunk is closed: what a kill loses at most, and what waits in memory for it.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -23,6 +23,8 @@ pub struct Writer<W: Write> {
     mcap: mcap::Writer<NoSeek<W>>,
     /// Id of each topic's channel, and the number of its last message.
     channels: BTreeMap<String, (u16, u32)>,
+    /// Topics that are marked as the node's own.
+    own: Vec<String>,
     open: Open,
     written: u64,
 }
@@ -52,7 +54,15 @@ impl<W: Write> Writer<W> {
             .disable_seeking(true);
         let mut mcap = options.create(NoSeek::new(sink))?;
         mcap.flush()?;
-        Ok(Self { mcap, channels: BTreeMap::new(), open: Open::default(), written: 0 })
+        Ok(Self { mcap, channels: BTreeMap::new(), own: Vec::new(), open: Open::default(), written: 0 })
+    }
+
+    /// Marks topics as what our node says itself, whatever they are called: nobody takes them for the truth later
+    /// ([`super::Channel::is_own`]). Before the first message.
+    #[must_use]
+    pub fn own(mut self, topics: impl IntoIterator<Item = String>) -> Self {
+        self.own.extend(topics);
+        self
     }
 
     /// Adds a message to the open chunk, and closes it where that is enough.
@@ -117,7 +127,10 @@ impl<W: Write> Writer<W> {
     fn add_channel(&mut self, entry: &Entry) -> McapResult<u16> {
         let name = entry.message_type.name();
         let schema = self.mcap.add_schema(name, "ros2msg", schema::full_text(name).as_bytes())?;
-        let id = self.mcap.add_channel(schema, &entry.topic, "cdr", &BTreeMap::new())?;
+        let is_own = self.own.contains(&entry.topic);
+        let metadata: BTreeMap<String, String> =
+            is_own.then(|| (OWN_MARK.to_owned(), "output".to_owned())).into_iter().collect();
+        let id = self.mcap.add_channel(schema, &entry.topic, "cdr", &metadata)?;
         self.channels.insert(entry.topic.clone(), (id, 0));
         Ok(id)
     }
@@ -150,6 +163,12 @@ impl FileWriter {
             Ok(writer) => Ok(Self { path, writer }),
             Err(error) => Err(failed(&path, &error, 0, 0)),
         }
+    }
+
+    /// As [`Writer::own`].
+    #[must_use]
+    pub fn own(self, topics: impl IntoIterator<Item = String>) -> Self {
+        Self { writer: self.writer.own(topics), ..self }
     }
 
     /// Adds a message.
