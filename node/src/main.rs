@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use camera::recording::{FileWriter, bag};
-use camera::sequence::Sequence;
+use camera::sequence::{self, Sequence};
 use clap::{Parser, Subcommand};
 use node::config::{Config, OdometrySource, Sheet};
 use node::pipeline::{Pipeline, Settings};
@@ -19,7 +19,7 @@ use node::solve::estimator::{self, EgoEstimator};
 use node::solve::solver::Answered;
 use node::status::counters::Fate;
 use node::tools::doctor;
-use node::tools::recording::{Recorder, Recording};
+use node::tools::recording::{Recorder, Recording, own_topics};
 use node::tools::replay::{self, replay};
 use node::tools::report::{self, Evidence};
 
@@ -123,12 +123,7 @@ fn try_main() -> anyhow::Result<ExitCode> {
     let loaded = load(&path, cli.overrides, &ros)?;
     match cli.verb {
         Some(Verb::Doctor) => Ok(examine(&path, loaded.map(|(_, config)| config))),
-        Some(Verb::Replay { input, out, texts }) if input.is_file() || bag::is_recording(&input) => {
-            play_recording(&loaded?.1, &input, out.as_deref(), texts)
-        }
-        Some(Verb::Replay { input, out, texts }) => {
-            play(&loaded?.1, &input, out.as_deref().unwrap_or(Path::new("target/replay")), texts)
-        }
+        Some(Verb::Replay { input, out, texts }) => play_input(&loaded?.1, &input, out.as_deref(), texts),
         Some(Verb::Record { out }) => run(&path, loaded?, &ros, Some(&out)),
         _ => run(&path, loaded?, &ros, None),
     }
@@ -251,6 +246,9 @@ fn run(
     if let Some(recorded) = recorded? {
         tracing::info!(messages = recorded.written, lost = recorded.lost, "recorded");
     }
+    if let Some(file) = record.filter(|_| s.frames_received == 0) {
+        bail!("{}: no image came on {}, so the recording has none (topics.image)", file.display(), names.image);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -261,6 +259,31 @@ fn weights_of(config: &Config) -> String {
 /// The model, where there is one.
 fn load_model(config: &Config, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<EgoEstimator>> {
     Ok(config.model.as_ref().map(|model| EgoEstimator::load(model, Arc::clone(stop))).transpose()?)
+}
+
+/// Plays what there is at a path.
+fn play_input(config: &Config, input: &Path, out: Option<&Path>, texts: bool) -> anyhow::Result<ExitCode> {
+    if input.is_file() || bag::is_recording(input) {
+        return play_recording(config, input, out, texts);
+    }
+    if !input.exists() {
+        bail!("{}: expected a file or folder, got a path at which there is nothing", input.display());
+    }
+    if !sequence::is_sequence(input) {
+        // The error lists the recordings that are there.
+        bag::files(input).with_context(|| {
+            format!("{}: expected a folder with sequence.json or the folder of a rosbag2", input.display())
+        })?;
+    }
+    play(config, input, out.unwrap_or(Path::new("target/replay")), texts)
+}
+
+/// What a replay from which nothing came ends with.
+fn check_nothing(evidence: &Evidence, name: &str) -> anyhow::Result<()> {
+    match evidence.nothing() {
+        None => Ok(()),
+        Some(why) => bail!("{name}: {why}"),
+    }
 }
 
 fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<ExitCode> {
@@ -279,7 +302,9 @@ fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<
     let estimator = load_model(config, &stop)?;
     let evidence = replay(&sequence, estimator, &Settings::from(config), &stop, |answered| tell(answered, texts))?;
     debug_assert!(!stop.load(Ordering::Relaxed), "a stopped replay is an error");
-    finish_report(&evidence, &sequence, out)
+    let code = finish_report(&evidence, &sequence, out)?;
+    check_nothing(&evidence, &dir.display().to_string())?;
+    Ok(code)
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]
@@ -318,7 +343,8 @@ fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool)
         bail!("{}: what comes out cannot replace the recording", file.display());
     }
     let estimator = load_model(config, &stop)?;
-    let mut writer = out.map(FileWriter::create).transpose()?;
+    let create = |out: &Path| Ok::<_, anyhow::Error>(FileWriter::create(out)?.own(own_topics(&topics)));
+    let mut writer = out.map(create).transpose()?;
     let settings = Settings::from(config);
     let node = replay::recording::Node { settings: &settings, topics: &topics, stop: &stop };
     let played = replay::recording::replay(
@@ -336,6 +362,7 @@ fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool)
     if let Some(writer) = writer {
         println!("written: {}", writer.finish()?.display());
     }
+    check_nothing(&played.evidence, &format!("{}: {}", file.display(), camera.topic()))?;
     Ok(ExitCode::SUCCESS)
 }
 

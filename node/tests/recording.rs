@@ -471,6 +471,51 @@ fn the_topic_that_the_config_names_is_played_among_others_and_else_the_only_one(
 }
 
 #[test]
+fn parts_of_a_bag_are_one_recording_in_the_order_of_its_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, bag) = (dir.path().join("whole.mcap"), dir.path().join("bag"));
+    std::fs::create_dir(&bag).unwrap();
+    write(&whole, 0..12);
+    // Names sort the other way.
+    write(&bag.join("drive_9.mcap"), 0..6);
+    write(&bag.join("drive_10.mcap"), 6..12);
+    let list = "rosbag2_bagfile_information:\n  storage_identifier: mcap\n  relative_file_paths:\n    - drive_9.mcap\n    - \
+                drive_10.mcap\n";
+    std::fs::write(bag.join("metadata.yaml"), list).unwrap();
+    let ((expected, _), (got, played)) = (play(&whole).unwrap(), play(&bag).unwrap());
+    assert_eq!((played.evidence.windows, &played.notes[..]), (8, &[] as &[String]));
+    assert_eq!(poses(&read(&got)), poses(&read(&expected)));
+}
+
+#[test]
+fn one_broken_file_among_images_refuses_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f.mcap");
+    let compressed = |i: i64, data: Vec<u8>| {
+        let payload = ImagePayload::Compressed { format: "png".to_owned(), data };
+        let stamp = Stamp::from_nanos(i * PERIOD);
+        let image = Input::Image(ImageMessage { stamp, frame_id: "optical".to_owned(), payload });
+        ("/camera/image_raw", "sensor_msgs/msg/CompressedImage", "cdr", cdr(&image))
+    };
+    let png = |i: i64| {
+        let mut data = std::io::Cursor::new(Vec::new());
+        let picture = RgbImage::from_fn(8, 6, |x, y| image::Rgb([(9 * x + 7 * y) as u8 + i as u8; 3]));
+        picture.write_to(&mut data, image::ImageFormat::Png).unwrap();
+        compressed(i, data.into_inner())
+    };
+    let info = ("/camera/camera_info", INFO, "cdr", cdr(&camera_info(K, 8)));
+    let broken = compressed(0, Vec::new());
+    let messages: Vec<Foreign> = [info, broken.clone()].into_iter().chain((1..6).map(png)).collect();
+    foreign(&file, &messages);
+    let (_, played) = play(&file).unwrap();
+    let counter = |name: &str| played.evidence.counters.iter().find(|(n, _)| n == name).unwrap().1;
+    assert_eq!((played.evidence.windows, counter("frames_dropped_decode")), (1, 1));
+    // Where all are of no kind that is read, the topic is refused.
+    foreign(&file, &[broken.clone(), broken]);
+    assert!(play(&file).unwrap_err().to_string().contains("expected a JPEG or PNG file, got 0 bytes"));
+}
+
+#[test]
 fn what_is_odd_in_a_recording_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("odd.mcap");

@@ -108,6 +108,42 @@ fn two_processes_play_a_recording_to_the_same_bytes_and_say_what_it_comes_to() {
 }
 
 #[test]
+fn a_replay_from_which_nothing_comes_fails_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let [weights, file, empty] = ["w", "in.mcap", "empty"].map(|name| dir.path().join(name));
+    tiny_weights(&weights);
+    std::fs::create_dir(&empty).unwrap();
+    let key = format!("model.weights={}", weights.display());
+    let replay =
+        |input: &Path| output(&["replay", input.to_str().unwrap(), "--set", &key, "--set", "odometry.source=model"]);
+    for (input, part) in [
+        (dir.path().join("nowhere"), "nowhere: expected a file or folder, got a path at which there is nothing"),
+        (empty, "empty: expected a folder with sequence.json or the folder of a rosbag2"),
+    ] {
+        let (code, _, stderr) = replay(&input);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
+    }
+
+    // Images that are cut short, each of them.
+    let config = Config::load(&repository().join("config/node.toml"), &[]).unwrap();
+    let mut writer = FileWriter::create(&file).unwrap();
+    for i in 0..6 {
+        let (encoding, stamp) = ("mono8".to_owned(), Stamp::from_nanos(i * PERIOD));
+        let payload =
+            ImagePayload::Raw { width: 64, height: 48, encoding, is_bigendian: false, step: 64, data: vec![7; 10] };
+        let image = Input::Image(ImageMessage { stamp, frame_id: "eye".to_owned(), payload });
+        writer.write(&entry_of_input(&image, &config.topics, stamp)).unwrap();
+    }
+    writer.finish().unwrap();
+    let (code, stdout, stderr) = replay(&file);
+    assert_eq!(code, Some(1), "{stdout}");
+    for part in ["/camera/image_raw: no pose came out of 6 images", "frames_dropped_decode 6", "got 10 bytes"] {
+        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
+    }
+}
+
+#[test]
 fn a_recording_replaces_no_file_and_ends_as_one_on_a_signal() {
     let dir = tempfile::tempdir().unwrap();
     let (weights, file) = (dir.path().join("w"), dir.path().join("out.mcap"));
@@ -137,8 +173,10 @@ fn a_recording_replaces_no_file_and_ends_as_one_on_a_signal() {
     assert!(sent.success());
     let status = child.wait().unwrap();
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
-    assert_eq!(status.code(), Some(0), "{rest:?}");
     assert!(rest.iter().any(|line| line.contains("recorded")), "{rest:?}");
+    // The file is whole, but no camera spoke.
+    assert_eq!(status.code(), Some(1), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("out.mcap: no image came on /camera/image_raw")), "{rest:?}");
     let recording = Recording::open(&file).unwrap();
     assert_eq!(recording.damage(), []);
     let summary = mcap::Summary::read(&std::fs::read(&file).unwrap()).unwrap().unwrap();

@@ -216,6 +216,7 @@ fn evidence(counts: &Snapshot, results: Vec<WindowResult>, odometry: Vec<FilmPos
         node_rss_mib_max: Resident::of_self().map(|held| held.highest_mib),
         counters: counts.counters().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
         results,
+        problem: counts.last_problem.clone(),
     }
 }
 

@@ -125,6 +125,8 @@ pub struct Evidence {
     pub odometry: Vec<FilmPose>,
     /// Who gave it metres, and the standard deviation of their logarithm, where known.
     pub scale: Option<(String, f64)>,
+    /// What was wrong last, where anything was.
+    pub problem: Option<String>,
 }
 
 /// A pose of an odometry at the camera's rate.
@@ -225,10 +227,26 @@ impl Evidence {
             latency_ms_median: value("latency_ms_median"),
             node_rss_mib_max: value("node_rss_mib_max"),
             scale: values.get("scale_source").cloned().zip(value("scale_log_stddev")),
+            problem: values.get("last_problem").cloned(),
             counters: counters.collect(),
             results,
             odometry,
         })
+    }
+
+    /// Why nothing came out, in words; none where something did.
+    pub fn nothing(&self) -> Option<String> {
+        if self.windows > 0 || !self.odometry.is_empty() {
+            return None;
+        }
+        let images = self.counters.iter().find(|(name, _)| name == "frames_received").map_or(0, |(_, n)| *n);
+        if images == 0 {
+            return Some("no pose came out, since not one image could be read".to_owned());
+        }
+        let dropped = self.counters.iter().filter(|(name, n)| name.starts_with("frames_dropped_") && *n > 0);
+        let mut reasons: Vec<String> = dropped.map(|(name, n)| format!("{name} {n}")).collect();
+        reasons.extend(self.problem.as_ref().map(|problem| format!("the last: {problem}")));
+        Some(format!("no pose came out of {images} images: {}", reasons.join("; ")))
     }
 
     /// Share of the answers that could be used.

@@ -57,6 +57,12 @@ pub fn entry_of_output(output: &Output, topics: &Topics, log_time: Stamp) -> Opt
     Some(Entry { topic: topic.clone(), message_type, log_time, publish_time, data })
 }
 
+/// The topics on which the node itself speaks in a recording: none of them is the truth of a drive. Names of `topics` are
+/// absolute.
+pub fn own_topics(topics: &Topics) -> [String; 3] {
+    [&topics.trajectory, &topics.odometry, &topics.diagnostics].map(Clone::clone)
+}
+
 /// Bytes of a message that comes in, roughly.
 pub(super) fn size_of(input: &Input) -> usize {
     let pixels = match input {

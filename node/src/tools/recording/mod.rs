@@ -15,7 +15,7 @@ mod tap;
 
 use std::path::PathBuf;
 
-pub use entry::{entry_of_input, entry_of_output};
+pub use entry::{entry_of_input, entry_of_output, own_topics};
 pub use reader::{Camera, Recording};
 pub use tap::{Recorded, Recorder};
 

@@ -18,7 +18,7 @@ use camera::recording::{Entry, Error, Writer, reason};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mcap::McapResult;
 
-use super::entry::{entry_of_input, entry_of_output, size_of};
+use super::entry::{entry_of_input, entry_of_output, own_topics, size_of};
 use crate::pipeline::now;
 use crate::ros::message::{DiagnosticLevel, DiagnosticsMessage, Input, Output};
 use crate::ros::transport::Ends;
@@ -95,6 +95,7 @@ impl Recorder {
             written: 0,
             lost: 0,
         })?;
+        let writer = writer.own(own_topics(topics));
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             topics: topics.clone(),

@@ -98,9 +98,7 @@ pub fn replay<E: Estimator>(
             }
             Ok(Input::Followed(odometry)) => inline.followed(&odometry, stop)?,
             Ok(Input::Image(image)) => {
-                if teller.seen.stamps.is_empty() {
-                    check_encoding(camera, &image)?;
-                }
+                teller.seen.look_at(camera, &image)?;
                 teller.seen.image(image.stamp);
                 inline.image(image, reports.instant(time), stop)?
             }
@@ -108,6 +106,9 @@ pub fn replay<E: Estimator>(
         teller.tell(step, time)
     })?;
     let end = reports.as_ref().map(|reports| reports.latest).unwrap_or_default();
+    if let Some(reason) = teller.seen.no_picture() {
+        return Err(camera.refuse(reason).into());
+    }
     teller.tell(inline.rest(stop)?, end)?;
     let counts = inline.finish();
     if let Some(reports) = &mut reports {
@@ -157,14 +158,6 @@ fn outputs(answered: &Answered, tracked: Option<&WindowTrajectory>, settings: &S
         Vec::new()
     };
     trajectory.into_iter().chain(odometry.into_iter().map(Output::Odometry)).collect()
-}
-
-/// A camera does not change its encoding: where the first image is of none that the node reads, all are.
-fn check_encoding(camera: &Camera<'_>, image: &ImageMessage) -> Result<(), recording::Error> {
-    match inspect(&image.payload) {
-        Err(error @ (DecodeError::Encoding { .. } | DecodeError::File { .. })) => Err(camera.refuse(error.to_string())),
-        _ => Ok(()),
-    }
 }
 
 /// The node's word about itself, on the clock of the recording.
@@ -218,9 +211,37 @@ struct Seen {
     backward: Option<(usize, u64)>,
     /// How many are not what their type says, with what is wrong with the first.
     unreadable: Option<(String, u64)>,
+    /// How many of the first are no file that the node reads, with what is wrong with the first.
+    no_files: Option<(String, usize)>,
 }
 
 impl Seen {
+    /// Looks at an image before it is taken, as long as none could be read.
+    ///
+    /// # Errors
+    ///
+    /// A camera does not change its encoding: where the first image is of none that the node reads, all are. Of files, the first
+    /// may be broken and the others not: see [`Self::no_picture`].
+    fn look_at(&mut self, camera: &Camera<'_>, image: &ImageMessage) -> Result<(), recording::Error> {
+        if self.no_files.as_ref().map_or(0, |(_, count)| *count) < self.stamps.len() {
+            return Ok(());
+        }
+        match inspect(&image.payload) {
+            Err(error @ DecodeError::Encoding { .. }) => Err(camera.refuse(error.to_string())),
+            Err(error @ DecodeError::File { .. }) => {
+                self.no_files.get_or_insert_with(|| (error.to_string(), 0)).1 += 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is wrong with the first image, where not one is a file that the node reads.
+    fn no_picture(&self) -> Option<String> {
+        let (reason, count) = self.no_files.as_ref()?;
+        (*count == self.stamps.len()).then(|| reason.clone())
+    }
+
     fn image(&mut self, stamp: Stamp) {
         if self.stamps.last().is_some_and(|last| stamp <= *last) {
             self.backward.get_or_insert((self.stamps.len(), 0)).1 += 1;
