@@ -15,6 +15,11 @@ impl Track {
         self.0.insert(stamp, pose);
     }
 
+    /// The poses, in the order of time.
+    pub fn iter(&self) -> impl Iterator<Item = (Stamp, &Isometry3<f64>)> {
+        self.0.iter().map(|(stamp, pose)| (*stamp, pose))
+    }
+
     /// The pose at a time: slerp and lerp between the two around it, where those are at most `reach_nanos` apart.
     pub fn at(&self, stamp: Stamp, reach_nanos: i64) -> Option<Isometry3<f64>> {
         let (next, after) = self.0.range(stamp..).next()?;
@@ -134,6 +139,26 @@ impl Transforms {
     pub fn root<'a>(&'a self, frame: &'a str) -> Result<&'a str, Missing> {
         let (steps, end) = self.above(plain(frame));
         end.map_or_else(|| Ok(top(&steps, plain(frame))), Err)
+    }
+
+    /// Of the frames on which one hangs, keeps only those that hang on `world` in turn, or are it: the others are other programs'
+    /// answers to where the frame is. A frame of which none does keeps all.
+    pub fn keep_ways_to(&mut self, world: &str) {
+        let world = plain(world).to_owned();
+        let mut below = BTreeSet::from([world]);
+        // Not more rounds than there are frames.
+        for _ in 0..self.0.len() {
+            let hangs = |(child, parents): (&String, &BTreeMap<String, Joint>)| {
+                parents.keys().any(|parent| below.contains(parent)).then(|| child.clone())
+            };
+            let more: Vec<String> = self.0.iter().filter_map(hangs).collect();
+            below.extend(more);
+        }
+        for parents in self.0.values_mut() {
+            if parents.keys().any(|parent| below.contains(parent)) {
+                parents.retain(|parent, _| below.contains(parent));
+            }
+        }
     }
 
     /// All frames.
@@ -258,6 +283,23 @@ mod tests {
             far.insert("a", "b", Stamp::from_nanos(nanos), Isometry3::identity());
         }
         assert!(place(&far, "a", "b", 50).is_err() && place(&far, "a", "b", 101).is_ok());
+    }
+
+    #[test]
+    fn of_two_parents_the_one_on_the_way_to_a_world_can_be_kept() {
+        let mut transforms = robot();
+        transforms.insert("odom", "base", Stamp::from_nanos(0), Isometry3::translation(1.0, 0.0, 0.0));
+        transforms.insert("map", "base", Stamp::from_nanos(0), Isometry3::translation(2.0, 0.0, 0.0));
+        assert!(place(&transforms, "odom", "eye", 0).is_err());
+        for (world, x) in [("odom", 1.5), ("/map", 2.5)] {
+            let mut kept = transforms.clone();
+            kept.keep_ways_to(world);
+            assert_eq!(place(&kept, world, "eye", 0), Ok([x, 0.0, 1.0]));
+        }
+        // Of a world that nothing hangs on, nothing is known, and nothing is lost.
+        transforms.keep_ways_to("mars");
+        assert!(matches!(place(&transforms, "odom", "eye", 0), Err(Missing::TwoParents { .. })));
+        assert_eq!(place(&transforms, "base", "eye", 0), Ok([0.5, 0.0, 1.0]));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use node::ros::message::{Input, OdometryMessage, Output, StampedPose};
 use node::ros::transport::Ends;
 use node::solve::estimator::{Error, Estimate, Estimator};
 use node::tools::recording::{Recorder, entry_of_input, entry_of_output};
-use training_data::formats;
+use training_data::formats::{self, Ros2Options};
 
 const FRAMES: i64 = 6;
 const PERIOD: i64 = 100_000_000;
@@ -80,7 +80,11 @@ fn training_reads_what_the_node_records() {
     }
     writer.finish().unwrap();
 
-    let opened = formats::open(&path).unwrap();
+    // What the node said is taken for the truth where it is asked for, and not else.
+    let error = formats::open(&path).unwrap_err().to_string();
+    assert!(error.contains("beside /ego/odometry, which our node has said itself (pose_topic=NAME"), "{error}");
+    let asked = Ros2Options { pose_topic: Some("/ego/odometry".to_owned()), ..Ros2Options::default() };
+    let opened = formats::open_ros2(&path, &asked).unwrap();
     assert!(opened.skipped.is_empty(), "{:?}", opened.skipped);
     let [sequence] = &opened.sequences[..] else { panic!("{} sequences", opened.sequences.len()) };
     assert_eq!((sequence.frames() as i64, sequence.metric()), (FRAMES, true));

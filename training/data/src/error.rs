@@ -22,7 +22,7 @@ pub enum Error {
     #[error("{}: {_0}", _0.path.display())]
     Damage(camera::recording::Damage),
     /// What a camera says of itself cannot be used.
-    #[error("{path}: CameraInfo of {topic}: {source}", path = path.display())]
+    #[error("{path}: CameraInfo of {topic}: {source}; {hint}", path = path.display())]
     CameraInfo {
         /// The file.
         path: PathBuf,
@@ -30,6 +30,8 @@ pub enum Error {
         topic: String,
         /// The field.
         source: camera::error::InfoError,
+        /// What the key `images` has to do with it.
+        hint: &'static str,
     },
     /// A folder with a `sequence.json` cannot be read.
     #[error(transparent)]

@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::formats::{Opened, Skipped};
 use super::sequence::Sequence;
-use super::source::{SYNTH_STEP_NANOS, WindowSample, median_depth, synth_name, synth_source};
+use super::source::{SYNTH_STEP_NANOS, WindowSample, median_depth, synth_name, synth_source, truth_of};
 use super::spec::{SynthSpec, recorded_films, synth_keys};
 use super::windows::Spacing;
 use crate::synth::{Stratum, SynthConfig, SynthFilm};
@@ -80,6 +80,14 @@ impl FilmSource {
         match self {
             Self::Synth { .. } => &[],
             Self::Recorded { skipped, .. } => skipped,
+        }
+    }
+
+    /// As [`super::WindowSource::truth`].
+    pub fn truth(&self) -> Vec<String> {
+        match self {
+            Self::Synth { .. } => Vec::new(),
+            Self::Recorded { sequences, .. } => truth_of(sequences.iter()),
         }
     }
 

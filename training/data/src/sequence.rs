@@ -41,6 +41,8 @@ pub struct Sequence {
     pub(super) source: String,
     pub(super) optics: Optics,
     pub(super) metric: bool,
+    /// What the poses are of, where the layout leaves a choice.
+    pub(super) truth: Option<String>,
     pub(super) frames: Vec<Frame>,
 }
 
@@ -85,6 +87,11 @@ impl Sequence {
     /// Whether scene units are metres.
     pub fn metric(&self) -> bool {
         self.metric
+    }
+
+    /// Whose word the poses are, where the layout leaves a choice: the topic, or the transforms, of a recording of ROS 2.
+    pub fn truth(&self) -> Option<&str> {
+        self.truth.as_deref()
     }
 
     /// Pose of frame `index`, scene units.

@@ -125,6 +125,16 @@ impl WindowSource {
         }
     }
 
+    /// Whose word the poses of its windows are, where recordings leave a choice ([`Sequence::truth`]); sorted.
+    pub fn truth(&self) -> Vec<String> {
+        match self {
+            Self::Synth { .. } => Vec::new(),
+            Self::Recorded { sequences, windows, .. } => truth_of(
+                windows.iter().map(|&(number, _)| number).collect::<BTreeSet<_>>().iter().map(|&n| &sequences[n]),
+            ),
+        }
+    }
+
     /// The kind of difficulty that the generator was asked for.
     pub fn stratum(&self) -> Option<Stratum> {
         match self {
@@ -197,6 +207,12 @@ impl WindowSource {
             }
         }
     }
+}
+
+/// Whose word the poses of some sequences are; each once.
+pub(super) fn truth_of<'a>(sequences: impl Iterator<Item = &'a Sequence>) -> Vec<String> {
+    let named: BTreeSet<&str> = sequences.filter_map(Sequence::truth).collect();
+    named.into_iter().map(str::to_owned).collect()
 }
 
 /// What windows and films of a stream are called, before their number.

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// Frames within which the next frame of a window is looked for where motion spaces them and the source does not say.
 const REACH: usize = 48;
-const KEYS: &str = "stride=N, every=N, motion=DEGREES, move=UNITS, reach=N, part=FILE:NAME, or of ROS 2 pose_frame=NAME, pose_topic=NAME, images=rectified";
+const KEYS: &str = "stride=N, every=N, motion=DEGREES, move=UNITS, reach=N, part=FILE:NAME, or of ROS 2 pose_topic=NAME, pose_frame=NAME, world_frame=NAME, image_topic=NAME, info_topic=NAME, images=rectified";
 const RE10K_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH, or a key of every recording";
-const FILM_KEYS: &str = "part=FILE:NAME, or of ROS 2 pose_frame=NAME, pose_topic=NAME, images=rectified";
+const FILM_KEYS: &str = "part=FILE:NAME, or of ROS 2 pose_topic=NAME, pose_frame=NAME, world_frame=NAME, image_topic=NAME, info_topic=NAME, images=rectified";
 const RE10K_FILM_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH, or part=FILE:NAME";
 
 /// Reads the text of a source:
@@ -28,7 +28,9 @@ const RE10K_FILM_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmp
 /// the next frame is the first that has turned or moved by more, at most `,reach=48` frames on; and `,every=1`: windows
 /// start at every n-th frame. No window goes across a hole in a recording. Those of ROS 2 take `,pose_frame=NAME`, the
 /// frame that their poses are of ([`Ros2Options`]): a `PoseStamped` names only the one that they are in;
-/// `,pose_topic=NAME` where several have poses, and `,images=rectified` where the topic's images are so already.
+/// `,pose_topic=NAME` where several have poses, or those of our own node are asked for; `,world_frame=NAME`, the frame in which
+/// `/tf` says where the camera is; `,image_topic=NAME` and `,info_topic=NAME` where there are several; and `,images=rectified`
+/// where the topic's images are so already.
 ///
 /// # Errors
 /// [`Error::Spec`], and those of opening.
@@ -98,7 +100,9 @@ impl<'a> Keys<'a> {
             let known = match key {
                 "part" => true,
                 "frames" | "videos" | "cache" | "ffmpeg" => keys.realestate,
-                "pose_frame" | "pose_topic" | "images" => !keys.realestate,
+                "pose_frame" | "pose_topic" | "world_frame" | "image_topic" | "info_topic" | "images" => {
+                    !keys.realestate
+                }
                 _ => own.contains(&key),
             };
             if !known || keys.values.insert(key, value).is_some() {
@@ -115,7 +119,7 @@ impl<'a> Keys<'a> {
     fn open(&self) -> Result<Opened, Error> {
         if !self.realestate {
             let options = self.ros2()?;
-            return if options == Ros2Options::default() && !self.values.contains_key("images") {
+            return if options == Ros2Options::default() {
                 open_all(self.path)
             } else {
                 open_ros2(self.path, &options)
@@ -141,13 +145,17 @@ impl<'a> Keys<'a> {
             value => Ok(value.map(|value| (*value).to_owned())),
         };
         let images = match self.values.get("images") {
-            None | Some(&"raw") => Images::Raw,
-            Some(&"rectified") => Images::Rectified,
+            None => None,
+            Some(&"raw") => Some(Images::Raw),
+            Some(&"rectified") => Some(Images::Rectified),
             Some(other) => return Err(self.wrong("raw or rectified for images", other)),
         };
         Ok(Ros2Options {
             pose_frame: name("pose_frame", "the name of a frame for pose_frame")?,
             pose_topic: name("pose_topic", "the name of a topic for pose_topic")?,
+            world_frame: name("world_frame", "the name of a frame for world_frame")?,
+            image_topic: name("image_topic", "the name of a topic for image_topic")?,
+            info_topic: name("info_topic", "the name of a topic for info_topic")?,
             images,
         })
     }

@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use camera::cdr::encode;
-use camera::message::CameraInfoMessage;
+use camera::decode::decode;
+use camera::message::{CameraInfoMessage, ImagePayload, RegionOfInterest};
 use camera::ros::{
     ByteBuf, CameraInfo, CompressedImage, Header, Image, Odometry, Pose, PoseStamped, PoseWithCovariance, TfMessage,
     TransformStamped, TwistWithCovariance,
@@ -89,8 +90,20 @@ struct Plan {
     /// PNG in place of pixels.
     compressed: bool,
     poses: Poses,
+    /// The file of this image is empty.
+    spoiled: Option<usize>,
+    /// Encoding, step and bytes in place of the film's pixels.
+    pixels: Option<(&'static str, u32, Vec<u8>)>,
+    image_topics: Vec<&'static str>,
     /// Width that the camera infos say; none where there are none.
     info_width: Option<u32>,
+    info_topics: Vec<&'static str>,
+    /// What else they say.
+    edit: fn(&mut CameraInfoMessage),
+    /// Whether a planner says where it wants to go.
+    goal: bool,
+    /// Whether our node says where the base is in odom, where transforms do too.
+    ego: bool,
     d: Vec<f64>,
     pose_topics: Vec<&'static str>,
     /// Whether there are static transforms.
@@ -109,8 +122,15 @@ impl Plan {
             compression: None,
             chunks: true,
             compressed: false,
+            spoiled: None,
+            pixels: None,
+            image_topics: vec!["/camera/image"],
             poses: Poses::Camera,
             info_width: Some(64),
+            info_topics: vec!["/camera/camera_info"],
+            edit: |_| (),
+            goal: false,
+            ego: false,
             d: vec![0.0; 5],
             pose_topics: vec!["/pose"],
             mounted: true,
@@ -144,11 +164,13 @@ impl Plan {
         for frame in self.frames.clone() {
             let at = START + frame as i64 * STEP;
             let frame_id = if on_base { "eye" } else { "camera_optical_frame" };
-            self.write_image(film, frame, at, frame_id, &mut bag);
+            for topic in &self.image_topics {
+                self.write_image(film, frame, header(at, frame_id), topic, &mut bag);
+            }
             if let Some(width) = self.info_width {
                 let k = &film.intrinsics;
                 let fx = if self.zoom_at.is_some_and(|first| frame >= first) { k.fx * 1.5 } else { k.fx };
-                let info = CameraInfoMessage {
+                let mut info = CameraInfoMessage {
                     stamp: Stamp::from_nanos(at),
                     frame_id: frame_id.to_owned(),
                     height: 48,
@@ -158,7 +180,15 @@ impl Plan {
                     k: [fx, 0.0, k.cx, 0.0, k.fy, k.cy, 0.0, 0.0, 1.0],
                     ..CameraInfoMessage::default()
                 };
-                bag.put("sensor_msgs/msg/CameraInfo", "/camera/camera_info", at, &CameraInfo::from(&info));
+                (self.edit)(&mut info);
+                for topic in &self.info_topics {
+                    bag.put("sensor_msgs/msg/CameraInfo", topic, at, &CameraInfo::from(&info));
+                }
+            }
+            if self.goal {
+                let goal =
+                    PoseStamped { header: header(at, "map"), pose: pose(&Isometry3::translation(9.0, 0.0, 0.0)) };
+                bag.put("geometry_msgs/msg/PoseStamped", "/goal_pose", at, &goal);
             }
             let world_from_camera = *film.world_from_camera[frame].isometry();
             let body = if on_base {
@@ -177,35 +207,37 @@ impl Plan {
         bag.writer.finish().unwrap();
     }
 
-    fn write_image(&self, film: &SynthSequence, frame: usize, at: i64, frame_id: &str, bag: &mut Bag) {
-        let image = &film.images[frame];
-        let (schema, topic) = if self.compressed {
-            ("sensor_msgs/msg/CompressedImage", "/camera/image/compressed")
-        } else {
-            ("sensor_msgs/msg/Image", "/camera/image")
-        };
+    fn write_image(&self, film: &SynthSequence, frame: usize, header: Header, topic: &str, bag: &mut Bag) {
+        let (image, at) = (&film.images[frame], header.stamp().nanos);
+        let topic = &if self.compressed { format!("{topic}/compressed") } else { topic.to_owned() };
+        let schema = if self.compressed { "sensor_msgs/msg/CompressedImage" } else { "sensor_msgs/msg/Image" };
         if self.broken == Some(frame) {
             bag.raw(schema, topic, at, &[0, 1, 0, 0, 1, 2, 3]);
         } else if self.compressed {
             let mut png = Cursor::new(Vec::new());
             image.write_to(&mut png, image::ImageFormat::Png).unwrap();
             let format = "rgb8; png compressed bgr8".to_owned();
-            let data = ByteBuf::from(png.into_inner());
-            let message = CompressedImage { header: header(at, frame_id), format, data };
-            bag.put(schema, topic, at, &message);
+            let data = if self.spoiled == Some(frame) { Vec::new() } else { png.into_inner() };
+            bag.put(schema, topic, at, &CompressedImage { header, format, data: ByteBuf::from(data) });
         } else {
             let padded = |row: &[u8]| [row, &[99; 5]].concat();
-            let message = Image {
-                header: header(at, frame_id),
-                height: 48,
-                width: 64,
-                encoding: "rgb8".to_owned(),
-                is_bigendian: 0,
-                step: 64 * 3 + 5,
-                data: ByteBuf::from(image.as_raw().chunks(64 * 3).flat_map(padded).collect::<Vec<u8>>()),
-            };
+            let (encoding, step, data) = self.pixels.clone().unwrap_or_else(|| {
+                ("rgb8", 64 * 3 + 5, image.as_raw().chunks(64 * 3).flat_map(padded).collect::<Vec<u8>>())
+            });
+            let (encoding, data) = (encoding.to_owned(), ByteBuf::from(data));
+            let message = Image { header, height: 48, width: 64, encoding, is_bigendian: 0, step, data };
             bag.put(schema, topic, at, &message);
         }
+    }
+
+    fn write_odometry(&self, topic: &str, base: &Isometry3<f64>, at: i64, bag: &mut Bag) {
+        let message = Odometry {
+            header: header(at, "odom"),
+            child_frame_id: "base_link".to_owned(),
+            pose: PoseWithCovariance { pose: pose(base), covariance: [[0.0; 6]; 6] },
+            twist: TwistWithCovariance { linear: [0.0; 3], angular: [0.0; 3], covariance: [[0.0; 6]; 6] },
+        };
+        bag.put("nav_msgs/msg/Odometry", topic, at, &message);
     }
 
     fn write_pose(&self, body: &Isometry3<f64>, at: i64, bag: &mut Bag) {
@@ -213,6 +245,9 @@ impl Plan {
             if self.poses == Poses::Moving {
                 // Of the base in odom, which drifts in the map.
                 let map_from_odom = drift(at);
+                if self.ego {
+                    self.write_odometry("/ego/odometry", &(map_from_odom.inverse() * body), at, bag);
+                }
                 for (parent, child, isometry) in
                     [("odom", "base_link", map_from_odom.inverse() * body), ("map", "odom", map_from_odom)]
                 {
@@ -221,13 +256,7 @@ impl Plan {
                     bag.put("tf2_msgs/msg/TFMessage", topic, at, &TfMessage { transforms });
                 }
             } else if self.poses == Poses::Base {
-                let message = Odometry {
-                    header: header(at, "odom"),
-                    child_frame_id: "base_link".to_owned(),
-                    pose: PoseWithCovariance { pose: pose(body), covariance: [[0.0; 6]; 6] },
-                    twist: TwistWithCovariance { linear: [0.0; 3], angular: [0.0; 3], covariance: [[0.0; 6]; 6] },
-                };
-                bag.put("nav_msgs/msg/Odometry", topic, at, &message);
+                self.write_odometry(topic, body, at, bag);
             } else {
                 let frame_id = if self.poses == Poses::Camera { "camera_optical_frame" } else { "map" };
                 let message = PoseStamped { header: header(at, frame_id), pose: pose(body) };
@@ -388,6 +417,200 @@ fn one_of_several_topics_with_poses_is_named() {
     let path = directory.path().join("film.mcap");
     Plan { pose_topics: vec!["/a", "/b"], ..Plan::new() }.write(&film, &path);
     check(&format!("{},pose_topic=/b", path.display()), &film, "film-camera-image");
+}
+
+/// Whose word the poses of the only sequence are.
+fn truth(source: &str) -> Vec<String> {
+    parse_source(source).unwrap().truth()
+}
+
+#[test]
+fn what_the_node_said_is_no_truth_unless_it_is_asked_for() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    let source = path.display().to_string();
+    let plan = Plan { poses: Poses::Base, ..Plan::new() };
+    Plan { pose_topics: vec!["/ego/odometry", "/wheel/odom"], ..plan.clone() }.write(&film, &path);
+    check(&source, &film, "film-camera-image");
+    assert_eq!(truth(&source), ["/wheel/odom"]);
+    // Also where the node runs in a namespace, and nobody else has poses.
+    Plan { pose_topics: vec!["/robot1/ego/odometry"], ..plan }.write(&film, &path);
+    let error = open(&path).unwrap_err().to_string();
+    for part in ["beside /robot1/ego/odometry", "our node has said itself", "pose_topic=NAME"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let asked = format!("{source},pose_topic=/robot1/ego/odometry");
+    check(&asked, &film, "film-camera-image");
+    assert_eq!(truth(&asked), ["/robot1/ego/odometry"]);
+}
+
+#[test]
+fn transforms_that_the_node_said_are_no_truth_either() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    let plan = Plan { poses: Poses::Moving, pose_topics: vec!["/tf"], ego: true, ..Plan::new() };
+    plan.write(&film, &path);
+    let error = open(&path).unwrap_err().to_string();
+    for part in ["transforms that our node has not said itself", "odom to base_link as /ego/odometry", "pose_topic=/tf"]
+    {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    check(&format!("{},pose_topic=/tf", path.display()), &film, "film-camera-image");
+}
+
+#[test]
+fn of_two_odometries_or_two_frames_one_is_chosen_by_a_key() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    let error = |keys: &str| parse_source(&format!("{}{keys}", path.display())).unwrap_err().to_string();
+    let plan = Plan { poses: Poses::Base, pose_topics: vec!["/wheel/odom", "/odometry/filtered"], ..Plan::new() };
+    plan.write(&film, &path);
+    let text = error("");
+    for part in ["one topic of Odometry", "pose_topic=NAME", "/odometry/filtered, /wheel/odom"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let chosen = format!("{},pose_topic=/odometry/filtered", path.display());
+    check(&chosen, &film, "film-camera-image");
+    assert_eq!(truth(&chosen), ["/odometry/filtered"]);
+    // A goal is of another type, and no better than an odometry.
+    Plan { goal: true, pose_topics: vec!["/wheel/odom"], ..plan.clone() }.write(&film, &path);
+    let text = error("");
+    assert!(
+        text.contains("one topic of Odometry or PoseStamped") && text.contains("/goal_pose, /wheel/odom"),
+        "{text}"
+    );
+
+    Plan { poses: Poses::Moving, pose_topics: vec!["/tf"], ..plan }.write(&film, &path);
+    assert_eq!(truth(&path.display().to_string()), ["/tf (map to eye)"]);
+    let source = parse_source(&format!("{},world_frame=odom", path.display())).unwrap();
+    assert_eq!(source.truth(), ["/tf (odom to eye)"]);
+    let WindowSource::Recorded { sequences, .. } = &source else { panic!("not recorded") };
+    for index in 0..FRAMES {
+        let got = *sequences[0].world_from_camera(index).unwrap().isometry();
+        let expected = drift(START + index as i64 * STEP).inverse() * film.world_from_camera[index].isometry();
+        assert!((got.translation.vector - expected.translation.vector).norm() < 1e-6, "frame {index}");
+        assert!(got.rotation.angle_to(&expected.rotation) < 1e-6, "frame {index}");
+    }
+    let text = error(",world_frame=mars");
+    assert!(
+        text.contains("world_frame: expected a frame") && text.contains("base_link, camera_link, map, odom"),
+        "{text}"
+    );
+}
+
+#[test]
+fn images_that_are_called_rectified_are_asked_about_where_there_is_a_lens() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    let d = vec![-0.2, 0.05, 0.0, 0.0, 0.0];
+    // K is that of the lens; of the rectified image P is, and is what K of other films is.
+    let edit = |info: &mut CameraInfoMessage| {
+        let [fx, _, cx, _, fy, cy, ..] = info.k;
+        info.p = [fx / 1.5, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0];
+    };
+    let plan = Plan { d, edit, zoom_at: Some(0), image_topics: vec!["/camera/image_rect"], ..Plan::new() };
+    plan.write(&film, &path);
+    let error = open(&path).unwrap_err().to_string();
+    for part in ["/camera/image_rect", "images=rectified", "images=raw"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let opened = parse_source(&format!("{},images=rectified", path.display())).unwrap();
+    let WindowSource::Recorded { sequences, .. } = &opened else { panic!("not recorded") };
+    let (k, expected) = (sequences[0].intrinsics(), film.intrinsics);
+    assert!((k.fx - expected.fx).abs() + (k.fy - expected.fy).abs() + (k.cx - expected.cx).abs() < 1e-9, "{k:?}");
+    assert_eq!(sequences[0].load_image(2).unwrap(), film.images[2]);
+    let raw = parse_source(&format!("{},images=raw", path.display())).unwrap();
+    assert_ne!(raw.sample(0).unwrap().images[2], film.images[2]);
+    // Without a lens there is no doubt.
+    Plan { d: vec![0.0; 5], edit: |_| (), zoom_at: None, ..plan.clone() }.write(&film, &path);
+    check(&path.display().to_string(), &film, "film-camera-image_rect");
+    // What is refused for the raw image says what may be the matter.
+    let stereo = |info: &mut CameraInfoMessage| info.r = [0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0];
+    Plan { edit: stereo, image_topics: vec!["/camera/image"], ..plan }.write(&film, &path);
+    let error = open(&path).unwrap_err().to_string();
+    assert!(error.contains("R: expected the identity") && error.contains("images=rectified"), "{error}");
+}
+
+#[test]
+fn encodings_and_grids_of_the_robot_are_those_of_training() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    let first = |plan: Plan| {
+        plan.write(&film, &path);
+        open(&path).unwrap().sequences.swap_remove(0)
+    };
+    // Each tile red, green, green, blue.
+    let tile = |x: usize, y: usize| [[200, 100], [100, 50]][y % 2][x % 2];
+    let bayer: Vec<u8> = (0..48).flat_map(|y| (0..64).map(move |x| tile(x, y))).collect();
+    let sequence = first(Plan { pixels: Some(("bayer_rggb8", 64, bayer)), ..Plan::new() });
+    assert!(sequence.load_image(3).unwrap().pixels().all(|pixel| pixel.0 == [200, 100, 50]));
+    let data: Vec<u8> = (0..64 * 48 * 2).map(|at| (at * 7 % 251) as u8).collect();
+    let sequence = first(Plan { pixels: Some(("yuv422_yuy2", 128, data.clone())), ..Plan::new() });
+    let encoding = "yuv422_yuy2".to_owned();
+    let payload = ImagePayload::Raw { width: 64, height: 48, encoding, is_bigendian: false, step: 128, data };
+    assert_eq!(sequence.load_image(3).unwrap(), decode(&payload).unwrap());
+
+    // Both grids hold the film's image: one twice as fine, and one of which it is a part.
+    let binned = |info: &mut CameraInfoMessage| {
+        (info.width, info.height, info.binning) = (128, 96, [2, 2]);
+        for (place, focal) in [(0, true), (4, true), (2, false), (5, false)] {
+            info.k[place] = if focal { info.k[place] * 2.0 } else { (info.k[place] + 0.5) * 2.0 - 0.5 };
+        }
+    };
+    let part = |info: &mut CameraInfoMessage| {
+        (info.width, info.height) = (100, 80);
+        info.roi = RegionOfInterest { x_offset: 10, y_offset: 20, width: 64, height: 48 };
+        info.k[2] += 10.0;
+        info.k[5] += 20.0;
+    };
+    for edit in [binned as fn(&mut CameraInfoMessage), part] {
+        let sequence = first(Plan { edit, ..Plan::new() });
+        let (k, expected) = (sequence.intrinsics(), film.intrinsics);
+        let off = [k.fx - expected.fx, k.fy - expected.fy, k.cx - expected.cx, k.cy - expected.cy];
+        assert!(off.iter().all(|off| off.abs() < 1e-9), "{k:?}");
+        assert_eq!((k.width, k.height), (64, 48));
+        assert_eq!(sequence.load_image(1).unwrap(), film.images[1]);
+    }
+}
+
+#[test]
+fn one_of_several_cameras_and_of_several_infos_is_chosen_by_a_key() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    let source = |keys: &str| format!("{}{keys}", path.display());
+    let error = |keys: &str| parse_source(&source(keys)).unwrap_err().to_string();
+    Plan { image_topics: vec!["/camera/image", "/camera/other"], ..Plan::new() }.write(&film, &path);
+    assert_eq!(open(&path).unwrap().sequences.len(), 2);
+    check(&source(",image_topic=/camera/other"), &film, "film-camera-other");
+    let text = error(",image_topic=/front");
+    assert!(text.contains("image_topic") && text.contains("there are /camera/image, /camera/other"), "{text}");
+
+    let plan = Plan { image_topics: vec!["/front/image"], ..Plan::new() };
+    Plan { info_topics: vec!["/a/info", "/b/info"], ..plan.clone() }.write(&film, &path);
+    let text = error("");
+    for part in ["/front/image", "info_topic=NAME", "/a/info of frame", "/b/info of frame"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    check(&source(",info_topic=/b/info"), &film, "film-front-image");
+    // The only one is taken, but not where it is another camera's.
+    let only = Plan { info_topics: vec!["/a/info"], ..plan };
+    only.write(&film, &path);
+    check(&source(""), &film, "film-front-image");
+    Plan { edit: |info| info.frame_id = "rear".to_owned(), ..only }.write(&film, &path);
+    let text = error("");
+    assert!(text.contains("/a/info of frame \"rear\"") && text.contains("\"camera_optical_frame\""), "{text}");
+    check(&source(",info_topic=/a/info"), &film, "film-front-image");
+}
+
+#[test]
+fn one_broken_file_refuses_no_other() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    Plan { compressed: true, spoiled: Some(0), ..Plan::new() }.write(&film, &path);
+    let sequence = &open(&path).unwrap().sequences[0];
+    assert_eq!(sequence.frames(), FRAMES);
+    assert!(matches!(sequence.load_image(0), Err(Error::Decode { index: 0, .. })));
+    assert_eq!(sequence.load_image(1).unwrap(), film.images[1]);
 }
 
 #[test]

@@ -126,7 +126,8 @@ pub fn open_ros2(path: &Path, options: &Ros2Options) -> Result<Opened, Error> {
     open_each(path, ros2::fits, |path| {
         if !ros2::fits(path) {
             let expected =
-                "a recording of ROS 2 (.mcap or metadata.yaml), as pose_frame, pose_topic and images are for"
+                "a recording of ROS 2 (.mcap or metadata.yaml), which pose_topic, pose_frame, world_frame, image_topic, info_topic \
+                 and images are for"
                     .to_owned();
             return Err(Error::Missing { path: path.to_path_buf(), expected });
         }
@@ -267,6 +268,7 @@ impl Films {
                 source: scene.clone(),
                 optics: Optics::pinhole(intrinsics),
                 metric: false,
+                truth: None,
                 frames,
             }
         };

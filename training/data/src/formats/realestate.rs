@@ -98,6 +98,7 @@ fn film(path: &Path, pictures: &Pictures) -> Result<Opened, Error> {
         source: clip.video,
         optics: Optics::pinhole(intrinsics),
         metric: false,
+        truth: None,
         frames,
     };
     Ok(Opened { sequences: vec![sequence], skipped: skipped.into_iter().collect() })

@@ -5,7 +5,8 @@
 //! A pose is that of a body, in metres: the one that was asked for, or else the one which its message names
 //! (`child_frame_id`, or `frame_id` of a `PoseStamped`, which has no other). Transforms of `/tf_static` and `/tf` lead from
 //! there to the frame of the images; without any, a body whose message calls it an optical frame is taken for the camera.
-//! Where no other topic has poses, those of the images' frame in the one that all of `/tf` hangs on are taken.
+//! Where no other topic has poses, those of the images' frame in the one that all of `/tf` hangs on are taken. What our own node
+//! said is no truth, unless it is asked for: weights that are judged by it are judged by themselves.
 //!
 //! Pictures stay in the file: a frame keeps the place of its message, and the chunk is read again when the picture is.
 
@@ -32,22 +33,24 @@ use std::path::Path;
 const MAX_NANOS: i64 = 100_000_000;
 /// That, in words.
 const REACH: &str = "within 0.1 s from one to the next";
+/// How near two poses are that are the same, metres or radians: they were written as f64.
+const SAME: f64 = 1e-6;
 
 /// What a recording does not say of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ros2Options {
     /// The frame that poses are of, whatever their messages say.
     pub pose_frame: Option<String>,
-    /// The topic of the poses, where there are several.
+    /// The topic of the poses, where there are several, or where they are our own node's.
     pub pose_topic: Option<String>,
-    /// Whether images are rectified already.
-    pub images: Images,
-}
-
-impl Default for Ros2Options {
-    fn default() -> Self {
-        Self { pose_frame: None, pose_topic: None, images: Images::Raw }
-    }
+    /// The frame in which transforms that move say where the camera is; the one that all others hang on without it.
+    pub world_frame: Option<String>,
+    /// The topic of the images; all without it.
+    pub image_topic: Option<String>,
+    /// The topic of CameraInfo, where it is not known by its namespace.
+    pub info_topic: Option<String>,
+    /// Whether images are rectified already; raw where that is not said, and not doubtful.
+    pub images: Option<Images>,
 }
 
 pub(super) fn fits(path: &Path) -> bool {
@@ -75,6 +78,7 @@ pub(super) fn open(path: &Path, options: &Ros2Options) -> Result<Opened, Error> 
             recording.lost.extend(recording.films.keys().cloned());
         }
     }
+    recording.choose(path)?;
     for (topic, film) in &recording.films {
         match recording.sequences(path, &stem, topic, film) {
             Ok(found) => {
@@ -103,7 +107,7 @@ pub(super) fn open(path: &Path, options: &Ros2Options) -> Result<Opened, Error> 
 struct Film {
     message_type: Type,
     frame_id: String,
-    /// What is wrong with the first image, where it is of no encoding that is read.
+    /// What is wrong with the images, where none is of an encoding that is read.
     strange: Option<DecodeError>,
     shots: Vec<Shot>,
 }
@@ -121,6 +125,7 @@ struct Shot {
 /// A calibration, from a message on.
 struct Calibration {
     model: Result<CameraModel, InfoError>,
+    frame_id: String,
     /// How many messages there are before it.
     number: usize,
 }
@@ -129,7 +134,18 @@ struct Calibration {
 #[derive(Default)]
 struct Body {
     name: String,
+    /// The frame that they are in.
+    world: String,
     track: Track,
+    /// Whether our node has said them.
+    own: bool,
+}
+
+impl Body {
+    fn take(&mut self, (world, name): (String, String), stamp: Stamp, pose: Isometry3<f64>) {
+        (self.world, self.name) = (world, name);
+        self.track.insert(stamp, pose);
+    }
 }
 
 /// What the files hold, but for pixels. All maps are by topic.
@@ -183,19 +199,25 @@ impl Recording {
             }
             Type::CameraInfo => {
                 let info = CameraInfoMessage::from(decode::<ros::CameraInfo>(data).ok()?);
-                let model = CameraModel::new(&info, self.options.images);
+                let model = CameraModel::new(&info, self.options.images.unwrap_or(Images::Raw));
                 let known = self.calibrations.entry(topic.to_owned()).or_default();
                 if known.last().is_none_or(|last| last.model != model) {
-                    known.push(Calibration { model, number: self.number });
+                    known.push(Calibration { model, frame_id: info.frame_id, number: self.number });
                 }
             }
             Type::PoseStamped => {
                 let ros::PoseStamped { header, pose } = decode(data).ok()?;
-                self.pose(message_type, topic.to_owned(), header.stamp(), header.frame_id, isometry(&pose)?);
+                let (pose, stamp) = (isometry(&pose)?, header.stamp());
+                let body = self.body(message_type, topic.to_owned());
+                body.own = message.channel.is_own();
+                body.take((header.frame_id.clone(), header.frame_id), stamp, pose);
             }
             Type::Odometry => {
                 let ros::Odometry { header, child_frame_id, pose, .. } = decode(data).ok()?;
-                self.pose(message_type, topic.to_owned(), header.stamp(), child_frame_id, isometry(&pose.pose)?);
+                let (pose, stamp) = (isometry(&pose.pose)?, header.stamp());
+                let body = self.body(message_type, topic.to_owned());
+                body.own = message.channel.is_own();
+                body.take((header.frame_id, child_frame_id), stamp, pose);
             }
             Type::TransformStamped => self.transform(message_type, topic, decode(data).ok()?)?,
             Type::TfMessage => {
@@ -213,13 +235,17 @@ impl Recording {
         let topic = &message.channel.topic;
         let lost = self.lost.remove(topic);
         let stamp = header.stamp();
-        // A camera does not change its encoding: where the first image is of none that is read, all are.
         let film = self.films.entry(topic.clone()).or_insert_with(|| Film {
             message_type,
             frame_id: header.frame_id,
-            strange: whole(message_type, message.data).ok().and_then(|image| inspect(&image.payload).err()),
+            strange: None,
             shots: Vec::new(),
         });
+        // A camera does not change its encoding: where the first image is of none that is read, all are. But one file may be
+        // broken, and the next not.
+        if film.shots.is_empty() || matches!(film.strange, Some(DecodeError::File { .. })) {
+            film.strange = whole(message_type, message.data).ok().and_then(|image| inspect(&image.payload).err());
+        }
         let image = Image::Recorded { file: path.to_path_buf(), place: message.place, message_type };
         film.shots.push(Shot { stamp, image, lost, number: self.number });
     }
@@ -234,15 +260,29 @@ impl Recording {
             self.transforms.insert(&header.frame_id, &child_frame_id, header.stamp(), isometry);
         } else {
             let name = format!("{topic} ({} to {child_frame_id})", header.frame_id);
-            self.pose(message_type, name, header.stamp(), child_frame_id, isometry);
+            let stamp = header.stamp();
+            self.body(message_type, name).take((header.frame_id, child_frame_id), stamp, isometry);
         }
         Some(())
     }
 
-    fn pose(&mut self, message_type: Type, name: String, stamp: Stamp, body: String, pose: Isometry3<f64>) {
-        let known = self.bodies.entry((message_type, name)).or_default();
-        known.name = body;
-        known.track.insert(stamp, pose);
+    fn body(&mut self, message_type: Type, name: String) -> &mut Body {
+        self.bodies.entry((message_type, name)).or_default()
+    }
+
+    /// Leaves what was asked for, once all is known.
+    fn choose(&mut self, path: &Path) -> Result<(), Error> {
+        if let Some(world) = &self.options.world_frame {
+            self.transforms.keep_ways_to(world);
+        }
+        let Some(asked) = &self.options.image_topic else { return Ok(()) };
+        if !self.films.contains_key(asked) {
+            let names: Vec<&str> = self.films.keys().map(String::as_str).collect();
+            let expected = "a topic of sensor_msgs/msg/Image or CompressedImage in CDR".to_owned();
+            return Err(field(path, "image_topic", expected, format!("{asked}; there are {}", listed(&names))));
+        }
+        self.films.retain(|topic, _| topic == asked);
+        Ok(())
     }
 
     /// The sequences of a topic of images, one for each calibration, and what was left out.
@@ -251,9 +291,8 @@ impl Recording {
         if let Some(strange @ (DecodeError::Encoding { .. } | DecodeError::File { .. })) = &film.strange {
             return Err(field(path, "images", format!("an encoding that is read ({topic})"), strange.to_string()));
         }
-        let calibrations = self
-            .calibrations(topic, film.message_type)
-            .ok_or_else(|| missing(format!("a sensor_msgs/msg/CameraInfo of {topic}")))?;
+        let calibrations = self.calibrations(path, topic, film)?;
+        self.check_rectified(path, topic, calibrations)?;
         let poses = self.poses(path, topic, film)?;
         // Names become those of files.
         let name = format!("{stem}{}{}", if topic.starts_with('/') { "" } else { "-" }, topic.replace('/', "-"));
@@ -273,7 +312,8 @@ impl Recording {
             let optics = match optics {
                 Ok(optics) => optics,
                 Err(source) => {
-                    let error = Error::CameraInfo { path: path.to_path_buf(), topic: topic.to_owned(), source };
+                    let hint = self.hint();
+                    let error = Error::CameraInfo { path: path.to_path_buf(), topic: topic.to_owned(), source, hint };
                     opened.skipped.push(Skipped { what: name, why: error.to_string() });
                     unusable = unusable.or(Some(error));
                     continue;
@@ -293,8 +333,8 @@ impl Recording {
                 opened.skipped.push(Skipped { what: what(distinct - frames.len()), why: format!("the first: {why}") });
             }
             if !frames.is_empty() {
-                let (path, source) = (path.to_path_buf(), stem.to_owned());
-                opened.sequences.push(Sequence { path, name, source, optics, metric: true, frames });
+                let (path, source, truth) = (path.to_path_buf(), stem.to_owned(), Some(poses.name()));
+                opened.sequences.push(Sequence { path, name, source, optics, metric: true, truth, frames });
             }
         }
         if opened.sequences.is_empty() {
@@ -356,15 +396,24 @@ impl Recording {
 
     fn poses<'a>(&'a self, path: &Path, topic: &str, film: &'a Film) -> Result<Poses<'a>, Error> {
         let asked = self.options.pose_topic.as_deref();
-        let is_asked = |name: &str| asked.is_none_or(|topic| name == topic || name.starts_with(&format!("{topic} (")));
-        let fitting: Vec<_> = self.bodies.iter().filter(|((_, name), _)| is_asked(name)).collect();
-        let Some(((first, _), _)) = fitting.first() else {
-            return self.transformed(path, topic, film);
+        let is_meant = |name: &str, body: &Body| match asked {
+            Some(topic) => name == topic || name.starts_with(&format!("{topic} (")),
+            None => !body.own,
         };
-        let of_type: Vec<_> = fitting.iter().filter(|((other, _), _)| other == first).collect();
-        let [((_, name), found)] = of_type[..] else {
-            let names: Vec<&str> = of_type.iter().map(|((_, name), _)| name.as_str()).collect();
-            let expected = format!("one topic of {first:?} ({topic}), named with pose_topic=NAME");
+        let fitting: Vec<_> = self.bodies.iter().filter(|((_, name), body)| is_meant(name, body)).collect();
+        if let Some(frame) = self.options.world_frame.as_ref().filter(|_| asked.is_some() && !fitting.is_empty()) {
+            let expected = format!("nothing where pose_topic names poses of one body ({topic}): it is for /tf");
+            return Err(field(path, "world_frame", expected, frame.clone()));
+        }
+        if fitting.is_empty() || self.options.world_frame.is_some() {
+            return self.transformed(path, topic, film);
+        }
+        let [((_, name), found)] = fitting[..] else {
+            let types: BTreeSet<&str> =
+                fitting.iter().map(|((of, _), _)| of.name().rsplit('/').next().unwrap_or_default()).collect();
+            let types: Vec<&str> = types.into_iter().collect();
+            let names: Vec<&str> = fitting.iter().map(|((_, name), _)| name.as_str()).collect();
+            let expected = format!("one topic of {} ({topic}), named with pose_topic=NAME", types.join(" or "));
             return Err(field(path, "poses", expected, names.join(", ")));
         };
         let body = self.options.pose_frame.as_ref().unwrap_or(&found.name);
@@ -398,21 +447,7 @@ impl Recording {
 
     /// Poses out of `/tf` alone.
     fn transformed<'a>(&'a self, path: &Path, topic: &str, film: &'a Film) -> Result<Poses<'a>, Error> {
-        let none = || {
-            let kinds = "PoseStamped, Odometry, TransformStamped or TFMessage";
-            let expected = match &self.options.pose_topic {
-                None if self.moving.is_empty() => format!("a topic with poses: {kinds}"),
-                None => format!(
-                    "a topic with poses: {kinds}; no transforms that move lead to the images' frame {:?} ({topic})",
-                    film.frame_id
-                ),
-                Some(name) => {
-                    let names: Vec<&str> = self.bodies.keys().map(|(_, name)| name.as_str()).collect();
-                    format!("poses of {name} ({kinds}); there are {}", names.join(", "))
-                }
-            };
-            Error::Missing { path: path.to_path_buf(), expected }
-        };
+        let none = || Error::Missing { path: path.to_path_buf(), expected: self.lacking(topic, film) };
         let plain = |topic: &str| topic.trim_start_matches('/').to_owned();
         let is_asked = |asked: &String| self.moving.iter().any(|topic| plain(topic) == plain(asked));
         if self.moving.is_empty() || !self.options.pose_topic.as_ref().is_none_or(is_asked) {
@@ -423,32 +458,142 @@ impl Recording {
             let expected = format!("nothing where transforms alone say where the images' frame is ({topic})");
             return Err(field(path, "pose_frame", expected, frame.clone()));
         }
-        let wrong =
-            |why: Missing| field(path, "tf", format!("one way up from {:?} ({topic})", film.frame_id), why.to_string());
+        if let Some((said, body)) = self.own_transform().filter(|_| self.options.pose_topic.is_none()) {
+            let expected = format!("transforms that our node has not said itself ({topic})");
+            let got = format!(
+                "{} to {} as {said} has it; pose_topic=/tf (or as it is called) takes them nevertheless",
+                body.world, body.name
+            );
+            return Err(field(path, "tf", expected, got));
+        }
         let camera = film.frame_id.as_str();
-        let world = self.transforms.root(camera).map_err(wrong)?;
-        if self.transforms.is_static(world, camera).map_err(wrong)? {
-            Err(none())
-        } else {
-            Ok(Poses::Transforms { world, camera })
+        let wrong = |why: Missing| {
+            let expected = format!("one way up from {camera:?} ({topic}), to the frame that world_frame=NAME names");
+            field(path, "tf", expected, why.to_string())
+        };
+        let world = match &self.options.world_frame {
+            Some(world) => world.as_str(),
+            None => self.transforms.root(camera).map_err(wrong)?,
+        };
+        match self.transforms.is_static(world, camera) {
+            Ok(false) => Ok(Poses::Transforms { world, camera }),
+            Ok(true) => Err(none()),
+            Err(Missing::Unconnected { .. }) if self.options.world_frame.is_some() => {
+                let frames = self.transforms.connected(camera);
+                let expected = format!("a frame with transforms to {camera:?} ({topic}): {}", listed(&frames));
+                Err(field(path, "world_frame", expected, world.to_owned()))
+            }
+            Err(why) => Err(wrong(why)),
         }
     }
 
-    /// Those of the camera in the namespace of a topic of images (`NAMESPACE/image/compressed` has one name more), or of
-    /// the only one.
-    fn calibrations(&self, topic: &str, message_type: Type) -> Option<&[Calibration]> {
+    /// What a topic of images has no poses without.
+    fn lacking(&self, topic: &str, film: &Film) -> String {
+        let kinds = "PoseStamped, Odometry, TransformStamped or TFMessage";
+        let frame = &film.frame_id;
+        let names = |wanted: &dyn Fn(&Body) -> bool| -> Vec<&str> {
+            let named = self.bodies.iter().filter(|(_, body)| wanted(body));
+            named.map(|((_, name), _)| name.as_str()).collect()
+        };
+        let expected = match &self.options.pose_topic {
+            Some(asked) => {
+                let all: Vec<&str> =
+                    names(&|_| true).into_iter().chain(self.moving.iter().map(String::as_str)).collect();
+                return format!("poses of {asked} ({kinds}); there are {}", listed(&all));
+            }
+            None if self.moving.is_empty() => format!("a topic with poses: {kinds}"),
+            None => format!(
+                "a topic with poses: {kinds}; no transforms that move lead to the images' frame {frame:?} ({topic})"
+            ),
+        };
+        let own = names(&|body| body.own);
+        if own.is_empty() {
+            return expected;
+        }
+        let own = own.join(", ");
+        format!("{expected}, beside {own}, which our node has said itself (pose_topic=NAME takes it nevertheless)")
+    }
+
+    /// The body that the node gives poses of, and on which topic, where a transform that moves says the same: it is the node's too.
+    fn own_transform(&self) -> Option<(&str, &Body)> {
+        let is_same = |body: &Body| {
+            let both = body.track.iter().filter_map(|(stamp, pose)| {
+                let transform = self.transforms.at(&body.world, &body.name, stamp, 0).ok()?;
+                let turn = transform.rotation.angle_to(&pose.rotation);
+                Some((transform.translation.vector - pose.translation.vector).norm() < SAME && turn < SAME)
+            });
+            let both: Vec<bool> = both.collect();
+            !both.is_empty() && both.iter().all(|same| *same)
+        };
+        let own = self.bodies.iter().filter(|(_, body)| body.own && body.world != body.name);
+        own.filter(|(_, body)| self.transforms.is_static(&body.world, &body.name) == Ok(false))
+            .find(|(_, body)| is_same(body))
+            .map(|((_, name), body)| (name.as_str(), body))
+    }
+
+    /// Those that were asked for, of the camera in the namespace of a topic of images (`NAMESPACE/image/compressed` has one name
+    /// more), or the only ones, where they are not those of another camera.
+    fn calibrations(&self, path: &Path, topic: &str, film: &Film) -> Result<&[Calibration], Error> {
+        let unknown = || {
+            let expected = format!(
+                "the sensor_msgs/msg/CameraInfo of {topic}, whose images are of frame {:?}; name it with info_topic=NAME",
+                film.frame_id
+            );
+            let of_frame = |(name, calibrations): (&String, &Vec<Calibration>)| {
+                let frame = calibrations.first().map_or("", |first| first.frame_id.as_str());
+                format!("{name} of frame {frame:?}")
+            };
+            let names: Vec<String> = self.calibrations.iter().map(of_frame).collect();
+            field(path, "info_topic", expected, listed(&names))
+        };
+        if let Some(asked) = &self.options.info_topic {
+            return self.calibrations.get(asked).map(Vec::as_slice).ok_or_else(unknown);
+        }
         let parent = |topic: &str| topic.rsplit_once('/').map(|(namespace, _)| namespace.to_owned());
         let mut namespace = topic.to_owned();
-        let levels = if message_type == Type::CompressedImage { 2 } else { 1 };
+        let levels = if film.message_type == Type::CompressedImage { 2 } else { 1 };
         for _ in 0..levels {
             let Some(above) = parent(&namespace) else { break };
             namespace = above;
             let mut here = self.calibrations.iter().filter(|(name, _)| parent(name).as_ref() == Some(&namespace));
             if let (Some((_, calibrations)), None) = (here.next(), here.next()) {
-                return Some(calibrations);
+                return Ok(calibrations);
             }
         }
-        self.calibrations.values().next().filter(|_| self.calibrations.len() == 1).map(Vec::as_slice)
+        let plain = |frame: &str| frame.trim_start_matches('/').to_owned();
+        let (images, mut all) = (plain(&film.frame_id), self.calibrations.values());
+        let is_of_camera = |calibrations: &&Vec<Calibration>| {
+            let mut frames = calibrations.iter().map(|calibration| plain(&calibration.frame_id));
+            frames.all(|frame| frame.is_empty() || images.is_empty() || frame == images)
+        };
+        match (all.next().filter(is_of_camera), all.next()) {
+            (Some(only), None) => Ok(only),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// Where a topic is called as image_proc calls what it has rectified, and its CameraInfo says what the lens did, nobody knows
+    /// whether that was undone.
+    fn check_rectified(&self, path: &Path, topic: &str, calibrations: &[Calibration]) -> Result<(), Error> {
+        let mut words = topic.split(|c: char| !c.is_alphanumeric());
+        let is_called_so = words.any(|word| matches!(word, "rect" | "rectified"));
+        let has_lens = |calibration: &Calibration| !matches!(&calibration.model, Ok(model) if model.lens.is_none());
+        if self.options.images.is_some() || !is_called_so || !calibrations.iter().any(has_lens) {
+            return Ok(());
+        }
+        let expected = format!(
+            "images=rectified, where the images of {topic} are so as its name says and P is their matrix, or images=raw, where \
+             K and D of its CameraInfo are for them"
+        );
+        Err(field(path, "images", expected, "neither".to_owned()))
+    }
+
+    /// What the key `images` has to do with a CameraInfo that cannot be used.
+    fn hint(&self) -> &'static str {
+        match self.options.images {
+            Some(Images::Rectified) => "P was asked for with images=rectified",
+            Some(Images::Raw) | None => "of images that are rectified already, say so with images=rectified",
+        }
     }
 }
 
@@ -477,6 +622,12 @@ pub(crate) fn whole(message_type: Type, data: &[u8]) -> Result<ImageMessage, Str
 fn isometry(pose: &ros::Pose) -> Option<Isometry3<f64>> {
     let pose = Transform::<World, Camera>::from_xyzw(pose.orientation_xyzw, &Vector3::from(pose.position));
     pose.ok().map(|pose| *pose.isometry())
+}
+
+/// Names in a row, or that there is none.
+fn listed(names: &[impl AsRef<str>]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 fn field(path: &Path, field: &'static str, expected: String, got: String) -> Error {

@@ -74,7 +74,8 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
         skipped.push(Skipped { what: format!("{name}: extrinsic_color.txt"), why });
     }
     let (path, source) = (directory.to_path_buf(), room(&name).to_owned());
-    let sequence = Sequence { path, name, source, optics: Optics::pinhole(intrinsics), metric: true, frames };
+    let sequence =
+        Sequence { path, name, source, optics: Optics::pinhole(intrinsics), metric: true, truth: None, frames };
     Ok(Opened { sequences: vec![sequence], skipped })
 }
 

@@ -38,7 +38,8 @@ fn read(directory: &Path) -> Result<Sequence, Error> {
     };
     let frames = frames.into_iter().zip(stamps).zip(poses).enumerate().map(frame).collect();
     let source = scene.or_else(|| realestate::video_id(&url?)).unwrap_or_else(|| name.clone());
-    Ok(Sequence { path, name, source, optics: Optics::pinhole(intrinsics), metric: scale.metric, frames })
+    let (optics, metric) = (Optics::pinhole(intrinsics), scale.metric);
+    Ok(Sequence { path, name, source, optics, metric, truth: None, frames })
 }
 
 impl Sequence {

@@ -83,8 +83,15 @@ pub(super) fn open(directory: &Path) -> Result<Opened, Error> {
         );
     }
     let path = directory.to_path_buf();
-    let sequence =
-        Sequence { path, source: name.clone(), name, optics: Optics::pinhole(intrinsics), metric: true, frames };
+    let sequence = Sequence {
+        path,
+        source: name.clone(),
+        name,
+        optics: Optics::pinhole(intrinsics),
+        metric: true,
+        truth: None,
+        frames,
+    };
     Ok(Opened { sequences: vec![sequence], skipped })
 }
 

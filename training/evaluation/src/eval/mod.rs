@@ -299,7 +299,15 @@ pub fn run_with(estimator: &Estimator, settings: &Settings<'_>, out: &Path) -> R
         .map(|index| judge(estimator, settings, &windows, index))
         .collect::<Result<Vec<_>>>()?;
     let (outcomes, unreadable) = parted(judged);
-    finish(estimator, settings, &outcomes, &unreadable, windows.skipped(), out)
+    let origin = Origin { skipped: windows.skipped(), truth: windows.truth() };
+    finish(estimator, settings, &outcomes, &unreadable, &origin, out)
+}
+
+/// What a report says of where its windows are from.
+struct Origin<'a> {
+    skipped: &'a [Skipped],
+    /// Whose word the poses are, where recordings leave a choice.
+    truth: Vec<String>,
 }
 
 /// The windows that were judged, and those that could not be read.
@@ -320,7 +328,7 @@ fn finish(
     settings: &Settings<'_>,
     outcomes: &[Outcome],
     unreadable: &[Unreadable],
-    skipped: &[Skipped],
+    origin: &Origin<'_>,
     out: &Path,
 ) -> Result<Report> {
     let Settings { source, .. } = settings;
@@ -355,7 +363,7 @@ fn finish(
     if cut > 0 {
         tracing::warn!("{cut} answers do not parse since they were cut off at the limit of tokens: raise --max-tokens");
     }
-    let mut report = Report::new(estimator, settings, outcomes, unreadable, skipped);
+    let mut report = Report::new(estimator, settings, outcomes, unreadable, origin);
     if let Some((endpoint, question)) = estimator.endpoint() {
         let mut texts = BTreeMap::<String, usize>::new();
         for text in &failed {

@@ -13,7 +13,7 @@ use super::coverage::Coverage;
 use super::figures::{Adjusted, digits, or_dash, shown, shown_or_dash};
 use super::scale::ScaleFigures;
 use super::steps::StepSummary;
-use super::{BOOTSTRAP_SEED, Estimator, Outcome, Settings, StepErrors, steps, strata};
+use super::{BOOTSTRAP_SEED, Estimator, Origin, Outcome, Settings, StepErrors, steps, strata};
 use training_data::Skipped;
 
 /// At which scale translations were judged.
@@ -125,6 +125,9 @@ pub struct Report {
     pub unreadable: UnreadableWindows,
     /// Recordings, or frames of them, that no window was made of.
     pub skipped: Vec<SkippedPart>,
+    /// Whose word the true poses are, where recordings leave a choice: topics, or transforms.
+    #[serde(default)]
+    pub truth: Vec<String>,
     /// Whether the answers were written under the grammar.
     pub constrained_decoding: bool,
     /// Share of the windows whose answer parses.
@@ -172,7 +175,7 @@ impl Report {
         settings: &Settings<'_>,
         outcomes: &[Outcome],
         unreadable: &[Unreadable],
-        skipped: &[Skipped],
+        origin: &Origin<'_>,
     ) -> Self {
         let errors: Vec<Option<WindowErrors>> = outcomes.iter().map(|o| o.errors.clone()).collect();
         let still: Vec<Option<WindowErrors>> = outcomes.iter().map(|o| Some(o.still.clone())).collect();
@@ -193,7 +196,8 @@ impl Report {
             scale: if settings.up_to_scale { Scale::Aligned } else { Scale::AsGiven },
             scale_not_positive: settings.up_to_scale.then(backwards),
             unreadable: UnreadableWindows { count: unreadable.len(), windows: unreadable.to_vec() },
-            skipped: skipped.iter().map(part).collect(),
+            skipped: origin.skipped.iter().map(part).collect(),
+            truth: origin.truth.clone(),
             constrained_decoding: estimator.constrained(),
             final_parse: parses(0),
             final_parse_constrained: parses(1),
@@ -321,6 +325,9 @@ pub fn tables(report: &Report) -> String {
     }
     if !report.skipped.is_empty() {
         let _ = writeln!(text, "\nOf the recordings, {} parts were skipped (see report.json).", report.skipped.len());
+    }
+    if !report.truth.is_empty() {
+        let _ = writeln!(text, "\nThe true poses are those of {}.", report.truth.join(", "));
     }
     text.push_str("\n## Table 1: headline\n| | unit | windows | median | mean | a camera that never moves |\n");
     text.push_str("| --- | --- | --- | --- | --- | --- |\n");
@@ -453,6 +460,9 @@ pub fn table(report: &Report) -> String {
     }
     if report.unreadable.count != 0 {
         let _ = writeln!(text, "{} windows could not be read", report.unreadable.count);
+    }
+    if !report.truth.is_empty() {
+        let _ = writeln!(text, "the true poses are those of {}", report.truth.join(", "));
     }
     if let Some(parse) = &report.step_parse {
         let _ = writeln!(text, "step_parse {}", parse.map(|share| format!("{share:.3}")).join(" "));

@@ -18,7 +18,7 @@ use super::compare::Difference;
 use super::estimator::{Estimator, constant_velocity, three};
 use super::figures::{digits, shown_or_dash};
 use super::strata::{Members, grouped};
-use super::{BOOTSTRAP_SEED, Done, Known, Outcome, Settings, Unreadable, done, finish, parted, read};
+use super::{BOOTSTRAP_SEED, Done, Known, Origin, Outcome, Settings, Unreadable, done, finish, parted, read};
 use training_data::json::write_json;
 use training_data::{WindowSource, parse_source};
 
@@ -315,8 +315,9 @@ pub(super) fn run(judged: &Judged, settings: &Settings<'_>, out: &Path) -> Resul
     let refined = format!("{}, refined", settings.label);
     let scaled = Settings { label: "tracks", up_to_scale: true, sigmas: None, ..*settings };
     let of_both = Settings { label: &refined, sigmas: None, ..*settings };
+    let origin = Origin { skipped: windows.skipped(), truth: windows.truth() };
     let write = |estimator: &Estimator, settings: &Settings<'_>, outcomes: &[Outcome], out: &Path| {
-        finish(estimator, settings, outcomes, &unreadable, windows.skipped(), out)
+        finish(estimator, settings, outcomes, &unreadable, &origin, out)
     };
     let asked = write(&judged.model, settings, &model, &out.join("model"))?;
     write(&Estimator::Tracks, &scaled, &program, &out.join("program"))?;

@@ -25,7 +25,7 @@ use super::covariance::FilmCoverage;
 use super::estimator::{Estimate, grey};
 use super::figures::{digits, or_dash, shown, shown_or_dash};
 use super::files::file_name;
-use super::{Args, BOOTSTRAP_SEED, Done, Estimator, Known, Outcome, Settings, Unreadable, finish};
+use super::{Args, BOOTSTRAP_SEED, Done, Estimator, Known, Origin, Outcome, Settings, Unreadable, finish};
 use path::Found;
 pub use path::PathFigures;
 use training_data::json::write_json;
@@ -160,6 +160,9 @@ pub struct FilmReport {
     pub keyframes: usize,
     /// Recordings, or frames of them, that no film was made of: what, and why.
     pub skipped: Vec<[String; 2]>,
+    /// Whose word the true poses are, where recordings leave a choice.
+    #[serde(default)]
+    pub truth: Vec<String>,
     /// Every film, in the order of the source.
     pub films: Vec<FilmFigures>,
     /// All of them.
@@ -229,6 +232,7 @@ pub(super) fn run(source: &str, stride: usize, options: Options, out: &Path) -> 
         points: options.points,
         keyframes: options.keyframes,
         skipped: films.skipped().iter().map(|part| [part.what.clone(), part.why.clone()]).collect(),
+        truth: films.truth(),
         films: figures,
         all,
         windows: FilmWindows::new(stride, &outcomes),
@@ -236,7 +240,8 @@ pub(super) fn run(source: &str, stride: usize, options: Options, out: &Path) -> 
     };
     if !outcomes.is_empty() {
         let settings = Settings { up_to_scale: true, ..Settings::new(&report.estimator, source) };
-        finish(&Estimator::Tracks, &settings, &outcomes, &unreadable, films.skipped(), &out.join("windows"))?;
+        let origin = Origin { skipped: films.skipped(), truth: films.truth() };
+        finish(&Estimator::Tracks, &settings, &outcomes, &unreadable, &origin, &out.join("windows"))?;
     }
     write_json(&out.join("report.json"), &serde_json::to_value(&report)?)?;
     let path = out.join("tables.md");
@@ -418,6 +423,9 @@ impl FilmReport {
              where a film is metric. Times are from grey image to pose, median and 95 %.\n",
             self.estimator, self.data, self.all.films, self.all.frames
         );
+        if !self.truth.is_empty() {
+            let _ = writeln!(text, "The true poses are those of {}.\n", self.truth.join(", "));
+        }
         text.push_str(
             "| film | frames | with a pose | path | ATE, SE(3) | ATE, Sim(3) | never moves | RPE rotation, deg a frame | rotation, deg a unit \
              | scale | losses | ms |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
