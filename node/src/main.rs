@@ -114,7 +114,11 @@ fn try_main() -> anyhow::Result<ExitCode> {
     init_log(ros.log_level.as_deref());
     if let Some(Verb::Report { received, sequence, out }) = &cli.verb {
         let evidence = Evidence::from_received(received)?;
-        return finish_report(&evidence, &Sequence::load(sequence)?, out);
+        let code = finish_report(&evidence, &Sequence::load(sequence)?, out)?;
+        if evidence.results.is_empty() && evidence.odometry.is_empty() {
+            bail!("{}: expected a Path or an Odometry of the node, got none", received.display());
+        }
+        return Ok(code);
     }
     let path = match cli.config {
         Some(path) => path,

@@ -253,6 +253,12 @@ fn a_report_of_received_paths_has_the_numbers_of_geometry() {
     assert_eq!(poses.len(), 7, "frames 0 to 6 once each");
     assert!(poses[0].starts_with("5.000000000 0 0 0"), "{}", poses[0]);
 
+    // Nothing that came is no report.
+    std::fs::write(&json_path, received(&[], 0.15).to_string()).unwrap();
+    let (code, _, stderr) = output(&args);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert_contains(&stderr, &["received.json: expected a Path or an Odometry of the node, got none"]);
+
     // What a node must never send is an error of the report, not a row in it.
     let spoil = |change: &dyn Fn(&mut Value), wanted: &str| {
         let mut bad = received(&[0, 2], 0.1);

@@ -15,6 +15,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// There is nothing where a recording should be.
+    #[error("{path}: expected {expected}, got a path at which there is nothing", path = path.display())]
+    Nowhere {
+        /// The path.
+        path: PathBuf,
+        /// What was looked for.
+        expected: String,
+    },
     /// A recording of ROS 2 cannot be read.
     #[error(transparent)]
     Recording(#[from] camera::recording::Error),

@@ -95,16 +95,22 @@ fn layout(path: &Path) -> Option<&'static Layout> {
     LAYOUTS.iter().find(|layout| (layout.fits)(path))
 }
 
+/// The error of a path that holds nothing of what was expected, or nothing at all.
+fn not_there(path: &Path, expected: String) -> Error {
+    let path = path.to_path_buf();
+    if path.exists() { Error::Missing { path, expected } } else { Error::Nowhere { path, expected } }
+}
+
 /// Opens one recording; several sequences where it has several cameras. No image is decoded yet.
 ///
 /// # Errors
-/// [`Error::Missing`] where no layout fits, and those of its reader: each names the file and the line or frame.
+/// [`Error::Nowhere`], [`Error::Missing`] where no layout fits, and those of its reader: each names the file and the line or frame.
 pub fn open(path: &Path) -> Result<Opened, Error> {
     match layout(path) {
         Some(layout) => (layout.open)(path),
         None => {
             let marks: Vec<&str> = LAYOUTS.iter().map(|layout| layout.mark).collect();
-            Err(Error::Missing { path: path.to_path_buf(), expected: format!("a folder with {}", marks.join(", or ")) })
+            Err(not_there(path, format!("a folder with {}", marks.join(", or "))))
         }
     }
 }
@@ -129,7 +135,7 @@ pub fn open_ros2(path: &Path, options: &Ros2Options) -> Result<Opened, Error> {
                 "a recording of ROS 2 (.mcap or metadata.yaml), which pose_topic, pose_frame, world_frame, image_topic, info_topic \
                  and images are for"
                     .to_owned();
-            return Err(Error::Missing { path: path.to_path_buf(), expected });
+            return Err(not_there(path, expected));
         }
         ros2::open(path, options)
     })

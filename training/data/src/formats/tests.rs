@@ -409,6 +409,13 @@ fn what_has_no_layout_says_what_was_looked_for() {
         check_error(open(path), &[&path.display().to_string(), "sequence.json", "transforms.json", "cameras.txt"]);
         check_error(open_all(path), &[&path.display().to_string(), "sequence.json"]);
     }
+    check_error(open_all(Path::new("/nowhere/at/all")), &["got a path at which there is nothing"]);
+    check_error(open_all(empty.path()), &["got nothing of the kind"]);
+    let old = empty.path().join("old.db3");
+    std::fs::write(&old, b"SQLite format 3\0 and so on").unwrap();
+    check_error(open_all(&old), &["old.db3", "sqlite3", "ros2 bag convert"]);
+    check_error(open_all(empty.path()), &["old.db3", "sqlite3", "ros2 bag convert"]);
+    std::fs::remove_file(old).unwrap();
     std::fs::create_dir(empty.path().join("images")).unwrap();
     check_error(open_all(empty.path()), &["folder with sequence.json"]);
 }
