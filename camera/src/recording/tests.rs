@@ -171,8 +171,8 @@ fn files_of_other_kinds_are_told_by_name() {
     let dir = tempfile::tempdir().unwrap();
     for (name, content, part) in [
         ("a.db3", &b"SQLite format 3\0 and so on"[..], "sqlite3, of which `ros2 bag convert`"),
-        ("a.bag", b"#ROSBAG V2.0\n and so on", "ROS 1, of which `rosbags-convert`"),
-        ("a.mcap", b"something else entirely", "another kind"),
+        ("a.bag", &b"#ROSBAG V2.0\n and so on"[..], "ROS 1, of which `rosbags-convert`"),
+        ("a.mcap", &b"something else entirely"[..], "another kind"),
     ] {
         let path = dir.path().join(name);
         fs::write(&path, content).unwrap();
