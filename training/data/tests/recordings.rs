@@ -689,6 +689,10 @@ fn an_image_that_cannot_be_used_is_named_by_its_place() {
     assert!(matches!(&error, Error::Frame { image: named, index: 1, .. } if named == image), "{error}");
     let text = error.to_string();
     assert!(text.contains(&image.to_string()) && text.contains("80 x 48") && text.contains("64 x 48"), "{text}");
+    // A list of which nothing can be read is none.
+    let listed = training_data::stage::windows::run(&path.display().to_string(), directory.path());
+    let text = listed.unwrap_err().to_string();
+    assert!(text.contains("not one of 3 windows can be read") && text.contains("80 x 48"), "{text}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use geometry::{Intrinsics, WINDOW};
 use serde::Serialize;
 
@@ -48,8 +48,8 @@ pub struct Unreadable {
 /// frames that are not files, or are of a synthetic window, are written to `out/frames` first.
 ///
 /// # Errors
-/// A source that can't be read, a folder that can't be written. Windows that can't be read are listed under
-/// `unreadable`.
+/// A source that can't be read, a folder that can't be written, not one window that can be read. Single windows that can't are
+/// listed under `unreadable`.
 pub fn run(source: &str, out: &Path) -> Result<List> {
     let windows = parse_source(source)?;
     let folder = out.join("frames");
@@ -63,6 +63,9 @@ pub fn run(source: &str, out: &Path) -> Result<List> {
     }
     let list = List { data: source.to_owned(), windows: listed, unreadable };
     json::write(&out.join("windows.json"), &list)?;
+    if let (true, Some(first)) = (list.windows.is_empty(), list.unreadable.first()) {
+        bail!("{source}: not one of {} windows can be read: {}", list.unreadable.len(), first.error);
+    }
     Ok(list)
 }
 
