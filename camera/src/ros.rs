@@ -21,6 +21,8 @@ pub enum Type {
     CameraInfo,
     /// [`PoseStamped`].
     PoseStamped,
+    /// [`PoseWithCovarianceStamped`].
+    PoseWithCovarianceStamped,
     /// [`Odometry`].
     Odometry,
     /// [`TransformStamped`].
@@ -35,11 +37,12 @@ pub enum Type {
 
 impl Type {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Image,
         Self::CompressedImage,
         Self::CameraInfo,
         Self::PoseStamped,
+        Self::PoseWithCovarianceStamped,
         Self::Odometry,
         Self::TransformStamped,
         Self::TfMessage,
@@ -54,6 +57,7 @@ impl Type {
             Self::CompressedImage => "sensor_msgs/msg/CompressedImage",
             Self::CameraInfo => "sensor_msgs/msg/CameraInfo",
             Self::PoseStamped => "geometry_msgs/msg/PoseStamped",
+            Self::PoseWithCovarianceStamped => "geometry_msgs/msg/PoseWithCovarianceStamped",
             Self::Odometry => "nav_msgs/msg/Odometry",
             Self::TransformStamped => "geometry_msgs/msg/TransformStamped",
             Self::TfMessage => "tf2_msgs/msg/TFMessage",
@@ -292,6 +296,14 @@ pub type Covariance = [[f64; 6]; 6];
 pub struct PoseWithCovariance {
     pub pose: Pose,
     pub covariance: Covariance,
+}
+
+/// `geometry_msgs/PoseWithCovarianceStamped`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the ROS message")]
+pub struct PoseWithCovarianceStamped {
+    pub header: Header,
+    pub pose: PoseWithCovariance,
 }
 
 /// `geometry_msgs/TwistWithCovariance`.

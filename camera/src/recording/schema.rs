@@ -12,7 +12,7 @@ const PRIMITIVES: [&str; 14] = [
 ];
 
 /// By name, each with its fields; a type without a package is of the same package.
-const DEFINITIONS: [(&str, &str); 22] = [
+const DEFINITIONS: [(&str, &str); 23] = [
     ("builtin_interfaces/Time", "int32 sec\nuint32 nanosec\n"),
     ("std_msgs/Header", "builtin_interfaces/Time stamp\nstring frame_id\n"),
     (
@@ -41,6 +41,7 @@ const DEFINITIONS: [(&str, &str); 22] = [
     ("geometry_msgs/Point", "float64 x\nfloat64 y\nfloat64 z\n"),
     ("geometry_msgs/Quaternion", "float64 x 0\nfloat64 y 0\nfloat64 z 0\nfloat64 w 1\n"),
     ("geometry_msgs/PoseWithCovariance", "Pose pose\nfloat64[36] covariance\n"),
+    ("geometry_msgs/PoseWithCovarianceStamped", "std_msgs/Header header\nPoseWithCovariance pose\n"),
     ("geometry_msgs/TwistWithCovariance", "Twist twist\nfloat64[36] covariance\n"),
     ("geometry_msgs/Twist", "Vector3 linear\nVector3 angular\n"),
     ("geometry_msgs/Vector3", "float64 x\nfloat64 y\nfloat64 z\n"),

@@ -11,8 +11,8 @@ use camera::cdr::encode;
 use camera::decode::decode;
 use camera::message::{CameraInfoMessage, ImagePayload, RegionOfInterest};
 use camera::ros::{
-    ByteBuf, CameraInfo, CompressedImage, Header, Image, Odometry, Pose, PoseStamped, PoseWithCovariance, TfMessage,
-    TransformStamped, TwistWithCovariance,
+    ByteBuf, CameraInfo, CompressedImage, Header, Image, Odometry, Pose, PoseStamped, PoseWithCovariance,
+    PoseWithCovarianceStamped, TfMessage, TransformStamped, TwistWithCovariance,
 };
 use geometry::Stamp;
 use mcap::records::MessageHeader;
@@ -100,8 +100,10 @@ struct Plan {
     info_topics: Vec<&'static str>,
     /// What else they say.
     edit: fn(&mut CameraInfoMessage),
-    /// Whether a planner says where it wants to go.
-    goal: bool,
+    /// Whether poses that are no odometry have a covariance.
+    covariance: bool,
+    /// At which frames a planner says where it wants to go.
+    goal: Range<usize>,
     /// Whether our node says where the base is in odom, where transforms do too.
     ego: bool,
     d: Vec<f64>,
@@ -129,7 +131,8 @@ impl Plan {
             info_width: Some(64),
             info_topics: vec!["/camera/camera_info"],
             edit: |_| (),
-            goal: false,
+            covariance: false,
+            goal: 0..0,
             ego: false,
             d: vec![0.0; 5],
             pose_topics: vec!["/pose"],
@@ -185,7 +188,7 @@ impl Plan {
                     bag.put("sensor_msgs/msg/CameraInfo", topic, at, &CameraInfo::from(&info));
                 }
             }
-            if self.goal {
+            if self.goal.contains(&frame) {
                 let goal =
                     PoseStamped { header: header(at, "map"), pose: pose(&Isometry3::translation(9.0, 0.0, 0.0)) };
                 bag.put("geometry_msgs/msg/PoseStamped", "/goal_pose", at, &goal);
@@ -259,8 +262,14 @@ impl Plan {
                 self.write_odometry(topic, body, at, bag);
             } else {
                 let frame_id = if self.poses == Poses::Camera { "camera_optical_frame" } else { "map" };
-                let message = PoseStamped { header: header(at, frame_id), pose: pose(body) };
-                bag.put("geometry_msgs/msg/PoseStamped", topic, at, &message);
+                let (header, pose) = (header(at, frame_id), pose(body));
+                if self.covariance {
+                    let pose = PoseWithCovariance { pose, covariance: [[0.0; 6]; 6] };
+                    let message = PoseWithCovarianceStamped { header, pose };
+                    bag.put("geometry_msgs/msg/PoseWithCovarianceStamped", topic, at, &message);
+                } else {
+                    bag.put("geometry_msgs/msg/PoseStamped", topic, at, &PoseStamped { header, pose });
+                }
             }
         }
     }
@@ -302,6 +311,8 @@ fn pixels_with_poses_come_back() {
         check(&path.display().to_string(), &film, "film-camera-image");
     }
     Plan { chunks: false, ..Plan::new() }.write(&film, &path);
+    check(&path.display().to_string(), &film, "film-camera-image");
+    Plan { covariance: true, ..Plan::new() }.write(&film, &path);
     check(&path.display().to_string(), &film, "film-camera-image");
 }
 
@@ -472,8 +483,11 @@ fn of_two_odometries_or_two_frames_one_is_chosen_by_a_key() {
     let chosen = format!("{},pose_topic=/odometry/filtered", path.display());
     check(&chosen, &film, "film-camera-image");
     assert_eq!(truth(&chosen), ["/odometry/filtered"]);
-    // A goal is of another type, and no better than an odometry.
-    Plan { goal: true, pose_topics: vec!["/wheel/odom"], ..plan.clone() }.write(&film, &path);
+    // A goal that was given once is no track; poses of another type are no better than an odometry.
+    let with_goals = |goal: Range<usize>| Plan { goal, pose_topics: vec!["/wheel/odom"], ..plan.clone() };
+    with_goals(2..3).write(&film, &path);
+    check(&path.display().to_string(), &film, "film-camera-image");
+    with_goals(2..4).write(&film, &path);
     let text = error("");
     assert!(
         text.contains("one topic of Odometry or PoseStamped") && text.contains("/goal_pose, /wheel/odom"),

@@ -3,9 +3,9 @@
 //! which intrinsics it has once it is rectified, is [`camera`]'s, as on the robot.
 //!
 //! A pose is that of a body, in metres: the one that was asked for, or else the one which its message names
-//! (`child_frame_id`, or `frame_id` of a `PoseStamped`, which has no other). Transforms of `/tf_static` and `/tf` lead from
-//! there to the frame of the images; without any, a body whose message calls it an optical frame is taken for the camera.
-//! Where no other topic has poses, those of the images' frame in the one that all of `/tf` hangs on are taken. What our own node
+//! (`child_frame_id`, or `frame_id` of a `PoseStamped`, with covariance or without, which has no other). Transforms of
+//! `/tf_static` and `/tf` lead from there to the frame of the images; without any, a body whose message calls it an optical
+//! frame is taken for the camera. Where no other topic has poses, those of the images' frame in the one that all of `/tf` hangs on are taken. What our own node
 //! said is no truth, unless it is asked for: weights that are judged by it are judged by themselves.
 //!
 //! Pictures stay in the file: a frame keeps the place of its message, and the chunk is read again when the picture is.
@@ -205,8 +205,14 @@ impl Recording {
                     known.push(Calibration { model, frame_id: info.frame_id, number: self.number });
                 }
             }
-            Type::PoseStamped => {
-                let ros::PoseStamped { header, pose } = decode(data).ok()?;
+            Type::PoseStamped | Type::PoseWithCovarianceStamped => {
+                let (header, pose) = if message_type == Type::PoseStamped {
+                    let ros::PoseStamped { header, pose } = decode(data).ok()?;
+                    (header, pose)
+                } else {
+                    let ros::PoseWithCovarianceStamped { header, pose } = decode(data).ok()?;
+                    (header, pose.pose)
+                };
                 let (pose, stamp) = (isometry(&pose)?, header.stamp());
                 let body = self.body(message_type, topic.to_owned());
                 body.own = message.channel.is_own();
@@ -398,7 +404,8 @@ impl Recording {
         let asked = self.options.pose_topic.as_deref();
         let is_meant = |name: &str, body: &Body| match asked {
             Some(topic) => name == topic || name.starts_with(&format!("{topic} (")),
-            None => !body.own,
+            // A single pose is a goal or a first guess.
+            None => !body.own && body.track.iter().nth(1).is_some(),
         };
         let fitting: Vec<_> = self.bodies.iter().filter(|((_, name), body)| is_meant(name, body)).collect();
         if let Some(frame) = self.options.world_frame.as_ref().filter(|_| asked.is_some() && !fitting.is_empty()) {
@@ -489,7 +496,7 @@ impl Recording {
 
     /// What a topic of images has no poses without.
     fn lacking(&self, topic: &str, film: &Film) -> String {
-        let kinds = "PoseStamped, Odometry, TransformStamped or TFMessage";
+        let kinds = "PoseStamped, Odometry, PoseWithCovarianceStamped, TransformStamped or TFMessage";
         let frame = &film.frame_id;
         let names = |wanted: &dyn Fn(&Body) -> bool| -> Vec<&str> {
             let named = self.bodies.iter().filter(|(_, body)| wanted(body));
