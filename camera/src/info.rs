@@ -63,20 +63,25 @@ impl CameraModel {
 }
 
 /// The row-major 3x3 on the left of P; none where it is all zeros, which says nothing.
-fn left_of_p(info: &CameraInfoMessage) -> Option<[f64; 9]> {
+pub(crate) fn left_of_p(info: &CameraInfoMessage) -> Option<[f64; 9]> {
     let left: [f64; 9] = std::array::from_fn(|i| info.p[i / 3 * 4 + i % 3]);
     left.iter().any(|v| *v != 0.0).then_some(left)
 }
 
 /// Where the images' pixels are on the full grid, which a CameraInfo's matrices are for.
-struct Grid {
-    full: (u32, u32),
+pub(crate) struct Grid {
+    pub(crate) full: (u32, u32),
     roi: RegionOfInterest,
-    binning: [u32; 2],
+    pub(crate) binning: [u32; 2],
+}
+
+/// A region of interest in words.
+pub(crate) fn part(roi: &RegionOfInterest) -> String {
+    format!("{} x {} at ({}, {})", roi.width, roi.height, roi.x_offset, roi.y_offset)
 }
 
 impl Grid {
-    fn of(info: &CameraInfoMessage) -> Result<Self, InfoError> {
+    pub(crate) fn of(info: &CameraInfoMessage) -> Result<Self, InfoError> {
         let (width, height) = (info.width, info.height);
         let all = RegionOfInterest { x_offset: 0, y_offset: 0, width, height };
         let roi = if info.roi == RegionOfInterest::default() { all } else { info.roi };
@@ -84,13 +89,13 @@ impl Grid {
         if is_inside(roi.x_offset, roi.width, width) && is_inside(roi.y_offset, roi.height, height) {
             Ok(Self { full: (width, height), roi, binning: info.binning.map(|b| b.max(1)) })
         } else {
-            Err(InfoError::new("roi", format!("a part of {width} x {height} pixels"), format_args!("{roi:?}")))
+            Err(InfoError::new("roi", format!("a part of {width} x {height} pixels"), part(&roi)))
         }
     }
 
     /// The pinhole of a row-major 3x3 matrix on the images' grid. A binned pixel lies in the middle of those that it
     /// sums up, half a pixel from where image_geometry has it.
-    fn pinhole(&self, field: &str, matrix: [f64; 9]) -> Result<Intrinsics, InfoError> {
+    pub(crate) fn pinhole(&self, field: &str, matrix: [f64; 9]) -> Result<Intrinsics, InfoError> {
         let [fx, skew, cx, zero_a, fy, cy, zero_b, zero_c, one] = matrix;
         let shape = [skew, zero_a, zero_b, zero_c, one - 1.0];
         if !shape.iter().all(|v| v.abs() < TOLERANCE) {

@@ -108,6 +108,12 @@ impl Lens {
         circles.take_while(|radius| is_one_to_one(*radius)).last().unwrap_or(0.0)
     }
 
+    /// [`Self::field`], where that ends because the lens folds and not because nobody asks for what is beyond.
+    pub(crate) fn folds_at(&self) -> Option<f64> {
+        let field = self.field();
+        (field < MAX_OFF_AXIS_DEG.to_radians().tan()).then_some(field)
+    }
+
     /// By central differences, one function for every model; row-major.
     pub(crate) fn jacobian(&self, [x, y]: [f64; 2]) -> [[f64; 2]; 2] {
         const H: f64 = 1e-6;

@@ -2,7 +2,7 @@
 //! recorded is what the other learns from.
 //!
 //! A [`message`] comes out of a middleware's sample or a [`recording`] ([`ros`] in [`cdr`]). [`optics`] says which
-//! intrinsics its image has, from CameraInfo ([`info`]); [`decode`] makes RGB of any encoding; [`rectify`] makes a
+//! intrinsics its image has, from CameraInfo ([`info`]); [`plausible`] doubts numbers that no camera has; [`decode`] makes RGB of any encoding; [`rectify`] makes a
 //! pinhole's of a [`lens`]'s image; [`quality`] tells a picture that shows nothing. [`transforms`] lead from the camera to
 //! the body that carries it. [`sequence`] is our own layout of files.
 //!
@@ -17,6 +17,7 @@ pub mod info;
 pub mod lens;
 pub mod message;
 pub mod optics;
+pub mod plausible;
 pub mod quality;
 pub mod recording;
 pub mod rectify;

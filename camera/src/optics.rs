@@ -11,6 +11,7 @@ use image::RgbImage;
 use crate::error::InfoError;
 use crate::info::Images;
 use crate::message::CameraInfoMessage;
+use crate::plausible::{doubts, doubts_of_pinhole};
 use crate::rectify::{CameraModel, Rectifier};
 
 /// When the config's own intrinsics stand in for CameraInfo.
@@ -106,6 +107,7 @@ pub struct CameraState {
 struct Latest {
     model: Result<CameraModel, InfoError>,
     optics: Result<Optics, InfoError>,
+    doubts: Vec<InfoError>,
 }
 
 impl CameraState {
@@ -125,7 +127,8 @@ impl CameraState {
             return false;
         }
         let optics = model.clone().and_then(|model| Optics::new(&model));
-        self.latest = Some(Latest { model, optics });
+        let doubts = if optics.is_ok() { doubts(info, self.images) } else { Vec::new() };
+        self.latest = Some(Latest { model, optics, doubts });
         true
     }
 
@@ -135,6 +138,15 @@ impl CameraState {
             (UseFixed::Always, _) | (UseFixed::UntilCameraInfo, None) => Ok(&self.fixed),
             (UseFixed::Never, None) => Err(Refusal::NoCameraInfo),
             (_, Some(latest)) => latest.optics.as_ref().map_err(|e| Refusal::Invalid { reason: e.clone() }),
+        }
+    }
+
+    /// What is hard to believe of what images of the camera need ([`crate::plausible`]).
+    pub fn doubts(&self) -> Vec<InfoError> {
+        match (self.use_fixed, &self.latest) {
+            (UseFixed::Always, _) | (UseFixed::UntilCameraInfo, None) => doubts_of_pinhole(&self.fixed.intrinsics),
+            (UseFixed::Never, None) => Vec::new(),
+            (_, Some(latest)) => latest.doubts.clone(),
         }
     }
 

@@ -215,7 +215,7 @@ fn top<'a>(steps: &[Step<'a>], frame: &'a str) -> &'a str {
 }
 
 /// Older programs write frames with a slash in front.
-fn plain(frame: &str) -> &str {
+pub fn plain(frame: &str) -> &str {
     frame.trim_start_matches('/')
 }
 
