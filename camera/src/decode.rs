@@ -4,18 +4,20 @@
 //! allocated that the message's own size does not justify. [`inspect`] is cheap and runs on every image;
 //! [`decode`] runs only on those that the model will read.
 //!
-//! Of 16-bit samples the high byte is kept, in either byte order: a camera that fills only the low ten or twelve bits
-//! comes out dark. Left out: `16UC1`, `32FC1` and their like, which are depths and no pictures, and video codecs.
+//! 16-bit samples, in either byte order, become bytes by the bits that their stream uses ([`SampleStream`]): sensors of ten
+//! or twelve bits fill only the low ones, and nothing in a message says so. Left out: `16UC1`, `32FC1` and their like, which are depths and no pictures, and video codecs.
 
 mod bayer;
 mod file;
 mod raw;
+mod samples;
 mod yuv;
 
 use file::File;
 use image::RgbImage;
 
 use crate::message::ImagePayload;
+pub use samples::{SampleRange, SampleStream};
 
 /// Most pixels that an image may have: far above any camera, far below what a forged header could ask for.
 pub const MAX_PIXELS: u64 = 64 << 20;
@@ -112,15 +114,30 @@ pub fn inspect(payload: &ImagePayload) -> Result<(u32, u32), DecodeError> {
     }
 }
 
-/// The pixels, row after row without padding. Everything that [`inspect`] refuses is refused.
-pub fn decode(payload: &ImagePayload) -> Result<RgbImage, DecodeError> {
+/// The pixels, row after row without padding. Everything that [`inspect`] refuses is refused. `range` is that of the stream
+/// with this image ([`SampleStream::take`]); only 16-bit samples need it.
+pub fn decode(payload: &ImagePayload, range: SampleRange) -> Result<RgbImage, DecodeError> {
     match payload {
         ImagePayload::Raw { width, height, encoding, is_bigendian, step, data } => {
             let encoding = raw::check(encoding, *width, *height, *step, data.len())?;
-            let rgb = encoding.rgb(*width as usize, *height as usize, *step as usize, *is_bigendian, data);
+            let layout = (*width as usize, *height as usize, *step as usize);
+            let rgb = encoding.rgb(layout, *is_bigendian, range, data);
             Ok(RgbImage::from_raw(*width, *height, rgb).expect("three bytes for each pixel"))
         }
-        ImagePayload::Compressed { format, data } => File::of(format, data)?.decode(format, data),
+        ImagePayload::Compressed { format, data } => File::of(format, data)?.decode(format, data, range),
+    }
+}
+
+/// The largest 16-bit sample of a colour in the image; 0 where its samples have eight bits, and where [`decode`] refuses it.
+fn largest_sample(payload: &ImagePayload) -> u16 {
+    match payload {
+        ImagePayload::Raw { width, height, encoding, is_bigendian, step, data } => {
+            raw::check(encoding, *width, *height, *step, data.len())
+                .map_or(0, |encoding| encoding.largest_sample((*width as usize, *step as usize), *is_bigendian, data))
+        }
+        ImagePayload::Compressed { format, data } => {
+            File::of(format, data).and_then(|file| file.largest_sample(data)).unwrap_or(0)
+        }
     }
 }
 

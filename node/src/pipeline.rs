@@ -256,7 +256,7 @@ impl Pipeline {
         let generation = gate.look().generation;
         let silent_after = settings.live.diagnostics.silent_after;
         let ingest = IngestThread::<E> {
-            ingest: Ingest::new(&settings.camera, settings.window, Arc::clone(&stats)),
+            ingest: Ingest::new(&settings.camera, settings.window, &settings.image_topic, Arc::clone(&stats)),
             reporter: Reporter::new(settings.image_topic, silent_after, Instant::now()),
             queue,
             windows,

@@ -99,6 +99,16 @@ fn a_tensor_of_the_wrong_shape_is_named_with_both_shapes() {
 }
 
 #[test]
+fn a_camera_of_the_config_that_is_hard_to_believe_is_found_by_the_doctor() {
+    let always = ["doctor", "--set", "camera.fixed=always"];
+    let (_, stdout, _) = output(&always);
+    assert_contains(&stdout, &["OK    camera", "principal point (320, 240) of 640 x 480 pixels"]);
+    let (code, stdout, _) = output(&[&always[..], &["--set", "camera.cx=80.0"]].concat());
+    assert_eq!(code, Some(1));
+    assert_contains(&stdout, &["FAIL  camera", "camera principal point", "got (80.0, 240.0) of 640 x 480 pixels"]);
+}
+
+#[test]
 fn the_doctor_finds_nothing_wrong_with_a_model_that_answers() {
     let dir = tempfile::tempdir().unwrap();
     tiny_weights(dir.path());

@@ -2,10 +2,10 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
 use super::raw::{self, Encoding};
-use super::{DecodeError, MAX_PIXELS, bayer, check_size, printable};
+use super::{DecodeError, MAX_PIXELS, SampleRange, bayer, check_size, printable};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum File {
@@ -35,9 +35,9 @@ impl File {
 
     /// The pixels. `format` tells one thing that the data do not: whether grey pixels are a Bayer mosaic, which
     /// image_transport compresses as it is (`bayer_rggb8; jpeg compressed `).
-    pub(super) fn decode(self, format: &str, data: &[u8]) -> Result<RgbImage, DecodeError> {
-        let (width, height) = self.inspect(data)?;
-        let image = DynamicImage::from_decoder(self.decoder(data)?).map_err(|e| self.broken(&e))?;
+    pub(super) fn decode(self, format: &str, data: &[u8], range: SampleRange) -> Result<RgbImage, DecodeError> {
+        let image = narrowed(self.image(data)?, range);
+        let (width, height) = (image.width(), image.height());
         let original = format.split(';').next().unwrap_or_default().trim();
         match raw::named(original) {
             Some((_, Encoding::Bayer { red, .. })) if !image.color().has_color() => {
@@ -47,6 +47,22 @@ impl File {
             }
             _ => Ok(image.into_rgb8()),
         }
+    }
+
+    /// The largest 16-bit sample of a colour; 0 where samples have eight bits.
+    pub(super) fn largest_sample(self, data: &[u8]) -> Result<u16, DecodeError> {
+        if self == Self::Jpeg || !is_wide(self.decoder(data)?.color_type()) {
+            return Ok(0);
+        }
+        let image = self.image(data)?;
+        let samples =
+            if image.color().has_color() { image.into_rgb16().into_raw() } else { image.into_luma16().into_raw() };
+        Ok(samples.into_iter().max().unwrap_or(0))
+    }
+
+    fn image(self, data: &[u8]) -> Result<DynamicImage, DecodeError> {
+        self.inspect(data)?;
+        DynamicImage::from_decoder(self.decoder(data)?).map_err(|e| self.broken(&e))
     }
 
     fn decoder<'a>(self, data: &'a [u8]) -> Result<impl ImageDecoder + 'a, DecodeError> {
@@ -68,6 +84,28 @@ impl File {
             Self::Png => "PNG",
         };
         DecodeError::Broken { format, message: error.to_string() }
+    }
+}
+
+/// Whether samples have 16 bits.
+fn is_wide(color: ColorType) -> bool {
+    color.bytes_per_pixel() == 2 * color.channel_count()
+}
+
+/// An image whose samples are bytes, as [`super::raw`] makes them of the same samples. Opacity goes.
+fn narrowed(image: DynamicImage, range: SampleRange) -> DynamicImage {
+    let (width, height) = (image.width(), image.height());
+    let bytes = |samples: Vec<u16>| samples.into_iter().map(|sample| range.byte(sample)).collect::<Vec<u8>>();
+    match (is_wide(image.color()), image.color().has_color()) {
+        (false, _) => image,
+        (true, true) => {
+            let rgb = RgbImage::from_raw(width, height, bytes(image.into_rgb16().into_raw()));
+            DynamicImage::ImageRgb8(rgb.expect("three bytes for each pixel"))
+        }
+        (true, false) => {
+            let grey = GrayImage::from_raw(width, height, bytes(image.into_luma16().into_raw()));
+            DynamicImage::ImageLuma8(grey.expect("a byte for each pixel"))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `sensor_msgs/Image`: what its encodings mean, by the names of `sensor_msgs/image_encodings.hpp`.
 
-use super::{DecodeError, bayer, check_size, printable, yuv};
+use super::{DecodeError, SampleRange, bayer, check_size, printable, yuv};
 
 /// How the bytes of an image lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,27 +137,66 @@ impl Encoding {
         }
     }
 
-    /// Three bytes for each pixel, row after row, of an image that passed [`check`].
-    pub(super) fn rgb(self, width: usize, height: usize, step: usize, is_bigendian: bool, data: &[u8]) -> Vec<u8> {
-        let high = |bytes: usize| if is_bigendian { 0 } else { bytes - 1 };
+    /// Three bytes for each pixel, row after row, of an image that passed [`check`]: width, height and bytes a row.
+    pub(super) fn rgb(
+        self,
+        (width, height, step): yuv::Layout,
+        is_bigendian: bool,
+        range: SampleRange,
+        data: &[u8],
+    ) -> Vec<u8> {
+        let Some(narrow) = self.narrow() else { return self.rgb_of_bytes((width, height, step), data) };
+        let bytes: Vec<u8> = self.samples((width, step), is_bigendian, data).map(|sample| range.byte(sample)).collect();
+        narrow.rgb_of_bytes((width, height, narrow.row(width as u64) as usize), &bytes)
+    }
+
+    /// The largest 16-bit sample of a colour, of an image that passed [`check`]; 0 where samples have eight bits.
+    pub(super) fn largest_sample(self, size: (usize, usize), is_bigendian: bool, data: &[u8]) -> u16 {
+        let samples = self.samples(size, is_bigendian, data);
+        let largest = match self {
+            // The fourth is opacity, which most cameras fill with the largest number there is.
+            Self::Interleaved { samples: 4, bytes: 2, .. } => {
+                samples.enumerate().filter(|(at, _)| at % 4 != 3).map(|(_, sample)| sample).max()
+            }
+            _ if self.narrow().is_some() => samples.max(),
+            _ => None,
+        };
+        largest.unwrap_or(0)
+    }
+
+    /// The same with one byte a sample, of an encoding that has two.
+    fn narrow(self) -> Option<Self> {
+        match self {
+            Self::Interleaved { samples, bytes: 2, rgb } => Some(Self::Interleaved { samples, bytes: 1, rgb }),
+            Self::Bayer { bytes: 2, red } => Some(Self::Bayer { bytes: 1, red }),
+            _ => None,
+        }
+    }
+
+    /// Samples of two bytes, row after row without padding.
+    fn samples(self, (width, step): (usize, usize), is_bigendian: bool, data: &[u8]) -> impl Iterator<Item = u16> {
+        let value = if is_bigendian { u16::from_be_bytes } else { u16::from_le_bytes };
+        let row = self.row(width as u64) as usize;
+        let pairs = data.chunks_exact(step).flat_map(move |line| line[..row].chunks_exact(2));
+        pairs.map(move |pair| value([pair[0], pair[1]]))
+    }
+
+    /// [`Self::rgb`] where each sample is a byte.
+    fn rgb_of_bytes(self, (width, height, step): yuv::Layout, data: &[u8]) -> Vec<u8> {
         let mut rgb = vec![0; width * height * 3];
         let lines = rgb.chunks_exact_mut(width * 3).zip(data.chunks_exact(step));
         match self {
-            Self::Interleaved { samples, bytes, rgb: places } => {
-                let size = samples * bytes;
-                let [red, green, blue] = places.map(|place| place * bytes + high(bytes));
+            Self::Interleaved { samples, rgb: [red, green, blue], .. } => {
                 for (line, row) in lines {
-                    for (out, pixel) in line.chunks_exact_mut(3).zip(row.chunks_exact(size)) {
+                    for (out, pixel) in line.chunks_exact_mut(3).zip(row.chunks_exact(samples)) {
                         out.copy_from_slice(&[pixel[red], pixel[green], pixel[blue]]);
                     }
                 }
             }
             Self::Yuv422 { luma } => yuv::rgb_422(data, (width, height, step), luma, &mut rgb),
             Self::Yuv420 { u } => yuv::rgb_420(data, (width, height, step), u, &mut rgb),
-            Self::Bayer { bytes, red } => {
-                let rows = data.chunks_exact(step).map(|row| &row[..width * bytes]);
-                let mosaic: Vec<u8> =
-                    rows.flat_map(|row| row.iter().skip(high(bytes)).step_by(bytes)).copied().collect();
+            Self::Bayer { red, .. } => {
+                let mosaic: Vec<u8> = data.chunks_exact(step).flat_map(|row| &row[..width]).copied().collect();
                 bayer::demosaic(&mosaic, width, red, &mut rgb);
             }
         }

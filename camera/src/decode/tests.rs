@@ -1,9 +1,14 @@
 use std::io::Cursor;
 
-use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage};
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage};
 
-use super::{DecodeError, decode, inspect};
+use super::{DecodeError, SampleRange, SampleStream, inspect};
 use crate::message::ImagePayload;
+
+/// An image of a stream that fills all the bits of its samples.
+fn decode(payload: &ImagePayload) -> Result<RgbImage, DecodeError> {
+    super::decode(payload, SampleRange::FULL)
+}
 
 fn raw(width: u32, height: u32, encoding: &str, step: u32, data: Vec<u8>) -> ImagePayload {
     ImagePayload::Raw { width, height, encoding: encoding.to_owned(), is_bigendian: false, step, data }
@@ -69,6 +74,95 @@ fn of_16_bit_samples_the_high_byte_stays_in_either_order() {
         assert_eq!(decode(&raw(2, 1, encoding, step, little.clone())).unwrap().into_raw(), rgb, "{encoding}");
         let swapped = little[..little.len() - 3].chunks_exact(2).flat_map(|p| [p[1], p[0]]).chain([99; 3]).collect();
         assert_eq!(decode(&big_endian(raw(2, 1, encoding, step, swapped))).unwrap().into_raw(), rgb, "{encoding}");
+    }
+}
+
+/// `picture` as a sensor of so many bits has it in the low ones of 16, by name of its encoding.
+fn low_bits(encoding: &str, bits: u32, is_bigendian: bool) -> ImagePayload {
+    let picture = picture();
+    let sample = |value: u8| {
+        let sample = (u16::from(value) << (bits - 8)) | u16::from(value & 1);
+        if is_bigendian { sample.to_be_bytes() } else { sample.to_le_bytes() }
+    };
+    let pixel = |rgb: [u8; 3]| -> Vec<[u8; 2]> {
+        let opaque = [u8::MAX; 2];
+        match encoding {
+            "rgb16" => rgb.map(sample).to_vec(),
+            "rgba16" => [&rgb.map(sample)[..], &[opaque]].concat(),
+            "bgra16" => [sample(rgb[2]), sample(rgb[1]), sample(rgb[0]), opaque].to_vec(),
+            _ => vec![sample(rgb[0])],
+        }
+    };
+    let data: Vec<u8> = picture.pixels().flat_map(|p| pixel(p.0)).flatten().collect();
+    let payload = raw(64, 48, encoding, data.len() as u32 / 48, data);
+    if is_bigendian { big_endian(payload) } else { payload }
+}
+
+#[test]
+fn sensors_of_ten_and_twelve_bits_are_as_bright_as_those_of_sixteen() {
+    for encoding in ["mono16", "rgb16", "rgba16", "bgra16", "bayer_rggb16", "bayer_gbrg16"] {
+        let mut full = SampleStream::default();
+        let sixteen = low_bits(encoding, 16, false);
+        let wanted = super::decode(&sixteen, full.take(&sixteen)).unwrap();
+        assert_eq!(full.range().map(SampleRange::bits), Some(16), "{encoding}");
+        for bits in [10, 12, 14] {
+            for is_bigendian in [false, true] {
+                let payload = low_bits(encoding, bits, is_bigendian);
+                let mut stream = SampleStream::default();
+                let image = super::decode(&payload, stream.take(&payload)).unwrap();
+                assert!(image == wanted, "{encoding} of {bits} bits, big-endian: {is_bigendian}");
+                let told = stream.to_string();
+                assert!(told.starts_with(encoding) && told.ends_with(&format!("for {bits} bits")), "{told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_range_of_a_stream_only_grows_and_does_not_pump() {
+    let grey = |value: u16| raw(2, 1, "mono16", 4, [value.to_le_bytes(), 0_u16.to_le_bytes()].concat());
+    let mut stream = SampleStream::default();
+    let mut first = |value| {
+        let payload = grey(value);
+        super::decode(&payload, stream.take(&payload)).unwrap().into_raw()[0]
+    };
+    // Ten bits until a value says twelve, and twelve from there on, however dark it gets; then sixteen for good.
+    let rows = [(0, 0), (800, 200), (400, 100), (3980, 248), (800, 50), (400, 25), (65_535, 255), (3980, 15)];
+    for (value, wanted) in rows {
+        assert_eq!(first(value), wanted, "{value}");
+    }
+    let black = grey(0);
+    let mut dark = SampleStream::default();
+    dark.take(&black);
+    assert_eq!(dark.range(), None, "nothing is known of a black picture");
+    let eight = raw(2, 1, "mono8", 2, vec![200, 100]);
+    stream.take(&eight);
+    assert_eq!(stream.range(), None, "another encoding starts afresh");
+}
+
+#[test]
+fn a_png_of_twelve_bits_is_the_same_as_the_message_of_its_pixels() {
+    let values = |bits: u32| (0..64 * 48).map(move |at| ((at % 256) << (bits - 8)) as u16).collect::<Vec<u16>>();
+    let little = |bits| values(bits).into_iter().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let png = |bits| {
+        let mut file = Cursor::new(Vec::new());
+        let image = ImageBuffer::<Luma<u16>, _>::from_raw(64, 48, values(bits)).unwrap();
+        DynamicImage::ImageLuma16(image).write_to(&mut file, ImageFormat::Png).unwrap();
+        file.into_inner()
+    };
+    for encoding in ["mono16", "bayer_rggb16"] {
+        for bits in [10, 12, 16] {
+            let message = raw(64, 48, encoding, 128, little(bits));
+            let file = compressed(&format!("{encoding}; png compressed "), png(bits));
+            let [message, file] = [message, file].map(|payload| {
+                let range = SampleRange::of(&payload);
+                assert_eq!(range.bits(), bits, "{encoding}");
+                super::decode(&payload, range).unwrap()
+            });
+            assert!(message == file, "{encoding} of {bits} bits");
+            let is_grey = encoding == "mono16";
+            assert!(!is_grey || file.get_pixel(7, 1).0 == [64 + 7; 3], "{bits} bits: {:?}", file.get_pixel(7, 1));
+        }
     }
 }
 

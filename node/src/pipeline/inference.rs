@@ -211,7 +211,7 @@ where
         outputs.extend(publish::odometry(answered, &self.odom_frame, mount).into_iter().map(Output::Odometry));
         let Some(mount) = mount else { return outputs };
         let camera_frame = &answered.view.frame_id;
-        if on.static_tf && self.mounted.as_ref() != Some(camera_frame) {
+        if on.static_tf && !camera_frame.is_empty() && self.mounted.as_ref() != Some(camera_frame) {
             outputs.push(Output::StaticTransform(publish::static_transform(answered.stamps[0], &answered.view, mount)));
         }
         if on.tf {

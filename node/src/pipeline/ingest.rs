@@ -7,7 +7,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, select, tick};
 use geometry::{Stamp, WINDOW};
 
 use super::control::Notice;
-use super::{Queued, Received, STOP_POLL, Shared, stamp};
+use super::{Queued, Received, STOP_POLL, Shared, now, stamp};
 use crate::config::Mount;
 use crate::publish;
 use crate::ros::message::{DiagnosticsMessage, OdometryMessage, Output};
@@ -20,6 +20,9 @@ use crate::status::diagnostics::{Reporter, scale, status};
 use crate::trust::state::Status;
 use crate::window::ingest::Ingest;
 use crate::window::{Accepted, Window};
+
+/// Farthest that stamps may be ahead of this machine's clock: clocks of two machines are never quite one.
+const MOST_AHEAD_NANOS: i64 = 1_000_000_000;
 
 /// A window that waits for the model.
 pub(super) struct Offered<E: Estimator> {
@@ -165,6 +168,7 @@ impl<E: Estimator> IngestThread<E> {
             ticket.note(Fate::Forgotten);
             return;
         }
+        self.doubt_clock(image.stamp);
         let taken = self.ingest.image(image, ticket);
         let before = self.shared.stats.snapshot().status;
         for accepted in &taken.accepted {
@@ -178,6 +182,19 @@ impl<E: Estimator> IngestThread<E> {
             self.shared.stats.update(|s| s.windows_superseded += 1);
         }
         self.offer_settled();
+    }
+
+    /// Whoever looks up a transform of the future waits for it.
+    fn doubt_clock(&self, stamp: Stamp) {
+        let is_ahead = !self.shared.live.get().use_sim_time && stamp.nanos_since(now()) > MOST_AHEAD_NANOS;
+        let words = is_ahead.then(|| {
+            format!(
+                "stamps of {} are more than a second ahead of this machine's clock: bring the clocks together, or set \
+                 use_sim_time where they are a simulation's",
+                self.ingest.topic()
+            )
+        });
+        self.shared.stats.doubt("clock", words);
     }
 
     /// A pose of the program that is followed. Of before a reset is none: it has a clock of its own.
@@ -215,7 +232,8 @@ impl<E: Estimator> IngestThread<E> {
         let mut outputs = vec![Output::Odometry(odometry), Output::Pose(pose)];
         if let Some(mount) = &self.mount {
             let camera_frame = &posed.view.frame_id;
-            if on.static_tf && self.mounted.as_ref() != Some(camera_frame) {
+            let is_named = !camera_frame.is_empty();
+            if on.static_tf && is_named && self.mounted.as_ref() != Some(camera_frame) {
                 self.mounted = Some(Arc::clone(camera_frame));
                 outputs.push(Output::StaticTransform(publish::static_transform(posed.fix.stamp, &posed.view, mount)));
             }
@@ -317,7 +335,7 @@ mod tests {
         let (working, _done) = bounded(0);
         let (_tell, said) = unbounded();
         let thread = IngestThread::<Nobody> {
-            ingest: Ingest::new(&camera, settings.window, Arc::clone(&stats)),
+            ingest: Ingest::new(&camera, settings.window, "/camera", Arc::clone(&stats)),
             reporter: Reporter::new(String::new(), Duration::from_secs(60), Instant::now()),
             queue,
             windows,

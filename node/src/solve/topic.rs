@@ -1,5 +1,6 @@
 //! A pose on another program's topic as one of the camera.
 
+use camera::transforms::plain;
 use geometry::{Base, Camera, Transform, World};
 use nalgebra::{Matrix6, Vector3};
 use odometry::followed::Pose;
@@ -21,7 +22,7 @@ pub fn pose(message: &OdometryMessage, camera_frame: &str, mount: Option<&Mount>
         return Err(format!("expected a finite position, got {:?}", given.position));
     }
     let said = covariance(&message.pose_covariance);
-    let child = message.child_frame_id.as_str();
+    let child = plain(&message.child_frame_id);
     let body = mount.filter(|mount| mount.base == child);
     let (world_from_camera, covariance) = if let Some(mount) = body.filter(|_| child != camera_frame) {
         let world_from_base = Transform::<World, Base>::from_xyzw(given.orientation_xyzw, &position);

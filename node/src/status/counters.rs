@@ -4,7 +4,7 @@
 //! last owner lets go of it, under the most telling fate that was noted on it. No stage can lose a frame without its
 //! being counted: `received = used + sum of dropped + pending` holds in every [`Snapshot`], by construction.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -197,6 +197,10 @@ pub struct Snapshot {
     pub last_problem: Option<String>,
     /// What the last odometry that was refused had wrong.
     pub odometry_problem: Option<String>,
+    /// What is hard to believe of the camera's messages, by what it is about: [`Stats::doubt`].
+    pub doubts: BTreeMap<&'static str, String>,
+    /// What is made of the camera's 16-bit samples, where it has some.
+    pub samples: Option<String>,
     /// Ends in the graph that the node's own do not hear, or that do not hear them.
     pub qos_mismatches: Vec<Mismatch>,
     /// Where the node is in its lifecycle.
@@ -238,6 +242,21 @@ impl Stats {
     /// Changes counters.
     pub fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         change(&mut self.lock());
+    }
+
+    /// Keeps for the reports what is hard to believe of the camera's messages, until nothing is any more (`None`), and logs it
+    /// once. `about` is what it is about: each has one sentence.
+    pub fn doubt(&self, about: &'static str, words: Option<String>) {
+        self.update(|s| match words {
+            Some(words) if s.doubts.get(about) != Some(&words) => {
+                tracing::warn!("{words}");
+                s.doubts.insert(about, words);
+            }
+            Some(_) => {}
+            None => {
+                s.doubts.remove(about);
+            }
+        });
     }
 
     /// All counters at this moment.

@@ -71,12 +71,13 @@ impl Reporter {
     pub fn report(&mut self, stamp: Stamp, now: Instant, snapshot: Snapshot) -> DiagnosticsMessage {
         let (mut level, mut message) = self.verdict(now, &snapshot);
         if snapshot.lifecycle == State::Active {
-            // Whatever the verdict is, this may be why. What others do not hear is for the log and the values.
-            for mismatch in snapshot.qos_mismatches.iter().filter(|m| m.ours == End::Subscription) {
+            // Whatever the verdict is, these may be why. What others do not hear is for the log and the values.
+            let unheard = snapshot.qos_mismatches.iter().filter(|m| m.ours == End::Subscription);
+            for reason in unheard.map(ToString::to_string).chain(snapshot.doubts.values().cloned()) {
                 if level == DiagnosticLevel::Ok {
                     level = DiagnosticLevel::Warn;
                 }
-                message.push_str(&format!("; {mismatch}"));
+                message.push_str(&format!("; {reason}"));
             }
         }
         let report = message_of(stamp, level, message, &snapshot);
@@ -250,6 +251,8 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
         let told: Vec<String> = snapshot.qos_mismatches.iter().map(ToString::to_string).collect();
         values.push(("qos_mismatch".to_owned(), told.join("; ")));
     }
+    values.extend(snapshot.doubts.iter().map(|(about, words)| (format!("doubt_{about}"), words.clone())));
+    values.extend(snapshot.samples.iter().map(|samples| ("image_samples".to_owned(), samples.clone())));
     for (key, problem) in [("last_problem", &snapshot.last_problem), ("odometry_problem", &snapshot.odometry_problem)] {
         let Some(problem) = problem else { continue };
         values.push((key.to_owned(), problem.clone()));

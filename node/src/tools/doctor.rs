@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use camera::optics::UseFixed;
+use camera::plausible::doubts_of_pinhole;
 use geometry::Intrinsics;
 use image::{Rgb, RgbImage};
 use model::Mode;
@@ -57,6 +59,7 @@ pub fn examine(config_path: &Path, config: Result<Config, config::Error>) -> Vec
     findings.push(transport_of(&config));
     findings.extend(ros(&config));
     findings.push(windows(&config));
+    findings.extend((config.camera.use_fixed != UseFixed::Never).then(|| intrinsics(&config.camera.intrinsics)));
     let Some(model) = &config.model else {
         findings.push(ok("weights", "none: the tracks alone"));
         return findings;
@@ -137,6 +140,18 @@ fn windows(config: &Config) -> Finding {
         n => format!("{n} frames"),
     };
     ok("windows", format!("stride {}, hop {}: neighbours share {shared}", rules.stride, rules.hop))
+}
+
+/// Of the config, where they count.
+fn intrinsics(k: &Intrinsics) -> Finding {
+    let doubts: Vec<String> = doubts_of_pinhole(k).iter().map(ToString::to_string).collect();
+    if doubts.is_empty() {
+        let Intrinsics { fx, fy, cx, cy, width, height } = k;
+        ok("camera", format!("fx {fx}, fy {fy}, principal point ({cx}, {cy}) of {width} x {height} pixels"))
+    } else {
+        let remedy = "correct [camera]: width, height, fx, fy, cx and cy are pixels of one and the same image";
+        fail("camera", doubts.join("; "), remedy)
+    }
 }
 
 fn device(name: &str) -> Finding {

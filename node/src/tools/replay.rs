@@ -77,7 +77,7 @@ impl<E: Estimator> Inline<E> {
     fn new(estimator: Option<E>, camera: &CameraRules, scale: ScaleRules, settings: &Settings) -> Self {
         let stats = Stats::new();
         stats.update(|s| s.lifecycle = State::Active);
-        let ingest = Ingest::new(camera, settings.window, Arc::clone(&stats));
+        let ingest = Ingest::new(camera, settings.window, &settings.image_topic, Arc::clone(&stats));
         let reference = Arc::new(Reference::new(settings.mount.as_ref(), &settings.scale_topic));
         let mut tracker = settings.tracker(&reference, &stats);
         let scaler = Scaler::new(scale, Arc::clone(&reference));

@@ -7,7 +7,7 @@ use image::RgbImage;
 use crate::solve::estimator::{Error, Estimator};
 use crate::status::counters::{Fate, Ticket};
 use crate::window::View;
-use camera::decode::decode;
+use camera::decode::{SampleRange, decode};
 use camera::message::ImagePayload;
 use camera::optics::Optics;
 use camera::quality::{self, Digest};
@@ -23,7 +23,7 @@ pub struct Frame<F> {
 
 #[derive(Debug)]
 enum Content<F> {
-    Message(ImagePayload),
+    Message(ImagePayload, SampleRange),
     Decoded(Pixels),
     Encoded(Arc<Seen<F>>),
     Broken(String),
@@ -60,9 +60,9 @@ pub enum Embedding<F> {
 }
 
 impl<F> Frame<F> {
-    /// A frame as it came, and what makes it a pinhole's.
-    pub fn new(payload: ImagePayload, optics: Optics, ticket: Ticket) -> Self {
-        Self { ticket, optics, content: Mutex::new(Content::Message(payload)) }
+    /// A frame as it came, the range that its samples are read in, and what makes it a pinhole's.
+    pub fn new(payload: ImagePayload, range: SampleRange, optics: Optics, ticket: Ticket) -> Self {
+        Self { ticket, optics, content: Mutex::new(Content::Message(payload, range)) }
     }
 
     /// Notes what became of it.
@@ -111,13 +111,13 @@ impl<F> Frame<F> {
     /// Why there are none, or no longer.
     pub fn pixels(&self, least_contrast: f64) -> Result<Pixels, String> {
         let mut content = self.lock();
-        let payload = match &*content {
+        let (payload, range) = match &*content {
             Content::Decoded(pixels) => return Ok(pixels.clone()),
             Content::Broken(reason) => return Err(reason.clone()),
             Content::Encoded(_) => return Err("its pixels are gone: the model has them".to_owned()),
-            Content::Message(payload) => payload,
+            Content::Message(payload, range) => (payload, *range),
         };
-        match decode(payload) {
+        match decode(payload, range) {
             Ok(image) => {
                 let blank = quality::check(&image, least_contrast).err().map(|blank| blank.to_string());
                 if blank.is_some() {

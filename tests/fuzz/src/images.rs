@@ -1,6 +1,6 @@
 //! Messages of the camera topics.
 
-use camera::decode::{decode, inspect};
+use camera::decode::{SampleRange, decode, inspect};
 use camera::info::Images;
 use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
 use camera::optics::{CameraRules, CameraState, UseFixed};
@@ -74,7 +74,7 @@ fn read(payload: &ImagePayload) -> bool {
     let (width, height) = match within(8 * length + SLACK, || inspect(payload)) {
         Ok(size) => size,
         Err(refused) => {
-            let decoded = within(8 * length + SLACK, || decode(payload));
+            let decoded = within(8 * length + SLACK, || decode(payload, SampleRange::of(payload)));
             assert_eq!(decoded.map(|image| image.dimensions()), Err(refused), "what inspect refuses, decode refuses");
             return false;
         }
@@ -91,7 +91,7 @@ fn read(payload: &ImagePayload) -> bool {
         ImagePayload::Raw { .. } => 8 * length + SLACK,
         ImagePayload::Compressed { .. } => 8 * length + 64 * pixels + 16 * padded + SLACK,
     };
-    match (within(limit, || decode(payload)), payload) {
+    match (within(limit, || decode(payload, SampleRange::of(payload))), payload) {
         (Ok(image), _) => assert_eq!(image.dimensions(), (width, height)),
         (Err(refused), ImagePayload::Raw { .. }) => panic!("inspect gave {width}x{height}, decode: {refused}"),
         (Err(_), ImagePayload::Compressed { .. }) => return false,

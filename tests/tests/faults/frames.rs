@@ -309,3 +309,69 @@ fn black_and_frozen_frames_pass_where_nobody_looks() {
     plain(&mut case, 0..5, 0);
     case.end(&Expect { used: 5, held: 1, answered: 1, paths: vec![from(0)], ..Expect::default() });
 }
+
+/// Five images whose header calls their frame so; what comes out, and that it is told.
+fn frames_called(name: &str, info: Input, message: &'static str) -> Vec<String> {
+    let mut case = Case::new();
+    case.info = info;
+    for i in 0..5 {
+        let stamp = Stamp::from_nanos(i * PERIOD);
+        case.image(Input::Image(ImageMessage { stamp, frame_id: name.to_owned(), payload: grey(8, i as u8) }));
+    }
+    let outputs = case.end(&Expect {
+        used: 5,
+        held: 1,
+        answered: 1,
+        level: Warn,
+        message,
+        paths: vec![from(0)],
+        ..Expect::default()
+    });
+    let (.., values) = outputs.diagnostics.last().unwrap();
+    assert!(values["doubt_frame_id"].contains("/camera"), "{values:?}");
+    let paths = outputs.trajectories.iter().map(|path| path.frame_id.clone());
+    paths.chain(outputs.odometries.iter().map(|odometry| odometry.child_frame_id.clone())).collect()
+}
+
+#[test]
+fn a_frame_with_a_leading_slash_goes_out_without_it() {
+    let message = "header.frame_id `/eye` of /camera has a leading slash, which tf2 refuses: outputs say `eye`";
+    assert_eq!(frames_called("/eye", camera_info(K, 8), message), ["eye"; 6]);
+}
+
+#[test]
+fn a_frame_without_a_name_is_that_of_camera_info() {
+    let message = "images of /camera have no header.frame_id: outputs take that of CameraInfo, `optical`";
+    assert_eq!(frames_called("", camera_info(K, 8), message), ["optical"; 6]);
+    let Input::CameraInfo(info) = camera_info(K, 8) else { unreachable!() };
+    let nameless = Input::CameraInfo(CameraInfoMessage { frame_id: "/".to_owned(), ..info });
+    let message = "images of /camera have no header.frame_id, and CameraInfo has none: tf2 refuses what comes out";
+    assert_eq!(frames_called("", nameless, message), [""; 6]);
+}
+
+#[test]
+fn a_frame_with_a_space_in_its_name_is_told() {
+    let message = "header.frame_id \"my eye\" of /camera has spaces or control characters";
+    assert_eq!(frames_called("my eye", camera_info(K, 8), message), ["my eye"; 6]);
+}
+
+/// Binned by four, with the matrix of the image in place of the sensor's.
+#[test]
+fn a_principal_point_that_no_camera_has() {
+    let Input::CameraInfo(info) = camera_info(K, 32) else { unreachable!() };
+    let mut case = Case::new();
+    case.info = Input::CameraInfo(CameraInfoMessage { height: 24, binning: [4, 4], ..info });
+    case.frames(0..5);
+    let outputs = case.end(&Expect {
+        used: 5,
+        held: 1,
+        answered: 1,
+        level: Warn,
+        message: "the camera of /camera is hard to believe, and so are its poses: K principal point: expected one at 0.3 to \
+                  0.7 of width and height, got (4.0, 3.0) of 32 x 24 pixels, binning 4 x 4",
+        paths: vec![from(0)],
+        ..Expect::default()
+    });
+    let (.., values) = outputs.diagnostics.last().unwrap();
+    assert!(values["doubt_camera"].contains("of the 8 x 6 pixels of an image"), "{values:?}");
+}

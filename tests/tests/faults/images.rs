@@ -235,3 +235,25 @@ fn samples_in_the_other_byte_order() {
     let encoding = "mono16".to_owned();
     read(ImagePayload::Raw { width, height, encoding, is_bigendian: true, step: 16, data });
 }
+
+/// Images of sensors of so many bits, in the low ones of 16; what is told of them.
+fn low_bits(bits: u32) -> String {
+    let mut case = Case::new();
+    for i in 0..5_u8 {
+        let ImagePayload::Raw { width, height, data, .. } = grey(8, 150 + i) else { unreachable!() };
+        let data = data.iter().flat_map(|high| (u16::from(*high) << (bits - 8)).to_le_bytes()).collect();
+        let encoding = "mono16".to_owned();
+        let payload = ImagePayload::Raw { width, height, encoding, is_bigendian: false, step: 16, data };
+        case.image(image(i.into(), payload));
+    }
+    let outputs = case.end(&Expect { used: 5, held: 1, answered: 1, paths: vec![from(0)], ..Expect::default() });
+    let (.., values) = outputs.diagnostics.last().unwrap();
+    values["image_samples"].clone()
+}
+
+#[test]
+fn sixteen_bits_of_which_a_sensor_fills_ten_or_twelve() {
+    assert_eq!(low_bits(10), "mono16: the largest value is 728, so samples are taken for 10 bits");
+    assert_eq!(low_bits(12), "mono16: the largest value is 2912, so samples are taken for 12 bits");
+    assert_eq!(low_bits(16), "mono16: the largest value is 46592, so samples are taken for 16 bits");
+}

@@ -1,10 +1,13 @@
 //! Clocks that stand still, run back, jump, or are exchanged.
 
+use camera::message::ImageMessage;
+use geometry::Stamp;
 use node::ros::message::DiagnosticLevel::{Error, Stale, Warn};
+use node::ros::message::Input;
 use node::status::counters::Fate;
 
-use crate::case::{Case, Expect, from, picture, settings};
-use crate::rig::parsed;
+use crate::case::{Case, Expect, from, grey, picture, settings};
+use crate::rig::{PERIOD, parsed};
 
 #[test]
 fn stamps_that_repeat() {
@@ -298,6 +301,45 @@ fn a_camera_that_falls_silent_and_comes_back() {
         message: "2 windows answered",
         // The report before took the first path with it.
         paths: vec![from(30)],
+        ..Expect::default()
+    });
+}
+
+#[test]
+fn stamps_ahead_of_the_machine_s_clock_are_told() {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let first = (now.as_secs() as i64 + 3_600) * 10;
+    let mut case = Case::new();
+    (0..5).for_each(|i| case.image(picture(first + i, i as u8)));
+    let outputs = case.end(&Expect {
+        used: 5,
+        held: 1,
+        answered: 1,
+        level: Warn,
+        message: "stamps of /camera are more than a second ahead of this machine's clock",
+        paths: vec![from(first)],
+        ..Expect::default()
+    });
+    let (.., values) = outputs.diagnostics.last().unwrap();
+    assert!(values["doubt_clock"].contains("use_sim_time"), "{values:?}");
+}
+
+/// Microseconds where nanoseconds belong: 100 ms come out as 100 us.
+#[test]
+fn stamps_of_another_unit_are_told() {
+    let mut case = Case::new();
+    for i in 0..9 {
+        let stamp = Stamp::from_nanos(i * PERIOD / 1_000);
+        let payload = grey(8, i as u8);
+        case.image(Input::Image(ImageMessage { stamp, frame_id: "optical".to_owned(), payload }));
+    }
+    case.end(&Expect {
+        used: 9,
+        held: 1,
+        answered: 2,
+        level: Warn,
+        message: "stamps of /camera are 100000 ns apart, which no camera is",
+        paths: vec![[0; 5], [0; 5]],
         ..Expect::default()
     });
 }

@@ -1,5 +1,6 @@
 //! Where a picture of a recorded sequence is.
 
+use camera::decode::SampleRange;
 use camera::recording::Place;
 use camera::ros::Type;
 use std::fmt;
@@ -10,6 +11,13 @@ use std::path::{Path, PathBuf};
 pub enum Image {
     /// In a file of its own, JPEG or PNG.
     File(PathBuf),
+    /// In a PNG of 16-bit samples of its own.
+    Deep {
+        /// The file.
+        path: PathBuf,
+        /// Of the images up to this one.
+        range: SampleRange,
+    },
     /// In a message of a recording of ROS 2.
     Recorded {
         /// The MCAP file.
@@ -18,6 +26,8 @@ pub enum Image {
         place: Place,
         /// Of the message.
         message_type: Type,
+        /// Of the topic's images up to this one.
+        range: SampleRange,
     },
 }
 
@@ -25,7 +35,7 @@ impl Image {
     /// The image's own file.
     pub fn file(&self) -> Option<&Path> {
         match self {
-            Self::File(path) => Some(path),
+            Self::File(path) | Self::Deep { path, .. } => Some(path),
             Self::Recorded { .. } => None,
         }
     }
@@ -35,7 +45,7 @@ impl Image {
 impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::File(path) | Self::Deep { path, .. } => write!(f, "{}", path.display()),
             Self::Recorded { file, place: Place { offset, number }, .. } => {
                 write!(f, "{}: message {number} of the record at byte {offset}", file.display())
             }

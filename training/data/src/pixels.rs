@@ -4,10 +4,15 @@ use super::error::Error;
 use super::formats::ros2::whole;
 use super::picture::Image;
 use super::sequence::{DepthFile, Sequence};
-use camera::decode::decode;
+use camera::decode::{SampleRange, SampleStream, decode};
+use camera::error::InfoError;
 use camera::message::ImagePayload;
+use camera::plausible::doubts_of_pinhole;
 use camera::recording::read_at;
 use image::RgbImage;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 impl Sequence {
     /// The image of frame `index`: decoded, and rectified where its camera has a lens, as the robot does it.
@@ -17,22 +22,54 @@ impl Sequence {
     /// or the image has another size than the camera matrix is for.
     pub fn load_image(&self, index: usize) -> Result<RgbImage, Error> {
         let image = &self.frame(index)?.image;
-        let payload = match image {
+        let (payload, range) = match image {
             Image::File(path) => {
-                let data = std::fs::read(path).map_err(|source| Error::Io { path: path.clone(), source })?;
-                ImagePayload::Compressed { format: String::new(), data }
+                let payload = file(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+                let range = SampleRange::of(&payload);
+                (payload, range)
             }
-            Image::Recorded { file, place, message_type } => {
+            Image::Deep { path, range } => {
+                (file(path).map_err(|source| Error::Io { path: path.clone(), source })?, *range)
+            }
+            Image::Recorded { file, place, message_type, range } => {
                 let message = whole(*message_type, &read_at(file, *place)?).map_err(|got| {
                     let expected = message_type.name().to_owned();
                     Error::Frame { image: image.clone(), index, expected, got }
                 })?;
-                message.payload
+                (message.payload, *range)
             }
         };
-        let pixels = decode(&payload).map_err(|source| Error::Decode { image: image.clone(), index, source })?;
+        let pixels = decode(&payload, range).map_err(|source| Error::Decode { image: image.clone(), index, source })?;
         self.check_size(image, index, pixels.dimensions())?;
         Ok(self.optics.rectify(pixels))
+    }
+
+    /// Notes how much of 16-bit samples the images use that are files, each with those before it, as the robot reads such a
+    /// stream. All of them are decoded where the first is a PNG of 16-bit samples, and none where it is not.
+    pub(crate) fn find_sample_ranges(&mut self) {
+        let mut stream = SampleStream::default();
+        for (index, frame) in self.frames.iter_mut().enumerate() {
+            let Image::File(path) = &frame.image else { return };
+            if index == 0 && !is_deep(path) {
+                return;
+            }
+            // A file that cannot be read is an error of whoever wants its picture.
+            let Ok(payload) = file(path) else { continue };
+            frame.image = Image::Deep { range: stream.take(&payload), path: path.clone() };
+        }
+        if stream.range().is_some() {
+            tracing::info!("{}: 16-bit PNG{stream}", self.directory().display());
+        }
+    }
+
+    /// What is hard to believe of the camera, where a file of numbers says it; of a recording of ROS 2 that is told where its
+    /// CameraInfo is read, which knows of regions and binning.
+    pub fn doubts(&self) -> Vec<String> {
+        let is_recorded = self.frames.iter().any(|frame| matches!(frame.image, Image::Recorded { .. }));
+        let doubts = if is_recorded { Vec::new() } else { doubts_of_pinhole(self.intrinsics()) };
+        let words =
+            |doubt: &InfoError| format!("{}: the camera is hard to believe: {doubt}", self.directory().display());
+        doubts.iter().map(words).collect()
     }
 
     /// Z-depth of frame `index` on the grid of its image, row-major, 0 where there is no value; `None` where the frame
@@ -72,6 +109,17 @@ impl Sequence {
         let text = |size: (u32, u32)| format!("{} x {} pixels", size.0, size.1);
         Err(Error::Frame { image: image.clone(), index, expected: text(expected), got: text(got) })
     }
+}
+
+fn file(path: &Path) -> std::io::Result<ImagePayload> {
+    Ok(ImagePayload::Compressed { format: String::new(), data: std::fs::read(path)? })
+}
+
+/// Whether a file is a PNG of 16-bit samples, by its header.
+fn is_deep(path: &Path) -> bool {
+    let mut header = [0; 25];
+    let is_read = File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok();
+    is_read && header.starts_with(b"\x89PNG\r\n\x1a\n") && header[24] == 16
 }
 
 /// The same field of view on another grid, each pixel with the value nearest to its centre: a mean of two surfaces is

@@ -70,6 +70,41 @@ fn what_was_written_is_read() {
     assert!(sample.frames.unwrap()[1].ends_with("frames/000003.jpg"));
 }
 
+/// Files of a sensor of twelve bits, the first of them darker than ten: each in the range so far, as on the robot.
+#[test]
+fn pngs_of_twelve_bits_are_stretched_by_what_came_before() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), |_| ());
+    let pattern = |x: u32, y: u32| ((x * 4 + y) % 256) as u16;
+    for (frame, factor) in [(0, 4), (2, 16), (4, 4)] {
+        let pixel = |x, y| image::Luma([pattern(x, y) * factor]);
+        let image = image::ImageBuffer::<image::Luma<u16>, Vec<u16>>::from_fn(64, 48, pixel);
+        image.save(directory.path().join(format!("frames/{frame:06}.png"))).unwrap();
+    }
+    let source = parse_source(&directory.path().display().to_string()).unwrap();
+    let WindowSource::Recorded { sequences, .. } = &source else { panic!("not recorded") };
+    for (frame, divisor) in [(0, 1), (2, 1), (4, 4)] {
+        let image = sequences[0].load_image(frame).unwrap();
+        let wanted = (pattern(63, 3) / divisor) as u8;
+        assert_eq!(image.get_pixel(63, 3).0, [wanted; 3], "frame {frame}");
+    }
+}
+
+/// Width and height of another image than the matrix is of.
+#[test]
+fn a_camera_that_is_hard_to_believe_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), |_| ());
+    assert_eq!(Sequence::open(directory.path()).unwrap().doubts(), Vec::<String>::new());
+    written(directory.path(), |text| text["intrinsics"]["cx"] = json!(8.0));
+    let doubts = Sequence::open(directory.path()).unwrap().doubts();
+    assert!(
+        doubts.len() == 1 && doubts[0].contains("camera principal point: expected one at 0.3 to 0.7"),
+        "{doubts:?}"
+    );
+    assert!(doubts[0].contains("got (8.0, ") && doubts[0].contains("of 64 x 48 pixels"), "{doubts:?}");
+}
+
 #[test]
 fn what_a_split_must_not_cut_is_the_scene_or_the_video_or_the_name() {
     for (scene, url, expected) in [

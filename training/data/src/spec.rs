@@ -116,7 +116,17 @@ impl<'a> Keys<'a> {
         Error::Spec { spec: self.spec.to_owned(), expected, got: got.to_owned() }
     }
 
+    /// What can be read, and in the log what is hard to believe of its cameras.
     fn open(&self) -> Result<Opened, Error> {
+        let mut opened = self.opened()?;
+        for sequence in &mut opened.sequences {
+            sequence.find_sample_ranges();
+            sequence.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
+        }
+        Ok(opened)
+    }
+
+    fn opened(&self) -> Result<Opened, Error> {
         if !self.realestate {
             let options = self.ros2()?;
             return if options == Ros2Options::default() {

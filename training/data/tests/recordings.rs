@@ -89,6 +89,8 @@ struct Plan {
     chunks: bool,
     /// PNG in place of pixels.
     compressed: bool,
+    /// Pixels of a sensor of twelve bits, in the low ones of 16.
+    deep: bool,
     poses: Poses,
     /// The file of this image is empty.
     spoiled: Option<usize>,
@@ -127,6 +129,7 @@ impl Plan {
             spoiled: None,
             pixels: None,
             image_topics: vec!["/camera/image"],
+            deep: false,
             poses: Poses::Camera,
             info_width: Some(64),
             info_topics: vec!["/camera/camera_info"],
@@ -229,6 +232,23 @@ impl Plan {
             });
             let (encoding, data) = (encoding.to_owned(), ByteBuf::from(data));
             let message = Image { header, height: 48, width: 64, encoding, is_bigendian: 0, step, data };
+            let twelve_bits =
+                |row: &[u8]| row.iter().flat_map(|value| (u16::from(*value) << 4).to_le_bytes()).collect::<Vec<u8>>();
+            let rows = image.as_raw().chunks(64 * 3);
+            let (encoding, step, data) = if self.deep {
+                ("rgb16", 64 * 6, rows.flat_map(twelve_bits).collect())
+            } else {
+                ("rgb8", 64 * 3 + 5, rows.flat_map(padded).collect::<Vec<u8>>())
+            };
+            let message = Image {
+                header: header(at, frame_id),
+                height: 48,
+                width: 64,
+                encoding: encoding.to_owned(),
+                is_bigendian: 0,
+                step,
+                data: ByteBuf::from(data),
+            };
             bag.put(schema, topic, at, &message);
         }
     }
@@ -313,6 +333,14 @@ fn pixels_with_poses_come_back() {
     Plan { chunks: false, ..Plan::new() }.write(&film, &path);
     check(&path.display().to_string(), &film, "film-camera-image");
     Plan { covariance: true, ..Plan::new() }.write(&film, &path);
+    check(&path.display().to_string(), &film, "film-camera-image");
+}
+
+#[test]
+fn pixels_of_twelve_bits_in_sixteen_come_back_as_bright() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    Plan { deep: true, ..Plan::new() }.write(&film, &path);
     check(&path.display().to_string(), &film, "film-camera-image");
 }
 

@@ -16,6 +16,7 @@ use crate::trust::state::Status;
 use crate::trust::synthetic::{chain, estimate, motion, rules, turned};
 use crate::window::frame::Frame;
 use crate::window::{View, Window};
+use camera::decode::SampleRange;
 use camera::message::ImagePayload;
 use camera::optics::Optics;
 
@@ -58,7 +59,7 @@ impl Rig {
             let encoding = "mono8".to_owned();
             let payload =
                 ImagePayload::Raw { width: 8, height: 6, encoding, is_bigendian: false, step: 8, data: vec![0; bytes] };
-            Arc::new(Frame::new(payload, optics.clone(), self.stats.receive(Instant::now())))
+            Arc::new(Frame::new(payload, SampleRange::FULL, optics.clone(), self.stats.receive(Instant::now())))
         };
         let window = Window {
             id: self.windows,

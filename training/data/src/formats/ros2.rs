@@ -15,11 +15,12 @@ use crate::error::Error;
 use crate::picture::Image;
 use crate::sequence::{Frame, Sequence};
 use camera::cdr::decode;
-use camera::decode::{DecodeError, inspect};
+use camera::decode::{DecodeError, SampleStream, inspect};
 use camera::error::InfoError;
 use camera::info::Images;
 use camera::message::{CameraInfoMessage, ImageMessage};
 use camera::optics::Optics;
+use camera::plausible::doubts;
 use camera::recording::{Message, bag, scan};
 use camera::rectify::CameraModel;
 use camera::ros::{self, Bytes, Header, Type};
@@ -109,6 +110,7 @@ struct Film {
     frame_id: String,
     /// What is wrong with the images, where none is of an encoding that is read.
     strange: Option<DecodeError>,
+    samples: SampleStream,
     shots: Vec<Shot>,
 }
 
@@ -202,6 +204,11 @@ impl Recording {
                 let model = CameraModel::new(&info, self.options.images.unwrap_or(Images::Raw));
                 let known = self.calibrations.entry(topic.to_owned()).or_default();
                 if known.last().is_none_or(|last| last.model != model) {
+                    if model.is_ok() {
+                        for doubt in doubts(&info, self.options.images.unwrap_or(Images::Raw)) {
+                            tracing::warn!("{}: the camera of {topic} is hard to believe: {doubt}", path.display());
+                        }
+                    }
                     known.push(Calibration { model, frame_id: info.frame_id, number: self.number });
                 }
             }
@@ -245,14 +252,17 @@ impl Recording {
             message_type,
             frame_id: header.frame_id,
             strange: None,
+            samples: SampleStream::default(),
             shots: Vec::new(),
         });
+        let whole = whole(message_type, message.data).ok();
         // A camera does not change its encoding: where the first image is of none that is read, all are. But one file may be
         // broken, and the next not.
         if film.shots.is_empty() || matches!(film.strange, Some(DecodeError::File { .. })) {
-            film.strange = whole(message_type, message.data).ok().and_then(|image| inspect(&image.payload).err());
+            film.strange = whole.as_ref().and_then(|image| inspect(&image.payload).err());
         }
-        let image = Image::Recorded { file: path.to_path_buf(), place: message.place, message_type };
+        let range = whole.map(|image| film.samples.take(&image.payload)).unwrap_or_default();
+        let image = Image::Recorded { file: path.to_path_buf(), place: message.place, message_type, range };
         film.shots.push(Shot { stamp, image, lost, number: self.number });
     }
 
