@@ -91,6 +91,8 @@ struct Plan {
     compressed: bool,
     /// Pixels of a sensor of twelve bits, in the low ones of 16.
     deep: bool,
+    /// Whether images name no frame.
+    nameless: bool,
     poses: Poses,
     /// The file of this image is empty.
     spoiled: Option<usize>,
@@ -130,6 +132,7 @@ impl Plan {
             pixels: None,
             image_topics: vec!["/camera/image"],
             deep: false,
+            nameless: false,
             poses: Poses::Camera,
             info_width: Some(64),
             info_topics: vec!["/camera/camera_info"],
@@ -170,6 +173,7 @@ impl Plan {
         for frame in self.frames.clone() {
             let at = START + frame as i64 * STEP;
             let frame_id = if on_base { "eye" } else { "camera_optical_frame" };
+            let frame_id = if self.nameless { "" } else { frame_id };
             for topic in &self.image_topics {
                 self.write_image(film, frame, header(at, frame_id), topic, &mut bag);
             }
@@ -227,28 +231,16 @@ impl Plan {
             bag.put(schema, topic, at, &CompressedImage { header, format, data: ByteBuf::from(data) });
         } else {
             let padded = |row: &[u8]| [row, &[99; 5]].concat();
-            let (encoding, step, data) = self.pixels.clone().unwrap_or_else(|| {
-                ("rgb8", 64 * 3 + 5, image.as_raw().chunks(64 * 3).flat_map(padded).collect::<Vec<u8>>())
-            });
-            let (encoding, data) = (encoding.to_owned(), ByteBuf::from(data));
-            let message = Image { header, height: 48, width: 64, encoding, is_bigendian: 0, step, data };
+            let rows = image.as_raw().chunks(64 * 3);
             let twelve_bits =
                 |row: &[u8]| row.iter().flat_map(|value| (u16::from(*value) << 4).to_le_bytes()).collect::<Vec<u8>>();
-            let rows = image.as_raw().chunks(64 * 3);
-            let (encoding, step, data) = if self.deep {
-                ("rgb16", 64 * 6, rows.flat_map(twelve_bits).collect())
-            } else {
-                ("rgb8", 64 * 3 + 5, rows.flat_map(padded).collect::<Vec<u8>>())
+            let (encoding, step, data) = match self.pixels.clone() {
+                Some(pixels) => pixels,
+                None if self.deep => ("rgb16", 64 * 6, rows.flat_map(twelve_bits).collect()),
+                None => ("rgb8", 64 * 3 + 5, rows.flat_map(padded).collect()),
             };
-            let message = Image {
-                header: header(at, frame_id),
-                height: 48,
-                width: 64,
-                encoding: encoding.to_owned(),
-                is_bigendian: 0,
-                step,
-                data: ByteBuf::from(data),
-            };
+            let (encoding, data) = (encoding.to_owned(), ByteBuf::from(data));
+            let message = Image { header, height: 48, width: 64, encoding, is_bigendian: 0, step, data };
             bag.put(schema, topic, at, &message);
         }
     }
@@ -341,6 +333,14 @@ fn pixels_of_twelve_bits_in_sixteen_come_back_as_bright() {
     let (film, directory) = (film(), tempfile::tempdir().unwrap());
     let path = directory.path().join("film.mcap");
     Plan { deep: true, ..Plan::new() }.write(&film, &path);
+    check(&path.display().to_string(), &film, "film-camera-image");
+}
+
+#[test]
+fn images_that_name_no_frame_are_of_that_of_camera_info() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("film.mcap");
+    Plan { nameless: true, poses: Poses::Base, ..Plan::new() }.write(&film, &path);
     check(&path.display().to_string(), &film, "film-camera-image");
 }
 

@@ -24,7 +24,7 @@ use camera::plausible::doubts;
 use camera::recording::{Message, bag, scan};
 use camera::rectify::CameraModel;
 use camera::ros::{self, Bytes, Header, Type};
-use camera::transforms::{Missing, Track, Transforms};
+use camera::transforms::{Missing, Track, Transforms, plain};
 use geometry::{Camera, Stamp, Transform, World};
 use nalgebra::{Isometry3, Vector3};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +80,7 @@ pub(super) fn open(path: &Path, options: &Ros2Options) -> Result<Opened, Error> 
         }
     }
     recording.choose(path)?;
+    recording.name_frames();
     for (topic, film) in &recording.films {
         match recording.sequences(path, &stem, topic, film) {
             Ok(found) => {
@@ -264,6 +265,21 @@ impl Recording {
         let range = whole.map(|image| film.samples.take(&image.payload)).unwrap_or_default();
         let image = Image::Recorded { file: path.to_path_buf(), place: message.place, message_type, range };
         film.shots.push(Shot { stamp, image, lost, number: self.number });
+    }
+
+    /// Images whose header names no frame are of that of their CameraInfo, as on the robot.
+    fn name_frames(&mut self) {
+        let nameless = self.films.iter().filter(|(_, film)| plain(&film.frame_id).is_empty());
+        let found = nameless.filter_map(|(topic, film)| {
+            let calibrations = self.calibrations(topic, film.message_type)?;
+            Some((topic.clone(), calibrations.first()?.frame_id.clone()))
+        });
+        for (topic, frame) in found.collect::<Vec<_>>() {
+            tracing::warn!("images of {topic} have no header.frame_id: that of CameraInfo is taken, `{frame}`");
+            if let Some(film) = self.films.get_mut(&topic) {
+                film.frame_id = frame;
+            }
+        }
     }
 
     fn transform(&mut self, message_type: Type, topic: &str, message: ros::TransformStamped) -> Option<()> {
