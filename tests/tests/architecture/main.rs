@@ -1,7 +1,9 @@
-//! The invariants of docs/architecture.md that manifests and `use` statements can show, and what dependencies may be.
+//! The invariants of docs/architecture.md that manifests and `use` statements can show, what dependencies may be, and
+//! that the words of docs/troubleshooting.md are still said.
 
 mod circles;
 mod licences;
+mod messages;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
