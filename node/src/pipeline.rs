@@ -31,7 +31,7 @@ use crate::config::{
 use crate::ros::message::{Input, OdometryMessage, Output};
 use crate::ros::parameters::Parameters;
 use crate::ros::transport::Ends;
-use crate::ros::transport::qos::Mismatch;
+use crate::ros::transport::graph::{CAMERA_INFO, Remark};
 use crate::solve::estimator::{self, Estimator};
 use crate::solve::held::Held;
 use crate::solve::scale::{Reference, Scaler};
@@ -40,7 +40,7 @@ use crate::status::counters::{Fate, Snapshot, Stats, Ticket};
 use crate::status::diagnostics::{Reporter, failure, status};
 use crate::window::ingest::Ingest;
 use camera::message::{CameraInfoMessage, ImageMessage};
-use camera::optics::CameraRules;
+use camera::optics::{CameraRules, UseFixed};
 
 mod control;
 mod gate;
@@ -293,6 +293,7 @@ impl Pipeline {
             shared: shared.clone(),
         };
         let failure = Arc::clone(&shared.failure);
+        let needs_camera_info = settings.camera.use_fixed == UseFixed::Never;
         let threads = vec![
             spawn("ingest", shared.clone(), move || ingest.run())?,
             spawn("inference", shared, move || {
@@ -307,7 +308,7 @@ impl Pipeline {
         let ends = Ends {
             input: Box::new(entrance(input, reference, gate, Arc::clone(&stats))),
             call: Box::new(move |call| control.call(call)),
-            mismatches: Box::new(mismatches(Arc::clone(&stats))),
+            graph: Box::new(graph(Arc::clone(&stats), needs_camera_info)),
             output: outputs,
             stop: Arc::clone(&stop),
         };
@@ -410,13 +411,45 @@ fn entrance(
     }
 }
 
-/// The callback of QoS mismatches: each is told in the log when it comes and when it goes, and is kept for the reports.
-fn mismatches(stats: Arc<Stats>) -> impl Fn(Vec<Mismatch>) + Send + Sync {
-    move |found| {
-        let before = stats.snapshot().qos_mismatches;
-        found.iter().filter(|new| !before.contains(new)).for_each(|new| tracing::warn!("{new}"));
-        before.iter().filter(|old| !found.contains(old)).for_each(|old| tracing::info!("gone: {old}"));
-        stats.update(|s| s.qos_mismatches = found);
+/// Looks at the graph, one a second, for which a topic that nobody publishes must have stood to be told in the log: others are
+/// discovered meanwhile.
+const PATIENT_LOOKS: u32 = 5;
+
+/// The callback of what the graph tells: it is kept for the reports, and told in the log when it comes and when it goes, but
+/// for publishers that fit, which are nothing to warn of. Without CameraInfo where the node does without.
+fn graph(stats: Arc<Stats>, needs_camera_info: bool) -> impl Fn(Vec<Remark>) + Send + Sync {
+    let seen: Mutex<Vec<(Remark, u32)>> = Mutex::default();
+    move |mut found| {
+        let has_camera_info = stats.snapshot().camera_infos_received > 0;
+        found.retain(|remark| match remark {
+            Remark::Kept { .. } => !has_camera_info && needs_camera_info,
+            remark => needs_camera_info || remark.waits_for() != Some(CAMERA_INFO),
+        });
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *seen);
+        for remark in &found {
+            let looks = before.iter().find(|(old, _)| old.is_same(remark)).map_or(0, |(_, looks)| *looks) + 1;
+            if told_after(remark) == Some(looks) {
+                tracing::warn!("{remark}");
+            }
+            seen.push((remark.clone(), looks));
+        }
+        for (old, looks) in &before {
+            let is_told = told_after(old).is_some_and(|least| *looks >= least);
+            if is_told && !found.iter().any(|remark| remark.is_same(old)) {
+                tracing::info!("gone: {old}");
+            }
+        }
+        stats.update(|s| s.graph = found);
+    }
+}
+
+/// How many looks at the graph it takes for a remark to be told in the log.
+fn told_after(remark: &Remark) -> Option<u32> {
+    match remark {
+        Remark::Qos(_) | Remark::Type { .. } | Remark::Shared { .. } => Some(1),
+        Remark::Alone { .. } | Remark::Kept { .. } => Some(PATIENT_LOOKS),
+        Remark::Fitting { .. } => None,
     }
 }
 
@@ -449,4 +482,28 @@ fn stamp(live: &Live, stats: &Stats) -> Stamp {
 pub(crate) fn now() -> Stamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Stamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::graph;
+    use crate::ros::transport::graph::{CAMERA_INFO, IMAGE, Remark};
+    use crate::status::counters::Stats;
+
+    #[test]
+    fn what_the_graph_tells_is_kept_but_for_camera_info_that_nobody_needs() {
+        let fitting = |key| Remark::Fitting { topic: "/t".to_owned(), key, publishers: 1 };
+        let kept = || Remark::Kept { topic: "/t".to_owned(), key: CAMERA_INFO };
+        let found = || vec![fitting(IMAGE), fitting(CAMERA_INFO), kept()];
+        for (needs_camera_info, received, expected) in [
+            (true, 0, found()),
+            (true, 1, vec![fitting(IMAGE), fitting(CAMERA_INFO)]),
+            (false, 0, vec![fitting(IMAGE)]),
+        ] {
+            let stats = Stats::new();
+            stats.update(|s| s.camera_infos_received = received);
+            graph(stats.clone(), needs_camera_info)(found());
+            assert_eq!(stats.snapshot().graph, expected, "needed: {needs_camera_info}, received: {received}");
+        }
+    }
 }

@@ -200,6 +200,26 @@ fn topics(domain: u16) -> Topics {
 }
 
 #[test]
+fn a_look_at_the_graph_names_the_camera_that_there_is() {
+    let domain = u16::try_from(std::process::id() % 100 + 1).unwrap();
+    let mut peer = Peer::join(domain);
+    let _images: Publisher<Image> = peer.publisher("/front/image_raw", "sensor_msgs", "Image");
+    let _infos: Publisher<CameraInfo> = peer.publisher("/front/camera_info", "sensor_msgs", "CameraInfo");
+    let topics = Topics { image: "/front/image_raw".to_owned(), ..topics(domain) };
+    let begun = Instant::now();
+    loop {
+        let remarks = transport::look(Kind::Ros2Client, &topics, Duration::from_secs(2)).unwrap();
+        let told: Vec<String> = remarks.iter().map(ToString::to_string).collect();
+        let starts = |with: &str| told.iter().any(|remark| remark.starts_with(with));
+        let info = "nobody publishes /camera/camera_info (topics.camera_info), but there is /front/camera_info: set";
+        if starts(info) && starts("/front/image_raw (topics.image) has 1 publisher of the right type and QoS") {
+            break;
+        }
+        assert!(begun.elapsed() < TIMEOUT, "{told:?}");
+    }
+}
+
+#[test]
 fn a_peer_leads_the_node_through_its_life_sets_its_parameters_and_gets_its_poses() {
     let domain = u16::try_from(std::process::id() % 100 + 101).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -213,7 +233,7 @@ fn a_peer_leads_the_node_through_its_life_sets_its_parameters_and_gets_its_poses
         peer.subscription(&format!("{NODE}/transition_event"), "lifecycle_msgs", "TransitionEvent");
     let parameter_events: Subscription<raw::ParameterEvent> =
         peer.subscription("/parameter_events", "rcl_interfaces", "ParameterEvent");
-    let paths: Subscription<Path> = peer.subscription("/ego/trajectory", "nav_msgs", "Path");
+    let paths: Subscription<Path> = peer.subscription("/under/ego/trajectory", "nav_msgs", "Path");
     let images: Publisher<Image> = peer.publisher("/camera/image_raw", "sensor_msgs", "Image");
     let infos: Publisher<CameraInfo> = peer.publisher("/camera/camera_info", "sensor_msgs", "CameraInfo");
     let get_state: Client<Empty, GetState> = peer.client("get_state", "lifecycle_msgs", "GetState");

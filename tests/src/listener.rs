@@ -182,8 +182,7 @@ impl Listener {
         let status = format!("{}/status", topics.node);
         let statuses: Subscription<ros::DiagnosticStatus> =
             peer.subscription(&status, "diagnostic_msgs", "DiagnosticStatus", &qos)?;
-        let base_name = topics.node.rsplit('/').next().unwrap_or_default();
-        let ours = format!("{base_name}: ");
+        let ours = format!("{}: ", topics.node.trim_start_matches('/'));
         let readers = vec![
             read(paths, Arc::clone(&shared), |heard, path| heard.paths.push(path_of(path))),
             read(odometry, Arc::clone(&shared), |heard, odometry| heard.odometry.push(odometry_of(odometry))),

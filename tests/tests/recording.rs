@@ -76,7 +76,7 @@ fn training_reads_what_the_node_records() {
             pose: pose(i),
             pose_covariance: [0.0; 36],
         };
-        put(entry_of_output(&Output::Odometry(odometry), &config.topics, heard).unwrap());
+        put(entry_of_output(&Output::Odometry(odometry), &config.topics.resolved().unwrap(), heard).unwrap());
     }
     writer.finish().unwrap();
 
@@ -162,7 +162,7 @@ fn record(path: &std::path::Path, frames: i64) -> Vec<(RgbImage, Intrinsics)> {
     let load = move |_| Ok(Witness(Arc::clone(&witness)));
     let mut recorder = Recorder::create(path, &config.topics.resolved().unwrap()).unwrap();
     let (pipeline, ends) = Pipeline::start(Settings::from(&config), sheet, load, stop).unwrap();
-    let Ends { input, output, call, mismatches, stop } = recorder.tap(ends).unwrap();
+    let Ends { input, output, call, graph, stop } = recorder.tap(ends).unwrap();
     let wait = |what: &str, until: &dyn Fn(&node::status::counters::Snapshot) -> bool| {
         let begun = Instant::now();
         while !until(&pipeline.stats().snapshot()) {
@@ -181,7 +181,7 @@ fn record(path: &std::path::Path, frames: i64) -> Vec<(RgbImage, Intrinsics)> {
         // No window gives way to a newer one.
         wait("window", &|s| s.windows_answered as i64 == if i < 4 { 0 } else { (i - 4) / hop + 1 });
     }
-    drop((input, call, mismatches, stop));
+    drop((input, call, graph, stop));
     pipeline.finish(TIMEOUT).unwrap();
     drop(output);
     assert_eq!(recorder.finish(TIMEOUT).unwrap().lost, 0);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use geometry::Stamp;
 
 use crate::ros::lifecycle;
-use crate::ros::transport::qos::Mismatch;
+use crate::ros::transport::graph::Remark;
 use crate::solve::scale::value::Scale;
 use crate::trust::checks::Evidence;
 use crate::trust::state::Status;
@@ -201,8 +201,8 @@ pub struct Snapshot {
     pub doubts: BTreeMap<&'static str, String>,
     /// What is made of the camera's 16-bit samples, where it has some.
     pub samples: Option<String>,
-    /// Ends in the graph that the node's own do not hear, or that do not hear them.
-    pub qos_mismatches: Vec<Mismatch>,
+    /// What the graph tells of the node's topics.
+    pub graph: Vec<Remark>,
     /// Where the node is in its lifecycle.
     pub lifecycle: lifecycle::State,
     /// Why it is there, where a failure brought it there; empty otherwise.

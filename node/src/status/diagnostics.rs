@@ -7,7 +7,7 @@ use geometry::Stamp;
 
 use crate::ros::lifecycle::State;
 use crate::ros::message::{DiagnosticLevel, DiagnosticsMessage};
-use crate::ros::transport::qos::End;
+use crate::ros::transport::graph::{CAMERA_INFO, FOLLOWED, IMAGE, REFERENCE, Remark};
 use crate::status::counters::{Fate, Snapshot};
 use crate::status::host;
 use crate::trust::state::Status;
@@ -72,8 +72,8 @@ impl Reporter {
         let (mut level, mut message) = self.verdict(now, &snapshot);
         if snapshot.lifecycle == State::Active {
             // Whatever the verdict is, these may be why. What others do not hear is for the log and the values.
-            let unheard = snapshot.qos_mismatches.iter().filter(|m| m.ours == End::Subscription);
-            for reason in unheard.map(ToString::to_string).chain(snapshot.doubts.values().cloned()) {
+            let told = snapshot.graph.iter().filter(|remark| self.matters(remark, now, &snapshot));
+            for reason in told.map(ToString::to_string).chain(snapshot.doubts.values().cloned()) {
                 if level == DiagnosticLevel::Ok {
                     level = DiagnosticLevel::Warn;
                 }
@@ -88,11 +88,30 @@ impl Reporter {
         report
     }
 
+    /// How long no image has come.
+    fn silence(&self, now: Instant, snapshot: &Snapshot) -> Duration {
+        now.saturating_duration_since(snapshot.last_image.unwrap_or(self.started))
+    }
+
+    /// Whether what the graph tells may be why poses do not come out: a fault always is, who publishes only where the node
+    /// waits for it.
+    fn matters(&self, remark: &Remark, now: Instant, snapshot: &Snapshot) -> bool {
+        let has_waited = now.saturating_duration_since(self.started) > self.silent_after;
+        match remark.waits_for() {
+            None => remark.is_fault(),
+            Some(IMAGE) => self.silence(now, snapshot) > self.silent_after,
+            Some(CAMERA_INFO) => snapshot.camera_infos_received == 0 && snapshot.fate(Fate::NoCameraInfo) > 0,
+            Some(REFERENCE) => has_waited && snapshot.odometry_received == 0,
+            Some(FOLLOWED) => has_waited && snapshot.followed_received == 0,
+            Some(_) => false,
+        }
+    }
+
     fn verdict(&self, now: Instant, snapshot: &Snapshot) -> (DiagnosticLevel, String) {
         if snapshot.lifecycle != State::Active {
             return idle(snapshot);
         }
-        let silence = now.saturating_duration_since(snapshot.last_image.unwrap_or(self.started));
+        let silence = self.silence(now, snapshot);
         if silence > self.silent_after {
             let since = if snapshot.last_image.is_some() { "for" } else { "since the start," };
             let message = format!("no image on {} {since} {:.0} s", self.image_topic, silence.as_secs_f64());
@@ -247,9 +266,13 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
         values.push(("latency_ms_max".to_owned(), format!("{:.1}", max.as_secs_f64() * 1e3)));
     }
     values.extend(host::values());
-    if !snapshot.qos_mismatches.is_empty() {
-        let told: Vec<String> = snapshot.qos_mismatches.iter().map(ToString::to_string).collect();
-        values.push(("qos_mismatch".to_owned(), told.join("; ")));
+    let (mismatches, graph): (Vec<&Remark>, Vec<&Remark>) =
+        snapshot.graph.iter().partition(|remark| matches!(remark, Remark::Qos(_)));
+    for (key, remarks) in [("qos_mismatch", mismatches), ("graph", graph)] {
+        if !remarks.is_empty() {
+            let told: Vec<String> = remarks.iter().map(ToString::to_string).collect();
+            values.push((key.to_owned(), told.join("; ")));
+        }
     }
     values.extend(snapshot.doubts.iter().map(|(about, words)| (format!("doubt_{about}"), words.clone())));
     values.extend(snapshot.samples.iter().map(|samples| ("image_samples".to_owned(), samples.clone())));
@@ -270,6 +293,7 @@ mod tests {
     use super::{Reporter, failure, status};
     use crate::ros::lifecycle::State;
     use crate::ros::message::DiagnosticLevel;
+    use crate::ros::transport::graph::{CAMERA_INFO, FOLLOWED, IMAGE, REFERENCE, Remark};
     use crate::ros::transport::qos::{End, Mismatch};
     use crate::status::counters::{Fate, Stats};
     use crate::trust::checks::{Check, Evidence, Residual};
@@ -307,16 +331,72 @@ mod tests {
         assert_eq!(no_more, (DiagnosticLevel::Stale, "no image on /cam for 3 s".to_owned()));
     }
 
-    fn mismatch(ours: End) -> Mismatch {
+    fn mismatch(ours: End) -> Remark {
         let (policy, offered, requested) = ("reliability", "best_effort", "reliable");
-        Mismatch { topic: "/cam".to_owned(), ours, policy, offered, requested }
+        Remark::Qos(Mismatch { topic: "/cam".to_owned(), ours, policy, offered, requested })
+    }
+
+    fn alone(key: &'static str, topic: &str) -> Remark {
+        let others = vec!["/front/camera_info".to_owned()];
+        Remark::Alone { topic: topic.to_owned(), key, expected: "sensor_msgs/msg/CameraInfo".to_owned(), others }
+    }
+
+    #[test]
+    fn a_camera_info_that_is_waited_for_is_named_with_who_publishes_it() {
+        let told = |infos: u64| {
+            last_of(3, |_, stats, now| {
+                end(stats, now, Fate::NoCameraInfo);
+                stats.update(|s| {
+                    s.last_problem = Some("no CameraInfo yet".to_owned());
+                    s.camera_infos_received = infos;
+                    s.graph = vec![alone(CAMERA_INFO, "/camera/camera_info")];
+                });
+            })
+        };
+        let (level, message) = told(0);
+        assert_eq!(level, DiagnosticLevel::Error);
+        for part in
+            ["no CameraInfo yet; nobody publishes /camera/camera_info (topics.camera_info)", "/front/camera_info"]
+        {
+            assert!(message.contains(part), "`{part}` is not in: {message}");
+        }
+        assert!(!told(1).1.contains("nobody publishes"), "it came");
+    }
+
+    #[test]
+    fn who_publishes_is_told_of_what_the_node_waits_for_and_of_nothing_else() {
+        let fitting = |key, topic: &str| Remark::Fitting { topic: topic.to_owned(), key, publishers: 1 };
+        let told = |reports, remark: &Remark, hears: bool| {
+            last_of(reports, |_, stats, now| {
+                if hears {
+                    end(stats, now, Fate::Used);
+                }
+                stats.update(|s| {
+                    s.graph = vec![remark.clone()];
+                    (s.odometry_received, s.followed_received) = (u64::from(hears), u64::from(hears));
+                });
+            })
+        };
+        let (level, message) = told(4, &fitting(IMAGE, "/cam"), false);
+        assert_eq!(level, DiagnosticLevel::Stale);
+        assert!(message.contains("since the start, 4 s; /cam (topics.image) has 1 publisher"), "{message}");
+        for key in [IMAGE, REFERENCE, FOLLOWED] {
+            let remark = alone(key, "/t");
+            assert!(told(4, &remark, false).1.contains("nobody publishes /t"), "{key}");
+            assert!(!told(4, &remark, true).1.contains("nobody publishes"), "{key}: it comes");
+            assert!(!told(1, &remark, false).1.contains("nobody publishes"), "{key}: it may be discovered yet");
+        }
+        let shared = Remark::Shared { topics: vec!["/ego/odometry".to_owned()] };
+        let (level, message) = told(1, &shared, true);
+        assert_eq!(level, DiagnosticLevel::Warn);
+        assert!(message.contains("another node publishes on /ego/odometry too"), "{message}");
     }
 
     #[test]
     fn a_camera_that_is_not_heard_is_named_until_it_is_gone() {
         let told = |reports, ours| {
             last_of(reports, |i, stats, _| {
-                stats.update(|s| s.qos_mismatches = if i < 4 { vec![mismatch(ours)] } else { vec![] });
+                stats.update(|s| s.graph = if i < 4 { vec![mismatch(ours)] } else { vec![] });
             })
         };
         let reason = mismatch(End::Subscription).to_string();
@@ -332,7 +412,7 @@ mod tests {
         let inactive = last_of(1, |_, stats, _| {
             stats.update(|s| {
                 s.lifecycle = State::Inactive;
-                s.qos_mismatches = vec![mismatch(End::Subscription)];
+                s.graph = vec![mismatch(End::Subscription)];
             });
         });
         assert_eq!(inactive.0, DiagnosticLevel::Ok);
@@ -348,7 +428,7 @@ mod tests {
         assert_eq!(value(), None);
         let [subscription, publisher] = [End::Subscription, End::Publisher].map(mismatch);
         let told = format!("{subscription}; {publisher}");
-        stats.update(|s| s.qos_mismatches = vec![subscription, publisher]);
+        stats.update(|s| s.graph = vec![subscription, publisher]);
         assert_eq!(value(), Some(told));
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use camera::optics::UseFixed;
 use camera::plausible::doubts_of_pinhole;
@@ -16,6 +16,7 @@ use model::memory::{Footprint, Resident};
 use model::weights::gguf::Recipe;
 
 use crate::config::{self, Ask, Config, ModelConfig};
+use crate::ros::transport::graph::{CAMERA_INFO, Remark};
 use crate::ros::transport::{self, Kind};
 use crate::solve::estimator::{EgoEstimator, Error, Estimator, missing_files, missing_heads};
 
@@ -35,13 +36,26 @@ pub struct Problem {
     pub what: String,
     /// What to do.
     pub remedy: String,
+    /// Whether the node would run all the same: what is missing may come yet.
+    pub may_pass: bool,
+}
+
+impl Finding {
+    /// Whether the node would not run, or not pose a single image.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        self.result.as_ref().is_err_and(|problem| !problem.may_pass)
+    }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.result {
             Ok(what) => write!(f, "OK    {:<12}{what}", self.name),
-            Err(problem) => write!(f, "FAIL  {:<12}{}\n      {:<12}-> {}", self.name, problem.what, "", problem.remedy),
+            Err(problem) => {
+                let word = if problem.may_pass { "WARN" } else { "FAIL" };
+                write!(f, "{word}  {:<12}{}\n      {:<12}-> {}", self.name, problem.what, "", problem.remedy)
+            }
         }
     }
 }
@@ -58,6 +72,7 @@ pub fn examine(config_path: &Path, config: Result<Config, config::Error>) -> Vec
     let mut findings = vec![ok("config", config_path.display().to_string())];
     findings.push(transport_of(&config));
     findings.extend(ros(&config));
+    findings.extend(graph(&config));
     findings.push(windows(&config));
     findings.extend((config.camera.use_fixed != UseFixed::Never).then(|| intrinsics(&config.camera.intrinsics)));
     let Some(model) = &config.model else {
@@ -82,7 +97,43 @@ fn ok(name: &'static str, what: impl Into<String>) -> Finding {
 }
 
 fn fail(name: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
-    Finding { name, result: Err(Problem { what: what.into(), remedy: remedy.into() }) }
+    Finding { name, result: Err(Problem { what: what.into(), remedy: remedy.into(), may_pass: false }) }
+}
+
+fn warn(name: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { name, result: Err(Problem { what: what.into(), remedy: remedy.into(), may_pass: true }) }
+}
+
+/// How long others get to be discovered.
+const GRAPH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Who publishes what the node listens to, and whether it would hear it.
+fn graph(config: &Config) -> Vec<Finding> {
+    const NAME: &str = "graph";
+    match transport::look(config.transport, &config.topics, GRAPH_PATIENCE) {
+        Ok(remarks) => {
+            let needs_camera_info = config.camera.use_fixed == UseFixed::Never;
+            let is_asked = |remark: &&Remark| needs_camera_info || remark.waits_for() != Some(CAMERA_INFO);
+            remarks.iter().filter(is_asked).map(remarked).collect()
+        }
+        // The transport or the domain is wrong, which has been said, or the network, which has not.
+        Err(transport::Error::NotCompiledIn { .. } | transport::Error::DomainId { .. }) => Vec::new(),
+        Err(e) => vec![fail(NAME, e.to_string(), "the node could not join it either: mend this first")],
+    }
+}
+
+fn remarked(remark: &Remark) -> Finding {
+    const NAME: &str = "graph";
+    match remark {
+        Remark::Qos(_) | Remark::Type { .. } => fail(NAME, remark.what(), remark.remedy()),
+        // What there is not may come; what is kept comes to who asks; who else publishes may be this node, running.
+        Remark::Alone { .. } | Remark::Kept { .. } | Remark::Shared { .. } => {
+            warn(NAME, remark.what(), remark.remedy())
+        }
+        Remark::Fitting { topic, key, publishers } => {
+            ok(NAME, format!("{topic} ({key}) is published ({publishers}), of the right type and QoS"))
+        }
+    }
 }
 
 fn transport_of(config: &Config) -> Finding {
@@ -90,7 +141,10 @@ fn transport_of(config: &Config) -> Finding {
     if transport::is_compiled_in(kind) {
         let t = &config.topics;
         let form = if t.image_compressed { "CompressedImage" } else { "Image" };
-        ok("transport", format!("{kind}: {} ({form}) and {} -> {}", t.image, t.camera_info, t.trajectory))
+        // Names that are none are for the transport to refuse.
+        let [image, info, out] =
+            [&t.image, &t.camera_info, &t.trajectory].map(|name| t.resolve(name).unwrap_or_else(|_| name.clone()));
+        ok("transport", format!("{kind}: {image} ({form}) and {info} -> {out}"))
     } else {
         fail(
             "transport",
@@ -150,7 +204,7 @@ fn intrinsics(k: &Intrinsics) -> Finding {
         ok("camera", format!("fx {fx}, fy {fy}, principal point ({cx}, {cy}) of {width} x {height} pixels"))
     } else {
         let remedy = "correct [camera]: width, height, fx, fy, cx and cy are pixels of one and the same image";
-        fail("camera", doubts.join("; "), remedy)
+        warn("camera", doubts.join("; "), remedy)
     }
 }
 

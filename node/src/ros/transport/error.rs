@@ -24,6 +24,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An odometry to hear that is the node's own.
+    #[error("{key}: expected another odometry than the node's own, {own} (topics.odometry), got \"{topic}\"")]
+    OwnOdometry {
+        /// The key of the config that names it.
+        key: &'static str,
+        /// As configured.
+        topic: String,
+        /// Its name in the graph.
+        own: String,
+    },
     /// `ROS_DOMAIN_ID` is not a domain.
     #[error("ROS_DOMAIN_ID is {got:?}, expected a number from 0 to 232")]
     DomainId {

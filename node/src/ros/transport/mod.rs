@@ -12,7 +12,8 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use crate::ros::call::Call;
 use crate::ros::message::{Input, Output};
 
-mod error;
+pub(crate) mod error;
+pub mod graph;
 pub(crate) mod kind;
 mod names;
 mod params_file;
@@ -25,8 +26,8 @@ pub(crate) mod topics;
 pub(crate) mod wire;
 
 pub use error::Error;
+use graph::Remark;
 pub use kind::Kind;
-use qos::Mismatch;
 pub use topics::Topics;
 pub(crate) use topics::{KEEP_LAST, PARAMETER_EVENTS, TF, TF_STATIC, TRANSITION_EVENT};
 
@@ -34,8 +35,8 @@ pub(crate) use topics::{KEEP_LAST, PARAMETER_EVENTS, TF, TF_STATIC, TRANSITION_E
 /// comes wakes them at once.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
-/// How often a transport looks for ends in the graph that the node's own do not hear.
-const QOS_PERIOD: Duration = Duration::from_secs(1);
+/// How often a transport looks which ends others have in the graph.
+const GRAPH_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long a transport stays after its last message, so that a reliable reader can still ask for it again.
 const LINGER: Duration = Duration::from_millis(200);
@@ -62,6 +63,40 @@ pub fn run(kind: Kind, topics: &Topics, ends: Ends) -> Result<(), Error> {
     }
 }
 
+/// What the graph tells of the node's topics before it runs. Others get `patience` to be discovered; where publishers of all
+/// that the node listens to are there before, nobody waits.
+///
+/// # Errors
+///
+/// [`Error`] where the backend does not start.
+pub fn look(kind: Kind, topics: &Topics, patience: Duration) -> Result<Vec<Remark>, Error> {
+    match kind {
+        Kind::Ros2Client => ros2_client::look(topics, patience),
+        #[cfg(feature = "ros")]
+        Kind::R2r => r2r::look(topics, patience),
+        #[cfg(not(feature = "ros"))]
+        Kind::R2r => Err(Error::NotCompiledIn { kind }),
+    }
+}
+
+/// What `others` tell of the node's ends, asked until all that it listens to is published or `patience` is over.
+fn look_until(
+    topics: &Topics,
+    patience: Duration,
+    mut others: impl FnMut(&[qos::Endpoint]) -> Vec<qos::Endpoint>,
+) -> Result<Vec<Remark>, Error> {
+    let ours = topics.endpoints()?;
+    let begun = Instant::now();
+    loop {
+        let remarks = graph::remarks(&ours, &others(&ours));
+        let is_waiting = remarks.iter().any(|remark| matches!(remark, Remark::Alone { .. }));
+        if !is_waiting || begun.elapsed() >= patience {
+            return Ok(remarks);
+        }
+        std::thread::sleep(STOP_POLL);
+    }
+}
+
 /// Whether this binary has `kind`.
 #[must_use]
 pub fn is_compiled_in(kind: Kind) -> bool {
@@ -77,8 +112,8 @@ pub struct Ends {
     pub input: Box<dyn Fn(Input) + Send + Sync>,
     /// Takes every request at once; the answer may come much later, from another thread.
     pub call: Box<dyn Fn(Call) + Send + Sync>,
-    /// Takes, each second, all QoS mismatches that there are.
-    pub mismatches: Box<dyn Fn(Vec<Mismatch>) + Send + Sync>,
+    /// Takes, each second, all that the graph tells of the node's topics.
+    pub graph: Box<dyn Fn(Vec<Remark>) + Send + Sync>,
     /// What to publish; the transport returns when the sender hangs up.
     pub output: Receiver<Output>,
     /// Set to true from outside (a signal) to make the transport return.
@@ -109,12 +144,29 @@ fn publish_until_stopped(output: &Receiver<Output>, stop: &AtomicBool, mut publi
     }
 }
 
-/// `status.name` of the scale.
-fn scale_name(node_name: &str) -> String {
-    format!("{}: scale", node_name.trim_start_matches('/'))
+/// `status.name` of what the node called `full_name` says of `what`: the convention is `node: what`, and the namespace tells
+/// nodes of one name apart.
+fn status_name(full_name: &str, what: &str) -> String {
+    format!("{}: {what}", full_name.trim_start_matches('/'))
 }
 
-/// `status.name` of the diagnostics: the convention is `node: what`.
-fn diagnostic_name(node_name: &str) -> String {
-    format!("{node_name}: trajectory")
+/// What the status of the scale is about.
+const SCALE: &str = "scale";
+/// What the diagnostics are about.
+const TRAJECTORY: &str = "trajectory";
+
+#[cfg(test)]
+mod tests {
+    use super::{SCALE, TRAJECTORY, status_name};
+
+    #[test]
+    fn nodes_of_one_name_under_two_namespaces_have_two_diagnostics() {
+        for (full_name, what, told) in [
+            ("/egoreasoner", TRAJECTORY, "egoreasoner: trajectory"),
+            ("/robot1/egoreasoner", TRAJECTORY, "robot1/egoreasoner: trajectory"),
+            ("/robot2/egoreasoner", SCALE, "robot2/egoreasoner: scale"),
+        ] {
+            assert_eq!(status_name(full_name, what), told);
+        }
+    }
 }

@@ -101,6 +101,10 @@ pub(super) struct Endpoint {
     pub topic: String,
     /// Which one.
     pub end: End,
+    /// The type of its messages, as `sensor_msgs/msg/Image`.
+    pub message_type: String,
+    /// Of an end of the node's own, the key of the config that names the topic; empty where none does, and of others' ends.
+    pub key: &'static str,
     /// As in [`Qos`].
     pub is_reliable: bool,
     /// As in [`Qos`].
@@ -122,22 +126,38 @@ pub struct Mismatch {
     pub requested: &'static str,
 }
 
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Mismatch {
+    /// What is wrong.
+    #[must_use]
+    pub fn what(&self) -> String {
         let Self { topic, ours, policy, offered, requested } = self;
-        write!(f, "QoS mismatch on {topic}: {policy}: ")?;
+        let who = match ours {
+            End::Publisher => format!("this node offers {offered}, a subscription requests {requested}"),
+            End::Subscription => format!("a publisher offers {offered}, this node requests {requested}"),
+        };
+        format!("QoS mismatch on {topic}: {policy}: {who}")
+    }
+
+    /// What helps.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let Self { topic, ours, policy, offered, requested } = self;
         match ours {
-            End::Publisher => write!(
-                f,
-                "this node offers {offered}, a subscription requests {requested}: start the node with \
-                 -p {PREFIX}{topic}.publisher.{policy}:={requested}, or let the subscription request {offered}"
+            End::Publisher => format!(
+                "start the node with -p {PREFIX}{topic}.publisher.{policy}:={requested}, or let the subscription \
+                 request {offered}"
             ),
-            End::Subscription => write!(
-                f,
-                "a publisher offers {offered}, this node requests {requested}: start the node with \
-                 -p {PREFIX}{topic}.subscription.{policy}:={offered}, or let the publisher offer {requested}"
+            End::Subscription => format!(
+                "start the node with -p {PREFIX}{topic}.subscription.{policy}:={offered}, or let the publisher offer \
+                 {requested}"
             ),
         }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what(), self.remedy())
     }
 }
 
@@ -145,7 +165,10 @@ impl fmt::Display for Mismatch {
 pub(super) fn mismatches(ours: &[Endpoint], theirs: &[Endpoint]) -> Vec<Mismatch> {
     let mut found = Vec::new();
     for our in ours {
-        for their in theirs.iter().filter(|their| their.topic == our.topic && their.end != our.end) {
+        let is_other_end = |their: &&Endpoint| {
+            their.topic == our.topic && their.end != our.end && their.message_type == our.message_type
+        };
+        for their in theirs.iter().filter(is_other_end) {
             let (offer, request) = match our.end {
                 End::Publisher => (our, their),
                 End::Subscription => (their, our),
@@ -162,7 +185,7 @@ pub(super) fn mismatches(ours: &[Endpoint], theirs: &[Endpoint]) -> Vec<Mismatch
 }
 
 /// The policies of which `offer` has less than `request` wants, each with what is offered and what is requested.
-fn unmet(offer: &Endpoint, request: &Endpoint) -> impl Iterator<Item = [&'static str; 3]> {
+pub(super) fn unmet(offer: &Endpoint, request: &Endpoint) -> impl Iterator<Item = [&'static str; 3]> {
     let reliability = request.is_reliable && !offer.is_reliable;
     let durability = request.is_transient_local && !offer.is_transient_local;
     let rows = [
@@ -177,7 +200,8 @@ mod tests {
     use super::{End, Endpoint, Mismatch, Override, Qos, mismatches, overridden};
 
     fn endpoint(topic: &str, end: End, is_reliable: bool, is_transient_local: bool) -> Endpoint {
-        Endpoint { topic: topic.to_owned(), end, is_reliable, is_transient_local }
+        let message_type = "sensor_msgs/msg/Image".to_owned();
+        Endpoint { topic: topic.to_owned(), end, message_type, key: "", is_reliable, is_transient_local }
     }
 
     fn parse(name: &str, value: impl Into<toml::Value>) -> Result<Option<Override>, String> {

@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload, RegionOfInterest};
 use futures::{FutureExt, Stream, StreamExt, stream};
@@ -25,11 +25,12 @@ use r2r::sensor_msgs::msg::{CameraInfo, CompressedImage, Image};
 use r2r::std_msgs::msg::{Header, String as Text};
 use r2r::{Context, Node, Publisher, QosProfile, WrappedTypesupport};
 
+use super::graph::{Remark, nearby, remarks};
 use super::qos::{End, Endpoint, Qos};
 use super::topics::environment_domain;
 use super::{
-    Ends, Error, Kind, PARAMETER_EVENTS, QOS_PERIOD, STOP_POLL, TRANSITION_EVENT, TWIST_VARIANCE, Topics,
-    diagnostic_name, publish_until_stopped, qos, scale_name,
+    Ends, Error, GRAPH_PERIOD, Kind, PARAMETER_EVENTS, SCALE, STOP_POLL, TRAJECTORY, TRANSITION_EVENT, TWIST_VARIANCE,
+    Topics, look_until, publish_until_stopped, status_name,
 };
 use crate::ros::message::{
     DiagnosticsMessage, Input, OdometryMessage, Output, PoseMessage, StampedPose, TrajectoryMessage,
@@ -46,14 +47,8 @@ use tf::Transforms;
 ///
 /// [`Error`] where rcl refuses the node or a name.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
-    let Ends { input, call, mismatches, output, stop } = ends;
-    let got = environment_domain()?;
-    if let Some(expected) = topics.domain_id.filter(|&expected| expected != got) {
-        return Err(Error::DomainFromEnvironment { expected, got });
-    }
-    let context = Context::create().map_err(|error| middleware("start rcl", &error))?;
-    let mut node = Node::create(context, &topics.node_name, &topics.namespace)
-        .map_err(|error| middleware(&format!("create node {}", topics.node_name), &error))?;
+    let Ends { input, call, graph: tell, output, stop } = ends;
+    let (mut node, got) = join(topics)?;
 
     let cannot_subscribe = |name: &str, error: r2r::Error| middleware(&format!("subscribe to {name}"), &error);
     let image_qos = profile(topics.sensor_qos(&topics.image)?);
@@ -77,7 +72,7 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     let (mut references, mut followed) = (odometry(&topics.reference_odometry)?, odometry(&topics.followed_odometry)?);
     let publishers = Publishers::new(&mut node, topics)?;
     let mut services = services::all(&mut node)?;
-    let ours = topics.endpoints()?;
+    let (ours, full_name) = (topics.endpoints()?, publishers.full_name.clone());
     tracing::info!(transport = "r2r", image = topics.image, trajectory = topics.trajectory, domain = got, "listening");
 
     let done = AtomicBool::new(false);
@@ -105,8 +100,8 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
                         call(request);
                     }
                 }
-                if looked.elapsed() >= QOS_PERIOD {
-                    mismatches(qos::mismatches(&ours, &publishers_of_others(&node, &ours)));
+                if looked.elapsed() >= GRAPH_PERIOD {
+                    tell(remarks(&ours, &publishers_of_others(&node, &ours, &full_name)));
                     looked = Instant::now();
                 }
             }
@@ -121,8 +116,26 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     Ok(())
 }
 
+/// The node, and the domain that it is in.
+fn join(topics: &Topics) -> Result<(Node, u16), Error> {
+    let got = environment_domain()?;
+    if let Some(expected) = topics.domain_id.filter(|&expected| expected != got) {
+        return Err(Error::DomainFromEnvironment { expected, got });
+    }
+    let context = Context::create().map_err(|error| middleware("start rcl", &error))?;
+    let node = Node::create(context, &topics.node_name, &topics.namespace)
+        .map_err(|error| middleware(&format!("create node {}", topics.node_name), &error))?;
+    Ok((node, got))
+}
+
+/// As [`super::look`]. The node that looks has no ends, so that whatever is found is another's.
+pub(super) fn look(topics: &Topics, patience: Duration) -> Result<Vec<Remark>, Error> {
+    let asking = Topics { node_name: format!("{}_doctor", topics.node_name), ..topics.clone() };
+    let (node, _) = join(&asking)?;
+    look_until(topics, patience, |ours| publishers_of_others(&node, ours, ""))
+}
+
 struct Publishers {
-    node_name: String,
     trajectory: Publisher<Path>,
     odometry: Publisher<Odometry>,
     pose: Publisher<PoseStamped>,
@@ -140,7 +153,6 @@ struct Publishers {
 impl Publishers {
     fn new(node: &mut Node, topics: &Topics) -> Result<Self, Error> {
         Ok(Self {
-            node_name: node.name().unwrap_or_else(|_| topics.node_name.clone()), // after rcl's __node
             trajectory: publisher(node, topics, &topics.trajectory)?,
             odometry: publisher(node, topics, &topics.odometry)?,
             pose: publisher(node, topics, &topics.pose)?,
@@ -164,9 +176,9 @@ impl Publishers {
                 let stamped = PoseStamped { header: header(pose.stamp, frame_id), pose: pose_from(&pose) };
                 ("pose", self.pose.publish(&stamped))
             }
-            Output::Scale(m) => ("scale", self.scale.publish(&status_from(m, scale_name(&self.node_name)))),
-            Output::Diagnostics(m) => ("diagnostics", self.diagnostics.publish(&diagnostics_from(m, &self.node_name))),
-            Output::Status(m) => ("status", self.status.publish(&status_from(m, diagnostic_name(&self.node_name)))),
+            Output::Scale(m) => ("scale", self.scale.publish(&status_from(m, &self.full_name, SCALE))),
+            Output::Diagnostics(m) => ("diagnostics", self.diagnostics.publish(&diagnostics_from(m, &self.full_name))),
+            Output::Status(m) => ("status", self.status.publish(&status_from(m, &self.full_name, TRAJECTORY))),
             Output::Reasoning(data) => ("reasoning", self.reasoning.publish(&Text { data })),
             Output::Transform(m) => (super::TF, self.transforms.publish(m)),
             Output::StaticTransform(m) => (super::TF_STATIC, self.transforms.publish_static(m)),
@@ -182,31 +194,46 @@ impl Publishers {
     }
 }
 
-/// What is published on the topics that `ours` listen to; a policy that rcl does not know counts as fitting. r2r 0.9.7 has
-/// no such call for subscriptions.
-fn publishers_of_others(node: &Node, ours: &[Endpoint]) -> Vec<Endpoint> {
-    let heard = ours.iter().filter(|our| our.end == End::Subscription);
-    let publishers = heard.flat_map(|our| {
-        let infos = node.get_publishers_info_by_topic(&our.topic, false).unwrap_or_else(|error| {
-            tracing::debug!(topic = our.topic, %error, "rcl does not tell who publishes");
+/// What others than `full_name` publish on the topics of `ours` and on those nearby; a policy that rcl does not know counts as
+/// fitting. r2r 0.9.7 has no such call for subscriptions, and its list of all topics reads past its end where a topic has two
+/// types.
+fn publishers_of_others(node: &Node, ours: &[Endpoint], full_name: &str) -> Vec<Endpoint> {
+    let nearby = nearby(ours);
+    let of_ours = ours.iter().map(|our| (our.topic.as_str(), Some(our)));
+    let topics = of_ours.chain(nearby.iter().map(|topic| (topic.as_str(), None)));
+    let mut found = Vec::new();
+    for (topic, our) in topics {
+        let infos = node.get_publishers_info_by_topic(topic, false).unwrap_or_else(|error| {
+            tracing::debug!(topic, %error, "rcl does not tell who publishes");
             Vec::new()
         });
-        infos.into_iter().map(move |info| Endpoint {
-            topic: our.topic.clone(),
-            end: End::Publisher,
-            is_reliable: match info.qos_profile.reliability {
-                ReliabilityPolicy::Reliable => true,
-                ReliabilityPolicy::BestEffort => false,
-                _ => our.is_reliable,
-            },
-            is_transient_local: match info.qos_profile.durability {
-                DurabilityPolicy::TransientLocal => true,
-                DurabilityPolicy::Volatile => false,
-                _ => our.is_transient_local,
-            },
-        })
-    });
-    publishers.collect()
+        // One is the node's own; a second node of the same name is another.
+        let mut is_own_left = our.is_some_and(|our| our.end == End::Publisher);
+        for info in infos {
+            let name = format!("{}/{}", info.node_namespace.trim_end_matches('/'), info.node_name);
+            if is_own_left && name == full_name {
+                is_own_left = false;
+                continue;
+            }
+            found.push(Endpoint {
+                topic: topic.to_owned(),
+                end: End::Publisher,
+                message_type: info.topic_type,
+                key: "",
+                is_reliable: match info.qos_profile.reliability {
+                    ReliabilityPolicy::Reliable => true,
+                    ReliabilityPolicy::BestEffort => false,
+                    _ => our.is_some_and(|our| our.is_reliable),
+                },
+                is_transient_local: match info.qos_profile.durability {
+                    DurabilityPolicy::TransientLocal => true,
+                    DurabilityPolicy::Volatile => false,
+                    _ => our.is_some_and(|our| our.is_transient_local),
+                },
+            });
+        }
+    }
+    found
 }
 
 fn publisher<Message>(node: &mut Node, topics: &Topics, name: &str) -> Result<Publisher<Message>, Error>
@@ -329,20 +356,20 @@ fn odometry_from(odometry: OdometryMessage) -> Odometry {
     }
 }
 
-fn diagnostics_from(diagnostics: DiagnosticsMessage, node_name: &str) -> DiagnosticArray {
+fn diagnostics_from(diagnostics: DiagnosticsMessage, full_name: &str) -> DiagnosticArray {
     DiagnosticArray {
         header: header(diagnostics.stamp, String::new()),
-        status: vec![status_from(diagnostics, diagnostic_name(node_name))],
+        status: vec![status_from(diagnostics, full_name, TRAJECTORY)],
     }
 }
 
-fn status_from(diagnostics: DiagnosticsMessage, name: String) -> DiagnosticStatus {
+fn status_from(diagnostics: DiagnosticsMessage, full_name: &str, what: &str) -> DiagnosticStatus {
     let values = diagnostics.values.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
     DiagnosticStatus {
         level: diagnostics.level as u8,
-        name,
+        name: status_name(full_name, what),
         message: diagnostics.message,
-        hardware_id: String::new(),
+        hardware_id: full_name.to_owned(),
         values,
     }
 }

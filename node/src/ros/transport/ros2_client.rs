@@ -1,7 +1,11 @@
 //! The transport of a machine without ROS 2: RTPS and CDR in pure Rust. Other ROS 2 nodes cannot tell the difference,
 //! but there is no shared memory here, and no rcl that would read `--ros-args` ([`super::ros_args`] does).
+//!
+//! The library's own task beside a node (its spinner) is left out: it keeps a graph for waiting on peers and a simulated time,
+//! neither of which is asked for here, and it announces `/clock` as builtin_interfaces/Time, which no clock of ROS 2 is.
 
 use std::thread;
+use std::time::Duration;
 
 use camera::message::{CameraInfoMessage, ImageMessage};
 use camera::ros;
@@ -18,10 +22,11 @@ use ros2_client::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::graph::{Remark, remarks};
 use super::qos::{End, Endpoint, Qos};
 use super::{
-    Ends, Error, KEEP_LAST, Kind, PARAMETER_EVENTS, QOS_PERIOD, TF, TF_STATIC, TRANSITION_EVENT, Topics,
-    publish_until_stopped, qos, wire,
+    Ends, Error, GRAPH_PERIOD, KEEP_LAST, Kind, PARAMETER_EVENTS, SCALE, TF, TF_STATIC, TRAJECTORY, TRANSITION_EVENT,
+    Topics, look_until, publish_until_stopped, wire,
 };
 use crate::ros::message::{Input, OdometryMessage, Output};
 
@@ -35,7 +40,7 @@ use services::Services;
 ///
 /// [`Error`] where a name is not valid or the network cannot be opened.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
-    let Ends { input, call, mismatches, output, stop } = ends;
+    let Ends { input, call, graph: tell, output, stop } = ends;
     if std::env::var("ROS_LOCALHOST_ONLY").is_ok_and(|value| value == "1") {
         tracing::warn!("ROS_LOCALHOST_ONLY has no effect with transport \"ros2-client\"");
     }
@@ -55,7 +60,6 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     let (reference, followed) = (odometry(&topics.reference_odometry)?, odometry(&topics.followed_odometry)?);
     let publishers = Publishers::new(&mut graph)?;
     let services = Services::new(&mut graph)?;
-    let spinner = graph.node.spinner().map_err(|error| middleware("start the node's spinner", &error))?;
     let (image_name, trajectory_name) = (topics.resolve(&topics.image)?, topics.resolve(&topics.trajectory)?);
     let (ours, watched) = (topics.endpoints()?, graph.participant.clone());
     let domain = graph.node.domain_id();
@@ -67,11 +71,6 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     let take_reference = |odometry: OdometryMessage| input(Input::Odometry(odometry));
     let take_followed = |odometry: OdometryMessage| input(Input::Followed(odometry));
     thread::scope(|scope| {
-        scope.spawn(move || {
-            if let Err(error) = block_on(spinner.spin()) {
-                tracing::error!(%error, "the node's spinner ended");
-            }
-        });
         let mut aborts = Vec::new();
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
@@ -98,8 +97,8 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         // ros2-client hands on none of the events that RustDDS has for this, but what was discovered can be asked for.
         let (running, ended) = bounded::<()>(0);
         scope.spawn(move || {
-            while ended.recv_timeout(QOS_PERIOD) == Err(RecvTimeoutError::Timeout) {
-                mismatches(qos::mismatches(&ours, &others(&watched)));
+            while ended.recv_timeout(GRAPH_PERIOD) == Err(RecvTimeoutError::Timeout) {
+                tell(remarks(&ours, &others(&watched)));
             }
         });
 
@@ -110,15 +109,24 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
         });
         aborts.iter().for_each(AbortHandle::abort);
         drop(running);
-        drop(graph); // ends the spinner
     });
+    drop(graph);
     drop(publishers);
     drop(participant);
     Ok(())
 }
 
+/// As [`super::look`], under a name of its own: a node of the configured one may be running.
+pub(super) fn look(topics: &Topics, patience: Duration) -> Result<Vec<Remark>, Error> {
+    let asking = Topics { node_name: format!("{}_doctor", topics.node_name), ..topics.clone() };
+    let graph = Graph::join(&asking)?;
+    let participant = graph.participant.clone();
+    let found = look_until(topics, patience, |_| others(&participant));
+    drop(graph);
+    found
+}
+
 struct Publishers {
-    node_name: String,
     trajectory: Publisher<ros::Path>,
     odometry: Publisher<ros::Odometry>,
     pose: Publisher<ros::PoseStamped>,
@@ -138,7 +146,6 @@ impl Publishers {
     fn new(graph: &mut Graph<'_>) -> Result<Self, Error> {
         let topics = graph.topics;
         Ok(Self {
-            node_name: topics.node_name.clone(),
             trajectory: graph.publish(&topics.trajectory, "nav_msgs", "Path")?,
             odometry: graph.publish(&topics.odometry, "nav_msgs", "Odometry")?,
             pose: graph.publish(&topics.pose, "geometry_msgs", "PoseStamped")?,
@@ -151,7 +158,7 @@ impl Publishers {
             transition_event: graph.publish(TRANSITION_EVENT, "lifecycle_msgs", "TransitionEvent")?,
             // The library has one of its own, for parameters that it keeps itself: there are none.
             parameter_events: graph.publish(PARAMETER_EVENTS, "rcl_interfaces", "ParameterEvent")?,
-            full_name: graph.node.fully_qualified_name(),
+            full_name: topics.full_name(),
         })
     }
 
@@ -168,15 +175,11 @@ impl Publishers {
             Output::Trajectory(m) => send("trajectory", &self.trajectory, wire::path(m)),
             Output::Odometry(m) => send("odometry", &self.odometry, wire::odometry(m)),
             Output::Pose(m) => send("pose", &self.pose, wire::pose_stamped(m)),
-            Output::Scale(m) => {
-                send("scale", &self.scale, wire::diagnostic_status(m, super::scale_name(&self.node_name)))
-            }
+            Output::Scale(m) => send("scale", &self.scale, wire::diagnostic_status(m, &self.full_name, SCALE)),
             Output::Diagnostics(m) => {
-                send("diagnostics", &self.diagnostics, wire::diagnostic_array(m, &self.node_name))
+                send("diagnostics", &self.diagnostics, wire::diagnostic_array(m, &self.full_name))
             }
-            Output::Status(m) => {
-                send("status", &self.status, wire::diagnostic_status(m, super::diagnostic_name(&self.node_name)))
-            }
+            Output::Status(m) => send("status", &self.status, wire::diagnostic_status(m, &self.full_name, TRAJECTORY)),
             Output::Reasoning(text) => send("reasoning", &self.reasoning, ros::Text { data: text }),
             Output::Transform(m) => send(TF, &self.tf, wire::tf_message(m)),
             Output::StaticTransform(m) => send(TF_STATIC, &self.tf_static, wire::tf_message(m)),
@@ -220,22 +223,24 @@ fn others(participant: &DomainParticipant) -> Vec<Endpoint> {
     let readers = participant.discovered_readers();
     let writers = writers.iter().map(|writer| &writer.publication_topic_data);
     let readers = readers.iter().map(|reader| &reader.subscription_topic_data);
-    let writers = writers.filter_map(|data| endpoint(data.topic_name(), End::Publisher, &data.qos()));
-    let readers = readers.filter_map(|data| endpoint(data.topic_name(), End::Subscription, &data.qos()));
+    let writers = writers.filter_map(|w| endpoint((w.topic_name(), &w.type_name), End::Publisher, &w.qos()));
+    let readers = readers.filter_map(|r| endpoint((r.topic_name(), r.type_name()), End::Subscription, &r.qos()));
     writers.chain(readers).collect()
 }
 
 /// `None` for what is no topic of ROS. Policies that are not announced are DDS's defaults (DDS 1.4, 2.2.3): best effort
 /// for a reader, reliable for a writer, and volatile.
-fn endpoint(dds_name: &str, end: End, policies: &QosPolicies) -> Option<Endpoint> {
+fn endpoint((dds_name, dds_type): (&str, &str), end: End, policies: &QosPolicies) -> Option<Endpoint> {
     let topic = dds_name.strip_prefix("rt").filter(|topic| topic.starts_with('/'))?.to_owned();
+    // `sensor_msgs::msg::dds_::Image_` is sensor_msgs/msg/Image.
+    let message_type = dds_type.strip_suffix('_').unwrap_or(dds_type).replace("::dds_::", "::").replace("::", "/");
     let is_reliable = match policies.reliability() {
         Some(policy::Reliability::Reliable { .. }) => true,
         Some(policy::Reliability::BestEffort) => false,
         None => end == End::Publisher,
     };
     let is_transient_local = policies.durability().is_some_and(|durability| durability != policy::Durability::Volatile);
-    Some(Endpoint { topic, end, is_reliable, is_transient_local })
+    Some(Endpoint { topic, end, message_type, key: "", is_reliable, is_transient_local })
 }
 
 /// The node in the ROS graph.
@@ -329,11 +334,14 @@ mod tests {
 
     use super::{End, endpoint};
 
+    const IMAGE: &str = "sensor_msgs::msg::dds_::Image_";
+
     #[test]
     fn policies_that_are_not_announced_are_the_defaults_of_dds() {
         let silent = QosPolicyBuilder::new().build();
-        let read =
-            |end, policies| endpoint("rt/cam/image", end, policies).map(|e| (e.is_reliable, e.is_transient_local));
+        let read = |end, policies| {
+            endpoint(("rt/cam/image", IMAGE), end, policies).map(|e| (e.is_reliable, e.is_transient_local))
+        };
         assert_eq!(read(End::Publisher, &silent), Some((true, false)));
         assert_eq!(read(End::Subscription, &silent), Some((false, false)));
         let told = QosPolicyBuilder::new().best_effort().durability(policy::Durability::TransientLocal).build();
@@ -345,8 +353,9 @@ mod tests {
     #[test]
     fn topics_are_named_as_in_ros_and_all_else_is_passed_over() {
         let policies = QosPolicyBuilder::new().build();
-        let topic = |dds_name| endpoint(dds_name, End::Publisher, &policies).map(|e| e.topic);
-        assert_eq!(topic("rt/cam/image").as_deref(), Some("/cam/image"));
+        let found = endpoint(("rt/cam/image", IMAGE), End::Publisher, &policies).unwrap();
+        assert_eq!((found.topic.as_str(), found.message_type.as_str()), ("/cam/image", "sensor_msgs/msg/Image"));
+        let topic = |dds_name| endpoint((dds_name, IMAGE), End::Publisher, &policies).map(|e| e.topic);
         for other in ["rq/cam/set_infoRequest", "ros_discovery_info", "rtk", "rt"] {
             assert_eq!(topic(other), None, "{other}");
         }

@@ -354,16 +354,40 @@ mod tests {
         let mut topics = Topics { qos, ..topics() };
         ros.apply(&mut topics).expect("valid names");
         let endpoints = topics.endpoints().expect("valid names");
-        for (topic, end, is_reliable, is_transient_local) in [
-            ("/front", qos::End::Subscription, true, false),
-            ("/wheels/odometry", qos::End::Subscription, false, false),
-            ("/egoreasoner/odometry", qos::End::Publisher, true, false),
-            ("/tf_static", qos::End::Publisher, true, true),
+        for (topic, end, message_type, key, [is_reliable, is_transient_local]) in [
+            ("/front", qos::End::Subscription, "sensor_msgs/msg/Image", "topics.image", [true, false]),
+            (
+                "/wheels/odometry",
+                qos::End::Subscription,
+                "nav_msgs/msg/Odometry",
+                "scale.odometry_topic",
+                [false, false],
+            ),
+            ("/egoreasoner/odometry", qos::End::Publisher, "nav_msgs/msg/Odometry", "topics.odometry", [true, false]),
+            ("/tf_static", qos::End::Publisher, "tf2_msgs/msg/TFMessage", "", [true, true]),
         ] {
-            let expected = qos::Endpoint { topic: topic.to_owned(), end, is_reliable, is_transient_local };
+            let (topic, message_type) = (topic.to_owned(), message_type.to_owned());
+            let expected = qos::Endpoint { topic, end, message_type, key, is_reliable, is_transient_local };
             assert!(endpoints.contains(&expected), "{expected:?} in {endpoints:#?}");
         }
         assert_eq!(endpoints.len(), 14);
+    }
+
+    #[test]
+    fn an_odometry_that_a_rule_makes_the_nodes_own_is_refused() {
+        let refused = |line| {
+            let (_, ros) = split(line).expect("valid line");
+            let mut topics = topics();
+            ros.apply(&mut topics).expect("valid names");
+            topics.refuse_own_odometry()
+        };
+        assert!(refused("--ros-args -r wheels/odometry:=/wheels").is_ok());
+        let error = refused("--ros-args -r wheels/odometry:=~/odometry").expect_err("its own").to_string();
+        assert_eq!(
+            error,
+            "scale.odometry_topic: expected another odometry than the node's own, /egoreasoner/odometry \
+             (topics.odometry), got \"wheels/odometry\""
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Names and policies of the node's topics.
 
+use camera::ros::Type;
+
 use super::error::Error;
 use super::names::absolute_name;
 use super::qos::{self, End, Endpoint, Override, Qos};
@@ -138,23 +140,66 @@ impl Topics {
         Ok(qos::overridden(&self.qos, &self.resolve(name)?, End::Publisher, qos))
     }
 
+    /// The type of the images' messages.
+    fn image_type(&self) -> Type {
+        if self.image_compressed { Type::CompressedImage } else { Type::Image }
+    }
+
     /// The node's own ends of topics. Those of services, which cannot be chosen, are left out.
     pub(super) fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
-        let endpoint = |name: &str, end: End, qos: Qos| -> Result<Endpoint, Error> {
-            let Qos { is_reliable, is_transient_local, .. } = qos;
-            Ok(Endpoint { topic: self.resolve(name)?, end, is_reliable, is_transient_local })
-        };
-        let heard = [&self.image, &self.camera_info].into_iter().chain(self.odometries());
-        let said = [&self.trajectory, &self.odometry, &self.pose, &self.scale, &self.diagnostics, &self.reasoning];
-        let said = said.map(String::as_str).into_iter().chain([self.status.as_str()]).chain([
-            TF,
-            TF_STATIC,
-            TRANSITION_EVENT,
-            PARAMETER_EVENTS,
-        ]);
-        let heard = heard.map(|name| endpoint(name, End::Subscription, self.sensor_qos(name)?));
-        let said = said.map(|name| endpoint(name, End::Publisher, self.publisher_qos(name)?));
+        const STATUS: &str = "diagnostic_msgs/msg/DiagnosticStatus";
+        let heard = [
+            ("topics.image", Some(&self.image), self.image_type()),
+            ("topics.camera_info", Some(&self.camera_info), Type::CameraInfo),
+            ("scale.odometry_topic", self.reference_odometry.as_ref(), Type::Odometry),
+            ("odometry.topic", self.followed_odometry.as_ref(), Type::Odometry),
+        ];
+        let said: [(&'static str, &str, &str); 11] = [
+            ("topics.trajectory", &self.trajectory, Type::Path.name()),
+            ("topics.odometry", &self.odometry, Type::Odometry.name()),
+            ("topics.pose", &self.pose, Type::PoseStamped.name()),
+            ("topics.scale", &self.scale, STATUS),
+            ("topics.diagnostics", &self.diagnostics, Type::DiagnosticArray.name()),
+            ("topics.reasoning", &self.reasoning, "std_msgs/msg/String"),
+            ("topics.status", &self.status, STATUS),
+            ("", TF, Type::TfMessage.name()),
+            ("", TF_STATIC, Type::TfMessage.name()),
+            ("", TRANSITION_EVENT, "lifecycle_msgs/msg/TransitionEvent"),
+            ("", PARAMETER_EVENTS, "rcl_interfaces/msg/ParameterEvent"),
+        ];
+        let endpoint =
+            |(key, name, message_type): (&'static str, &str, &str), end: End, qos: Qos| -> Result<_, Error> {
+                let Qos { is_reliable, is_transient_local, .. } = qos;
+                let (topic, message_type) = (self.resolve(name)?, message_type.to_owned());
+                Ok(Endpoint { topic, end, message_type, key, is_reliable, is_transient_local })
+            };
+        let heard = heard.into_iter().filter_map(|(key, name, of)| Some((key, name?.as_str(), of.name())));
+        let heard = heard.map(|row| endpoint(row, End::Subscription, self.sensor_qos(row.1)?));
+        let said = said.into_iter().map(|row| endpoint(row, End::Publisher, self.publisher_qos(row.1)?));
         heard.chain(said).collect()
+    }
+
+    /// The node's own odometry is none to hear, by whatever names: of itself it would learn that it is right.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OwnOdometry`] with the key that names it, [`Error::Name`] for a name that ROS 2 does not allow.
+    pub fn refuse_own_odometry(&self) -> Result<(), Error> {
+        let own = self.resolve(&self.odometry)?;
+        let heard = [("scale.odometry_topic", &self.reference_odometry), ("odometry.topic", &self.followed_odometry)];
+        for (key, name) in heard {
+            let Some(name) = name else { continue };
+            if self.resolve(name)? == own {
+                return Err(Error::OwnOdometry { key, topic: name.clone(), own });
+            }
+        }
+        Ok(())
+    }
+
+    /// The node's name with its namespace.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace.trim_end_matches('/'), self.node_name)
     }
 
     /// The configured domain, else `ROS_DOMAIN_ID`, else 0.

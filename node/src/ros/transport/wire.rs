@@ -59,18 +59,19 @@ impl From<Odometry> for OdometryMessage {
     }
 }
 
-/// `diagnostic_msgs/DiagnosticStatus` of this name.
-pub(super) fn diagnostic_status(diagnostics: DiagnosticsMessage, name: String) -> DiagnosticStatus {
+/// `diagnostic_msgs/DiagnosticStatus` about `what`, of the node of this name.
+pub(super) fn diagnostic_status(diagnostics: DiagnosticsMessage, full_name: &str, what: &str) -> DiagnosticStatus {
     let values = diagnostics.values.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
     let DiagnosticsMessage { level, message, .. } = diagnostics;
-    DiagnosticStatus { level: level as u8, name, message, hardware_id: String::new(), values }
+    let (name, hardware_id) = (super::status_name(full_name, what), full_name.to_owned());
+    DiagnosticStatus { level: level as u8, name, message, hardware_id, values }
 }
 
-/// `diagnostic_msgs/DiagnosticArray`: the one status of the node called `node_name`.
-pub(crate) fn diagnostic_array(diagnostics: DiagnosticsMessage, node_name: &str) -> DiagnosticArray {
+/// `diagnostic_msgs/DiagnosticArray`: the one status of the node of this name.
+pub(crate) fn diagnostic_array(diagnostics: DiagnosticsMessage, full_name: &str) -> DiagnosticArray {
     DiagnosticArray {
         header: Header::new(diagnostics.stamp, ""),
-        status: vec![diagnostic_status(diagnostics, super::diagnostic_name(node_name))],
+        status: vec![diagnostic_status(diagnostics, full_name, super::TRAJECTORY)],
     }
 }
 

@@ -41,7 +41,7 @@ pub fn entry_of_output(output: &Output, topics: &Topics, log_time: Stamp) -> Opt
         Output::Trajectory(m) => (&topics.trajectory, Type::Path, m.stamp, encode(&wire::path(m.clone()), 0)),
         Output::Odometry(m) => (&topics.odometry, Type::Odometry, m.pose.stamp, encode(&wire::odometry(m.clone()), 0)),
         Output::Diagnostics(m) => {
-            let array = wire::diagnostic_array(m.clone(), &topics.node_name);
+            let array = wire::diagnostic_array(m.clone(), &topics.full_name());
             (&topics.diagnostics, Type::DiagnosticArray, m.stamp, encode(&array, 0))
         }
         // Said by the others, or in another form.
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn what_comes_in_comes_back_and_has_its_topic() {
         let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
-        let shipped = Config::load(&shipped, &[]).unwrap().topics;
+        let shipped = Config::load(&shipped, &[]).unwrap().topics.resolved().unwrap();
         let topics = Topics { reference_odometry: Some("/wheels".to_owned()), ..shipped };
         let stamp = Stamp::from_sec_nanosec(17, 250);
         let image = |payload| Input::Image(ImageMessage { stamp, frame_id: "eye".to_owned(), payload });

@@ -22,7 +22,7 @@ const PIXELS: usize = 1 << 20;
 /// Those of the shipped config.
 fn topics() -> Topics {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
-    Config::load(&shipped, &[]).unwrap().topics
+    Config::load(&shipped, &[]).unwrap().topics.resolved().unwrap()
 }
 
 /// What a disk does once it has no room.
@@ -79,7 +79,7 @@ fn rig(room: usize, then: Then, waiting: usize) -> Rig {
         counter.fetch_add(1, Ordering::SeqCst);
     });
     let stop = Arc::new(AtomicBool::new(false));
-    let ends = Ends { input, call: Box::new(|_| {}), mismatches: Box::new(|_| {}), output, stop };
+    let ends = Ends { input, call: Box::new(|_| {}), graph: Box::new(|_| {}), output, stop };
     let ends = recorder.tap(ends).unwrap();
     Rig { recorder, ends, pipeline, came, file }
 }
