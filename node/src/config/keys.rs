@@ -10,6 +10,7 @@ use serde::Deserialize;
 use model::answer::budget::Budget;
 
 use super::Error;
+use super::choices;
 use super::rules::{Check, Holds, Kind, Rule};
 
 /// A key as a parameter.
@@ -110,7 +111,7 @@ keys! {
         /// ROS namespace
         namespace: String = Rule::Namespace;
         /// What carries the topics
-        transport: String = Rule::Choice(&["ros2-client", "r2r"]);
+        transport: String = Rule::Choice(choices::TRANSPORT.words);
         /// ROS domain; -1 takes it from ROS_DOMAIN_ID
         domain_id: i64 = Rule::Range(-1, 232);
         /// Stamps reports by the newest image in place of the system's clock
@@ -122,9 +123,9 @@ keys! {
         /// Camera topic
         image: String = Rule::Topic;
         /// Type of the camera topic
-        image_transport: String = Rule::Choice(&["raw", "compressed"]);
+        image_transport: String = Rule::Choice(choices::IMAGE_TRANSPORT.words);
         /// Reliability asked of the camera
-        image_reliability: String = Rule::Choice(&["best_effort", "reliable"]);
+        image_reliability: String = Rule::Choice(choices::IMAGE_RELIABILITY.words);
         /// Images that may wait before the node looks at them
         image_queue_depth: i64 = Rule::Range(1, 1000);
         /// CameraInfo of the same camera
@@ -164,7 +165,7 @@ keys! {
     }
     odometry: Odometry {
         /// What the odometry is made of
-        source: String = Rule::Choice(&["fused", "tracks", "model", "topic"]);
+        source: String = Rule::Choice(choices::ODOMETRY_SOURCE.words);
         /// With source "topic": odometry in, of the program that is followed
         topic: String = Rule::Said("a ROS topic name, or nothing");
         /// Whether its lengths are metres
@@ -180,19 +181,19 @@ keys! {
         /// Where the model runs
         device: String = Rule::Device;
         /// How the model is asked for poses
-        mode: String = Rule::Choice(&["full_chain", "answer_only", "pose_head"]);
+        mode: String = Rule::Choice(choices::MODE.words);
         /// An answer that is longer is cut off; auto is what the longest one of the mode takes with the weights' tokenizer
         max_tokens: Budget = Rule::Said("\"auto\", or a whole number above 0");
         /// Whether the model may only write what follows the grammar of answers
         constrained: bool = Rule::Any;
         /// What the program writes of an answer in place of the model
-        fill: String = Rule::Choice(&["none", "arithmetic"]);
+        fill: String = Rule::Choice(choices::FILL.words);
     }
     camera: Camera {
         /// Whether the camera topic is as the lens makes it or rectified already (image_rect)
-        images: String = Rule::Choice(&["raw", "rectified"]);
+        images: String = Rule::Choice(choices::IMAGES.words);
         /// When the intrinsics below stand in for CameraInfo
-        fixed: String = Rule::Choice(&["never", "until_camera_info", "always"]);
+        fixed: String = Rule::Choice(choices::FIXED.words);
         /// Columns of the pixel grid that they are for
         width: i64 = Rule::Range(1, 65_535);
         /// Rows of the pixel grid that they are for
@@ -244,7 +245,7 @@ keys! {
         /// Images of a smaller standard deviation, in grey levels, show nothing
         least_contrast: f64 = Rule::AtLeast(0.0), live;
         /// What five images make that are the same bit for bit
-        frozen_images: String = Rule::Choice(&["ignored", "degraded", "withheld"]), live;
+        frozen_images: String = Rule::Choice(choices::FROZEN_IMAGES.words), live;
         /// Up to this multiple of what is typical a window is consistent
         consistent_ratio: f64 = Rule::AtLeast(1.0), live;
         /// Above this multiple it is bad

@@ -17,6 +17,7 @@ use odometry::fused::CameraHeight;
 use crate::ros::transport::kind::Kind;
 use crate::ros::transport::topics::Topics;
 
+mod choices;
 pub mod keys;
 pub mod rules;
 mod sheet;

@@ -175,6 +175,35 @@ fn an_odometry_gives_the_scale_of_weights_that_are_not_metric() {
 }
 
 #[test]
+fn the_nodes_own_odometry_is_known_by_whatever_name() {
+    let parse = |overrides: &[(&str, &str)]| {
+        let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::parse(&default_text(), Path::new("node.toml"), &overrides).map_err(|e| e.to_string())
+    };
+    for (own, heard) in [("ego/odometry", "/robot/ego/odometry"), ("~/odometry", "/robot/egoreasoner/odometry")] {
+        let message = parse(&[("node.namespace", "/robot"), ("topics.odometry", own), ("scale.odometry_topic", heard)])
+            .unwrap_err();
+        for part in ["`scale.odometry_topic`", "the node's own", heard] {
+            assert!(message.contains(part), "`{part}` is not in: {message}");
+        }
+    }
+    assert!(parse(&[("node.namespace", "/robot"), ("scale.odometry_topic", "/ego/odometry")]).is_ok());
+}
+
+#[test]
+fn poses_of_two_nodes_under_two_namespaces_come_out_on_topics_of_their_own() {
+    let resolved = |namespace: &str| {
+        let topics = with("node.namespace", namespace).unwrap().topics.resolved().unwrap();
+        [topics.trajectory, topics.odometry, topics.pose, topics.status]
+    };
+    assert_eq!(resolved("/"), ["/ego/trajectory", "/ego/odometry", "/ego/pose", "/egoreasoner/status"]);
+    assert_eq!(
+        resolved("/robot1"),
+        ["/robot1/ego/trajectory", "/robot1/ego/odometry", "/robot1/ego/pose", "/robot1/egoreasoner/status"]
+    );
+}
+
+#[test]
 fn tracks_may_have_several_sources_of_a_scale_and_the_model_alone_has_one() {
     let parse = |overrides: &[(&str, &str)]| {
         let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();

@@ -3,22 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use camera::info::Images;
-use camera::optics::{CameraRules, UseFixed};
+use camera::optics::CameraRules;
 
 use super::{
-    Ask, CheckRules, Config, Covariance, DiagnosticsConfig, Error, Frozen, ImageRules, ModelConfig, Mount,
-    OdometryRules, OdometrySource, PublishConfig, Sanity, ScaleRules, StatusRules, TrustRules, WindowRules,
+    CheckRules, Config, Covariance, DiagnosticsConfig, Error, ImageRules, ModelConfig, Mount, OdometryRules,
+    OdometrySource, PublishConfig, Sanity, ScaleRules, StatusRules, TrustRules, WindowRules, choices,
 };
 use geometry::{Base, Camera, Intrinsics, Transform};
-use model::Mode;
-use model::answer::fill::Fill;
 use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
 use odometry::fused::CameraHeight;
 
 use super::keys::{self, Raw};
 use super::rules::{Check, Rule, quoted};
-use crate::ros::transport::kind::Kind;
+use crate::ros::transport::error::Error as NameError;
 use crate::ros::transport::topics::Topics;
 
 impl Check<'_> {
@@ -66,8 +63,8 @@ pub(super) fn config(raw: Raw, path: &Path) -> Result<Config, Error> {
     let check = Check { path };
     raw.check(&check)?;
     Ok(Config {
-        transport: if raw.node.transport == "r2r" { Kind::R2r } else { Kind::Ros2Client },
-        topics: topics(&raw.node, &raw.topics, (reference_odometry(&check, &raw)?, followed_odometry(&check, &raw)?)),
+        transport: choices::TRANSPORT.of(&raw.node.transport),
+        topics: topics(&check, &raw)?,
         odom_frame: raw.frames.odom.clone(),
         mount: mount(&raw.frames),
         window: WindowRules {
@@ -113,11 +110,7 @@ fn checks(trust: &keys::Trust) -> CheckRules {
 }
 
 fn images(trust: &keys::Trust) -> ImageRules {
-    let frozen = match trust.frozen_images.as_str() {
-        "withheld" => Frozen::Withheld,
-        "degraded" => Frozen::Degraded,
-        _ => Frozen::Ignored,
-    };
+    let frozen = choices::FROZEN_IMAGES.of(&trust.frozen_images);
     ImageRules { least_contrast: trust.least_contrast, frozen }
 }
 
@@ -149,34 +142,33 @@ fn covariance(covariance: &keys::Covariance) -> Covariance {
     }
 }
 
+/// What the odometry is made of.
+fn source(odometry: &keys::Odometry) -> OdometrySource {
+    choices::ODOMETRY_SOURCE.of(&odometry.source)
+}
+
 /// The topic that gives the scale, where one does.
-fn reference_odometry(check: &Check<'_>, Raw { scale, topics, odometry, .. }: &Raw) -> Result<Option<String>, Error> {
+fn reference_odometry(check: &Check<'_>, Raw { scale, odometry, .. }: &Raw) -> Result<Option<String>, Error> {
     let (key, topic) = ("scale.odometry_topic", scale.odometry_topic.as_str());
     if topic.is_empty() {
         return Ok(None);
     }
-    if scale.metric && odometry.source == "model" {
+    if scale.metric && source(odometry) == OdometrySource::Model {
         let expected = "\"\", since scale.metric is true and odometry.source \"model\"";
         return Err(check.error(key, expected, &quoted(topic)));
-    }
-    if topic == topics.odometry {
-        return Err(check.error(key, "another odometry than the node's own, topics.odometry", &quoted(topic)));
     }
     check.holds(key, &Rule::Topic, &scale.odometry_topic)?;
     Ok(Some(topic.to_owned()))
 }
 
 /// The topic of the program that is followed, where one is.
-fn followed_odometry(check: &Check<'_>, Raw { scale, topics, odometry, .. }: &Raw) -> Result<Option<String>, Error> {
+fn followed_odometry(check: &Check<'_>, Raw { scale, odometry, .. }: &Raw) -> Result<Option<String>, Error> {
     let (key, topic) = ("odometry.topic", odometry.topic.as_str());
-    if odometry.source != "topic" {
+    if source(odometry) != OdometrySource::Topic {
         return Ok(None);
     }
     if topic.is_empty() {
         return Err(check.error(key, "a topic, since odometry.source is \"topic\"", &quoted(topic)));
-    }
-    if topic == topics.odometry {
-        return Err(check.error(key, "another odometry than the node's own, topics.odometry", &quoted(topic)));
     }
     if topic == scale.odometry_topic {
         let expected =
@@ -189,7 +181,7 @@ fn followed_odometry(check: &Check<'_>, Raw { scale, topics, odometry, .. }: &Ra
 
 /// What a window's translations are multiplied by. Tracks have a scale of their own.
 fn scale(Raw { scale, odometry, .. }: &Raw) -> ScaleRules {
-    match (scale.metric, scale.odometry_topic.is_empty() || odometry.source != "model") {
+    match (scale.metric, scale.odometry_topic.is_empty() || source(odometry) != OdometrySource::Model) {
         (true, _) => ScaleRules::Metric,
         (false, true) => ScaleRules::Arbitrary,
         (false, false) => {
@@ -199,12 +191,7 @@ fn scale(Raw { scale, odometry, .. }: &Raw) -> ScaleRules {
 }
 
 fn odometry(check: &Check<'_>, Raw { odometry, scale, model, frames, .. }: &Raw) -> Result<OdometryRules, Error> {
-    let source = match odometry.source.as_str() {
-        "tracks" => OdometrySource::Tracks,
-        "model" => OdometrySource::Model,
-        "topic" => OdometrySource::Topic,
-        _ => OdometrySource::Fused,
-    };
+    let source = source(odometry);
     if source == OdometrySource::Model && model.weights.is_empty() {
         return Err(check.error("model.weights", "a folder, since odometry.source is \"model\"", &quoted("")));
     }
@@ -226,22 +213,19 @@ fn odometry(check: &Check<'_>, Raw { odometry, scale, model, frames, .. }: &Raw)
     })
 }
 
-fn topics(
-    node: &keys::Node,
-    topics: &keys::Topics,
-    (reference_odometry, followed_odometry): (Option<String>, Option<String>),
-) -> Topics {
-    Topics {
+fn topics(check: &Check<'_>, raw: &Raw) -> Result<Topics, Error> {
+    let (node, topics) = (&raw.node, &raw.topics);
+    let named = Topics {
         node_name: node.name.clone(),
         namespace: node.namespace.clone(),
         domain_id: u16::try_from(node.domain_id).ok(),
         image: topics.image.clone(),
-        image_compressed: topics.image_transport == "compressed",
-        image_reliable: topics.image_reliability == "reliable",
+        image_compressed: choices::IMAGE_TRANSPORT.of(&topics.image_transport),
+        image_reliable: choices::IMAGE_RELIABILITY.of(&topics.image_reliability),
         image_queue_depth: whole(topics.image_queue_depth),
         camera_info: topics.camera_info.clone(),
-        reference_odometry,
-        followed_odometry,
+        reference_odometry: reference_odometry(check, raw)?,
+        followed_odometry: followed_odometry(check, raw)?,
         trajectory: topics.trajectory.clone(),
         odometry: topics.odometry.clone(),
         pose: topics.pose.clone(),
@@ -251,6 +235,14 @@ fn topics(
         status: topics.status.clone(),
         renames: Vec::new(),
         qos: Vec::new(),
+    };
+    match named.refuse_own_odometry() {
+        Err(NameError::OwnOdometry { key, topic, own }) => {
+            let expected = format!("another odometry than the node's own, {own} (topics.odometry)");
+            Err(check.error(key, expected, &quoted(&topic)))
+        }
+        // Other faults of names the transport tells, which knows the names of the command line too.
+        _ => Ok(named),
     }
 }
 
@@ -281,14 +273,10 @@ fn model(check: &Check<'_>, model: keys::Model) -> Option<ModelConfig> {
         weights: beside.join(PathBuf::from(model.weights)),
         adapter: (!model.adapter.is_empty()).then(|| beside.join(PathBuf::from(model.adapter))),
         device: model.device,
-        mode: match model.mode.as_str() {
-            "full_chain" => Ask::Answer(Mode::FullChain),
-            "pose_head" => Ask::PoseHead,
-            _ => Ask::Answer(Mode::AnswerOnly),
-        },
+        mode: choices::MODE.of(&model.mode),
         max_tokens: model.max_tokens,
         constrained: model.constrained,
-        fill: if model.fill == "arithmetic" { Fill::Arithmetic } else { Fill::None },
+        fill: choices::FILL.of(&model.fill),
     })
 }
 
@@ -296,12 +284,8 @@ fn camera(check: &Check<'_>, camera: &keys::Camera) -> Result<CameraRules, Error
     let (width, height) = (whole(camera.width), whole(camera.height));
     let intrinsics = Intrinsics::new(camera.fx, camera.fy, camera.cx, camera.cy, width, height);
     Ok(CameraRules {
-        images: if camera.images == "rectified" { Images::Rectified } else { Images::Raw },
-        use_fixed: match camera.fixed.as_str() {
-            "always" => UseFixed::Always,
-            "until_camera_info" => UseFixed::UntilCameraInfo,
-            _ => UseFixed::Never,
-        },
+        images: choices::IMAGES.of(&camera.images),
+        use_fixed: choices::FIXED.of(&camera.fixed),
         intrinsics: intrinsics.map_err(|e| check.intrinsics(&e))?,
     })
 }
