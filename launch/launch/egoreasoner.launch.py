@@ -78,7 +78,7 @@ def node_arguments():
         DeclareLaunchArgument(
             "namespace",
             default_value="",
-            description="its namespace; absolute topic names are not under it; empty: from the config",
+            description="its namespace, which the poses' topics are under, and no absolute name; empty: from the config",
         ),
         DeclareLaunchArgument(
             "record", default_value="", description="MCAP file to record to, which must not be there yet; empty: none"
@@ -128,7 +128,8 @@ def start(context):
         return str(Path(value(name)).absolute()) if name in PATHS else value(name)
 
     arguments = ["record", "--out", value("record")] if value("record") else ["run"]
-    arguments += ["--config", value("config")]
+    # launch hands on SIGINT; on SIGTERM it ends at once, without a word to its nodes or to handlers of this file.
+    arguments += ["--end-with-parent", "--config", value("config")]
     for override in value("overrides").split():
         arguments += ["--set", override]
     ros_arguments = ["--log-level", value("log_level")]

@@ -72,7 +72,7 @@ def play(context):
 def replay(context):
     """The node alone."""
     bag = str(Path(value(context, "bag")).absolute())
-    arguments = ["replay", bag, "--config", value(context, "config")]
+    arguments = ["replay", bag, "--end-with-parent", "--config", value(context, "config")]
     if value(context, "out"):
         arguments += ["--out", value(context, "out")]
     for override in value(context, "overrides").split():

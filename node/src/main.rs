@@ -18,13 +18,15 @@ use node::ros::transport::{self, Kind};
 use node::solve::estimator::{self, EgoEstimator};
 use node::solve::solver::Answered;
 use node::status::counters::Fate;
-use node::tools::doctor;
+use node::tools::doctor::{self, Finding};
 use node::tools::recording::{Recorder, Recording, own_topics};
 use node::tools::replay::{self, replay};
 use node::tools::report::{self, Evidence};
 
 /// After a signal, the model has this long to notice.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// How often a process that is to end with its parent looks whether that is still there.
+const PARENT_POLL: Duration = Duration::from_millis(200);
 
 /// Reads a camera topic and publishes poses on /ego/trajectory.
 #[derive(Debug, Parser)]
@@ -36,6 +38,9 @@ struct Cli {
     /// Replace a value of the config, for example `--set window.stride=2`
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
     overrides: Vec<(String, String)>,
+    /// End, as on SIGTERM, when the process ends that started this one: `ros2 launch` leaves its nodes behind on SIGTERM
+    #[arg(long, global = true)]
+    end_with_parent: bool,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -112,6 +117,9 @@ fn try_main() -> anyhow::Result<ExitCode> {
     let (args, ros) = RosArgs::split(std::env::args())?;
     let cli = Cli::parse_from(args);
     init_log(ros.log_level.as_deref());
+    if cli.end_with_parent {
+        end_with_parent().context("cannot start a thread")?;
+    }
     if let Some(Verb::Report { received, sequence, out }) = &cli.verb {
         let evidence = Evidence::from_received(received)?;
         let code = finish_report(&evidence, &Sequence::load(sequence)?, out)?;
@@ -152,6 +160,7 @@ fn load(
     };
     config.topics.qos = qos;
     ros.apply(&mut config.topics)?;
+    config.topics.refuse_own_odometry()?;
     Ok(Ok((sheet, config)))
 }
 
@@ -171,7 +180,9 @@ fn init_log(ros_level: Option<&str>) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},{quiet}")));
     // Colours are for people, not for journals and files.
     let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_coloured).init();
+    // What cannot be written to stderr cannot be complained of there: it panics, where launch and its terminal are gone.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_coloured);
+    log.log_internal_errors(false).init();
 }
 
 /// `config/node.toml` in the working directory, in an install prefix around this binary, or in the repository whose
@@ -196,6 +207,21 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
             .context("cannot listen to signals")?;
     }
     Ok(stop)
+}
+
+/// Sends this process the SIGTERM that its parent has not handed on, as soon as another process is its parent. (Linux would do
+/// it by PR_SET_PDEATHSIG, but when the thread of the parent ends that started this one, and not the parent.)
+fn end_with_parent() -> std::io::Result<()> {
+    let parent = std::os::unix::process::parent_id();
+    let watch = move || {
+        while std::os::unix::process::parent_id() == parent {
+            std::thread::sleep(PARENT_POLL);
+        }
+        // Where the log is a terminal that is gone as well, a line may be lost, the signal not.
+        let raised = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);
+        tracing::warn!(raised = raised.is_ok(), "the process that started this one has ended");
+    };
+    std::thread::Builder::new().name("parent".to_owned()).spawn(watch).map(drop)
 }
 
 fn run(
@@ -386,5 +412,5 @@ fn finish_report(evidence: &Evidence, sequence: &Sequence, out: &Path) -> anyhow
 fn examine(path: &Path, config: Result<Config, node::config::Error>) -> ExitCode {
     let findings = doctor::examine(path, config);
     findings.iter().for_each(|finding| println!("{finding}"));
-    if findings.iter().all(|f| f.result.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if findings.iter().any(Finding::is_fault) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -140,6 +140,14 @@ fn the_doctor_finds_nothing_wrong_with_a_model_that_answers() {
 }
 
 #[test]
+fn the_doctor_names_the_topics_that_nobody_publishes_and_lets_the_node_wait_for_them() {
+    let (code, stdout, stderr) = output(&["doctor", "--set", "model.weights=", "--set", "node.domain_id=79"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let image = "WARN  graph       nobody publishes /camera/image_raw (topics.image)";
+    assert_contains(&stdout, &[image, "nobody publishes /camera/camera_info (topics.camera_info)", "-> start what"]);
+}
+
+#[test]
 fn a_domain_that_is_none_is_found_by_the_doctor() {
     let output = node(&["doctor"]).env("ROS_DOMAIN_ID", "four").output().unwrap();
     assert_contains(&String::from_utf8(output.stdout).unwrap(), &["FAIL  domain", "`four`"]);
@@ -307,5 +315,32 @@ fn sigint_and_sigterm_end_the_node_in_time_with_success() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}: {rest:?}", begun.elapsed());
         assert_eq!(status.code(), Some(0), "{rest:?}");
         assert!(rest.iter().any(|line| line.contains("stopped")), "{rest:?}");
+    }
+}
+
+#[test]
+fn a_node_ends_with_the_process_that_started_it_where_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_weights(dir.path());
+    // As `ros2 launch` is on SIGTERM: it ends, and says nothing to its children.
+    let mut launch = Command::new("sh")
+        .args(["-c", "\"$@\" & wait", "sh", env!("CARGO_BIN_EXE_node"), "--end-with-parent"])
+        .args(["--set", &weights_key(dir.path()), "--set", "node.domain_id=78"])
+        .current_dir(repository())
+        .env_remove("RUST_LOG")
+        .env_remove("ROS_DOMAIN_ID")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(launch.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("ready")));
+    launch.kill().unwrap();
+    launch.wait().unwrap();
+    let (last, ended) = std::sync::mpsc::channel();
+    // The lines end with the node.
+    std::thread::spawn(move || last.send(lines.collect::<Vec<String>>()));
+    let rest = ended.recv_timeout(Duration::from_secs(10)).expect("the node ends");
+    for part in ["the process that started this one has ended", "stopped"] {
+        assert!(rest.iter().any(|line| line.contains(part)), "`{part}` is not in: {rest:?}");
     }
 }

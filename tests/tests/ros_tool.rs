@@ -93,7 +93,7 @@ fn launched_and_led(transport: &str, lists_parameters: bool) {
     let reset = shell.ros2(&["service", "call", "/egoreasoner/reset", "std_srvs/srv/Trigger"]);
     assert!(reset.contains("success=True"), "{reset}");
     shell.expect(&["lifecycle", "set", NODE, "shutdown"], "Transitioning successful");
-    // SIGTERM would leave the node behind: launch itself hands on Ctrl-C alone.
+    // Ctrl-C alone is handed on by launch; after SIGTERM the node sees that launch is gone (node/tests/cli.rs).
     launch.interrupt(2 * PATIENCE).unwrap_or_else(|e| panic!("{e}; launch said:\n{}", shell.place.log()));
     assert!(shell.place.log().contains("process has finished cleanly"), "{}", shell.place.log());
 }
