@@ -391,8 +391,12 @@ fn entrance(
                 Queued::Image(Received { image, ticket, generation })
             }
             Input::CameraInfo(info) => Queued::CameraInfo(info),
-            Input::Followed(odometry) => Queued::Followed(odometry),
+            Input::Followed(odometry) => {
+                stats.update(|s| s.followed_stamp = Some(odometry.pose.stamp));
+                Queued::Followed(odometry)
+            }
             Input::Odometry(odometry) => {
+                stats.update(|s| s.odometry_stamp = Some(odometry.pose.stamp));
                 reference.take(&odometry, &stats);
                 return;
             }

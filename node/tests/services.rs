@@ -220,6 +220,30 @@ fn a_look_at_the_graph_names_the_camera_that_there_is() {
 }
 
 #[test]
+fn the_node_announces_no_clock_of_another_type_than_ros_has() {
+    let domain = u16::try_from(std::process::id() % 30 + 201).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = load(Arc::default(), None, Box::new(|_| parsed()), Box::new(|| Ok(())));
+    let (pipeline, ends) = Pipeline::start(settings(1, 1), sheet(), load, Arc::clone(&stop)).unwrap();
+    let carried = std::thread::spawn(move || transport::run(Kind::Ros2Client, &topics(domain), ends));
+    let context = Context::with_options(ContextOptions::new().domain_id(domain)).unwrap();
+    let heard = || -> Vec<String> {
+        let readers = context.domain_participant().discovered_readers();
+        readers.iter().map(|reader| reader.subscription_topic_data.topic_name().clone()).collect()
+    };
+    let begun = Instant::now();
+    while !heard().iter().any(|topic| topic == "rt/camera/image_raw") {
+        assert!(begun.elapsed() < TIMEOUT, "{:?}", heard());
+        sleep(Duration::from_millis(50));
+    }
+    sleep(Duration::from_secs(1)); // the rest of its ends
+    assert!(!heard().iter().any(|topic| topic == "rt/clock"), "{:?}", heard());
+    stop.store(true, Ordering::Relaxed);
+    carried.join().unwrap().unwrap();
+    pipeline.finish(TIMEOUT).unwrap();
+}
+
+#[test]
 fn a_peer_leads_the_node_through_its_life_sets_its_parameters_and_gets_its_poses() {
     let domain = u16::try_from(std::process::id() % 100 + 101).unwrap();
     let stop = Arc::new(AtomicBool::new(false));

@@ -16,7 +16,7 @@ pub(super) struct Choices<T: 'static> {
     values: &'static [T],
 }
 
-impl<T: Copy> Choices<T> {
+impl<T: Copy + 'static> Choices<T> {
     /// What a word stands for that the table of keys has held against these.
     pub fn of(&self, word: &str) -> T {
         let at = self.words.iter().position(|known| *known == word);

@@ -193,6 +193,10 @@ pub struct Snapshot {
     pub last_image: Option<Instant>,
     /// The stamp of that image.
     pub last_stamp: Option<Stamp>,
+    /// The newest stamp of the odometry that gives the scale.
+    pub odometry_stamp: Option<Stamp>,
+    /// The newest stamp of the program that the odometry follows.
+    pub followed_stamp: Option<Stamp>,
     /// The last thing that went wrong with an input or an answer, in words.
     pub last_problem: Option<String>,
     /// What the last odometry that was refused had wrong.

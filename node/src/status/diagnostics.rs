@@ -17,6 +17,9 @@ use odometry::scale::Source;
 /// Reports that a verdict looks back over: a model that takes seconds answers nothing in most of them.
 const LOOK_BACK: usize = 10;
 
+/// Further from the images' stamps than any transport is late.
+const STAMPS_APART_SECONDS: f64 = 10.0;
+
 /// Causes that a healthy node on a healthy camera does not count.
 const ABNORMAL: [Fate; 13] = [
     Fate::QueueFull,
@@ -78,6 +81,12 @@ impl Reporter {
                     level = DiagnosticLevel::Warn;
                 }
                 message.push_str(&format!("; {reason}"));
+            }
+            for apart in stamps_apart(&snapshot) {
+                if level == DiagnosticLevel::Ok {
+                    level = DiagnosticLevel::Warn;
+                }
+                message.push_str(&format!("; {apart}"));
             }
         }
         let report = message_of(stamp, level, message, &snapshot);
@@ -168,6 +177,24 @@ impl Reporter {
             }
         }
     }
+}
+
+/// Inputs whose stamps cannot meet the images'.
+fn stamps_apart(snapshot: &Snapshot) -> Vec<String> {
+    let Some(image) = snapshot.last_stamp else { return Vec::new() };
+    let inputs = [(REFERENCE, snapshot.odometry_stamp), (FOLLOWED, snapshot.followed_stamp)];
+    let apart = inputs.into_iter().filter_map(|(key, stamp)| {
+        let seconds = (stamp?.nanos as f64 - image.nanos as f64) / 1e9;
+        let side = if seconds > 0.0 { "ahead of" } else { "behind" };
+        (seconds.abs() > STAMPS_APART_SECONDS).then(|| {
+            format!(
+                "the newest stamp of {key} is {:.0} s {side} the images': it has stopped, or goes by another clock \
+                 (use_sim_time of one of the two)",
+                seconds.abs()
+            )
+        })
+    });
+    apart.collect()
 }
 
 /// A node that is not active has nothing to say of the camera.
@@ -361,6 +388,24 @@ mod tests {
             assert!(message.contains(part), "`{part}` is not in: {message}");
         }
         assert!(!told(1).1.contains("nobody publishes"), "it came");
+    }
+
+    #[test]
+    fn an_odometry_by_another_clock_than_the_images_is_named() {
+        let told = |odometry: i64| {
+            last_of(1, |_, stats, now| {
+                end(stats, now, Fate::Used);
+                stats.update(|s| {
+                    s.last_stamp = Some(Stamp::from_nanos(1_700_000_000_000_000_000));
+                    s.odometry_stamp = Some(Stamp::from_nanos(odometry));
+                });
+            })
+        };
+        let (level, message) = told(40_000_000_000);
+        assert_eq!(level, DiagnosticLevel::Warn);
+        let words = "the newest stamp of scale.odometry_topic is 1699999960 s behind the images'";
+        assert!(message.contains(words) && message.contains("use_sim_time"), "{message}");
+        assert_eq!(told(1_700_000_000_300_000_000).0, DiagnosticLevel::Ok, "late by less than it matters");
     }
 
     #[test]
