@@ -43,8 +43,8 @@ impl Sampling {
         Ok(())
     }
 
-    /// Chooses an id; nothing where the logits are not numbers or allow nothing, so that an answer ends instead of
-    /// being made up.
+    /// Chooses one of the logits by its number; nothing where they are not numbers or allow nothing, so that an answer ends
+    /// instead of being made up.
     fn choose(&self, logits: &[f32], rng: &mut ChaCha8Rng) -> Option<u32> {
         if logits.iter().any(|v| v.is_nan()) {
             return None;
@@ -121,6 +121,9 @@ pub struct Decoding<'a> {
     pub stop: Option<&'a Arc<AtomicBool>>,
 }
 
+/// Of a vocabulary, the share whose logits are computed one by one.
+const FEW: usize = 4;
+
 struct Line<'a> {
     written: Written,
     done: bool,
@@ -170,16 +173,16 @@ pub fn decode_with(
         .collect();
     let Prefilled { hidden, cache, next } = prompt;
     let mut cache = if n == 1 { cache } else { cache.branch()? };
-    let mut logits = model.logits(&last(&hidden)?)?.broadcast_as((n, model.config().text_config.vocab_size))?;
+    let mut hidden = last(&hidden)?.broadcast_as((n, model.config().text_config.hidden_size))?.contiguous()?;
     for step in 0..decoding.max_tokens as u32 {
         if decoding.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
             lines.iter_mut().filter(|l| !l.done).for_each(|l| l.written.ended = Ended::Cancelled);
             break;
         }
-        let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let choices = choices(model, &hidden, lines.iter().map(|line| line.allowed()))?;
         let mut tokens = Vec::with_capacity(n);
-        for (k, (line, mut row)) in lines.iter_mut().zip(rows).enumerate() {
-            let id = line.write(&mut row, decoding);
+        for (k, (line, choice)) in lines.iter_mut().zip(choices).enumerate() {
+            let id = line.write(choice, decoding);
             if id.is_some_and(|id| seen(k, id).is_break()) {
                 line.written.ended = Ended::Cancelled;
                 line.done = true;
@@ -192,9 +195,8 @@ pub fn decode_with(
         // Answers that have ended go along with a token that nobody reads.
         let embeddings = model.embed(&Tensor::new(tokens, model.device())?)?.unsqueeze(1)?;
         let embedded = Embedded { embeddings, deepstack: Vec::new() };
-        let hidden = model.decode(&embedded, &vec![[next + step; 3]; n], Some(&mut cache))?;
+        hidden = last(&model.decode(&embedded, &vec![[next + step; 3]; n], Some(&mut cache))?)?;
         lines.iter_mut().filter(|line| !line.done).for_each(|line| line.written.passes += 1);
-        logits = model.logits(&last(&hidden)?)?;
     }
     Ok(lines.into_iter().map(|line| line.written).collect())
 }
@@ -213,7 +215,7 @@ pub fn decode_filled(
 ) -> Result<Vec<Written>> {
     decoding.sampling.check()?;
     let Prefilled { hidden, cache, next } = prompt;
-    let first = model.logits(&last(&hidden)?)?;
+    let first = last(&hidden)?;
     let mut written = Vec::with_capacity(n);
     for k in 1..n as u64 {
         let seed = decoding.sampling.seed.wrapping_add(k);
@@ -242,7 +244,7 @@ fn filled(
         rng: ChaCha8Rng::seed_from_u64(seed),
     };
     // Tokens that the model has not read yet, and what it makes of those before.
-    let (mut unread, mut logits): (Vec<u32>, Tensor) = (Vec::new(), first);
+    let (mut unread, mut hidden): (Vec<u32>, Tensor) = (Vec::new(), first);
     while !line.done {
         if decoding.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
             line.written.ended = Ended::Cancelled;
@@ -271,42 +273,78 @@ fn filled(
             let begin = next + (line.written.ids.len() - unread.len()) as u32;
             let places: Vec<_> = (0..unread.len() as u32).map(|k| [begin + k; 3]).collect();
             let embedded = Embedded { embeddings, deepstack: Vec::new() };
-            let hidden = model.decode(&embedded, &places, Some(&mut cache))?;
-            logits = model.logits(&last(&hidden)?)?;
+            hidden = last(&model.decode(&embedded, &places, Some(&mut cache))?)?;
             line.written.passes += 1;
             unread.clear();
         }
-        let mut row = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        if let Some(id) = line.write(&mut row, decoding) {
-            draft.push(grammar, id);
-            unread.push(id);
+        for choice in choices(model, &hidden, [line.allowed()].into_iter())? {
+            if let Some(id) = line.write(choice, decoding) {
+                draft.push(grammar, id);
+                unread.push(id);
+            }
         }
     }
     Ok(line.written)
 }
 
+/// What one of several answers may go on with: a logit for each of `ids`, or for every id there is.
+struct Choice {
+    ids: Option<Vec<u32>>,
+    logits: Vec<f32>,
+}
+
+/// The logits `[n, d]` hidden states give to what n answers may go on with. Where that is little of the vocabulary, the rest of
+/// it is not computed: the largest matrix of a small model is read for the sake of a dozen rows.
+fn choices(model: &Qwen3Vl, hidden: &Tensor, allowed: impl Iterator<Item = Option<Vec<u32>>>) -> Result<Vec<Choice>> {
+    let allowed: Vec<Option<Vec<u32>>> = allowed.collect();
+    let vocabulary = model.config().text_config.vocab_size;
+    let few = |ids: &Option<Vec<u32>>| ids.as_ref().is_some_and(|ids| ids.len() * allowed.len() <= vocabulary / FEW);
+    if allowed.iter().all(few) {
+        let each = allowed.into_iter().enumerate().map(|(k, ids)| {
+            let ids = ids.unwrap_or_default();
+            let logits = if ids.is_empty() { Vec::new() } else { model.logits_of(&hidden.narrow(0, k, 1)?, &ids)? };
+            Ok(Choice { ids: Some(ids), logits })
+        });
+        return each.collect();
+    }
+    let rows = model.logits(hidden)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let of = |(row, ids): (Vec<f32>, Option<Vec<u32>>)| match ids {
+        None => Choice { ids, logits: row },
+        Some(ids) => {
+            let logits = ids.iter().map(|id| row.get(*id as usize).copied().unwrap_or(f32::NEG_INFINITY)).collect();
+            Choice { ids: Some(ids), logits }
+        }
+    };
+    Ok(rows.into_iter().zip(allowed).map(of).collect())
+}
+
 impl Line<'_> {
+    /// What it may go on with under a grammar, ascending; anything without.
+    fn allowed(&self) -> Option<Vec<u32>> {
+        let (grammar, place) = self.place.as_ref()?;
+        if self.done {
+            return Some(Vec::new());
+        }
+        Some(grammar.allowed(place).to_vec())
+    }
+
     /// Chooses and takes the next token, or ends.
-    fn write(&mut self, logits: &mut [f32], decoding: &Decoding<'_>) -> Option<u32> {
+    fn write(&mut self, choice: Choice, decoding: &Decoding<'_>) -> Option<u32> {
         if self.done {
             return None;
         }
+        let Choice { ids, mut logits } = choice;
         for &id in decoding.banned {
-            if let Some(logit) = logits.get_mut(id as usize) {
+            let place = ids.as_ref().map_or(Some(id as usize), |ids| ids.binary_search(&id).ok());
+            if let Some(logit) = place.and_then(|place| logits.get_mut(place)) {
                 *logit = f32::NEG_INFINITY;
             }
         }
-        if let Some((grammar, place)) = &self.place {
-            let allowed = grammar.allowed(place);
-            let mut kept = vec![f32::NEG_INFINITY; logits.len()];
-            for &id in allowed.iter() {
-                if let (Some(to), Some(from)) = (kept.get_mut(id as usize), logits.get(id as usize)) {
-                    *to = *from;
-                }
-            }
-            logits.copy_from_slice(&kept);
-        }
-        let chosen = decoding.sampling.choose(logits, &mut self.rng);
+        let chosen = decoding.sampling.choose(&logits, &mut self.rng);
+        let chosen = match ids {
+            Some(ids) => chosen.and_then(|k| ids.get(k as usize).copied()),
+            None => chosen,
+        };
         let ended = match chosen {
             None => Some(Ended::NoToken),
             Some(id) if decoding.ends.contains(&id) => Some(Ended::Stop),

@@ -95,6 +95,24 @@ impl Linear {
         self.adapter = None;
     }
 
+    /// The same map to some of its outputs, by number `[n]`.
+    ///
+    /// # Errors
+    /// A number outside the matrix.
+    pub fn rows(&self, ids: &Tensor, dtype: DType) -> candle_core::Result<Self> {
+        let pick = |t: &Tensor| t.index_select(ids, 0);
+        let adapter = match &self.adapter {
+            Some(adapter) => Some(Adapter { b: pick(&adapter.b)?, ..adapter.clone() }),
+            None => None,
+        };
+        Ok(Self {
+            name: self.name.clone(),
+            matrix: Matrix::Dense(self.matrix.rows(ids, dtype)?),
+            bias: self.bias.as_ref().map(pick).transpose()?,
+            adapter,
+        })
+    }
+
     /// Leaves every graph: the numbers stay those of the variables, also when these change.
     pub(crate) fn detach(&mut self) {
         if let Matrix::Dense(w) = &mut self.matrix {

@@ -206,6 +206,19 @@ impl Qwen3Vl {
         Ok(self.head.forward(hidden)?)
     }
 
+    /// The logits of some ids for one hidden state; the same numbers as [`Self::logits`]' up to the rounding of quantized
+    /// matrices, whose integer kernels round the hidden state too.
+    ///
+    /// # Shapes
+    /// `[1, d] -> [ids]`
+    ///
+    /// # Errors
+    /// An id outside the vocabulary, another width than the model's.
+    pub fn logits_of(&self, hidden: &Tensor, ids: &[u32]) -> Result<Vec<f32>> {
+        let rows = self.head.rows(&Tensor::new(ids, &self.device)?, self.dtype)?;
+        Ok(rows.forward(hidden)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+
     /// Decoder pass; see [`Decoder::forward`].
     ///
     /// # Errors
