@@ -5,7 +5,6 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::foreign::{Keys, Only, folder, refuse_pointer, short};
 use crate::json::read_json;

@@ -104,8 +104,8 @@ fn a_camera_of_the_config_that_is_hard_to_believe_is_found_by_the_doctor() {
     let (_, stdout, _) = output(&always);
     assert_contains(&stdout, &["OK    camera", "principal point (320, 240) of 640 x 480 pixels"]);
     let (code, stdout, _) = output(&[&always[..], &["--set", "camera.cx=80.0"]].concat());
-    assert_eq!(code, Some(1));
-    assert_contains(&stdout, &["FAIL  camera", "camera principal point", "got (80.0, 240.0) of 640 x 480 pixels"]);
+    assert_eq!(code, Some(0), "it may be so");
+    assert_contains(&stdout, &["WARN  camera", "camera principal point", "got (80.0, 240.0) of 640 x 480 pixels"]);
 }
 
 #[test]

@@ -35,7 +35,7 @@ use rig::{K, PERIOD, Rig, TIMEOUT, camera_info, grey, parsed, settings, sheet};
 /// Those of the shipped config.
 fn topics() -> Topics {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
-    let topics = Config::load(&shipped, &[]).unwrap().topics;
+    let topics = Config::load(&shipped, &[]).unwrap().topics.resolved().unwrap();
     Topics { reference_odometry: Some("/wheels/odometry".to_owned()), ..topics }
 }
 

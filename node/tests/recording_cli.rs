@@ -138,7 +138,7 @@ fn a_replay_from_which_nothing_comes_fails_and_says_why() {
     writer.finish().unwrap();
     let (code, stdout, stderr) = replay(&file);
     assert_eq!(code, Some(1), "{stdout}");
-    for part in ["/camera/image_raw: no pose came out of 6 images", "frames_dropped_decode 6", "got 10 bytes"] {
+    for part in ["/camera/image_raw: no pose came out of 6 images", "frames_dropped_decode 6", "= 3072 bytes, got 10"] {
         assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
     }
 }

@@ -198,7 +198,8 @@ fn windows_of_a_drive_through_a_fisheye_in_yuv_are_what_the_node_gave_its_model(
     let raw = fisheye();
     assert!(given.iter().all(|(_, k)| k.fx.to_bits() != raw.k[0].to_bits()), "the lens is in the way");
     let out = dir.path().join("windows");
-    let list = training_data::stage::windows::run(&path.display().to_string(), &out).unwrap();
+    let list =
+        training_data::stage::windows::run(&format!("{},pose_topic=/ego/odometry", path.display()), &out).unwrap();
     assert!(list.unreadable.is_empty(), "{list:?}");
     assert_eq!(list.windows.len(), 5);
     for (first, window) in list.windows.iter().enumerate() {

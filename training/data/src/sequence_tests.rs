@@ -96,13 +96,13 @@ fn a_camera_that_is_hard_to_believe_is_named() {
     let directory = tempfile::tempdir().unwrap();
     written(directory.path(), |_| ());
     assert_eq!(Sequence::open(directory.path()).unwrap().doubts(), Vec::<String>::new());
-    written(directory.path(), |text| text["intrinsics"]["cx"] = json!(8.0));
+    written(directory.path(), |text| text["intrinsics"]["cx"] = json!(18.0));
     let doubts = Sequence::open(directory.path()).unwrap().doubts();
     assert!(
         doubts.len() == 1 && doubts[0].contains("camera principal point: expected one at 0.3 to 0.7"),
         "{doubts:?}"
     );
-    assert!(doubts[0].contains("got (8.0, ") && doubts[0].contains("of 64 x 48 pixels"), "{doubts:?}");
+    assert!(doubts[0].contains("got (18.0, ") && doubts[0].contains("of 64 x 48 pixels"), "{doubts:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use camera::cdr::encode;
-use camera::decode::decode;
+use camera::decode::{SampleRange, decode};
 use camera::message::{CameraInfoMessage, ImagePayload, RegionOfInterest};
 use camera::ros::{
     ByteBuf, CameraInfo, CompressedImage, Header, Image, Odometry, Pose, PoseStamped, PoseWithCovariance,
@@ -173,8 +173,8 @@ impl Plan {
         for frame in self.frames.clone() {
             let at = START + frame as i64 * STEP;
             let frame_id = if on_base { "eye" } else { "camera_optical_frame" };
-            let frame_id = if self.nameless { "" } else { frame_id };
             for topic in &self.image_topics {
+                let frame_id = if self.nameless { "" } else { frame_id };
                 self.write_image(film, frame, header(at, frame_id), topic, &mut bag);
             }
             if let Some(width) = self.info_width {
@@ -590,7 +590,7 @@ fn encodings_and_grids_of_the_robot_are_those_of_training() {
     let sequence = first(Plan { pixels: Some(("yuv422_yuy2", 128, data.clone())), ..Plan::new() });
     let encoding = "yuv422_yuy2".to_owned();
     let payload = ImagePayload::Raw { width: 64, height: 48, encoding, is_bigendian: false, step: 128, data };
-    assert_eq!(sequence.load_image(3).unwrap(), decode(&payload).unwrap());
+    assert_eq!(sequence.load_image(3).unwrap(), decode(&payload, SampleRange::default()).unwrap());
 
     // Both grids hold the film's image: one twice as fine, and one of which it is a part.
     let binned = |info: &mut CameraInfoMessage| {

@@ -10,10 +10,12 @@ use serde_json::{Value, json};
 /// None for a processor that was read from a file.
 pub fn limited(processor: &Processor, change: impl FnOnce(u64, u64) -> (u64, u64)) -> Result<Processor> {
     let mut file = serde_json::to_value(processor)?;
-    let limit = |newer: &str, older: &str| file["size"][newer].as_u64().or_else(|| file[older].as_u64());
+    let limit = |newer: &str, older: &str| file[older].as_u64().or_else(|| file["size"][newer].as_u64());
     let (least, most) = (limit("shortest_edge", "min_pixels"), limit("longest_edge", "max_pixels"));
     let (least, most) = change(least.unwrap_or(0), most.unwrap_or(u64::MAX));
     file["size"] = json!({"shortest_edge": least, "longest_edge": most});
+    // The older names go before it.
+    (file["min_pixels"], file["max_pixels"]) = (Value::Null, Value::Null);
     file["unify_focal_px"] = Value::Null;
     Ok(serde_json::from_value(file)?)
 }

@@ -411,7 +411,7 @@ impl Pair {
                 .flatten()
                 .ok_or_else(|| text.wrong("qwen3vl.rope.dimension_sections: expected three numbers".to_owned()))
         };
-        let deepstack = match vision.value("clip.vision.is_deepstack_layers")? {
+        let deepstack: Vec<usize> = match vision.value("clip.vision.is_deepstack_layers")? {
             Value::Array(flags) => {
                 flags.iter().enumerate().filter(|(_, v)| v.to_bool().is_ok_and(|b| b)).map(|(i, _)| i).collect()
             }

@@ -80,7 +80,7 @@ pub(super) fn open(path: &Path, options: &Ros2Options) -> Result<Opened, Error> 
         }
     }
     recording.choose(path)?;
-    recording.name_frames();
+    recording.name_frames(path);
     for (topic, film) in &recording.films {
         match recording.sequences(path, &stem, topic, film) {
             Ok(found) => {
@@ -268,10 +268,10 @@ impl Recording {
     }
 
     /// Images whose header names no frame are of that of their CameraInfo, as on the robot.
-    fn name_frames(&mut self) {
+    fn name_frames(&mut self, path: &Path) {
         let nameless = self.films.iter().filter(|(_, film)| plain(&film.frame_id).is_empty());
         let found = nameless.filter_map(|(topic, film)| {
-            let calibrations = self.calibrations(topic, film.message_type)?;
+            let calibrations = self.calibrations(path, topic, film).ok()?;
             Some((topic.clone(), calibrations.first()?.frame_id.clone()))
         });
         for (topic, frame) in found.collect::<Vec<_>>() {
