@@ -359,8 +359,11 @@ impl Processor {
     }
 }
 
+/// A file, the prefix of its keys, and what it says.
+type Stated = (PathBuf, String, Map<String, Value>);
+
 /// What a folder says of its image processor, the file, and what stands before its keys. transformers 5 asks in this order.
-fn stated(dir: &Path) -> Result<Option<(PathBuf, String, Map<String, Value>)>> {
+fn stated(dir: &Path) -> Result<Option<Stated>> {
     let (path, part) = (dir.join(NESTED.0), NESTED.1);
     if path.is_file() {
         let mut file: Map<String, Value> = read_json(&path)?;

@@ -37,7 +37,7 @@ pub enum Error {
         /// The topic of the images.
         topic: String,
         /// The field.
-        source: camera::error::InfoError,
+        source: Box<camera::error::InfoError>,
         /// What the key `images` has to do with it.
         hint: &'static str,
     },

@@ -345,7 +345,8 @@ impl Recording {
                 Ok(optics) => optics,
                 Err(source) => {
                     let hint = self.hint();
-                    let error = Error::CameraInfo { path: path.to_path_buf(), topic: topic.to_owned(), source, hint };
+                    let (path, topic, source) = (path.to_path_buf(), topic.to_owned(), Box::new(source));
+                    let error = Error::CameraInfo { path, topic, source, hint };
                     opened.skipped.push(Skipped { what: name, why: error.to_string() });
                     unusable = unusable.or(Some(error));
                     continue;
