@@ -45,7 +45,7 @@ KEYS = {
     "adapter": ("model.adapter", "folder of a LoRA adapter beside them"),
     "device": ("model.device", "cpu, cuda or cuda:N"),
     "mode": ("model.mode", "full_chain: all steps; answer_only: the poses straight away; pose_head: one pass, no text"),
-    "fill": ("model.fill", "none, or arithmetic: what of an answer the program writes in place of the model"),
+    "fill": ("model.fill", "none, arithmetic or measured: what of an answer the program writes in place of the model"),
     "autostart": ("node.autostart", "true: active at once; false: a lifecycle manager asks for each transition"),
     "transport": ("node.transport", "r2r: the sourced ROS 2's middleware; ros2-client: DDS without it"),
 }

@@ -14,9 +14,10 @@ use crate::answer::budget::{self, Budget};
 use crate::answer::chain::{self, ParseError};
 use crate::answer::chat::{Message, Template};
 use crate::answer::decode::{Decoding, Ended, Prefilled, Sampling, Written, decode, decode_filled};
-use crate::answer::fill::{Fill, Filler};
+use crate::answer::fill::{Fill, Filler, Part};
 use crate::answer::generation;
 use crate::answer::grammar::Grammar;
+use crate::answer::measured::Measured;
 use crate::answer::prompt::{self, Mode, Prompt};
 use crate::lora::Lora;
 use crate::nn::Kernels;
@@ -78,6 +79,8 @@ pub struct AnswerOptions {
     pub constrained: bool,
     /// What the program writes; where that is anything, answers follow their grammar.
     pub fill: Fill,
+    /// What was measured of the window, for [`Fill::Measured`]; without it that is [`Fill::Arithmetic`].
+    pub measured: Option<Arc<Measured>>,
 }
 
 impl Default for AnswerOptions {
@@ -89,6 +92,7 @@ impl Default for AnswerOptions {
             sampling: Sampling::GREEDY,
             constrained: false,
             fill: Fill::None,
+            measured: None,
         }
     }
 }
@@ -117,6 +121,8 @@ pub struct Answer {
     pub ids: Vec<u32>,
     /// How many of them the program wrote.
     pub filled: usize,
+    /// The parts of a chain that it wrote, in order.
+    pub by_program: Vec<Part>,
     /// Passes of the model behind the prompt.
     pub passes: usize,
     /// Why there are no more.
@@ -289,9 +295,10 @@ impl EgoModel {
         };
         let prefilled = self.prefill(&prompt, &images, max_tokens)?;
         let written = match (options.fill, frames.first()) {
-            (Fill::Arithmetic, Some(first)) => {
+            (Fill::Arithmetic | Fill::Measured, Some(first)) => {
                 let grammar = self.grammar(options.mode)?;
-                let filler = Filler::new(&grammar, &self.tokenizer, first.intrinsics);
+                let measured = options.measured.as_deref().filter(|_| options.fill == Fill::Measured);
+                let filler = Filler::new(&grammar, &self.tokenizer, first.intrinsics, measured);
                 decode_filled(&self.model, prefilled, n, &decoding, &filler)?
             }
             _ => decode(&self.model, prefilled, n, &decoding)?,
@@ -301,8 +308,8 @@ impl EgoModel {
             .map(|written| {
                 let text = self.tokenizer.decode(&written.ids)?;
                 let trajectory = chain::parse_poses(&text);
-                let Written { ids, filled, passes, ended, end } = written;
-                Ok(Answer { text, trajectory, ids, filled, passes, ended, end })
+                let Written { ids, filled, by_program, passes, ended, end } = written;
+                Ok(Answer { text, trajectory, ids, filled, by_program, passes, ended, end })
             })
             .collect()
     }

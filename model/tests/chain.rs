@@ -9,8 +9,9 @@ use std::sync::LazyLock;
 
 use geometry::{Camera, Intrinsics, Transform, WINDOW, WindowTrajectory, World};
 use model::answer::chain::{self, Chain, POINTS, ParseError, Track};
-use model::answer::fill::{Draft, Filler};
+use model::answer::fill::{Draft, Filler, Part, Run};
 use model::answer::grammar::Grammar;
+use model::answer::measured::Measured;
 use model::answer::prompt::Mode;
 use model::tokenizer::Tokenizer;
 use nalgebra::{Isometry3, Point2, Point3, Translation3, UnitQuaternion, Vector3};
@@ -124,21 +125,33 @@ proptest! {
         let camera = Intrinsics::new(500.0, 490.0, 320.0, 240.0, 640, 480).unwrap();
         let Some(chain) = computed(chain, &camera) else { return Ok(()) };
         let text = chain::write(&chain);
+        let place = |pixel: Point2<f64>| camera.back_project(&pixel, 1.0).xy();
+        // Measured in another unit, as it always is.
+        let measured = Measured {
+            places: chain.tracks.each_ref().map(|track| track.pixels.map(place)),
+            depths: chain.tracks.each_ref().map(|track| track.depths.map(|depth| depth / 4.0)),
+            trajectory: chain.trajectory.scaled(0.25),
+        };
         for (tokenizer, grammar) in &*TOKENIZERS {
-            let filler = Filler::new(grammar, tokenizer, camera);
-            let ids = tokenizer.encode(&text).unwrap();
-            let (mut draft, mut at, mut left) = (Draft::new(grammar), 0, 0);
-            while at < ids.len() {
-                let run = filler.next(&draft).unwrap();
-                prop_assert!(ids[at..].starts_with(&run), "{:?} behind {:?}", tokenizer.decode(&run), tokenizer.decode(&ids[..at]));
-                left += usize::from(run.is_empty());
-                for id in &ids[at..at + run.len().max(1)] {
-                    draft.push(grammar, *id);
-                    at += 1;
+            // Points, depths, prose and the four poses that end it; or depths and prose.
+            for (measured, most, parts) in [(None, 0.62, 2), (Some(&measured), 0.16, 4)] {
+                let filler = Filler::new(grammar, tokenizer, camera, measured);
+                let ids = tokenizer.encode(&text).unwrap();
+                let (mut draft, mut at, mut left, mut by_program) = (Draft::new(grammar), 0, 0, Vec::new());
+                while at < ids.len() {
+                    let Run { ids: run, part } = filler.next(&draft).unwrap();
+                    prop_assert!(ids[at..].starts_with(&run), "{:?} behind {:?}", tokenizer.decode(&run), tokenizer.decode(&ids[..at]));
+                    left += usize::from(run.is_empty());
+                    by_program.extend(part.filter(|part| !by_program.contains(part)));
+                    for id in &ids[at..at + run.len().max(1)] {
+                        draft.push(grammar, *id);
+                        at += 1;
+                    }
                 }
+                prop_assert!((left as f64) < most * ids.len() as f64, "{left} of {}", ids.len());
+                let all = [Part::Points, Part::BackProjection, Part::Alignment, Part::Poses];
+                prop_assert_eq!(by_program, if parts == 4 { &all[..] } else { &all[1..3] });
             }
-            // Points, depths, prose and the four poses that end it.
-            prop_assert!((left as f64) < 0.62 * ids.len() as f64, "{left} of {}", ids.len());
         }
     }
 }
@@ -153,15 +166,15 @@ fn points_on_a_line_are_left_to_the_model() {
     let text = format!("<step1>\na\n{}</step1>\n<step2>\nb\n{}</step2>\n<step3>\nc\n", each(&line), each(&depths));
     let mut draft = Draft::new(grammar);
     tokenizer.encode(&text).unwrap().into_iter().for_each(|id| draft.push(grammar, id));
-    let filler = Filler::new(grammar, tokenizer, camera);
-    let run = filler.next(&draft).unwrap();
+    let filler = Filler::new(grammar, tokenizer, camera, None);
+    let run = filler.next(&draft).unwrap().ids;
     let step3 = tokenizer.decode(&run).unwrap();
     assert!(step3.starts_with("p0 -0.6380 -0.4857 1.0000 | ") && step3.ends_with("</step3>\n<step4>\n"), "{step3}");
     for id in run.into_iter().chain(tokenizer.encode("d\n").unwrap()) {
         draft.push(grammar, id);
     }
     // One point five times has no rotation: only the number of the line is sure.
-    assert_eq!(tokenizer.decode(&filler.next(&draft).unwrap()).unwrap().trim_end(), "1 R");
+    assert_eq!(tokenizer.decode(&filler.next(&draft).unwrap().ids).unwrap().trim_end(), "1 R");
 }
 
 fn identity_text() -> String {

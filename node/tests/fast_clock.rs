@@ -19,6 +19,8 @@ use crossbeam::channel::Receiver;
 use geometry::metrics::{Alignment, ape_rmse};
 use geometry::{Camera, Intrinsics, Odom, Stamp, Transform, WindowTrajectory};
 use image::RgbImage;
+use model::answer::fill::Part;
+use model::answer::measured::Measured;
 use model::weights::manifest::ScaleErrors;
 use nalgebra::Vector3;
 use node::config::{ImageRules, OdometrySource};
@@ -68,6 +70,8 @@ struct Says {
     gate: Option<Receiver<()>>,
     says: fn(usize) -> Result<Estimate, Error>,
     windows: usize,
+    /// Whether it writes the tracks' own poses, in the unit of what it says.
+    takes_measured: bool,
 }
 
 impl Estimator for Says {
@@ -88,6 +92,23 @@ impl Estimator for Says {
         self.windows += 1;
         (self.says)(self.windows - 1)
     }
+
+    fn takes_measured(&self) -> bool {
+        self.takes_measured
+    }
+
+    fn estimate_measured(&mut self, frames: [&(); 5], measured: Measured) -> Result<Estimate, Error> {
+        let said = self.estimate(frames)?;
+        let length = |trajectory: &WindowTrajectory| trajectory.anchor_from_camera()[4].translation().norm();
+        let metres = length(said.trajectory.as_ref().unwrap()) / length(&measured.trajectory);
+        let depths = measured.depths.map(|of_point| of_point.map(|depth| metres * depth));
+        Ok(Estimate {
+            filled: 5,
+            by_program: vec![Part::Points, Part::Poses],
+            trajectory: Ok(measured.scaled(&depths).unwrap()),
+            ..said
+        })
+    }
 }
 
 fn estimate(trajectory: &WindowTrajectory) -> Estimate {
@@ -95,6 +116,7 @@ fn estimate(trajectory: &WindowTrajectory) -> Estimate {
         text: "poses".to_owned(),
         tokens: 7,
         filled: 0,
+        by_program: Vec::new(),
         trajectory: Ok(*trajectory),
         grid: None,
         position_stddev: None,
@@ -126,7 +148,11 @@ fn settings(source: OdometrySource) -> Settings {
 }
 
 fn start(settings: Settings, gate: Option<Receiver<()>>, says: fn(usize) -> Result<Estimate, Error>) -> Rig {
-    let load = move |_| Ok(Says { gate: gate.clone(), says, windows: 0 });
+    start_with(settings, move || Says { gate: gate.clone(), says, windows: 0, takes_measured: false })
+}
+
+fn start_with(settings: Settings, says: impl Fn() -> Says + Send + 'static) -> Rig {
+    let load = move |_| Ok(says());
     let stop = Arc::new(AtomicBool::new(false));
     let (pipeline, ends) = Pipeline::start(settings, rig::sheet(), load, Arc::clone(&stop)).unwrap();
     let Ends { input, call, output, .. } = ends;
@@ -249,6 +275,26 @@ fn a_model_that_is_right_gives_metres_and_its_windows_come_out_as_the_tracks_hav
     let status = outputs.statuses.last().unwrap();
     assert_eq!((value(status, "carried").as_str(), value(status, "scale_source").as_str()), ("both", "model"));
     assert_eq!(outputs.reasonings.len(), 12);
+}
+
+#[test]
+fn what_the_program_wrote_of_an_answer_tells_metres_and_is_no_second_opinion() {
+    let says = || Says { gate: None, says: truth, windows: 0, takes_measured: true };
+    let rig = start_with(settings(OdometrySource::Fused), says);
+    for frame in 0..FILM.frames.len() {
+        play(&rig, frame..frame + 1);
+        rig.wait("windows", |s| s.windows_answered == frame as u64 / 4);
+    }
+    let (finished, outputs) = rig.finish();
+    let s = finished.unwrap();
+    let late = |places: Vec<Vector3<f64>>| length(places.into_iter().skip(20));
+    let got = late(poses(&outputs).iter().map(|(_, pose)| pose.translation()).collect());
+    let expected = late(FILM.world_from_camera.as_ref().unwrap().iter().map(Transform::translation).collect());
+    assert!((got / expected).ln().abs() < 0.15, "{got} of {expected} m");
+    assert_eq!((s.windows_compared, s.windows_contradicted, s.agreement), (0, 0, None));
+    let status = outputs.statuses.last().unwrap();
+    assert_eq!(value(status, "answer_by_program"), "grammar, step1, poses");
+    assert_eq!(value(status, "scale_source"), "model");
 }
 
 #[test]

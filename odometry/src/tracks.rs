@@ -71,6 +71,19 @@ impl Tracks {
         self.points.iter().filter(|point| point.places[index].is_some()).count()
     }
 
+    /// Where each of the points that all pictures show is in each, on the plane at depth 1; `camera` is that of the working grid.
+    pub fn in_all(&self, camera: &Intrinsics) -> Vec<[Point2<f64>; WINDOW]> {
+        let place = |pixel: Point2<f32>| camera.back_project(&pixel.cast(), 1.0).xy();
+        let whole = |track: &Track| {
+            let mut places = [Point2::origin(); WINDOW];
+            for (to, from) in places.iter_mut().zip(track.places) {
+                *to = place(from?);
+            }
+            Some(places)
+        };
+        self.points.iter().filter_map(whole).collect()
+    }
+
     /// How many points two pictures share.
     pub fn common(&self, i: usize, j: usize) -> usize {
         self.points.iter().filter(|point| point.places[i].is_some() && point.places[j].is_some()).count()

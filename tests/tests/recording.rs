@@ -124,7 +124,15 @@ impl Estimator for Witness {
             Transform::from_isometry_unchecked(Isometry3::new(Vector3::z() * (0.1 * i as f64), Vector3::zeros()))
         };
         let trajectory = Ok(WindowTrajectory::from_world(&std::array::from_fn(pose)));
-        Ok(Estimate { text: "poses".to_owned(), tokens: 1, filled: 0, trajectory, grid: None, position_stddev: None })
+        Ok(Estimate {
+            text: "poses".to_owned(),
+            tokens: 1,
+            filled: 0,
+            by_program: Vec::new(),
+            trajectory,
+            grid: None,
+            position_stddev: None,
+        })
     }
 }
 

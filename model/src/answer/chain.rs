@@ -134,15 +134,13 @@ impl Parsed {
 /// Writes a whole chain.
 pub fn write(chain: &Chain) -> String {
     let mut out = String::with_capacity(4096);
-    let point_block = |out: &mut String, step: usize, line: &dyn Fn(&Track) -> String| {
-        let _ = writeln!(out, "<step{step}>\n{}", one_line(&chain.prose[step - 1]));
-        for (i, track) in chain.tracks.iter().enumerate() {
-            let _ = writeln!(out, "p{i}{}", line(track));
-        }
-        let _ = writeln!(out, "</step{step}>");
-    };
-    point_block(&mut out, 1, &|track| join(&track.pixels.map(|p| format!(" {} {}", decimal(p.x, 1), decimal(p.y, 1)))));
-    point_block(&mut out, 2, &|track| track.depths.map(|d| format!(" {}", significant(d))).concat());
+    let _ = writeln!(out, "<step1>\n{}", one_line(&chain.prose[0]));
+    write_pixels(&mut out, &chain.tracks.each_ref().map(|track| track.pixels));
+    let _ = writeln!(out, "</step1>\n<step2>\n{}", one_line(&chain.prose[1]));
+    for (i, track) in chain.tracks.iter().enumerate() {
+        let _ = writeln!(out, "p{i}{}", track.depths.map(|d| format!(" {}", significant(d))).concat());
+    }
+    let _ = writeln!(out, "</step2>");
     let _ = writeln!(out, "<step3>\n{}", one_line(&chain.prose[2]));
     write_points(&mut out, &chain.tracks.each_ref().map(|track| track.points_in_camera));
     let _ = writeln!(out, "</step3>\n<step4>\n{}", one_line(&chain.prose[3]));
@@ -150,6 +148,14 @@ pub fn write(chain: &Chain) -> String {
     let _ = writeln!(out, "</step4>\n<step5>\n{}\n</step5>", one_line(&chain.prose[4]));
     out.push_str(&write_poses(&chain.trajectory));
     out
+}
+
+/// Writes the numbers of step 1.
+pub(super) fn write_pixels(out: &mut String, pixels: &[[Point2<f64>; WINDOW]; POINTS]) {
+    for (i, of_point) in pixels.iter().enumerate() {
+        let group = |p: &Point2<f64>| format!(" {} {}", decimal(p.x, 1), decimal(p.y, 1));
+        let _ = writeln!(out, "p{i}{}", join(&of_point.each_ref().map(group)));
+    }
 }
 
 /// Writes the numbers of step 3.

@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::answer::fill::{Draft, Filler};
+use crate::answer::fill::{Draft, Filler, Part, Run};
 use crate::answer::grammar::{Grammar, Place};
 use crate::qwen3_vl::text::{KvCache, last};
 use crate::qwen3_vl::{Embedded, Qwen3Vl};
@@ -96,12 +96,20 @@ pub struct Written {
     pub ids: Vec<u32>,
     /// How many of them the program wrote, so that the model went through them in fewer passes and chose none.
     pub filled: usize,
+    /// The parts of a chain that it wrote.
+    pub by_program: Vec<Part>,
     /// Passes of the model behind the prompt.
     pub passes: usize,
     /// Why there are no more.
     pub ended: Ended,
     /// The one that ended the turn, where one did.
     pub end: Option<u32>,
+}
+
+impl Written {
+    fn new() -> Self {
+        Self { ids: Vec::new(), filled: 0, by_program: Vec::new(), passes: 0, ended: Ended::Length, end: None }
+    }
 }
 
 /// What a decoding run needs beside the network.
@@ -165,7 +173,7 @@ pub fn decode_with(
     decoding.sampling.check()?;
     let mut lines: Vec<Line<'_>> = (0..n as u64)
         .map(|k| Line {
-            written: Written { ids: Vec::new(), filled: 0, passes: 0, ended: Ended::Length, end: None },
+            written: Written::new(),
             done: decoding.max_tokens == 0,
             place: decoding.grammar.map(|g| (g, g.start())),
             rng: ChaCha8Rng::seed_from_u64(decoding.sampling.seed.wrapping_add(k)),
@@ -238,7 +246,7 @@ fn filled(
     let grammar = filler.grammar();
     let mut draft = Draft::new(grammar);
     let mut line = Line {
-        written: Written { ids: Vec::new(), filled: 0, passes: 0, ended: Ended::Length, end: None },
+        written: Written::new(),
         done: decoding.max_tokens == 0,
         place: Some((grammar, grammar.start())),
         rng: ChaCha8Rng::seed_from_u64(seed),
@@ -250,7 +258,7 @@ fn filled(
             line.written.ended = Ended::Cancelled;
             break;
         }
-        let mut run = filler.next(&draft)?;
+        let Run { ids: mut run, part } = filler.next(&draft)?;
         if let ([only], true) = (grammar.allowed(draft.place()).as_slice(), run.is_empty()) {
             if decoding.ends.contains(only) {
                 (line.written.ended, line.written.end) = (Ended::Stop, Some(*only));
@@ -261,6 +269,8 @@ fn filled(
         if !run.is_empty() {
             run.truncate(decoding.max_tokens - line.written.ids.len());
             run.iter().for_each(|id| draft.push(grammar, *id));
+            let by_program = &mut line.written.by_program;
+            by_program.extend(part.filter(|part| !by_program.contains(part)));
             line.place = Some((grammar, draft.place().clone()));
             line.written.filled += run.len();
             line.written.ids.extend(&run);

@@ -1,17 +1,17 @@
-//! What the program writes of an answer, in place of the model: whatever the grammar leaves no choice in, and the arithmetic of a
-//! chain. Such runs go through the model in one batch and are never sampled.
+//! What the program writes of an answer, in place of the model: whatever the grammar leaves no choice in, the arithmetic of a
+//! chain, and what was measured of the window. Such runs go through the model in one batch and are never sampled.
 //!
 //! A run is spelled as the tokenizer spells a whole answer, so that where the model would have written the same the tokens are the
 //! same, and trained weights see what they were trained on. Where a run may join with what the model writes next, its last
 //! token is left to the model.
 
-use std::fmt::Write as _;
 use std::str::FromStr;
 
 use geometry::Intrinsics;
 
 use super::chain;
 use super::grammar::{Grammar, Place};
+use super::measured::Measured;
 use crate::Result;
 use crate::tokenizer::Tokenizer;
 
@@ -27,6 +27,42 @@ pub enum Fill {
     None,
     /// What the grammar determines; and steps 3 and 4, from the points and depths that the model has written.
     Arithmetic,
+    /// That, the points of step 1, and the final poses in the unit of the model's depths, where they were measured.
+    Measured,
+}
+
+/// A part of a chain that the program wrote: it is no evidence of what the model sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The pixels of step 1.
+    Points,
+    /// Step 3.
+    BackProjection,
+    /// Step 4.
+    Alignment,
+    /// The final poses.
+    Poses,
+}
+
+impl Part {
+    /// As statuses and reports have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Points => "step1",
+            Self::BackProjection => "step3",
+            Self::Alignment => "step4",
+            Self::Poses => "poses",
+        }
+    }
+}
+
+/// Tokens that must come next.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Run {
+    /// The tokens; none where the model is to choose.
+    pub ids: Vec<u32>,
+    /// The part of the chain that they belong to, beside what the grammar determines.
+    pub part: Option<Part>,
 }
 
 impl Fill {
@@ -35,6 +71,7 @@ impl Fill {
         match self {
             Self::None => "none",
             Self::Arithmetic => "arithmetic",
+            Self::Measured => "measured",
         }
     }
 }
@@ -46,7 +83,8 @@ impl FromStr for Fill {
         match text {
             "none" => Ok(Self::None),
             "arithmetic" => Ok(Self::Arithmetic),
-            other => Err(format!("expected none or arithmetic, got {other}")),
+            "measured" => Ok(Self::Measured),
+            other => Err(format!("expected none, arithmetic or measured, got {other}")),
         }
     }
 }
@@ -96,12 +134,18 @@ pub struct Filler<'a> {
     tokenizer: &'a Tokenizer,
     /// Of the grid that the model sees.
     camera: Intrinsics,
+    measured: Option<&'a Measured>,
 }
 
 impl<'a> Filler<'a> {
-    /// For answers of a grammar about frames of a camera.
-    pub fn new(grammar: &'a Grammar, tokenizer: &'a Tokenizer, camera: Intrinsics) -> Self {
-        Self { grammar, tokenizer, camera }
+    /// For answers of a grammar about frames of a camera, and what was measured of them.
+    pub fn new(
+        grammar: &'a Grammar,
+        tokenizer: &'a Tokenizer,
+        camera: Intrinsics,
+        measured: Option<&'a Measured>,
+    ) -> Self {
+        Self { grammar, tokenizer, camera, measured }
     }
 
     /// That of its answers.
@@ -109,28 +153,30 @@ impl<'a> Filler<'a> {
         self.grammar
     }
 
-    /// The tokens that must come next; none where the model is to choose.
+    /// What must come next.
     ///
     /// # Errors
-    /// A tokenizer that can't spell them.
-    pub fn next(&self, draft: &Draft) -> Result<Vec<u32>> {
-        let mut run = self.arithmetic(&draft.text).unwrap_or_default();
+    /// A tokenizer that can't spell it.
+    pub fn next(&self, draft: &Draft) -> Result<Run> {
+        let (mut part, mut run) =
+            self.known(&draft.text).map_or((None, String::new()), |(part, run)| (Some(part), run));
         let mut behind = self.grammar.advance_by(&draft.place, run.as_bytes());
         if self.grammar.is_lost(&behind) {
             // Numbers that are too long for an answer: the model is to say shorter ones.
             run.clear();
+            part = None;
             behind = draft.place.clone();
         }
         let (determined, behind) = self.grammar.determined(&behind);
         run.push_str(&determined);
         if run.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Run::default());
         }
-        let Some((start, own)) = draft.line() else { return Ok(Vec::new()) };
+        let Some((start, own)) = draft.line() else { return Ok(Run::default()) };
         let line = &draft.text[start..];
         // Another spelling than the tokenizer's goes on as it began.
         if !line.is_empty() && self.tokenizer.encode(line)? != own {
-            return Ok(Vec::new());
+            return Ok(Run::default());
         }
         let mut spelled: Option<Vec<u32>> = None;
         for next in one_of_a_kind(&self.grammar.bytes(&behind)) {
@@ -145,31 +191,46 @@ impl<'a> Filler<'a> {
             // The answer ends with it.
             None => self.tokenizer.encode(&format!("{line}{run}"))?,
         };
-        Ok(spelled.strip_prefix(own).map(<[u32]>::to_vec).unwrap_or_default())
+        let ids = spelled.strip_prefix(own).map(<[u32]>::to_vec).unwrap_or_default();
+        Ok(Run { part: part.filter(|_| !ids.is_empty()), ids })
     }
 
-    /// The numbers of step 3 or 4, where a text ends behind the prose of one of them.
-    fn arithmetic(&self, text: &str) -> Option<String> {
+    /// The rest of the numbers of a part that the program knows, where a text ends behind the prose of it or among them.
+    fn known(&self, text: &str) -> Option<(Part, String)> {
         let mut out = String::new();
-        if is_behind_prose(text, "<step3>\n") {
+        let (part, written) = if let Some(written) = numbers(text, "step1") {
+            chain::write_pixels(&mut out, &self.measured?.pixels(&self.camera));
+            out.push_str("</step1>\n");
+            (Part::Points, written)
+        } else if let Some(written) = numbers(text, "step3") {
             let points = chain::back_projected(&chain::pixels(text).ok()?, &chain::depths(text).ok()?, &self.camera);
             chain::write_points(&mut out, &points);
-            let _ = writeln!(out, "</step3>");
-        } else if is_behind_prose(text, "<step4>\n") {
+            out.push_str("</step3>\n");
+            (Part::BackProjection, written)
+        } else if let Some(written) = numbers(text, "step4") {
             let poses = chain::aligned(&chain::points(text).ok()?).ok()?;
             chain::write_relative(&mut out, &poses);
-            let _ = writeln!(out, "</step4>");
-        }
-        (!out.is_empty()).then_some(out)
+            out.push_str("</step4>\n");
+            (Part::Alignment, written)
+        } else {
+            let written = &text[text.rfind(POSES)? + POSES.len()..];
+            let poses = self.measured?.scaled(&chain::depths(text).ok()?)?;
+            out.push_str(chain::write_poses(&poses).strip_prefix(POSES)?);
+            (Part::Poses, written)
+        };
+        let rest = out.strip_prefix(written)?;
+        (!rest.is_empty()).then(|| (part, rest.to_owned()))
     }
 }
 
-/// Whether a block was opened and one line of it is written.
-fn is_behind_prose(text: &str, open: &str) -> bool {
-    text.rfind(open).is_some_and(|at| {
-        let inside = &text[at + open.len()..];
-        inside.len() > 1 && inside.find('\n') == Some(inside.len() - 1)
-    })
+/// Opens the final block.
+const POSES: &str = "<poses>\n";
+
+/// What is written behind the one line of prose of a block that is open.
+fn numbers<'a>(text: &'a str, block: &str) -> Option<&'a str> {
+    let inside = &text[text.rfind(&format!("<{block}>\n"))? + block.len() + 3..];
+    let (prose, written) = inside.split_once('\n')?;
+    (!prose.is_empty() && !written.contains('<')).then_some(written)
 }
 
 /// All of a few bytes, and of more one of each kind that tokenizers know.

@@ -7,4 +7,5 @@ pub mod decode;
 pub mod fill;
 pub(crate) mod generation;
 pub mod grammar;
+pub mod measured;
 pub mod prompt;

@@ -55,7 +55,7 @@ choices! {
         "pose_head" => Ask::PoseHead
     };
     /// model.fill
-    FILL: Fill = { "none" => Fill::None, "arithmetic" => Fill::Arithmetic };
+    FILL: Fill = { "none" => Fill::None, "arithmetic" => Fill::Arithmetic, "measured" => Fill::Measured };
     /// camera.images
     IMAGES: Images = { "raw" => Images::Raw, "rectified" => Images::Rectified };
     /// camera.fixed

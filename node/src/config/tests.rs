@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use camera::info::Images;
 use camera::optics::UseFixed;
 use model::Mode;
+use model::answer::fill::Fill;
 
 use super::keys::{self, TABLE};
 use super::rules::{Kind as Holds, Rule};
@@ -228,12 +229,20 @@ fn tracks_may_have_several_sources_of_a_scale_and_the_model_alone_has_one() {
         ([("odometry.source", "model"), ("scale.odometry_topic", "/wheels")], "`scale.odometry_topic`"),
         ([("odometry.source", "wheels"), ("scale.metric", "true")], "`odometry.source`"),
         ([("odometry.source", "topic"), ("odometry.topic", "")], "`odometry.topic`: expected a topic"),
+        (
+            [("model.fill", "measured"), ("model.mode", "answer_only")],
+            "`model.mode`: expected full_chain, since model.fill",
+        ),
         ([("odometry.source", "topic"), ("odometry.topic", "/ego/odometry")], "`odometry.topic`: expected another"),
         ([("odometry.source", "topic"), ("odometry.topic", "/sl am")], "`odometry.topic`: expected a ROS topic name"),
     ] {
         let message = parse(&overrides).unwrap_err();
         assert!(message.contains(wanted), "{message}");
     }
+    let measured = [("model.fill", "measured"), ("model.mode", "full_chain")];
+    assert_eq!(parse(&measured).unwrap().model.unwrap().fill, Fill::Measured);
+    let message = parse(&[&measured[..], &[("odometry.source", "tracks")]].concat()).unwrap_err();
+    assert!(message.contains("`odometry.source`: expected fused, since model.fill is measured"), "{message}");
 }
 
 #[test]
@@ -326,6 +335,9 @@ fn with_what_it_needs(key: &str, value: &str) -> Config {
     let mut overrides = vec![(key.to_owned(), value.to_owned())];
     if value == "topic" {
         overrides.push(("odometry.topic".to_owned(), "/slam/odometry".to_owned()));
+    }
+    if value == "measured" {
+        overrides.push(("model.mode".to_owned(), "full_chain".to_owned()));
     }
     overrides.reverse();
     Config::parse(&default_text(), Path::new("node.toml"), &overrides).unwrap()

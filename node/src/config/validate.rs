@@ -10,6 +10,7 @@ use super::{
     OdometrySource, PublishConfig, Sanity, ScaleRules, StatusRules, TrustRules, WindowRules, choices,
 };
 use geometry::{Base, Camera, Intrinsics, Transform};
+use model::answer::fill::Fill;
 use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
 use odometry::fused::CameraHeight;
 
@@ -74,7 +75,7 @@ pub(super) fn config(raw: Raw, path: &Path) -> Result<Config, Error> {
         },
         odometry: odometry(&check, &raw)?,
         scale: scale(&raw),
-        model: model(&check, raw.model),
+        model: model(&check, raw.model, &raw.odometry.source)?,
         camera: camera(&check, &raw.camera)?,
         trust: TrustRules {
             sanity: Sanity {
@@ -267,9 +268,19 @@ fn publish(check: &Check<'_>, publish: &keys::Publish, base: &str) -> Result<Pub
     Ok(PublishConfig { reasoning: publish.reasoning, tf: publish.tf, static_tf: publish.static_tf })
 }
 
-fn model(check: &Check<'_>, model: keys::Model) -> Option<ModelConfig> {
+fn model(check: &Check<'_>, model: keys::Model, source: &str) -> Result<Option<ModelConfig>, Error> {
     let beside = check.path.parent().unwrap_or(Path::new(""));
-    (!model.weights.is_empty()).then(|| ModelConfig {
+    if choices::FILL.of(&model.fill) == Fill::Measured {
+        // Nothing is measured elsewhere, and nothing else has a place for it.
+        for (key, expected, got) in
+            [("model.mode", "full_chain", model.mode.as_str()), ("odometry.source", "fused", source)]
+        {
+            if got != expected {
+                return Err(check.error(key, format!("{expected}, since model.fill is measured"), &quoted(got)));
+            }
+        }
+    }
+    Ok((!model.weights.is_empty()).then(|| ModelConfig {
         weights: beside.join(PathBuf::from(model.weights)),
         adapter: (!model.adapter.is_empty()).then(|| beside.join(PathBuf::from(model.adapter))),
         device: model.device,
@@ -277,7 +288,7 @@ fn model(check: &Check<'_>, model: keys::Model) -> Option<ModelConfig> {
         max_tokens: model.max_tokens,
         constrained: model.constrained,
         fill: choices::FILL.of(&model.fill),
-    })
+    }))
 }
 
 fn camera(check: &Check<'_>, camera: &keys::Camera) -> Result<CameraRules, Error> {

@@ -123,7 +123,7 @@ where
         let id = window.id;
         let is_stopped = || self.shared.is_stopped() || !gate.is_wanted(generation);
         let before = self.shared.stats.snapshot().status;
-        match solver.solve_unless(window, &is_stopped) {
+        match solver.solve_unless(window, tracked.as_ref(), &is_stopped) {
             Err(problem) if self.is_fatal => return Err(problem.to_string()),
             Err(problem) => {
                 drop_frames(Fate::Forgotten);

@@ -28,6 +28,7 @@ fn answered(metres: f64, radians: f64) -> Answered {
         view: View { frame_id: "optical".into(), intrinsics: Intrinsics::new(9.0, 9.0, 4.0, 3.0, 8, 6).unwrap() },
         latency: Duration::ZERO,
         text: String::new(),
+        poses_by_program: false,
         said: None,
         judged,
     }

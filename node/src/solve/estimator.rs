@@ -10,6 +10,8 @@ use std::sync::atomic::AtomicBool;
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
 use image::RgbImage;
 use model::answer::budget::Budget;
+use model::answer::fill::{Fill, Part};
+use model::answer::measured::Measured;
 use model::memory;
 use model::pose_head::{self, PoseHead, WindowPoses};
 use model::weights::manifest::ScaleErrors;
@@ -40,6 +42,8 @@ pub struct Estimate {
     pub tokens: usize,
     /// How many of them the program wrote in place of the model.
     pub filled: usize,
+    /// The parts of the answer that it wrote: they are no evidence of what the model sees.
+    pub by_program: Vec<Part>,
     /// The poses, or why the text holds none.
     pub trajectory: Result<WindowTrajectory, String>,
     /// Intrinsics of the pixel grid that the text's reasoning speaks of; `None` where it was not asked to reason.
@@ -64,6 +68,16 @@ pub trait Estimator: Send {
 
     /// Answers for one window.
     fn estimate(&mut self, frames: [&Self::Frame; WINDOW]) -> Result<Estimate, Error>;
+
+    /// Whether it writes what a program measured of a window in place of the model.
+    fn takes_measured(&self) -> bool {
+        false
+    }
+
+    /// As [`Self::estimate`], of a window that a program measured.
+    fn estimate_measured(&mut self, frames: [&Self::Frame; WINDOW], _: Measured) -> Result<Estimate, Error> {
+        self.estimate(frames)
+    }
 }
 
 /// The vision-language model.
@@ -140,26 +154,30 @@ impl Estimator for EgoEstimator {
         Ok(EgoFrame { embedding: self.model.encode(&patches)?, grid: patches.intrinsics })
     }
 
+    fn takes_measured(&self) -> bool {
+        matches!(&self.asked, Asked::Answer(options) if options.fill == Fill::Measured)
+    }
+
+    fn estimate_measured(&mut self, frames: [&EgoFrame; WINDOW], measured: Measured) -> Result<Estimate, Error> {
+        match &self.asked {
+            Asked::Answer(options) => {
+                self.answered(frames, &AnswerOptions { measured: Some(Arc::new(measured)), ..options.clone() })
+            }
+            Asked::PoseHead(_) => self.estimate(frames),
+        }
+    }
+
     fn estimate(&mut self, frames: [&EgoFrame; WINDOW]) -> Result<Estimate, Error> {
         let embeddings = frames.map(|frame| &frame.embedding);
         match &self.asked {
-            Asked::Answer(options) => {
-                let answer = self.model.answer(&embeddings, options)?;
-                Ok(Estimate {
-                    text: answer.text,
-                    tokens: answer.ids.len(),
-                    filled: answer.filled,
-                    trajectory: answer.trajectory.map_err(|e| e.to_string()),
-                    grid: (options.mode == Mode::FullChain).then_some(frames[0].grid),
-                    position_stddev: None,
-                })
-            }
+            Asked::Answer(options) => self.answered(frames, options),
             Asked::PoseHead(head) => {
                 let poses = self.model.poses(head, &embeddings)?.map_err(|e| e.to_string());
                 Ok(Estimate {
                     text: poses.as_ref().map_or_else(Clone::clone, ToString::to_string),
                     tokens: 0,
                     filled: 0,
+                    by_program: Vec::new(),
                     trajectory: poses.as_ref().map(WindowPoses::trajectory).map_err(Clone::clone),
                     grid: None,
                     // The covariance is the same along all axes.
@@ -167,6 +185,21 @@ impl Estimator for EgoEstimator {
                 })
             }
         }
+    }
+}
+
+impl EgoEstimator {
+    fn answered(&self, frames: [&EgoFrame; WINDOW], options: &AnswerOptions) -> Result<Estimate, Error> {
+        let answer = self.model.answer(&frames.map(|frame| &frame.embedding), options)?;
+        Ok(Estimate {
+            text: answer.text,
+            tokens: answer.ids.len(),
+            filled: answer.filled,
+            by_program: answer.by_program,
+            trajectory: answer.trajectory.map_err(|e| e.to_string()),
+            grid: (options.mode == Mode::FullChain).then_some(frames[0].grid),
+            position_stddev: None,
+        })
     }
 }
 

@@ -22,9 +22,11 @@ pub fn meet(answered: &Answered, tracked: Option<&Tracked>, trust: &TrustRules, 
     let Some(said) = &answered.said else { return Met { told: None, trajectory } };
     let judged = tracked.map(|tracked| (tracker::judge(said, tracked, &trust.checks), tracked));
     let reason = judged.as_ref().and_then(|((_, reason), _)| reason.clone());
+    // The tracks' own poses are no second opinion: they tell the unit of the model's depths and nothing else.
+    let compared = judged.as_ref().filter(|_| !answered.poses_by_program);
     stats.update(|s| {
-        s.agreement = judged.as_ref().map(|((agreement, _), _)| *agreement);
-        s.windows_compared += u64::from(judged.is_some());
+        s.agreement = compared.map(|((agreement, _), _)| *agreement);
+        s.windows_compared += u64::from(compared.is_some());
         s.windows_contradicted += u64::from(reason.is_some());
     });
     if let Some(reason) = reason {

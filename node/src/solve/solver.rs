@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use geometry::{Stamp, WINDOW, WindowTrajectory};
 
+use model::answer::fill::Part;
 use model::weights::manifest::ScaleErrors;
 
 use crate::config::TrustRules;
 use crate::solve::estimator::{Error, Estimator};
 use crate::solve::scale::Scaler;
+use crate::solve::tracker::Tracked;
 use crate::status::counters::{Fate, Stats};
 use crate::trust::state::{Status, Verdict};
 use crate::trust::{Judge, Judged, NoPoses};
@@ -47,6 +49,8 @@ pub struct Answered {
     pub latency: Duration,
     /// The model's words.
     pub text: String,
+    /// Whether its poses are those of the tracks, in its own unit: held against the tracks they say nothing but that.
+    pub poses_by_program: bool,
     /// What it said, before anybody judged it; `None` where that holds no poses.
     pub said: Option<WindowTrajectory>,
     /// Its poses, how sure they are, and what they were held against.
@@ -104,14 +108,20 @@ impl<E: Estimator> Solver<E> {
     }
 
     /// Reads a window. An error is the model's own failure, after which no other window will do better.
-    pub fn solve(&mut self, window: Window<SharedFrame<E>>, stop: &AtomicBool) -> Result<Solved, Error> {
-        self.solve_unless(window, &|| stop.load(Ordering::Relaxed))
+    pub fn solve(
+        &mut self,
+        window: Window<SharedFrame<E>>,
+        tracked: Option<&Tracked>,
+        stop: &AtomicBool,
+    ) -> Result<Solved, Error> {
+        self.solve_unless(window, tracked, &|| stop.load(Ordering::Relaxed))
     }
 
     /// As [`Self::solve`], given up where `is_stopped` says so.
     pub fn solve_unless(
         &mut self,
         window: Window<SharedFrame<E>>,
+        tracked: Option<&Tracked>,
         is_stopped: &dyn Fn() -> bool,
     ) -> Result<Solved, Error> {
         let span = tracing::info_span!("window", window_id = window.id, stamp = window.stamps[0].nanos);
@@ -147,7 +157,12 @@ impl<E: Estimator> Solver<E> {
         let all_seen: [Arc<Seen<E::Frame>>; WINDOW] =
             all_seen.try_into().unwrap_or_else(|_| unreachable!("one embedding for each of the frames"));
         let is_frozen = all_seen.iter().all(|seen| seen.digest == all_seen[0].digest);
-        let estimate = self.estimator.estimate(all_seen.each_ref().map(|seen| &seen.embedding))?;
+        let embeddings = all_seen.each_ref().map(|seen| &seen.embedding);
+        let measured = tracked.filter(|_| self.estimator.takes_measured()).and_then(Tracked::measured);
+        let estimate = match measured {
+            Some(measured) => self.estimator.estimate_measured(embeddings, measured)?,
+            None => self.estimator.estimate(embeddings)?,
+        };
         if is_stopped() {
             // The answer may have been cut short.
             return Ok(Solved::Stopped);
@@ -170,6 +185,7 @@ impl<E: Estimator> Solver<E> {
             s.windows_answered += 1;
             s.answer_tokens = estimate.tokens as u64;
             s.answer_tokens_filled = estimate.filled as u64;
+            s.answer_by_program = estimate.by_program.iter().map(|part| part.name()).collect();
             s.add_latency(latency);
             if s.by_tracks.is_none() {
                 s.odometry_breaks = self.breaks();
@@ -192,6 +208,7 @@ impl<E: Estimator> Solver<E> {
             view: window.view,
             latency,
             text: estimate.text,
+            poses_by_program: estimate.by_program.contains(&Part::Poses),
             said: estimate.trajectory.ok(),
             judged,
         })))

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use geometry::{Stamp, WINDOW, WindowTrajectory};
+use model::answer::measured::Measured;
 use model::weights::manifest::ScaleErrors;
 use nalgebra::Point3;
 use odometry::agreement::{self, Agreement};
@@ -67,6 +68,12 @@ impl Tracked {
         };
         let metres = self.metres.filter(|_| self.unit().is_some())?;
         Some(poses.scaled(metres))
+    }
+
+    /// The points and the poses of the window, where there are points with depths.
+    pub fn measured(&self) -> Option<Measured> {
+        let Known::Tracks(window) = &self.window else { return None };
+        Measured::choose(&window.tracks.in_all(&window.camera), &window.trajectory)
     }
 
     fn unit(&self) -> Option<u32> {

@@ -189,6 +189,8 @@ pub struct Snapshot {
     pub answer_tokens: u64,
     /// How many of them the program wrote.
     pub answer_tokens_filled: u64,
+    /// The parts of that answer that are the program's.
+    pub answer_by_program: Vec<&'static str>,
     /// When the last image came.
     pub last_image: Option<Instant>,
     /// The stamp of that image.

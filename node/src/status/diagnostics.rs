@@ -226,7 +226,7 @@ pub fn scale(stamp: Stamp, tracking: &Tracking) -> DiagnosticsMessage {
 }
 
 /// Values of a report that say how far its poses can be trusted.
-const STATUS_VALUES: [&str; 17] = [
+const STATUS_VALUES: [&str; 18] = [
     "lifecycle",
     "status",
     "status_reason",
@@ -234,6 +234,7 @@ const STATUS_VALUES: [&str; 17] = [
     "scale_source",
     "scale_log_stddev",
     "carried",
+    "answer_by_program",
     "tracks_points",
     "tracks_rotation_degrees",
     "tracks_direction_degrees",
@@ -300,6 +301,10 @@ fn message_of(stamp: Stamp, level: DiagnosticLevel, message: String, snapshot: &
             let told: Vec<String> = remarks.iter().map(ToString::to_string).collect();
             values.push((key.to_owned(), told.join("; ")));
         }
+    }
+    if snapshot.answer_tokens_filled > 0 {
+        let parts = std::iter::once("grammar").chain(snapshot.answer_by_program.iter().copied());
+        values.push(("answer_by_program".to_owned(), parts.collect::<Vec<_>>().join(", ")));
     }
     values.extend(snapshot.doubts.iter().map(|(about, words)| (format!("doubt_{about}"), words.clone())));
     values.extend(snapshot.samples.iter().map(|samples| ("image_samples".to_owned(), samples.clone())));

@@ -141,7 +141,7 @@ impl<E: Estimator> Inline<E> {
         let Some(solver) = &mut self.solver else { return Ok(()) };
         let tracked = self.tracker.as_ref().and_then(|tracker| tracker.tracked(&window.stamps));
         let (id, last) = (window.id, window.stamps[WINDOW - 1]);
-        match solver.solve(window, stop)? {
+        match solver.solve(window, tracked.as_ref(), stop)? {
             Solved::Stopped => return Err(Error::Stopped),
             Solved::Broken(reason) => {
                 tracing::warn!(window_id = id, last_stamp = last.nanos, "window dropped: {reason}");

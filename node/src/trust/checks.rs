@@ -176,13 +176,22 @@ fn apart(own: &Isometry3<f64>, rotation: &UnitQuaternion<f64>, translation: &Vec
 }
 
 /// Holds an answer's poses against its reasoning. `grid` are the intrinsics of the pixel grid that the model saw, where
-/// it was asked to reason.
-pub fn of_answer(trajectory: &WindowTrajectory, text: &str, grid: Option<&Intrinsics>, rules: &CheckRules) -> Evidence {
+/// it was asked to reason; where the poses are those of the tracks (`by_tracks`), so are the pixels, and only its depths are held
+/// against them.
+pub fn of_answer(
+    trajectory: &WindowTrajectory,
+    text: &str,
+    grid: Option<&Intrinsics>,
+    by_tracks: bool,
+    rules: &CheckRules,
+) -> Evidence {
     let mut evidence = Evidence::default();
     if let Some(grid) = grid {
         let parsed = chain::parse(text);
         evidence.add_procrustes(trajectory, &parsed, rules);
-        evidence.add_epipolar(trajectory, &parsed, grid, rules);
+        if !by_tracks {
+            evidence.add_epipolar(trajectory, &parsed, grid, rules);
+        }
     }
     evidence
 }
@@ -226,7 +235,7 @@ mod tests {
     use crate::trust::synthetic::{self, grid, motion, moved, rules, shifted, turned};
 
     fn judge(chain: &chain::Chain) -> Evidence {
-        of_answer(&chain.trajectory, &chain::write(chain), Some(&grid()), &rules().checks)
+        of_answer(&chain.trajectory, &chain::write(chain), Some(&grid()), false, &rules().checks)
     }
 
     fn value(evidence: &Evidence, name: &str) -> f64 {
@@ -308,7 +317,7 @@ mod tests {
             (chain::write_poses(&exact.trajectory), "<step3>", vec![]),
         ];
         for (text, fault, ran) in rows {
-            let evidence = of_answer(&exact.trajectory, &text, Some(&grid()), &rules().checks);
+            let evidence = of_answer(&exact.trajectory, &text, Some(&grid()), false, &rules().checks);
             assert!(evidence.faults.first().is_some_and(|f| f.contains(fault)), "{fault}: {evidence:?}");
             assert_eq!(evidence.checks()[3..], ran, "{fault}");
             assert!(evidence.problem().contains(fault), "{}", evidence.problem());
@@ -331,7 +340,7 @@ mod tests {
             (overlap(found(0.01, 0.0)), Some(0.2)),
         ];
         for (outcome, expected) in rows {
-            let mut evidence = of_answer(&trajectory, &chain::write_poses(&trajectory), None, &rules);
+            let mut evidence = of_answer(&trajectory, &chain::write_poses(&trajectory), None, false, &rules);
             assert_eq!(evidence.checks(), ["parse", "rotation", "sanity"]);
             evidence.add_overlap(&outcome, &rules);
             match expected {

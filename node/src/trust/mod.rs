@@ -10,6 +10,7 @@
 //! - As long as the scale is not known the node says so and is DEGRADED at least, whatever else its windows say.
 
 use geometry::{Odometry, Outcome, Push, Stamp, WINDOW, WindowTrajectory};
+use model::answer::fill::Part;
 
 use crate::config::{CheckRules, Frozen, ImageRules, TrustRules};
 use crate::solve::estimator::Estimate;
@@ -159,13 +160,16 @@ impl Judge {
         // The reasoning is in the units of the answer, and so is what the model states of its positions.
         let least_motion_metres = self.rules.checks.least_motion_metres / scale;
         let unscaled = CheckRules { least_motion_metres, ..self.rules.checks };
-        let mut evidence = checks::of_answer(said, &estimate.text, estimate.grid.as_ref(), &unscaled);
+        let by_tracks = estimate.by_program.contains(&Part::Poses);
+        let mut evidence = checks::of_answer(said, &estimate.text, estimate.grid.as_ref(), by_tracks, &unscaled);
         let stated = estimate.position_stddev;
         evidence.stated_stddev_metres = stated.map(|stddevs| scale * stddevs.into_iter().fold(0.0, f64::max));
         if let Some((earlier, previous)) = self.previous.replace((*stamps, trajectory)) {
             let mut pair = Odometry::new();
             pair.push(&earlier, &previous);
-            evidence.add_overlap(&pair.push(stamps, &trajectory).outcome, &self.rules.checks);
+            if !by_tracks {
+                evidence.add_overlap(&pair.push(stamps, &trajectory).outcome, &self.rules.checks);
+            }
         }
         let is_suspect = is_frozen && self.rules.images.frozen == Frozen::Degraded;
         let event = if is_suspect { Event::Frozen(&evidence) } else { Event::Answer(&evidence) };

@@ -79,7 +79,15 @@ pub(crate) fn chain(trajectory: &WindowTrajectory) -> Chain {
 pub(crate) fn estimate(chain: &Chain) -> Estimate {
     let text = write(chain);
     let trajectory = parse_poses(&text).map_err(|e| e.to_string());
-    Estimate { text, tokens: 1, filled: 0, trajectory, grid: Some(grid()), position_stddev: None }
+    Estimate {
+        text,
+        tokens: 1,
+        filled: 0,
+        by_program: Vec::new(),
+        trajectory,
+        grid: Some(grid()),
+        position_stddev: None,
+    }
 }
 
 /// The same, with the rotations of step 4 turned by so many degrees.
@@ -116,5 +124,13 @@ pub(crate) fn shifted(chain: &Chain, frame: usize, pixels: [f64; 2]) -> Chain {
 /// An answer without reasoning.
 pub(crate) fn poses_alone(trajectory: &WindowTrajectory) -> Estimate {
     let text = write_poses(trajectory);
-    Estimate { text, tokens: 1, filled: 0, trajectory: Ok(*trajectory), grid: None, position_stddev: None }
+    Estimate {
+        text,
+        tokens: 1,
+        filled: 0,
+        by_program: Vec::new(),
+        trajectory: Ok(*trajectory),
+        grid: None,
+        position_stddev: None,
+    }
 }

@@ -76,7 +76,15 @@ impl Estimator for Fake {
 
 pub fn parsed() -> Result<Estimate, Error> {
     let text = "poses".to_owned();
-    Ok(Estimate { text, tokens: 7, filled: 0, trajectory: Ok(walk()), grid: None, position_stddev: None })
+    Ok(Estimate {
+        text,
+        tokens: 7,
+        filled: 0,
+        by_program: Vec::new(),
+        trajectory: Ok(walk()),
+        grid: None,
+        position_stddev: None,
+    })
 }
 
 pub fn settings(stride: u32, hop: u32) -> Settings {

@@ -230,7 +230,8 @@ mod tests {
         let judge = |text: &str, ended| {
             let trajectory = chain::parse_poses(text);
             let (text, ids) = (text.to_owned(), Vec::new());
-            let answer = model::Answer { text, trajectory, ids, filled: 0, passes: 0, ended, end: None };
+            let answer =
+                model::Answer { text, trajectory, ids, filled: 0, by_program: Vec::new(), passes: 0, ended, end: None };
             reward(&answer, &sample).total
         };
         assert!(judge(&truth, Ended::Stop) > 0.99);

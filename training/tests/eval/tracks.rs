@@ -99,6 +99,27 @@ fn translations_of_cameras_that_stay_are_counted() {
     }
 }
 
+/// Nano's own poses are tens of degrees off in direction.
+#[test]
+fn a_chain_that_is_filled_with_what_was_measured_has_the_exact_poses_in_the_unit_of_its_depths() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = "synth:seed=4,windows=3,size=320x240,stratum=texture";
+    let asked = Args {
+        weights: Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/weights/nano")),
+        estimator: None,
+        mode: model::Mode::FullChain,
+        fill: model::answer::fill::Fill::Measured,
+        ..args("", data, dir.path())
+    };
+    assert!(eval::main(&asked).unwrap().complete);
+    let report = read(&dir.path().join("report.json"));
+    assert_eq!(report["final_parse_constrained"], 1.0, "{report:#}");
+    let median = |name: &str| super::median(&report, name);
+    assert!(median("rre_deg") < 0.5 && median("tde_deg") < 5.0, "{} and {}", median("rre_deg"), median("tde_deg"));
+    let text = answers(dir.path())[0]["answer"].as_str().unwrap().to_owned();
+    assert_eq!(model::answer::chain::parse(&text).steps(), [true; 5], "{text}");
+}
+
 #[test]
 fn three_rows_stand_beside_each_other_on_the_same_windows() {
     let dir = tempfile::tempdir().unwrap();

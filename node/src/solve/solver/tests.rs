@@ -69,7 +69,7 @@ impl Rig {
             frames: std::array::from_fn(frame),
         };
         self.windows += 1;
-        self.solver.solve(window, &AtomicBool::new(false)).unwrap()
+        self.solver.solve(window, None, &AtomicBool::new(false)).unwrap()
     }
 
     fn answer(&mut self, first: i64) -> Box<Answered> {

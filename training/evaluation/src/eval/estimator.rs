@@ -1,6 +1,7 @@
 //! What gives the poses.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,6 +9,7 @@ use geometry::{Transform, WINDOW, WindowTrajectory};
 use model::answer::budget::{self, Budget};
 use model::answer::chain;
 use model::answer::fill::Fill;
+use model::answer::measured::Measured;
 use model::answer::prompt::Wording;
 use model::{AnswerOptions, Device, EgoModel, Mode};
 use odometry::Picture;
@@ -249,9 +251,7 @@ pub(super) fn grey(image: &image::RgbImage) -> Result<odometry::Grey, odometry::
 /// The exact window of a sample's pictures; the time is from grey pictures to poses.
 fn adjusted(greys: &[odometry::Grey], sample: &WindowSample, prior: Option<&Prior>) -> Result<Estimate> {
     let start = Instant::now();
-    let picture = |(grey, stamp): (&odometry::Grey, &geometry::Stamp)| Picture::new(*stamp, &sample.intrinsics, grey);
-    let pictures = greys.iter().zip(&sample.stamps).map(picture).collect::<Result<Vec<_>, _>>()?;
-    let Ok(pictures) = <[Picture; WINDOW]>::try_from(pictures) else { bail!("expected {WINDOW} pictures") };
+    let pictures = pictures(greys, sample)?;
     let solved = odometry::window::solve(&pictures, prior)?;
     let seconds = Some(start.elapsed().as_secs_f64());
     Ok(match solved {
@@ -263,6 +263,20 @@ fn adjusted(greys: &[odometry::Grey], sample: &WindowSample, prior: Option<&Prio
         },
         Err(refusal) => Estimate { seconds, refusal: Some(reason(&refusal)), ..Estimate::default() },
     })
+}
+
+/// The points and the exact poses of a sample's pictures, for an answer that they are written in.
+fn measured(sample: &WindowSample) -> Result<Option<Arc<Measured>>> {
+    let pictures = pictures(&greys(sample)?, sample)?;
+    let Ok(solved) = odometry::window::solve(&pictures, None)? else { return Ok(None) };
+    let points = odometry::tracks::of_window(&pictures)?.in_all(pictures[0].intrinsics());
+    Ok(Measured::choose(&points, &solved.trajectory).map(Arc::new))
+}
+
+fn pictures(greys: &[odometry::Grey], sample: &WindowSample) -> Result<[Picture; WINDOW]> {
+    let picture = |(grey, stamp): (&odometry::Grey, &geometry::Stamp)| Picture::new(*stamp, &sample.intrinsics, grey);
+    let pictures = greys.iter().zip(&sample.stamps).map(picture).collect::<Result<Vec<_>, _>>()?;
+    <[Picture; WINDOW]>::try_from(pictures).map_err(|_| anyhow::anyhow!("expected {WINDOW} pictures"))
 }
 
 /// A refusal without its numbers, to be counted by.
@@ -283,7 +297,8 @@ fn answer(model: &EgoModel, options: &AnswerOptions, sample: &WindowSample, reve
         .collect::<model::Result<Vec<_>>>()?;
     let frames = patches.iter().map(|p| model.encode(p)).collect::<model::Result<Vec<_>>>()?;
     let frames: Vec<_> = frames.iter().collect();
-    let answer = model.answer(&frames, options)?;
+    let measured = if options.fill == Fill::Measured { measured(sample)? } else { None };
+    let answer = model.answer(&frames, &AnswerOptions { measured, ..options.clone() })?;
     let seconds = start.elapsed().as_secs_f64();
     // Where an answer parses, so would one under the grammar: only the others are asked for again.
     let other = |o: &AnswerOptions| AnswerOptions { constrained: !o.constrained, fill: Fill::None, ..o.clone() };

@@ -92,7 +92,8 @@ pub struct Args {
     /// Write only what follows the grammar of answers.
     #[arg(long)]
     pub constrained: bool,
-    /// What the program writes of an answer: none, or arithmetic, which is all that the grammar determines and steps 3 and 4
+    /// What the program writes of an answer: none; arithmetic, which is all that the grammar determines and steps 3 and 4; or
+    /// measured, which is also the points of step 1 and the exact poses of the tracks in the unit of the model's depths
     #[arg(long, default_value = "none", requires = "weights")]
     pub fill: Fill,
     /// Write the figures into the manifest.json of the weights.
