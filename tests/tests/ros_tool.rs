@@ -71,19 +71,7 @@ fn launched_and_led(transport: &str, lists_parameters: bool) {
     let arguments = shell.ros2(&["launch", "-s", "egoreasoner", "egoreasoner.launch.py"]);
     assert!(arguments.contains("'image_topic'") && arguments.contains("camera topic"), "{arguments}");
 
-    let log = shell.place.log_path();
-    let mut launch = Command::new("ros2");
-    launch.args(["launch", "egoreasoner", "egoreasoner.launch.py", "autostart:=false"]);
-    launch.arg(format!("transport:={transport}")).env("AMENT_PREFIX_PATH", &shell.prefixes).env("NO_COLOR", "1");
-    shell.place.put_in_domain(&mut launch);
-    let file = File::create(&log).expect("the log can be written");
-    launch.stdin(Stdio::null()).stderr(file.try_clone().expect("a file")).stdout(file);
-    let mut launch = Running::new(launch.spawn().expect("ros2 launch starts"));
-
-    let begun = Instant::now();
-    while !shell.direct(&["lifecycle", "get", NODE]).contains("unconfigured [1]") {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no node; launch said:\n{}", shell.place.log());
-    }
+    let mut launch = launched(&shell, transport);
     for (transition, state) in [("configure", "inactive [2]"), ("activate", "active [3]")] {
         shell.expect(&["lifecycle", "set", NODE, transition], "Transitioning successful");
         shell.expect(&["lifecycle", "get", NODE], state);
@@ -93,9 +81,41 @@ fn launched_and_led(transport: &str, lists_parameters: bool) {
     let reset = shell.ros2(&["service", "call", "/egoreasoner/reset", "std_srvs/srv/Trigger"]);
     assert!(reset.contains("success=True"), "{reset}");
     shell.expect(&["lifecycle", "set", NODE, "shutdown"], "Transitioning successful");
-    // Ctrl-C alone is handed on by launch; after SIGTERM the node sees that launch is gone (node/tests/cli.rs).
     launch.interrupt(2 * PATIENCE).unwrap_or_else(|e| panic!("{e}; launch said:\n{}", shell.place.log()));
     assert!(shell.place.log().contains("process has finished cleanly"), "{}", shell.place.log());
+
+    // Ctrl-C alone is handed on by launch; after SIGTERM the node sees that launch is gone.
+    let mut launch = launched(&shell, transport);
+    let node = child_of(launch.id()).expect("launch has started the node");
+    launch.stop(2 * PATIENCE).unwrap_or_else(|e| panic!("{e}; launch said:\n{}", shell.place.log()));
+    let begun = Instant::now();
+    while Path::new(&format!("/proc/{node}")).is_dir() {
+        assert!(begun.elapsed() < PATIENCE, "the node outlives launch, which said:\n{}", shell.place.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// `ros2 launch` with a node that waits to be configured.
+fn launched(shell: &Shell, transport: &str) -> Running {
+    let mut launch = Command::new("ros2");
+    launch.args(["launch", "egoreasoner", "egoreasoner.launch.py", "autostart:=false"]);
+    launch.arg(format!("transport:={transport}")).env("AMENT_PREFIX_PATH", &shell.prefixes).env("NO_COLOR", "1");
+    shell.place.put_in_domain(&mut launch);
+    let file = File::create(shell.place.log_path()).expect("the log can be written");
+    launch.stdin(Stdio::null()).stderr(file.try_clone().expect("a file")).stdout(file);
+    let launch = Running::new(launch.spawn().expect("ros2 launch starts"));
+    let begun = Instant::now();
+    while !shell.direct(&["lifecycle", "get", NODE]).contains("unconfigured [1]") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no node; launch said:\n{}", shell.place.log());
+    }
+    launch
+}
+
+/// The process that another has started, by whichever of its threads.
+fn child_of(parent: u32) -> Option<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{parent}/task")).ok()?;
+    let children = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    children.collect::<String>().split_whitespace().next()?.parse().ok()
 }
 
 fn parameters(shell: &Shell, lists_them: bool) {
