@@ -152,7 +152,8 @@ impl CustomOp2 for SoftmaxBackward {
 }
 
 /// Sum in eight lanes, which vectorises where a running sum may not.
-fn sum(x: &[f32]) -> f32 {
+#[inline(always)]
+pub fn sum(x: &[f32]) -> f32 {
     let (chunks, rest) = x.as_chunks::<8>();
     let mut lanes = [0f32; 8];
     for chunk in chunks {
@@ -162,7 +163,8 @@ fn sum(x: &[f32]) -> f32 {
 }
 
 /// Dot product in eight lanes.
-fn dot(x: &[f32], y: &[f32]) -> f32 {
+#[inline(always)]
+pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
     let mut lanes = [0f32; 8];
     for (x, y) in xs.iter().zip(ys) {

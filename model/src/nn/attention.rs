@@ -1,8 +1,11 @@
 //! Attention of grouped queries over keys that may partly be shared by the sequences of a batch.
 
-use candle_core::Tensor;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, bail};
 
 use crate::Result;
+use crate::autograd::{dot, exp, sum};
 
 /// Keys and values, `[b, kv, s, e]` each.
 #[derive(Debug, Clone)]
@@ -24,6 +27,10 @@ pub struct KeyValues {
 pub fn attention(q: &Tensor, kv: &KeyValues, causal: bool) -> Result<Tensor> {
     let (b, h, t, e) = q.dims4()?;
     let heads = kv.own.0.dim(1)?;
+    let plain = |x: &Tensor| x.dtype() == DType::F32 && x.device().is_cpu() && !x.track_op();
+    if t == 1 && kv.shared.is_none() && [q, &kv.own.0, &kv.own.1].into_iter().all(plain) {
+        return Ok(q.contiguous()?.apply_op3_no_bwd(&kv.own.0, &kv.own.1, &OneQuery)?);
+    }
     let rows = h / heads * t;
     let q = q.contiguous()?.reshape((b, heads, rows, e))?;
     let own = q.matmul(&kv.own.0.t()?)?; // [b, kv, rows, s]
@@ -45,6 +52,128 @@ pub fn attention(q: &Tensor, kv: &KeyValues, causal: bool) -> Result<Tensor> {
     Ok(mixed.reshape((b, h, t, e))?.transpose(1, 2)?.reshape((b, t, h * e))?)
 }
 
+/// [`attention`] of one query a sequence, as a token at a time asks for it: keys and values are read where they lie in the cache,
+/// by the threads that multiply the quantized matrices before and behind it (others would wait for these to go to sleep).
+struct OneQuery;
+
+/// Products that are worth those threads, which stay awake for a while behind each call: small models leave them to others.
+const SHARED: usize = 1 << 17;
+
+/// Rows of `[b, heads, rows, width]` numbers whose last dimension lies in order.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    numbers: &'a [f32],
+    start: usize,
+    stride: [usize; 3],
+    width: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<Self> {
+        let CpuStorage::F32(numbers) = storage else { bail!("attention: expected f32 on the CPU") };
+        let (&[batch, heads, rows, 1], &[.., width]) = (layout.stride(), layout.dims()) else {
+            bail!("attention: expected rows in order")
+        };
+        Ok(Self { numbers, start: layout.start_offset(), stride: [batch, heads, rows], width })
+    }
+
+    #[inline(always)]
+    fn row(self, batch: usize, head: usize, row: usize) -> &'a [f32] {
+        let at = self.start + batch * self.stride[0] + head * self.stride[1] + row * self.stride[2];
+        &self.numbers[at..at + self.width]
+    }
+}
+
+impl CustomOp3 for OneQuery {
+    fn name(&self) -> &'static str {
+        "attention-of-one-query"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (b, h, _, e) = q_layout.shape().dims4()?;
+        let (_, heads, tokens, _) = k_layout.shape().dims4()?;
+        let (query, keys, values) = (Rows::new(q, q_layout)?, Rows::new(k, k_layout)?, Rows::new(v, v_layout)?);
+        let group = h / heads;
+        let mut out = vec![0f32; b * h * e];
+        let fill = |i: usize, out: &mut [f32]| {
+            let (batch, head) = (i / h, i % h);
+            let place = (batch, head / group);
+            OneHead { query: query.row(batch, head, 0), keys, values, place, tokens }.fill(out);
+        };
+        if b * h * tokens * e < SHARED {
+            out.chunks_mut(e).enumerate().for_each(|(i, out)| fill(i, out));
+        } else {
+            let heads: Vec<Mutex<&mut [f32]>> = out.chunks_mut(e).map(Mutex::new).collect();
+            candle_core::utils::barrier_pool().execute_chunked(heads.len(), |range| {
+                // Each is taken once.
+                range.for_each(|i| fill(i, &mut heads[i].lock().unwrap_or_else(PoisonError::into_inner)));
+            });
+        }
+        Ok((CpuStorage::F32(out), (b, 1, h * e).into()))
+    }
+}
+
+/// One head of one query: `out = sum softmax(q k / sqrt(e)) v`.
+#[derive(Clone, Copy)]
+struct OneHead<'a> {
+    /// `[e]`
+    query: &'a [f32],
+    keys: Rows<'a>,
+    values: Rows<'a>,
+    /// Sequence, and head of keys and values.
+    place: (usize, usize),
+    tokens: usize,
+}
+
+impl OneHead<'_> {
+    /// Fills `out`, `[e]` zeros.
+    fn fill(self, out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2")]
+            fn wide(head: OneHead<'_>, out: &mut [f32]) {
+                head.plain(out);
+            }
+            if std::arch::is_x86_feature_detected!("avx2") {
+                // SAFETY: the processor was asked for it.
+                #[expect(unsafe_code, reason = "the same code for wider registers")]
+                return unsafe { wide(self, out) };
+            }
+        }
+        self.plain(out);
+    }
+
+    #[inline(always)]
+    fn plain(self, out: &mut [f32]) {
+        let Self { query, keys, values, place: (batch, head), tokens } = self;
+        let scale = 1.0 / (query.len() as f32).sqrt();
+        let mut weights = vec![0f32; tokens];
+        let mut most = f32::NEG_INFINITY;
+        for (j, weight) in weights.iter_mut().enumerate() {
+            *weight = scale * dot(query, keys.row(batch, head, j));
+            most = if *weight > most { *weight } else { most };
+        }
+        for weight in &mut weights {
+            *weight = exp(*weight - most);
+        }
+        let inverse = 1.0 / sum(&weights);
+        for (j, weight) in weights.iter().enumerate() {
+            let share = weight * inverse;
+            for (o, v) in out.iter_mut().zip(values.row(batch, head, j)) {
+                *o += share * v;
+            }
+        }
+    }
+}
+
 /// Rows of all sequences under one another, `[b, kv, r, c] -> [1, kv, b * r, c]`: one product with what they share.
 fn join(x: &Tensor) -> Result<Tensor> {
     let (b, heads, rows, columns) = x.dims4()?;
@@ -55,4 +184,30 @@ fn join(x: &Tensor) -> Result<Tensor> {
 fn part(x: &Tensor, b: usize) -> Result<Tensor> {
     let (_, heads, rows, columns) = x.dims4()?;
     Ok(x.reshape((heads, b, rows / b, columns))?.transpose(0, 1)?.contiguous()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// Against the operations apart, of a cache with room behind what it holds.
+    #[test]
+    fn attention_of_one_query_agrees_with_its_operations() -> candle_core::Result<()> {
+        for (b, h, kv, s, e) in [(1, 4, 2, 7, 48), (2, 6, 2, 300, 16), (1, 8, 8, 900, 64), (1, 2, 1, 1, 5)] {
+            let random = |dims: (usize, usize, usize, usize)| Tensor::randn(0f32, 1.0, dims, &Device::Cpu);
+            let q = random((b, h, 1, e))?;
+            let (keys, values) = (random((b, kv, s + 9, e))?, random((b, kv, s + 9, e))?);
+            let own = (keys.narrow(2, 0, s)?, values.narrow(2, 0, s)?);
+            let each = |x: &Tensor| x.unsqueeze(2)?.broadcast_as((b, kv, h / kv, s, e))?.reshape((b, h, s, e));
+            let scores = (q.matmul(&each(&own.0)?.t()?)? * (1.0 / (e as f64).sqrt()))?;
+            let mixed = candle_nn::ops::softmax(&scores, 3)?.matmul(&each(&own.1)?)?;
+            let expected = mixed.transpose(1, 2)?.reshape((b, 1, h * e))?;
+            let got = attention(&q, &KeyValues { shared: None, own }, true).map_err(candle_core::Error::wrap)?;
+            assert_eq!(got.dims(), [b, 1, h * e]);
+            assert!((got - expected)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5, "{s} {e}");
+        }
+        Ok(())
+    }
 }
