@@ -187,7 +187,7 @@ pub fn decode_with(
             lines.iter_mut().filter(|l| !l.done).for_each(|l| l.written.ended = Ended::Cancelled);
             break;
         }
-        let choices = choices(model, &hidden, lines.iter().map(|line| line.allowed()))?;
+        let choices = choices(model, &hidden, lines.iter().map(|line| line.allowed(decoding)))?;
         let mut tokens = Vec::with_capacity(n);
         for (k, (line, choice)) in lines.iter_mut().zip(choices).enumerate() {
             let id = line.write(choice, decoding);
@@ -259,7 +259,7 @@ fn filled(
             break;
         }
         let Run { ids: mut run, part } = filler.next(&draft)?;
-        if let ([only], true) = (grammar.allowed(draft.place()).as_slice(), run.is_empty()) {
+        if let ([only], true) = (grammar.by_form(draft.place()).as_slice(), run.is_empty()) {
             if decoding.ends.contains(only) {
                 (line.written.ended, line.written.end) = (Ended::Stop, Some(*only));
                 break;
@@ -287,7 +287,7 @@ fn filled(
             line.written.passes += 1;
             unread.clear();
         }
-        for choice in choices(model, &hidden, [line.allowed()].into_iter())? {
+        for choice in choices(model, &hidden, [line.allowed(decoding)].into_iter())? {
             if let Some(id) = line.write(choice, decoding) {
                 draft.push(grammar, id);
                 unread.push(id);
@@ -329,13 +329,15 @@ fn choices(model: &Qwen3Vl, hidden: &Tensor, allowed: impl Iterator<Item = Optio
 }
 
 impl Line<'_> {
-    /// What it may go on with under a grammar, ascending; anything without.
-    fn allowed(&self) -> Option<Vec<u32>> {
+    /// What it may go on with under a grammar, ascending; anything without. Where the likeliest alone is taken, [`Self::write`]
+    /// asks of that whether it fits.
+    fn allowed(&self, decoding: &Decoding<'_>) -> Option<Vec<u32>> {
         let (grammar, place) = self.place.as_ref()?;
         if self.done {
             return Some(Vec::new());
         }
-        Some(grammar.allowed(place).to_vec())
+        let is_greedy = decoding.sampling.temperature <= 0.0;
+        Some(if is_greedy { grammar.by_form(place) } else { grammar.allowed(place) }.to_vec())
     }
 
     /// Chooses and takes the next token, or ends.
@@ -350,10 +352,13 @@ impl Line<'_> {
                 *logit = f32::NEG_INFINITY;
             }
         }
-        let chosen = decoding.sampling.choose(&logits, &mut self.rng);
-        let chosen = match ids {
-            Some(ids) => chosen.and_then(|k| ids.get(k as usize).copied()),
-            None => chosen,
+        let chosen = loop {
+            let Some(at) = decoding.sampling.choose(&logits, &mut self.rng) else { break None };
+            let id = ids.as_ref().map_or(at, |ids| ids[at as usize]);
+            if self.place.as_ref().is_none_or(|(grammar, place)| grammar.fits(place, id)) {
+                break Some(id);
+            }
+            logits[at as usize] = f32::NEG_INFINITY;
         };
         let ended = match chosen {
             None => Some(Ended::NoToken),

@@ -8,6 +8,10 @@ use super::chain::POINTS;
 
 /// Least angle, radians, between two of a point's rays: below it the depth is not known.
 const LEAST_ANGLE: f64 = 0.0087;
+/// Most median distance of the logarithms of said over measured depths from their own median.
+const MOST_SPREAD: f64 = 0.5;
+/// Least motion, in the unit of the answer, whose direction six decimals hold to a tenth of a degree.
+const LEAST_MOTION: f64 = 1e-3;
 /// Most distance between where a point is and where its depth has it, of the focal length.
 const MOST_MISS: f64 = 0.005;
 
@@ -63,7 +67,7 @@ impl Measured {
     }
 
     /// The poses in the unit that `depths` of the same points are said in: by the median of what is said over what is measured.
-    /// `None` where half of them are no depths.
+    /// `None` where half of them are no depths or contradict the others, and where six decimals would not hold the motion.
     pub fn scaled(&self, depths: &[[f64; WINDOW]; POINTS]) -> Option<WindowTrajectory> {
         let pairs = depths.iter().flatten().zip(self.depths.iter().flatten());
         let mut logs: Vec<f64> =
@@ -71,8 +75,15 @@ impl Measured {
         if 2 * logs.len() <= POINTS * WINDOW {
             return None;
         }
-        logs.sort_by(f64::total_cmp);
-        Some(self.trajectory.scaled(logs[logs.len() / 2].exp()))
+        let median = |values: &mut Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        let log = median(&mut logs);
+        let spread = median(&mut logs.iter().map(|l| (l - log).abs()).collect());
+        let scaled = self.trajectory.scaled(log.exp());
+        let longest = scaled.anchor_from_camera().map(|pose| pose.translation().norm()).into_iter().fold(0.0, f64::max);
+        (spread < MOST_SPREAD && longest > LEAST_MOTION).then_some(scaled)
     }
 }
 
@@ -142,6 +153,14 @@ mod tests {
         let steps = scaled.anchor_from_camera()[4].translation().norm() / (0.05 * 4.0);
         assert!((steps - 2.5).abs() < 1e-9, "{steps}");
         assert_eq!(measured.scaled(&[[0.0; WINDOW]; POINTS]), None);
+        // A tenth of a millimetre a unit; and depths of which each says another unit.
+        assert_eq!(measured.scaled(&measured.depths.map(|of_point| of_point.map(|d| 1e-4 * d))), None);
+        let mut unlike = measured.depths;
+        unlike
+            .iter_mut()
+            .enumerate()
+            .for_each(|(k, of_point)| of_point[..].iter_mut().for_each(|d| *d *= 4f64.powi(k as i32)));
+        assert_eq!(measured.scaled(&unlike), None);
     }
 
     #[test]
