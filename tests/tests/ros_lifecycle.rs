@@ -93,7 +93,7 @@ fn check_states(seen: &Value) {
     assert!(seen["graph"].is_null() || seen["graph"] == json!(25), "{}", seen["graph"]);
     // The node says where it stands, also to those who only listen.
     let statuses = seen["statuses"].as_array().expect("a list");
-    assert!(statuses.iter().any(|s| s["lifecycle"] == "active" && s["name"] == "ego_under_test: trajectory"));
+    assert!(statuses.iter().any(|s| s["lifecycle"] == "active" && s["name"] == "robot/ego_under_test: trajectory"));
 }
 
 fn check_parameters(seen: &Value) {
