@@ -12,7 +12,7 @@ use crate::ros2::{self, Env};
 use crate::{fuzz, install, package, system, workspace};
 
 /// How long each fuzz target runs here: enough to show that it runs, and that nothing is wrong close to its seeds.
-const FUZZ_SECONDS: u64 = 20;
+const FUZZ_SECONDS: u64 = 10;
 
 /// How names of tests begin that need the shared data, and the reason that they give.
 const SHARED: &str = "shared_";
