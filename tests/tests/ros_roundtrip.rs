@@ -147,6 +147,8 @@ impl Received {
         assert_eq!(used + dropped + pending, images, "{diagnostics:#}");
         assert!(pending <= MAX_PENDING, "{diagnostics:#}");
         assert!(diagnostics["name"].as_str().is_some_and(|name| name.starts_with("ego_under_test")), "{diagnostics:#}");
+        // The node does not take itself for another.
+        assert!(!diagnostics.to_string().contains("another node publishes"), "{diagnostics:#}");
 
         let last = LastWords::of_log(&self.log).expect("the node logs its counts");
         assert_eq!((last.received, last.used + last.posed + last.dropped), (images, images), "{last:?}");

@@ -13,7 +13,7 @@ use crossbeam::channel::{RecvTimeoutError, bounded};
 use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::{AbortHandle, AbortRegistration, Abortable, ready};
-use ros2_client::dds::rustdds::{DomainParticipant, QosPolicies, Topic, policy};
+use ros2_client::dds::rustdds::{DomainParticipant, QosPolicies, RTPSEntity, Topic, policy};
 use ros2_client::qos::{Durability, History, QosProfile, WhenFull};
 use ros2_client::{
     Context, ContextOptions, Message, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Server,
@@ -221,7 +221,10 @@ fn read<Wire, Message>(
 fn others(participant: &DomainParticipant) -> Vec<Endpoint> {
     let writers = participant.discovered_writers();
     let readers = participant.discovered_readers();
-    let writers = writers.iter().map(|writer| &writer.publication_topic_data);
+    // Our own writers are discovered as well; of readers nothing is told but how they fit those.
+    let ours = participant.guid().prefix;
+    let writers =
+        writers.iter().map(|writer| &writer.publication_topic_data).filter(|writer| writer.key.prefix != ours);
     let readers = readers.iter().map(|reader| &reader.subscription_topic_data);
     let writers = writers.filter_map(|w| endpoint((w.topic_name(), &w.type_name), End::Publisher, &w.qos()));
     let readers = readers.filter_map(|r| endpoint((r.topic_name(), r.type_name()), End::Subscription, &r.qos()));
