@@ -1,5 +1,6 @@
 //! Frames in, five poses out: the model as the node and the evaluation use it.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -121,6 +122,8 @@ pub struct Answer {
     pub ids: Vec<u32>,
     /// How many of them the program wrote.
     pub filled: usize,
+    /// Where these are, as [`Written::runs`] has it.
+    pub runs: Vec<Range<usize>>,
     /// The parts of a chain that it wrote, in order.
     pub by_program: Vec<Part>,
     /// Passes of the model behind the prompt.
@@ -308,8 +311,8 @@ impl EgoModel {
             .map(|written| {
                 let text = self.tokenizer.decode(&written.ids)?;
                 let trajectory = chain::parse_poses(&text);
-                let Written { ids, filled, by_program, passes, ended, end } = written;
-                Ok(Answer { text, trajectory, ids, filled, by_program, passes, ended, end })
+                let Written { ids, filled, runs, by_program, passes, ended, end } = written;
+                Ok(Answer { text, trajectory, ids, filled, runs, by_program, passes, ended, end })
             })
             .collect()
     }

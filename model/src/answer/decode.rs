@@ -1,6 +1,6 @@
 //! Writing an answer token by token: greedy or sampled, free or under a grammar, one or several at once.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -96,6 +96,8 @@ pub struct Written {
     pub ids: Vec<u32>,
     /// How many of them the program wrote, so that the model went through them in fewer passes and chose none.
     pub filled: usize,
+    /// Where these are, in order, among `ids` and the `end` behind them, which the program may have written too.
+    pub runs: Vec<Range<usize>>,
     /// The parts of a chain that it wrote.
     pub by_program: Vec<Part>,
     /// Passes of the model behind the prompt.
@@ -108,7 +110,15 @@ pub struct Written {
 
 impl Written {
     fn new() -> Self {
-        Self { ids: Vec::new(), filled: 0, by_program: Vec::new(), passes: 0, ended: Ended::Length, end: None }
+        Self {
+            ids: Vec::new(),
+            filled: 0,
+            runs: Vec::new(),
+            by_program: Vec::new(),
+            passes: 0,
+            ended: Ended::Length,
+            end: None,
+        }
     }
 }
 
@@ -191,10 +201,7 @@ pub fn decode_with(
         let mut tokens = Vec::with_capacity(n);
         for (k, (line, choice)) in lines.iter_mut().zip(choices).enumerate() {
             let id = line.write(choice, decoding);
-            if id.is_some_and(|id| seen(k, id).is_break()) {
-                line.written.ended = Ended::Cancelled;
-                line.done = true;
-            }
+            line.cancel_if(id.is_some_and(|id| seen(k, id).is_break()));
             tokens.push(id.unwrap_or(0));
         }
         if lines.iter().all(|line| line.done) {
@@ -221,27 +228,44 @@ pub fn decode_filled(
     decoding: &Decoding<'_>,
     filler: &Filler<'_>,
 ) -> Result<Vec<Written>> {
+    decode_filled_with(model, prompt, n, decoding, filler, &mut |_, _| ControlFlow::Continue(()))
+}
+
+/// [`decode_filled`] that shows every token as it is written, as [`decode_with`] does: those of a run one by one.
+///
+/// # Errors
+/// As [`decode_filled`].
+pub fn decode_filled_with(
+    model: &Qwen3Vl,
+    prompt: Prefilled,
+    n: usize,
+    decoding: &Decoding<'_>,
+    filler: &Filler<'_>,
+    seen: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
+) -> Result<Vec<Written>> {
     decoding.sampling.check()?;
     let Prefilled { hidden, cache, next } = prompt;
     let first = last(&hidden)?;
     let mut written = Vec::with_capacity(n);
     for k in 1..n as u64 {
-        let seed = decoding.sampling.seed.wrapping_add(k);
-        written.push(filled(model, (cache.branch()?, first.clone(), next), seed, decoding, filler)?);
+        let mut seen = |id| seen(k as usize, id);
+        written.push(filled(model, (cache.branch()?, first.clone(), next), k, decoding, filler, &mut seen)?);
     }
     if n > 0 {
         // The first goes on with the cache itself, so that one alone needs no branch.
-        written.insert(0, filled(model, (cache, first, next), decoding.sampling.seed, decoding, filler)?);
+        written.insert(0, filled(model, (cache, first, next), 0, decoding, filler, &mut |id| seen(0, id))?);
     }
     Ok(written)
 }
 
+/// Answer `k` of several.
 fn filled(
     model: &Qwen3Vl,
     (mut cache, first, next): (KvCache, Tensor, u32),
-    seed: u64,
+    k: u64,
     decoding: &Decoding<'_>,
     filler: &Filler<'_>,
+    seen: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Written> {
     let grammar = filler.grammar();
     let mut draft = Draft::new(grammar);
@@ -249,7 +273,7 @@ fn filled(
         written: Written::new(),
         done: decoding.max_tokens == 0,
         place: Some((grammar, grammar.start())),
-        rng: ChaCha8Rng::seed_from_u64(seed),
+        rng: ChaCha8Rng::seed_from_u64(decoding.sampling.seed.wrapping_add(k)),
     };
     // Tokens that the model has not read yet, and what it makes of those before.
     let (mut unread, mut hidden): (Vec<u32>, Tensor) = (Vec::new(), first);
@@ -261,20 +285,29 @@ fn filled(
         let Run { ids: mut run, part } = filler.next(&draft)?;
         if let ([only], true) = (grammar.by_form(draft.place()).as_slice(), run.is_empty()) {
             if decoding.ends.contains(only) {
+                let at = line.written.ids.len();
+                line.written.runs.push(at..at + 1);
                 (line.written.ended, line.written.end) = (Ended::Stop, Some(*only));
                 break;
             }
             run.push(*only);
         }
         if !run.is_empty() {
-            run.truncate(decoding.max_tokens - line.written.ids.len());
+            let begin = line.written.ids.len();
+            run.truncate(decoding.max_tokens - begin);
+            let unwanted = run.iter().position(|id| seen(*id).is_break());
+            if let Some(last) = unwanted {
+                run.truncate(last + 1);
+            }
             run.iter().for_each(|id| draft.push(grammar, *id));
             let by_program = &mut line.written.by_program;
             by_program.extend(part.filter(|part| !by_program.contains(part)));
             line.place = Some((grammar, draft.place().clone()));
             line.written.filled += run.len();
+            line.written.runs.push(begin..begin + run.len());
             line.written.ids.extend(&run);
             line.done = line.written.ids.len() >= decoding.max_tokens;
+            line.cancel_if(unwanted.is_some());
             unread.extend(run);
             continue;
         }
@@ -291,6 +324,7 @@ fn filled(
             if let Some(id) = line.write(choice, decoding) {
                 draft.push(grammar, id);
                 unread.push(id);
+                line.cancel_if(seen(id).is_break());
             }
         }
     }
@@ -338,6 +372,14 @@ impl Line<'_> {
         }
         let is_greedy = decoding.sampling.temperature <= 0.0;
         Some(if is_greedy { grammar.by_form(place) } else { grammar.allowed(place) }.to_vec())
+    }
+
+    /// Ends it from outside.
+    fn cancel_if(&mut self, is_unwanted: bool) {
+        if is_unwanted {
+            self.written.ended = Ended::Cancelled;
+            self.done = true;
+        }
     }
 
     /// Chooses and takes the next token, or ends.
