@@ -77,6 +77,34 @@ impl Wording {
             task: task.to_owned(),
         }
     }
+
+    /// What stands before, between and behind the images.
+    fn texts(&self) -> Vec<String> {
+        let Self { camera, labels, task } = self;
+        let mut texts = labels.to_vec();
+        texts[0].insert_str(0, camera);
+        texts.push(task.clone());
+        texts
+    }
+}
+
+/// What a turn asks about a window, where it is word for word a [`Wording`] with its images, however its texts are cut: which
+/// answer, and with the camera of the numbers in it, as the question rounds it. `None` for any other turn.
+pub fn asked(turn: &Message) -> Option<(Mode, Intrinsics)> {
+    let mut texts = vec![String::new()];
+    for part in &turn.parts {
+        match part {
+            Part::Text(text) => texts.last_mut()?.push_str(text),
+            Part::Image => texts.push(String::new()),
+        }
+    }
+    let words: Vec<&str> = texts[0].lines().next()?.split(' ').collect();
+    let ["fx", fx, "fy", fy, "cx", cx, "cy", cy, "size", width, height] = words[..] else { return None };
+    let number = |text: &str| text.parse::<f64>().ok();
+    let (width, height) = (width.parse().ok()?, height.parse().ok()?);
+    let camera = Intrinsics::new(number(fx)?, number(fy)?, number(cx)?, number(cy)?, width, height).ok()?;
+    let modes = [Mode::FullChain, Mode::AnswerOnly];
+    modes.into_iter().find(|mode| Wording::new(*mode, &camera).texts() == texts).map(|mode| (mode, camera))
 }
 
 /// Tokens that the chat format is made of: in a text they would be another turn, or an image that is not there.
@@ -196,6 +224,41 @@ mod tests {
         ];
         for (mode, task) in tasks {
             assert_eq!(text(mode), format!("{frames}{task}"));
+        }
+    }
+
+    #[test]
+    fn a_question_about_a_window_is_known_by_its_words_and_no_other_is() {
+        let k = Intrinsics::new(150.04, 151.26, 80.0, 47.98, 160, 96).unwrap();
+        let rounded = Intrinsics::new(150.0, 151.3, 80.0, 48.0, 160, 96).unwrap();
+        let text = |words: &str| Part::Text(words.to_owned());
+        // Texts between images may be one part or several.
+        let turn = |mode, end: &str| {
+            let Wording { camera, labels, task } = Wording::new(mode, &k);
+            let mut parts = vec![text(&camera)];
+            labels.iter().for_each(|label| parts.extend([text(label), Part::Image]));
+            parts.extend([text(&task), text(end)]);
+            parts
+        };
+        for mode in [Mode::FullChain, Mode::AnswerOnly] {
+            assert_eq!(asked(&Message::user(turn(mode, ""))), Some((mode, rounded)));
+            let merged: Vec<Part> = std::iter::once(text(&Wording::new(mode, &k).texts()[0]))
+                .chain(turn(mode, "").into_iter().skip(2))
+                .collect();
+            assert_eq!(asked(&Message::user(merged)), Some((mode, rounded)));
+            assert_eq!(asked(&Message::user(turn(mode, " Why?"))), None);
+            assert_eq!(asked(&Message::user(turn(mode, "").into_iter().skip(1).collect())), None);
+        }
+        let mut six = turn(Mode::AnswerOnly, "");
+        six.push(Part::Image);
+        let mut four = turn(Mode::AnswerOnly, "");
+        four.retain(|part| *part != text("Frame 4: "));
+        let no_camera = Wording {
+            camera: "fx 0.0 fy 1.0 cx 2.0 cy 3.0 size 4 5\n".to_owned(),
+            ..Wording::new(Mode::AnswerOnly, &k)
+        };
+        for parts in [six, four, Vec::new(), vec![text("Where are we?")], vec![text(&no_camera.texts()[0])]] {
+            assert_eq!(asked(&Message::user(parts)), None);
         }
     }
 
