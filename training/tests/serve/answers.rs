@@ -1,13 +1,18 @@
 //! Nano behind the endpoint: what it is asked, what it answers, what it can't.
 
+use geometry::Intrinsics;
 use image::ImageFormat;
-use model::AnswerOptions;
 use model::answer::budget::Budget;
+use model::answer::chain;
 use model::answer::chat::{Message, Part};
+use model::answer::fill::Fill;
+use model::answer::prompt::Wording;
+use model::{AnswerOptions, Mode};
 use serde_json::{Value, json};
 use training_data::endpoint::{self, Endpoint};
-use training_data::parse_source;
-use training_evaluation::serve::{ChatModel, Options};
+use training_data::{WindowSample, parse_source};
+use training_evaluation::measured;
+use training_evaluation::serve::{ChatModel, Options, Server};
 
 use super::{agent, asks, get, load, nano, picture, post, read, shows, start};
 
@@ -197,5 +202,106 @@ fn what_can_not_be_met_is_refused_by_name() {
     assert_eq!(get(&format!("{url}/embeddings")).status, 404);
     // After all that it still answers.
     post(&url, &with("temperature", json!(0))).answer(0);
+    server.stop().unwrap();
+}
+
+/// Images and a camera whose numbers the question says in full.
+fn window(data: &str, index: u64) -> (WindowSample, Intrinsics) {
+    let sample = parse_source(data).unwrap().sample(index).unwrap();
+    let k = &sample.intrinsics;
+    let tenths = |v: f64| (v * 10.0).round() / 10.0;
+    let camera = Intrinsics::new(tenths(k.fx), tenths(k.fy), tenths(k.cx), tenths(k.cy), k.width, k.height).unwrap();
+    (sample, camera)
+}
+
+/// The question of eval and the node, with more behind it.
+fn question(sample: &WindowSample, camera: &Intrinsics, mode: Mode, more: &str) -> Value {
+    let Wording { camera, labels, task } = Wording::new(mode, camera);
+    let mut parts = vec![endpoint::Part::Text(camera)];
+    for (label, image) in labels.into_iter().zip(&sample.images) {
+        parts.extend([endpoint::Part::Text(label), endpoint::Part::image(image).unwrap()]);
+    }
+    parts.push(endpoint::Part::Text(task + more));
+    endpoint::turn(&parts)
+}
+
+fn filling(fill: Fill) -> Server {
+    let engine = ChatModel::new(load(), 16_384).filling(fill).unwrap();
+    start(engine, Options { name: "nano".to_owned(), max_tokens: 4000, ..Options::default() })
+}
+
+#[test]
+fn the_program_writes_its_part_of_a_windows_answer_and_of_no_other() {
+    let (model, server) = (load(), filling(Fill::Arithmetic));
+    // On the model's grid as it is, so that both sides compute with one camera.
+    let (sample, camera) = window("synth:seed=3,windows=1,size=160x96", 0);
+    let frames: Vec<_> =
+        sample.images.iter().map(|image| model.encode(&model.preprocess(image, &camera).unwrap()).unwrap()).collect();
+    let options = AnswerOptions { mode: Mode::FullChain, fill: Fill::Arithmetic, ..AnswerOptions::default() };
+    let expected = model.answer(&frames.iter().collect::<Vec<_>>(), &options).unwrap();
+    assert_eq!(chain::parse(&expected.text).steps(), [true; 5], "{}", expected.text);
+
+    let body = |mode, more: &str| json!({"messages": question(&sample, &camera, mode, more), "temperature": 0});
+    let mut chain = body(Mode::FullChain, "");
+    let reply = post(&server.url(), &chain);
+    assert_eq!(reply.answer(0), (expected.text.clone(), "stop".to_owned()));
+    let usage = reply.json()["usage"].clone();
+    assert_eq!(usage["completion_tokens"], expected.ids.len());
+    assert_eq!(usage["completion_tokens_details"], json!({"filled_tokens": expected.filled}));
+    assert!(10 * expected.filled > 3 * expected.ids.len(), "{} of {}", expected.filled, expected.ids.len());
+    chain["stream"] = json!(true);
+    chain["stream_options"] = json!({"include_usage": true});
+    let reply = post(&server.url(), &chain);
+    assert_eq!(reply.streamed(0), (expected.text, "stop".to_owned()));
+    assert_eq!(reply.events().last().unwrap()["usage"], usage);
+
+    // Drawn ones are no text of a free model either, each by its number.
+    let mut drawn = body(Mode::AnswerOnly, "");
+    (drawn["temperature"], drawn["seed"], drawn["n"]) = (json!(1.2), json!(7), json!(2));
+    let reply = post(&server.url(), &drawn);
+    drawn["stream"] = json!(true);
+    let streamed = post(&server.url(), &drawn);
+    for index in 0..2 {
+        let (text, reason) = reply.answer(index);
+        assert!(chain::parse_poses(&text).is_ok(), "{text}");
+        assert_eq!(streamed.streamed(index), (text, reason));
+    }
+    assert!(reply.answer(0) != reply.answer(1));
+    // Within what the program writes at once.
+    let mut cut = body(Mode::AnswerOnly, "");
+    cut["stop"] = json!("0 R");
+    let reply = post(&server.url(), &cut);
+    assert_eq!(reply.answer(0), ("<poses>\n".to_owned(), "stop".to_owned()));
+    assert!(reply.json()["usage"]["completion_tokens"].as_u64().unwrap() < 20, "{}", reply.text);
+
+    // Whoever asks anything else, or a server that fills nothing in, gets what the model says.
+    let plain = nano();
+    for (mut asked, ours) in [(body(Mode::AnswerOnly, " Why?"), &server), (body(Mode::AnswerOnly, ""), &plain)] {
+        asked["max_tokens"] = json!(200);
+        let reply = post(&ours.url(), &asked);
+        assert_eq!(reply.answer(0), post(&plain.url(), &asked).answer(0));
+        let usage = reply.json()["usage"].clone();
+        assert!(usage["completion_tokens"].as_u64().unwrap() > 0 && usage.get("completion_tokens_details").is_none());
+    }
+    server.stop().unwrap();
+    plain.stop().unwrap();
+}
+
+#[test]
+fn the_points_of_a_window_are_those_of_its_tracks_where_they_are_measured() {
+    let seen = |index| {
+        let (sample, camera) = window("synth:seed=4,windows=3,size=320x240,stratum=texture", index);
+        let measured = measured::of_images(&sample.images, &camera, &sample.stamps).unwrap()?;
+        Some((sample, camera, measured))
+    };
+    let (sample, camera, expected) = (0..3).find_map(seen).expect("a window whose points have depths");
+    let server = filling(Fill::Measured);
+    let reply =
+        post(&server.url(), &json!({"messages": question(&sample, &camera, Mode::FullChain, ""), "temperature": 0}));
+    let (text, _) = reply.answer(0);
+    let pixels = chain::parse(&text).pixels.unwrap_or_else(|e| panic!("{e:?}: {text}"));
+    for (got, expected) in pixels.iter().flatten().zip(expected.pixels(&camera).iter().flatten()) {
+        assert!((got - expected).abs().max() < 0.051, "{got} {expected}");
+    }
     server.stop().unwrap();
 }

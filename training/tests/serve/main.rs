@@ -10,7 +10,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use image::{ImageFormat, Rgb, RgbImage};
 use model::{Device, EgoModel};
 use serde_json::{Value, json};
-use training_evaluation::serve::{ChatModel, Engine, Event, Options, Reason, Refusal, Request, Server, Sink};
+use training_evaluation::serve::{ChatModel, Engine, Event, Options, Reason, Refusal, Request, Server, Sink, Tokens};
 
 mod answers;
 mod server;
@@ -38,8 +38,8 @@ fn nano() -> Server {
 struct Fake<F>(F);
 
 impl<F: Fn(&Request, &Sink) -> Result<usize, Refusal> + Send + 'static> Engine for Fake<F> {
-    fn answer(&self, request: &Request, sink: &Sink) -> Result<usize, Refusal> {
-        (self.0)(request, sink)
+    fn answer(&self, request: &Request, sink: &Sink) -> Result<Tokens, Refusal> {
+        (self.0)(request, sink).map(|written| Tokens { written, filled: 0 })
     }
 }
 

@@ -1,7 +1,6 @@
 //! What gives the poses.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,16 +8,15 @@ use geometry::{Transform, WINDOW, WindowTrajectory};
 use model::answer::budget::{self, Budget};
 use model::answer::chain;
 use model::answer::fill::Fill;
-use model::answer::measured::Measured;
 use model::answer::prompt::Wording;
 use model::{AnswerOptions, Device, EgoModel, Mode};
-use odometry::Picture;
 use odometry::window::{Carried, Prior, Refusal};
 
 use super::calibration::Sigmas;
 use super::covariance::Claim;
 use super::files::{Answers, TumFolder, TumTrajectory};
 use super::steps::StepErrors;
+use crate::measured::{self, grey, pictures};
 use training_data::WindowSample;
 use training_data::endpoint::{Endpoint, Part, Sampling, turn};
 
@@ -243,15 +241,10 @@ fn greys(sample: &WindowSample) -> Result<Vec<odometry::Grey>> {
     Ok(sample.images.iter().map(grey).collect::<Result<Vec<_>, _>>()?)
 }
 
-/// What an odometry sees of an image.
-pub(super) fn grey(image: &image::RgbImage) -> Result<odometry::Grey, odometry::Error> {
-    odometry::Grey::from_rgb(image.width() as usize, image.height() as usize, image.as_raw())
-}
-
 /// The exact window of a sample's pictures; the time is from grey pictures to poses.
 fn adjusted(greys: &[odometry::Grey], sample: &WindowSample, prior: Option<&Prior>) -> Result<Estimate> {
     let start = Instant::now();
-    let pictures = pictures(greys, sample)?;
+    let pictures = pictures(greys, &sample.intrinsics, &sample.stamps)?;
     let solved = odometry::window::solve(&pictures, prior)?;
     let seconds = Some(start.elapsed().as_secs_f64());
     Ok(match solved {
@@ -263,20 +256,6 @@ fn adjusted(greys: &[odometry::Grey], sample: &WindowSample, prior: Option<&Prio
         },
         Err(refusal) => Estimate { seconds, refusal: Some(reason(&refusal)), ..Estimate::default() },
     })
-}
-
-/// The points and the exact poses of a sample's pictures, for an answer that they are written in.
-fn measured(sample: &WindowSample) -> Result<Option<Arc<Measured>>> {
-    let pictures = pictures(&greys(sample)?, sample)?;
-    let Ok(solved) = odometry::window::solve(&pictures, None)? else { return Ok(None) };
-    let points = odometry::tracks::of_window(&pictures)?.in_all(pictures[0].intrinsics());
-    Ok(Measured::choose(&points, &solved.trajectory).map(Arc::new))
-}
-
-fn pictures(greys: &[odometry::Grey], sample: &WindowSample) -> Result<[Picture; WINDOW]> {
-    let picture = |(grey, stamp): (&odometry::Grey, &geometry::Stamp)| Picture::new(*stamp, &sample.intrinsics, grey);
-    let pictures = greys.iter().zip(&sample.stamps).map(picture).collect::<Result<Vec<_>, _>>()?;
-    <[Picture; WINDOW]>::try_from(pictures).map_err(|_| anyhow::anyhow!("expected {WINDOW} pictures"))
 }
 
 /// A refusal without its numbers, to be counted by.
@@ -297,7 +276,10 @@ fn answer(model: &EgoModel, options: &AnswerOptions, sample: &WindowSample, reve
         .collect::<model::Result<Vec<_>>>()?;
     let frames = patches.iter().map(|p| model.encode(p)).collect::<model::Result<Vec<_>>>()?;
     let frames: Vec<_> = frames.iter().collect();
-    let measured = if options.fill == Fill::Measured { measured(sample)? } else { None };
+    let measured = match options.fill {
+        Fill::Measured => measured::of_images(&sample.images, &sample.intrinsics, &sample.stamps)?,
+        Fill::None | Fill::Arithmetic => None,
+    };
     let answer = model.answer(&frames, &AnswerOptions { measured, ..options.clone() })?;
     let seconds = start.elapsed().as_secs_f64();
     // Where an answer parses, so would one under the grammar: only the others are asked for again.

@@ -303,19 +303,32 @@ pub(super) struct Completion {
     pub model: String,
 }
 
+/// Tokens of all answers to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tokens {
+    /// All of them.
+    pub written: usize,
+    /// Of these, those that the program wrote in place of the model.
+    pub filled: usize,
+}
+
 /// Tokens of a request and of all answers to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Usage {
     pub prompt: usize,
-    pub completion: usize,
+    pub answers: Tokens,
 }
 
 impl Usage {
+    /// `filled_tokens` is no key of OpenAI's: it is there where something was filled in.
     fn json(self) -> Value {
-        json!({
-            "prompt_tokens": self.prompt, "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
-        })
+        let Self { prompt, answers: Tokens { written, filled } } = self;
+        let mut usage =
+            json!({"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written});
+        if filled > 0 {
+            usage["completion_tokens_details"] = json!({"filled_tokens": filled});
+        }
+        usage
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::chat::{self, Completion, Reason, Usage};
+use super::chat::{self, Completion, Reason, Tokens, Usage};
 use super::queue::{Event, Job, Queue, Sink};
 use super::{Options, Refusal};
 
@@ -223,7 +223,7 @@ async fn complete(state: &Arc<State>, body: &mut Incoming) -> Result<Response<Re
         other => return Err(refusal_of(other)),
     };
     let completion = Completion { id, created: now(), model: state.options.name.clone() };
-    let usage = Usage { prompt, completion: 0 };
+    let usage = Usage { prompt, answers: Tokens::default() };
     if !delivery.stream {
         return Ok(whole(StatusCode::OK, &collect(&completion, n, usage, received).await?));
     }
@@ -270,9 +270,7 @@ async fn collect(
         match events.recv().await {
             Some(Event::Text { answer, text }) => answers[answer].0.push_str(&text),
             Some(Event::Ended { answer, reason }) => answers[answer].1 = reason,
-            Some(Event::Done { completion_tokens }) => {
-                return Ok(completion.whole(&answers, Usage { completion: completion_tokens, ..usage }));
-            }
+            Some(Event::Done(tokens)) => return Ok(completion.whole(&answers, Usage { answers: tokens, ..usage })),
             other => return Err(refusal_of(other)),
         }
     }
@@ -366,9 +364,9 @@ impl Pieces {
         let piece = match ready!(self.events.poll_recv(cx)) {
             Some(Event::Text { answer, text }) => line(&self.completion.text(answer, &text, self.include_usage)),
             Some(Event::Ended { answer, reason }) => line(&self.completion.end(answer, reason, self.include_usage)),
-            Some(Event::Done { completion_tokens }) => {
+            Some(Event::Done(tokens)) => {
                 self.ended = true;
-                let usage = Usage { completion: completion_tokens, ..self.usage };
+                let usage = Usage { answers: tokens, ..self.usage };
                 let usage = if self.include_usage { line(&self.completion.usage(usage)) } else { String::new() };
                 usage + "data: [DONE]\n\n"
             }

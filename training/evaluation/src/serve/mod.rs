@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use model::answer::budget::Budget;
+use model::answer::fill::Fill;
 use model::{EgoModel, Mode};
 use tokio::sync::oneshot;
 
-pub use chat::{Picture, Reason, Request};
+pub use chat::{Picture, Reason, Request, Tokens};
 pub use queue::{Engine, Event, Sink};
 pub use refusal::Refusal;
 pub use stream::ChatModel;
@@ -63,6 +64,11 @@ pub struct Args {
     /// the weights
     #[arg(long, default_value_t)]
     max_tokens: Budget,
+    /// What the program writes of answers to the question of eval and the node, word for word: none; arithmetic, which is all that
+    /// the grammar determines and steps 3 and 4; or measured, which is also the points of step 1 and the exact poses of the
+    /// tracks in the unit of the model's depths
+    #[arg(long, default_value = "none")]
+    fill: Fill,
     /// Most tokens of a prompt, images included: attention takes memory with their square.
     #[arg(long, default_value_t = 16_384)]
     max_prompt_tokens: usize,
@@ -149,7 +155,8 @@ pub fn main(args: &Args, announce: impl FnOnce(&str)) -> Result<()> {
         key,
         ..Options::default()
     };
-    let server = Server::start(listener, ChatModel::new(model, args.max_prompt_tokens), options)?;
+    let engine = ChatModel::new(model, args.max_prompt_tokens).filling(args.fill)?;
+    let server = Server::start(listener, engine, options)?;
     announce(&server.url());
     while !stop.load(Ordering::Relaxed) && !server.is_finished() {
         std::thread::sleep(LOOK);

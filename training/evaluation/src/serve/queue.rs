@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::chat::Reason;
+use super::chat::{Reason, Tokens};
 use super::{Refusal, Request};
 
 /// Longest wait that a client is asked for, seconds.
@@ -16,11 +16,11 @@ const LONGEST_WAIT: u64 = 60;
 
 /// What answers requests, one after the other.
 pub trait Engine: Send + 'static {
-    /// Answers one request: [`Event::Started`] first, then texts, then the end of each answer. Returns the tokens written.
+    /// Answers one request: [`Event::Started`] first, then texts, then the end of each answer. Returns what that took.
     ///
     /// # Errors
     /// Why it is not answered; [`Refusal::stopping`] where it gave up since the sink is closed.
-    fn answer(&self, request: &Request, sink: &Sink) -> Result<usize, Refusal>;
+    fn answer(&self, request: &Request, sink: &Sink) -> Result<Tokens, Refusal>;
 }
 
 /// What becomes of a request.
@@ -46,10 +46,7 @@ pub enum Event {
         reason: Reason,
     },
     /// The end of all.
-    Done {
-        /// Tokens of all answers.
-        completion_tokens: usize,
-    },
+    Done(Tokens),
     /// There is no answer, or no more of it.
     Refused(Refusal),
 }
@@ -173,7 +170,7 @@ pub(super) fn work(queue: &Queue, engine: &dyn Engine) {
         queue.took(begun.elapsed());
         let gone = sink.events.is_closed();
         let event = match outcome {
-            Ok(Ok(completion_tokens)) => Event::Done { completion_tokens },
+            Ok(Ok(tokens)) => Event::Done(tokens),
             Ok(Err(refusal)) => Event::Refused(refusal),
             // The panic's own message is in the log already.
             Err(_) => Event::Refused(Refusal::internal("the model failed")),
@@ -181,8 +178,15 @@ pub(super) fn work(queue: &Queue, engine: &dyn Engine) {
         match &event {
             _ if gone => tracing::info!(id, millis, "the client hung up"),
             Event::Refused(refusal) => tracing::warn!(id, millis, "not answered: {refusal}"),
-            Event::Done { completion_tokens } => {
-                tracing::info!(id, millis, images = request.images.len(), completion_tokens, "answered");
+            Event::Done(Tokens { written, filled }) => {
+                tracing::info!(
+                    id,
+                    millis,
+                    images = request.images.len(),
+                    completion_tokens = written,
+                    filled,
+                    "answered"
+                );
             }
             _ => {}
         }

@@ -1,30 +1,65 @@
 //! The model as an engine: its answers as text, as soon as a piece of it is certain.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use model::EgoModel;
-use model::answer::decode::{Ended, decode_with};
+use geometry::{Intrinsics, Stamp, WINDOW};
+use model::answer::decode::{Ended, decode_filled_with, decode_with};
+use model::answer::fill::{Fill, Filler};
+use model::answer::measured::Measured;
+use model::answer::prompt;
+use model::{EgoModel, Mode};
+use odometry::Grey;
 
-use super::chat::Reason;
+use super::chat::{Reason, Tokens};
 use super::queue::{Engine, Event, Sink};
 use super::{Refusal, Request};
+use crate::measured;
 
 /// A checkpoint that answers conversations.
 #[derive(Debug)]
 pub struct ChatModel {
     model: EgoModel,
     max_prompt_tokens: usize,
+    fill: Fill,
 }
 
 impl ChatModel {
     /// Prompts of more than `max_prompt_tokens` are refused, as attention takes memory with the square of them.
     pub fn new(model: EgoModel, max_prompt_tokens: usize) -> Self {
-        Self { model, max_prompt_tokens }
+        Self { model, max_prompt_tokens, fill: Fill::None }
+    }
+
+    /// Lets the program write its part of answers to questions about a window ([`prompt::asked`]), which then follow their
+    /// grammar; all others are answered as before.
+    ///
+    /// # Errors
+    /// A tokenizer that can't spell the grammar.
+    pub fn filling(self, fill: Fill) -> model::Result<Self> {
+        if fill != Fill::None {
+            // Compiled before the first request waits for it.
+            self.model.grammar(Mode::FullChain)?;
+            self.model.grammar(Mode::AnswerOnly)?;
+        }
+        Ok(Self { fill, ..self })
     }
 }
 
+/// What tracks say of the window that a question is about; what they can't say is left to the model.
+fn tracked(greys: &[Grey], camera: &Intrinsics) -> Option<Arc<Measured>> {
+    let first = greys.first()?;
+    // On the grid of the images as they came, whichever one the question has its numbers on.
+    let camera = camera.rescale(first.width() as u32, first.height() as u32);
+    // Times are not in a request, and only their order is asked.
+    let stamps: [Stamp; WINDOW] = std::array::from_fn(|frame| Stamp::from_nanos(frame as i64));
+    measured::of_greys(greys, &camera, &stamps).unwrap_or_else(|error| {
+        tracing::warn!("not measured, the model writes its own points: {error:#}");
+        None
+    })
+}
+
 impl Engine for ChatModel {
-    fn answer(&self, request: &Request, sink: &Sink) -> Result<usize, Refusal> {
+    fn answer(&self, request: &Request, sink: &Sink) -> Result<Tokens, Refusal> {
         let sizes: Vec<(u32, u32)> = request.images.iter().map(|image| image.size).collect();
         let prompt = self.model.prompt(&request.messages, &sizes)?;
         let context = self.model.network().config().text_config.max_position_embeddings;
@@ -32,12 +67,19 @@ impl Engine for ChatModel {
         if tokens > most {
             return Err(Refusal::too_long(tokens, most));
         }
-        let mut images = Vec::with_capacity(request.images.len());
-        for image in &request.images {
+        let window = request.messages.last().and_then(prompt::asked).filter(|_| self.fill != Fill::None);
+        // The images of the last turn, where tracks are to say something of them.
+        let looked_at = if window.is_some() && self.fill == Fill::Measured { WINDOW } else { 0 };
+        let (mut images, mut greys) = (Vec::with_capacity(request.images.len()), Vec::with_capacity(looked_at));
+        for (left, image) in (1..=request.images.len()).rev().zip(&request.images) {
             if sink.is_closed() {
                 return Err(Refusal::stopping());
             }
-            images.push(self.model.encode_image(&image.decode()?)?);
+            let pixels = image.decode()?;
+            if left <= looked_at {
+                greys.extend(measured::grey(&pixels));
+            }
+            images.push(self.model.encode_image(&pixels)?);
         }
         let max_tokens = request.max_tokens.min(context - tokens);
         let prefilled = self.model.prefill(&prompt, &images.iter().collect::<Vec<_>>(), max_tokens)?;
@@ -60,7 +102,15 @@ impl Engine for ChatModel {
             if texts[answer].stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let decoding = self.model.decoding(max_tokens, request.sampling);
-        let written = decode_with(self.model.network(), prefilled, request.n, &decoding, &mut seen)?;
+        let (network, n) = (self.model.network(), request.n);
+        let written = match window {
+            Some((mode, camera)) => {
+                let (grammar, measured) = (self.model.grammar(mode)?, tracked(&greys, &camera));
+                let filler = Filler::new(&grammar, self.model.tokenizer(), camera, measured.as_deref());
+                decode_filled_with(network, prefilled, n, &decoding, &filler, &mut seen)?
+            }
+            None => decode_with(network, prefilled, n, &decoding, &mut seen)?,
+        };
         if let Some(error) = failed {
             return Err(error.into());
         }
@@ -76,7 +126,10 @@ impl Engine for ChatModel {
             say(sink, answer, text.finish()?);
             sink.send(Event::Ended { answer, reason });
         }
-        Ok(written.iter().map(|written| written.ids.len()).sum())
+        Ok(Tokens {
+            written: written.iter().map(|written| written.ids.len()).sum(),
+            filled: written.iter().map(|written| written.filled).sum(),
+        })
     }
 }
 

@@ -22,10 +22,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::covariance::FilmCoverage;
-use super::estimator::{Estimate, grey};
+use super::estimator::Estimate;
 use super::figures::{digits, or_dash, shown, shown_or_dash};
 use super::files::file_name;
 use super::{Args, BOOTSTRAP_SEED, Done, Estimator, Known, Origin, Outcome, Settings, Unreadable, finish};
+use crate::measured::grey;
 use path::Found;
 pub use path::PathFigures;
 use training_data::json::write_json;
