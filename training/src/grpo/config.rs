@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use model::Mode;
 use model::answer::budget::Budget;
+use model::answer::fill::Fill;
 use serde::{Deserialize, Serialize};
 
 use crate::student::Adapter;
@@ -43,6 +44,9 @@ pub struct GrpoConfig {
     pub temperature: f64,
     /// After which an answer is given up: a parse failure, whatever it says.
     pub max_tokens: Budget,
+    /// What the program writes of an answer: no part of the loss. All that is left to the policy is then drawn under the grammar.
+    #[serde(default)]
+    pub fill: Fill,
     /// Weight of the divergence from the reference; at 0 there is no reference.
     pub kl_weight: f64,
     /// How far the ratio of probabilities may be from 1 before it earns no more.
@@ -94,6 +98,12 @@ impl Config {
         for (key, least, got) in [("group_size", 2, g.group_size), ("updates", 1, g.updates), ("chunk", 1, g.chunk)] {
             ensure!(got >= least, "grpo.{key}: expected at least {least}, got {got}");
         }
+        // Nothing else has a place for it.
+        ensure!(
+            g.fill != Fill::Measured || g.mode == Mode::FullChain,
+            "grpo.mode: expected full_chain, since grpo.fill is measured, got {}",
+            g.mode.name()
+        );
         let eval_temperature = self.eval.as_ref().map_or(0.0, |eval| eval.temperature);
         for (key, fine, expected, got) in [
             ("grpo.temperature", g.temperature > 0.0, "over 0", g.temperature),
@@ -151,7 +161,8 @@ mod tests {
             config.check().unwrap_err().to_string()
         };
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 8] = [
+            (|c| c.grpo.fill = Fill::Measured, "grpo.mode: expected full_chain, since grpo.fill is measured"),
             (|c| c.grpo.group_size = 1, "grpo.group_size: expected at least 2, got 1"),
             (|c| c.grpo.temperature = 0.0, "grpo.temperature"),
             (|c| c.grpo.kl_weight = f64::NAN, "grpo.kl_weight"),

@@ -1,7 +1,8 @@
 //! The loss of GRPO (Shao et al. 2024, "DeepSeekMath", eq. 3 and 4), token by token.
 //!
 //! Probabilities are those of the distribution that answers are drawn from: of the logits over the temperature, without
-//! the tokens that are never written. The ratio then compares two policies that sample, and is 1 where they are one.
+//! the tokens that are never written, and without those that the grammar forbade where there was one. The ratio then compares two
+//! policies that sample, and is 1 where they are one. What the program filled in was not drawn and is no part of anything here.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use model::autograd::recompute::Recomputation;
 use model::{EgoModel, Qwen3Vl};
 
 use super::config::{GrpoConfig, Normalisation};
-use super::rollout::Group;
+use super::rollout::{Choice, Group};
 use crate::batch::{Batch, Embeddings, decode, embed, predictions, scalar, select};
 
 /// Rows of logits that exist at once under checkpointing: 150 MiB of a vocabulary of 150,000, in f32.
@@ -47,7 +48,7 @@ impl Scorer {
         })
     }
 
-    /// Log-probabilities of all tokens that were written, rollout after rollout, `[n]` in f32. The prompt's images go
+    /// Log-probabilities of all tokens that were drawn, rollout after rollout, `[n]` in f32. The prompt's images go
     /// through the tower once, its tokens through the decoder once a rollout. `frozen`: without a graph over the tower.
     ///
     /// # Errors
@@ -67,13 +68,20 @@ impl Scorer {
             let batch = Batch::new(sequences.iter().copied(), self.pad);
             let embeddings = behind(model, &prompt, &batch)?;
             let hidden = decode(model, &batch, &embeddings, recomputation, &mut |_, _| {})?;
-            let (rows, tokens): (Vec<u32>, Vec<u32>) = predictions(&batch, sequences).unzip();
+            let choices = rollouts.iter().flat_map(|rollout| &rollout.choices);
+            let drawn =
+                predictions(&batch, sequences).zip(choices).filter(|(_, choice)| !matches!(choice, Choice::Forced));
+            let (at, choices): (Vec<(u32, u32)>, Vec<Choice>) = drawn.map(|(at, choice)| (at, choice.clone())).unzip();
+            let (rows, tokens): (Vec<u32>, Vec<u32>) = at.into_iter().unzip();
+            if rows.is_empty() {
+                continue;
+            }
             let hidden = select(&hidden, &rows)?; // [n, d]
-            for (i, tokens) in tokens.chunks(ROWS).enumerate() {
+            for (i, (tokens, choices)) in tokens.chunks(ROWS).zip(choices.chunks(ROWS)).enumerate() {
                 let hidden = hidden.narrow(0, i * ROWS, tokens.len())?;
                 let tokens = Tensor::new(tokens, model.device())?;
-                let (scorer, network) = (self.clone(), network.clone());
-                let score = move |hidden: &Tensor| scorer.score(&network, hidden, &tokens);
+                let (scorer, network, choices) = (self.clone(), network.clone(), choices.to_vec());
+                let score = move |hidden: &Tensor| scorer.score(&network, hidden, &tokens, &choices);
                 parts.push(match recomputation {
                     Some(recomputation) => recomputation.run(&hidden, score)?,
                     None => score(&hidden)?,
@@ -84,10 +92,30 @@ impl Scorer {
     }
 
     /// Log-probabilities of `tokens` `[n]` behind hidden states `[n, d]`, `[n]`.
-    fn score(&self, model: &Qwen3Vl, hidden: &Tensor, tokens: &Tensor) -> model::Result<Tensor> {
-        let logits = model.logits(hidden)?.to_dtype(DType::F32)?.broadcast_add(&self.mask)?;
+    fn score(&self, model: &Qwen3Vl, hidden: &Tensor, tokens: &Tensor, choices: &[Choice]) -> model::Result<Tensor> {
+        let mut logits = model.logits(hidden)?.to_dtype(DType::F32)?.broadcast_add(&self.mask)?;
+        if let Some(forbidden) = self.forbidden(choices)? {
+            logits = (logits + forbidden)?;
+        }
         let all = log_softmax(&(logits / self.temperature)?, D::Minus1)?; // [n, vocab]
         Ok(all.gather(&tokens.unsqueeze(1)?, 1)?.squeeze(1)?)
+    }
+
+    /// 0 for what the grammar left to each token, [`BANNED`] for the rest, `[n, vocab]`; `None` where there was no grammar.
+    fn forbidden(&self, choices: &[Choice]) -> candle_core::Result<Option<Tensor>> {
+        if choices.iter().all(|choice| matches!(choice, Choice::Free)) {
+            return Ok(None);
+        }
+        let vocabulary = self.mask.elem_count();
+        let mut mask = vec![0f32; choices.len() * vocabulary];
+        for (row, choice) in mask.chunks_exact_mut(vocabulary).zip(choices) {
+            let Choice::Of(ids) = choice else { continue };
+            row.fill(BANNED);
+            for &id in ids.iter() {
+                row[id as usize] = 0.0;
+            }
+        }
+        Tensor::from_vec(mask, (choices.len(), vocabulary), self.mask.device()).map(Some)
     }
 }
 
@@ -131,7 +159,7 @@ pub(super) struct Part {
     pub entropy: f64,
 }
 
-/// A group's part of the loss from the log-probabilities of its tokens. `total`: what the step's mean is over, answers
+/// A group's part of the loss from the log-probabilities of its tokens that were drawn. `total`: what the step's mean is over, answers
 /// or tokens as the normalisation has it.
 ///
 /// # Errors
@@ -145,7 +173,7 @@ pub(super) fn of_group(
 ) -> Result<Part> {
     let (mut advantage, mut weight) = (Vec::new(), Vec::new());
     for (rollout, a) in group.rollouts.iter().zip(advantages) {
-        let n = rollout.length();
+        let n = rollout.drawn();
         let share = match config.normalisation {
             Normalisation::Sequence => 1.0 / n as f64,
             Normalisation::Token => 1.0,

@@ -213,12 +213,13 @@ impl Objective for Grpo<'_> {
         examples.iter().map(group).collect()
     }
 
-    /// Groups that are skipped are no part of any mean over the loss or its tokens.
+    /// Groups that are skipped, and tokens that were not drawn, are no part of any mean over the loss or its tokens.
     fn counts(&self, groups: &Vec<Arc<Group>>) -> Vec<f64> {
         let learned: Vec<usize> = groups
             .iter()
             .filter(|group| group.advantages.is_some())
-            .flat_map(|group| group.rollouts.iter().map(rollout::Rollout::length))
+            .flat_map(|group| group.rollouts.iter().map(rollout::Rollout::drawn))
+            .filter(|drawn| *drawn > 0)
             .collect();
         let tokens = learned.iter().sum::<usize>() as f64;
         let loss = match self.config.grpo.normalisation {

@@ -1,11 +1,16 @@
 //! Rollouts: what the policy answers to a window, sampled several times, and what each answer is worth.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use geometry::SceneScale;
 use geometry::reward::Reward;
 use model::answer::chain;
 use model::answer::decode::{Ended, Sampling};
+use model::answer::fill::Fill;
+use model::answer::grammar::Grammar;
 use model::answer::prompt;
 use model::{AnswerOptions, EgoModel, Patches};
 use rand::{Rng, SeedableRng};
@@ -15,6 +20,7 @@ use serde_json::{Value, json};
 use super::config::GrpoConfig;
 use crate::batch::Sequence;
 use training_data::WindowSample;
+use training_evaluation::measured;
 
 /// Added to the standard deviation of a group's rewards.
 const EPSILON: f64 = 1e-4;
@@ -35,11 +41,22 @@ pub struct Group {
     pub(super) rollouts: Vec<Rollout>,
     /// One a rollout; nothing where rewards are all alike: there is nothing to learn from.
     pub(super) advantages: Option<Vec<f64>>,
-    /// Log-probabilities of all tokens, rollout after rollout, under the policy that wrote them; where that is another
+    /// Log-probabilities of all tokens that were drawn, rollout after rollout, under the policy that wrote them; where that is another
     /// one than the one that learns from them.
     pub(super) old: Option<Vec<f32>>,
     /// The same under the reference, where there is one.
     pub(super) reference: Option<Vec<f32>>,
+}
+
+/// What a token was drawn from.
+#[derive(Debug, Clone)]
+pub(super) enum Choice {
+    /// All that may ever be written.
+    Free,
+    /// What the grammar left there, ascending.
+    Of(Arc<Vec<u32>>),
+    /// It was not: the program wrote it.
+    Forced,
 }
 
 /// One sampled answer.
@@ -47,6 +64,8 @@ pub struct Group {
 pub(super) struct Rollout {
     /// The prompt's tokens and what was written behind them, with the token that ended it. The images are the group's.
     pub sequence: Sequence,
+    /// Of each token that was written.
+    pub choices: Vec<Choice>,
     pub text: String,
     pub reward: Reward,
     /// Whether it ended by itself.
@@ -56,13 +75,15 @@ pub(super) struct Rollout {
 }
 
 impl Rollout {
-    fn new(prompt: &Sequence, answer: model::Answer, sample: &WindowSample) -> Result<Self> {
+    /// `grammar`: that under which the answer was written, where there was one.
+    fn new(prompt: &Sequence, answer: model::Answer, sample: &WindowSample, grammar: Option<&Grammar>) -> Result<Self> {
         let fine = matches!(answer.ended, Ended::Stop | Ended::Length);
         ensure!(fine, "an answer of {} tokens: the policy's logits are not numbers", answer.ids.len());
         let (reward, ended) = (reward(&answer, sample), answer.ended == Ended::Stop);
         // Behind the prompt's last token, which is text: its three places are one.
         let next = prompt.positions.last().map_or(0, |place| place[0] + 1);
         let written: Vec<u32> = answer.ids.into_iter().chain(answer.end).collect();
+        let choices = choices(&written, &answer.runs, grammar);
         let places = (0..written.len() as u32).map(|i| [next + i; 3]);
         let sequence = Sequence {
             images: Vec::new(),
@@ -70,12 +91,17 @@ impl Rollout {
             ids: prompt.ids.iter().copied().chain(written).collect(),
             response: prompt.ids.len(),
         };
-        Ok(Self { sequence, text: answer.text, reward, ended, parses: ended && answer.trajectory.is_ok() })
+        Ok(Self { sequence, choices, text: answer.text, reward, ended, parses: ended && answer.trajectory.is_ok() })
     }
 
     /// Tokens that were written.
     pub fn length(&self) -> usize {
         self.sequence.ids.len() - self.sequence.response
+    }
+
+    /// Tokens that the policy drew: the loss is over these.
+    pub fn drawn(&self) -> usize {
+        self.choices.iter().filter(|choice| !matches!(choice, Choice::Forced)).count()
     }
 
     /// What is logged of it: reward, format, valid, rotation, direction, magnitude, length, parse, truncated. The parts
@@ -110,7 +136,7 @@ impl Group {
             json!({
                 "prompt": self.number, "window": self.window, "rollout": i, "text": rollout.text,
                 "reward": rollout.reward, "advantage": self.advantages.as_ref().map(|a| a[i]),
-                "tokens": rollout.length(), "ended": rollout.ended, "parses": rollout.parses,
+                "tokens": rollout.length(), "filled": rollout.length() - rollout.drawn(), "ended": rollout.ended, "parses": rollout.parses,
             })
         };
         self.rollouts.iter().enumerate().map(line).collect()
@@ -136,8 +162,12 @@ impl Sampler<'_> {
         let sampling = Sampling { temperature: self.config.temperature, top_p: 1.0, seed: rng.random() };
         let (patches, answers) = self.ask(sample, sampling, self.config.group_size)?;
         let prompt = self.prompt(&patches)?;
-        let rollouts =
-            answers.into_iter().map(|answer| Rollout::new(&prompt, answer, sample)).collect::<Result<Vec<_>>>()?;
+        let grammar = match self.config.fill {
+            Fill::None => None,
+            Fill::Arithmetic | Fill::Measured => Some(self.policy.grammar(self.config.mode)?),
+        };
+        let rollout = |answer| Rollout::new(&prompt, answer, sample, grammar.as_deref());
+        let rollouts = answers.into_iter().map(rollout).collect::<Result<Vec<_>>>()?;
         let rewards: Vec<f64> = rollouts.iter().map(|rollout| rollout.reward.total).collect();
         let advantages = advantages(&rewards);
         Ok(Group { number, window: sample.id.clone(), prompt, rollouts, advantages, old: None, reference: None })
@@ -156,8 +186,12 @@ impl Sampler<'_> {
         let frame = |image| self.policy.preprocess(image, &sample.intrinsics);
         let patches = sample.images.iter().map(frame).collect::<model::Result<Vec<_>>>()?;
         let frames = patches.iter().map(|p| self.policy.encode(p)).collect::<model::Result<Vec<_>>>()?;
-        let (mode, max_tokens) = (self.config.mode, self.config.max_tokens);
-        let options = AnswerOptions { mode, max_tokens, sampling, ..AnswerOptions::default() };
+        let measured = match self.config.fill {
+            Fill::Measured => measured::of_images(&sample.images, &sample.intrinsics, &sample.stamps)?,
+            Fill::None | Fill::Arithmetic => None,
+        };
+        let &GrpoConfig { mode, max_tokens, fill, .. } = self.config;
+        let options = AnswerOptions { mode, max_tokens, fill, measured, sampling, ..AnswerOptions::default() };
         let answers = self.policy.answers(&frames.iter().collect::<Vec<_>>(), &options, n)?;
         Ok((patches, answers))
     }
@@ -180,6 +214,23 @@ impl Sampler<'_> {
         let response = prompt.ids.len();
         Ok(Sequence { images: vec![(images, first.grid)], ids: prompt.ids, positions: prompt.positions, response })
     }
+}
+
+/// What each of the tokens was drawn from, where those of `runs` were not.
+fn choices(written: &[u32], runs: &[Range<usize>], grammar: Option<&Grammar>) -> Vec<Choice> {
+    let mut place = grammar.map(|grammar| (grammar, grammar.start()));
+    let choice = |(at, id): (usize, &u32)| {
+        let choice = match &place {
+            _ if runs.iter().any(|run| run.contains(&at)) => Choice::Forced,
+            Some((grammar, place)) => Choice::Of(grammar.allowed(place)),
+            None => Choice::Free,
+        };
+        if let Some((grammar, place)) = &mut place {
+            *place = grammar.advance(place, *id);
+        }
+        choice
+    };
+    written.iter().enumerate().map(choice).collect()
 }
 
 /// What is known of the unit of a window.
@@ -230,8 +281,9 @@ mod tests {
         let judge = |text: &str, ended| {
             let trajectory = chain::parse_poses(text);
             let (text, ids) = (text.to_owned(), Vec::new());
+            let (runs, by_program) = (Vec::new(), Vec::new());
             let answer =
-                model::Answer { text, trajectory, ids, filled: 0, by_program: Vec::new(), passes: 0, ended, end: None };
+                model::Answer { text, trajectory, ids, filled: 0, runs, by_program, passes: 0, ended, end: None };
             reward(&answer, &sample).total
         };
         assert!(judge(&truth, Ended::Stop) > 0.99);

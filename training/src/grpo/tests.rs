@@ -3,12 +3,18 @@
 use super::*;
 use candle_core::{D, DType, Device, Var};
 use candle_nn::ops::log_softmax;
+use geometry::WindowTrajectory;
+use model::Mode;
 use model::answer::budget::Budget;
+use model::answer::chain;
+use model::answer::fill::{Fill, Part as Filled};
 use model::tokenizer::{IM_START, IMAGE_PAD};
 
+use super::rollout::Choice;
 use crate::batch::{Batch, Sequence, decode, embed, predictions, select};
 use crate::student::{Adapter, Shape};
 use crate::trainer::config::path_of;
+use training_evaluation::measured;
 
 fn config() -> Config {
     let mut config = read_config(&path_of("nano-grpo.toml")).unwrap();
@@ -45,18 +51,24 @@ fn group(grpo: &Grpo<'_>, number: u64, advantages: [f64; 3]) -> Group {
     let length = last.sequence.response + last.length().div_ceil(2);
     last.sequence.ids.truncate(length);
     last.sequence.positions.truncate(length);
+    last.choices.truncate(length - last.sequence.response);
     group.advantages = Some(advantages.to_vec());
     group
 }
 
-/// Log-probabilities of one rollout, alone and by composites.
-fn alone(student: &Student, group: &Group, rollout: usize, banned: &[u32], temperature: f64) -> Tensor {
+/// Logits at each token of one rollout, alone and by composites, and the tokens.
+fn logits(student: &Student, group: &Group, rollout: usize) -> (Tensor, Vec<u32>) {
     let whole = Sequence { images: group.prompt.images.clone(), ..group.rollouts[rollout].sequence.clone() };
     let batch = Batch::new([&whole], student.tokenizer.pad);
     let embeddings = embed(&student.model, &batch, [&whole], false).unwrap();
     let hidden = decode(&student.model, &batch, &embeddings, None, &mut |_, _| {}).unwrap();
     let (rows, tokens): (Vec<u32>, Vec<u32>) = predictions(&batch, [&whole]).unzip();
-    let logits = student.model.logits(&select(&hidden, &rows).unwrap()).unwrap();
+    (student.model.logits(&select(&hidden, &rows).unwrap()).unwrap(), tokens)
+}
+
+/// Log-probabilities of one rollout.
+fn alone(student: &Student, group: &Group, rollout: usize, banned: &[u32], temperature: f64) -> Tensor {
+    let (logits, tokens) = logits(student, group, rollout);
     let mask: Vec<f32> =
         (0..logits.dim(1).unwrap() as u32).map(|id| if banned.contains(&id) { -1e30 } else { 0.0 }).collect();
     let mask = Tensor::new(mask, &Device::Cpu).unwrap();
@@ -303,4 +315,86 @@ fn the_hold_out_and_the_rollouts_can_be_read() {
     assert_eq!(lines.iter().map(|line| line["prompt"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1]);
     assert!(lines.iter().all(|line| line["reward"]["total"] == -1.0 && line["advantage"].is_null()));
     assert_eq!(lines[0]["tokens"], 6);
+}
+
+/// Which tokens of the program there are, and which the policy might have drawn, is known from their places alone.
+#[test]
+fn what_the_program_wrote_is_no_part_of_the_loss_and_the_rest_is_drawn_under_the_grammar() {
+    let (mut config, student) = (config(), student());
+    let identity = chain::write_poses(&WindowTrajectory::identity());
+    let form = identity.find("\n1 R").unwrap();
+    let form = student.tokenizer.encode(&identity[..form]).unwrap().len();
+    (config.grpo.fill, config.grpo.max_tokens) = (Fill::Arithmetic, Budget::Tokens(form + 20));
+    let grpo = Grpo::new(&config, &student).unwrap();
+    let mut group = grpo.draw(0).unwrap();
+    let advantages = [1.0, -0.5, 0.25];
+    group.advantages = Some(advantages.to_vec());
+    let mut expected = Tensor::zeros((), DType::F32, &Device::Cpu).unwrap();
+    let mut drawn = 0;
+    for (i, advantage) in advantages.into_iter().enumerate() {
+        let rollout = &group.rollouts[i];
+        assert_eq!((rollout.length(), rollout.choices.len()), (form + 20, form + 20));
+        assert!(rollout.choices[..form].iter().all(|choice| matches!(choice, Choice::Forced)), "the identity");
+        let (logits, tokens) = logits(&student, &group, i);
+        let mut own = Vec::new();
+        for ((at, token), choice) in tokens.iter().enumerate().zip(&rollout.choices) {
+            let ids = match choice {
+                Choice::Of(ids) => ids,
+                Choice::Forced => continue,
+                Choice::Free => panic!("token {at} was drawn without a grammar"),
+            };
+            let place = ids.iter().position(|id| id == token).expect("one that was allowed");
+            let ids = Tensor::new(ids.as_slice(), &Device::Cpu).unwrap();
+            let allowed = logits.get(at).unwrap().index_select(&ids, 0).unwrap();
+            let log_probs = log_softmax(&(allowed / config.grpo.temperature).unwrap(), D::Minus1).unwrap();
+            own.push(log_probs.get(place).unwrap());
+        }
+        assert!((1..=20).contains(&own.len()), "{}", own.len());
+        drawn += own.len();
+        let mean = Tensor::stack(&own, 0).unwrap().mean_all().unwrap();
+        expected = (expected - (mean * (advantage / 3.0)).unwrap()).unwrap();
+    }
+    let expected = gradients(&student, &expected, &recomputation(&student));
+    let batch = vec![Arc::new(group)];
+    let counts = grpo.counts(&batch);
+    assert!((counts[0] - 3.0).abs() < 1e-9 && (counts[1] - drawn as f64).abs() < 1e-9, "{counts:?} of {drawn}");
+    let scored = grpo.scorer.log_probs(&student.model, &batch[0], true, None).unwrap();
+    assert_eq!(scored.elem_count(), drawn, "what is old and what is the reference's stand beside the same tokens");
+    for checkpointed in [false, true] {
+        let recomputation = recomputation(&student);
+        let share = grpo
+            .loss(&batch, &totals(&grpo, std::slice::from_ref(&batch)), checkpointed.then_some(&recomputation))
+            .unwrap();
+        assert_same(&gradients(&student, &share.loss.unwrap(), &recomputation), &expected);
+    }
+    let lines = batch[0].lines();
+    assert!(lines.iter().all(|line| line["filled"].as_u64().unwrap() >= form as u64), "{lines:?}");
+}
+
+#[test]
+fn answers_that_are_filled_in_end_by_themselves_and_parse_whatever_the_policy_says() {
+    let (mut config, student) = (config(), student());
+    (config.grpo.fill, config.grpo.max_tokens, config.grpo.group_size) = (Fill::Arithmetic, Budget::Auto, 2);
+    let grpo = Grpo::new(&config, &student).unwrap();
+    for rollout in grpo.draw(0).unwrap().rollouts {
+        assert!(rollout.ended && rollout.parses, "{}", rollout.text);
+        assert!(matches!(rollout.choices.last(), Some(Choice::Forced)), "nobody chose to end");
+        assert_eq!(rollout.sequence.ids.last(), Some(&student.tokenizer.end));
+    }
+}
+
+#[test]
+fn rollouts_of_a_window_that_was_measured_hold_its_points() {
+    let (mut config, student) = (config(), student());
+    (config.grpo.mode, config.grpo.fill, config.grpo.max_tokens) =
+        (Mode::FullChain, Fill::Measured, Budget::Tokens(400));
+    let grpo = Grpo::new(&config, &student).unwrap();
+    let windows = parse_source("synth:seed=4,windows=3,size=320x240,stratum=texture").unwrap();
+    let is_measured = |sample: &training_data::WindowSample| {
+        measured::of_images(&sample.images, &sample.intrinsics, &sample.stamps).unwrap().is_some()
+    };
+    let sample = (0..3).map(|k| windows.sample(k).unwrap()).find(is_measured).expect("points with depths");
+    let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 3 };
+    let (_, answers) = grpo.sampler.ask(&sample, sampling, 2).unwrap();
+    assert!(answers.iter().all(|answer| answer.by_program.contains(&Filled::Points)), "{}", answers[0].text);
 }
