@@ -6,6 +6,8 @@ mod config;
 mod data;
 pub mod example;
 pub mod loss;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
