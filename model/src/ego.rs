@@ -19,12 +19,15 @@ use crate::answer::fill::{Fill, Filler, Part};
 use crate::answer::generation;
 use crate::answer::grammar::Grammar;
 use crate::answer::measured::Measured;
+use crate::answer::prefix::{Prefix, Token};
 use crate::answer::prompt::{self, Mode, Prompt};
 use crate::lora::Lora;
+use crate::memory::cache_bytes;
 use crate::nn::Kernels;
 use crate::pose_head::{NotFinite, PoseHead, WindowPoses};
 use crate::qwen3_vl::processor::Grid;
 use crate::qwen3_vl::processor::{Patches, Processor};
+use crate::qwen3_vl::text::KvCache;
 use crate::qwen3_vl::{Embedded, Qwen3Vl};
 use crate::tokenizer::{IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use crate::weights::gguf::Pair;
@@ -48,6 +51,8 @@ pub struct EgoModel {
     grammars: [OnceLock<Arc<Grammar>>; 2],
     /// Tokens of their longest, likewise.
     needed: [OnceLock<usize>; 2],
+    /// What prompts begin with. None where the weights may change.
+    prefix: Option<Prefix>,
 }
 
 /// One image as the decoder reads it.
@@ -128,6 +133,8 @@ pub struct Answer {
     pub by_program: Vec<Part>,
     /// Passes of the model behind the prompt.
     pub passes: usize,
+    /// Tokens of the prompt that an earlier one had begun with, so that they were not read again.
+    pub reused: usize,
     /// Why there are no more.
     pub ended: Ended,
     /// The token that ended it, where one did.
@@ -179,10 +186,11 @@ impl EgoModel {
             (None, None) => Processor::from_dir(dir, vision)?,
         };
         generation::check(dir, &tokenizer)?;
-        Self::new(model, tokenizer, processor, device)
+        let model = Self::new(model, tokenizer, processor, device)?;
+        Ok(Self { prefix: Some(Prefix::default()), ..model })
     }
 
-    /// From parts at hand.
+    /// From parts at hand. Their weights may change: each prompt is read from its first token on.
     ///
     /// # Errors
     /// A tensor operation's.
@@ -193,7 +201,8 @@ impl EgoModel {
         let banned = banned.iter().filter_map(|token| tokenizer.id(token)).chain(unused).collect();
         let (grammars, needed) = ([OnceLock::new(), OnceLock::new()], [OnceLock::new(), OnceLock::new()]);
         let ends = [tokenizer.end, tokenizer.pad];
-        Ok(Self { model, tokenizer, processor, device: device.clone(), banned, ends, grammars, needed })
+        let device = device.clone();
+        Ok(Self { model, tokenizer, processor, device, banned, ends, grammars, needed, prefix: None })
     }
 
     /// Resizes and cuts a frame.
@@ -297,6 +306,7 @@ impl EgoModel {
             ..self.decoding(max_tokens, options.sampling)
         };
         let prefilled = self.prefill(&prompt, &images, max_tokens)?;
+        let reused = prefilled.reused;
         let written = match (options.fill, frames.first()) {
             (Fill::Arithmetic | Fill::Measured, Some(first)) => {
                 let grammar = self.grammar(options.mode)?;
@@ -312,7 +322,7 @@ impl EgoModel {
                 let text = self.tokenizer.decode(&written.ids)?;
                 let trajectory = chain::parse_poses(&text);
                 let Written { ids, filled, runs, by_program, passes, ended, end } = written;
-                Ok(Answer { text, trajectory, ids, filled, runs, by_program, passes, ended, end })
+                Ok(Answer { text, trajectory, ids, filled, runs, by_program, passes, reused, ended, end })
             })
             .collect()
     }
@@ -324,7 +334,7 @@ impl EgoModel {
     pub fn cost(&self, frames: &[&FrameEmbedding], mode: Mode) -> Result<Cost> {
         let (prompt, images) = self.question(frames, mode)?;
         let begun = Instant::now();
-        let prefilled = self.prefill(&prompt, &images, PROBED)?;
+        let prefilled = self.read(&prompt, &images, self.model.cache(prompt.ids.len() + PROBED))?;
         let reading = begun.elapsed();
         let begun = Instant::now();
         // Whatever it says, it goes on.
@@ -376,15 +386,34 @@ impl EgoModel {
         prompt::chat(&self.tokenizer, config.image_token_id, merge, messages, &grids)
     }
 
-    /// Reads a prompt with its images; `max_tokens` may follow.
+    /// Reads a prompt with its images; `max_tokens` may follow. What it begins with is not read again where the last prompt began so
+    /// too ([`Prefilled::reused`]).
     ///
     /// # Errors
     /// Other images than the prompt's, or a prompt longer than the model's context.
     pub fn prefill(&self, prompt: &Prompt, images: &[&ImageEmbedding], max_tokens: usize) -> Result<Prefilled> {
-        let embedded = self.embedded(prompt, images)?;
         let mut cache = self.model.cache(prompt.ids.len() + max_tokens);
-        let hidden = self.model.decode(&embedded, &prompt.positions, Some(&mut cache))?;
-        Ok(Prefilled { hidden, cache, next: prompt.next })
+        let Some(prefix) = &self.prefix else { return self.read(prompt, images, cache) };
+        let image = self.model.config().image_token_id;
+        let mut parts = images.iter().flat_map(|image| std::iter::repeat_n(image.tokens.id(), image.tokens.dims()[0]));
+        let tokens = prompt.ids.iter().zip(&prompt.positions).map(|(&id, &place)| {
+            let image = if id == image { parts.next() } else { None };
+            Token { id, place, image }
+        });
+        let tokens: Vec<Token> = tokens.collect();
+        prefix.begin(&tokens, &mut cache)?;
+        let prefilled = self.read(prompt, images, cache)?;
+        let token_bytes = cache_bytes(self.model.config(), 1, self.model.dtype().size_in_bytes());
+        prefix.keep(tokens, &prefilled.cache, token_bytes)?;
+        Ok(prefilled)
+    }
+
+    /// Reads what of a prompt a cache does not hold yet.
+    fn read(&self, prompt: &Prompt, images: &[&ImageEmbedding], mut cache: KvCache) -> Result<Prefilled> {
+        let reused = cache.tokens();
+        let embedded = self.embedded(prompt, images)?.behind(reused)?;
+        let hidden = self.model.decode(&embedded, &prompt.positions[reused..], Some(&mut cache))?;
+        Ok(Prefilled { hidden, cache, next: prompt.next, reused })
     }
 
     /// A prompt with its images in place.

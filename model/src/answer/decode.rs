@@ -158,6 +158,8 @@ pub struct Prefilled {
     pub cache: KvCache,
     /// Place of the first token behind it, on all axes.
     pub next: u32,
+    /// How many of its tokens an earlier prompt began with, so that they were not read again.
+    pub reused: usize,
 }
 
 /// Writes `n` answers behind a prompt, which is kept once for all of them.
@@ -189,7 +191,7 @@ pub fn decode_with(
             rng: ChaCha8Rng::seed_from_u64(decoding.sampling.seed.wrapping_add(k)),
         })
         .collect();
-    let Prefilled { hidden, cache, next } = prompt;
+    let Prefilled { hidden, cache, next, .. } = prompt;
     let mut cache = if n == 1 { cache } else { cache.branch()? };
     let mut hidden = last(&hidden)?.broadcast_as((n, model.config().text_config.hidden_size))?.contiguous()?;
     for step in 0..decoding.max_tokens as u32 {
@@ -244,7 +246,7 @@ pub fn decode_filled_with(
     seen: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Written>> {
     decoding.sampling.check()?;
-    let Prefilled { hidden, cache, next } = prompt;
+    let Prefilled { hidden, cache, next, .. } = prompt;
     let first = last(&hidden)?;
     let mut written = Vec::with_capacity(n);
     for k in 1..n as u64 {
@@ -439,7 +441,7 @@ mod tests {
         let places = [[0; 3], [1; 3], [2; 3], [3; 3]];
         let embedded = Embedded { embeddings, deepstack: Vec::new() };
         let hidden = model.decode(&embedded, &places, Some(&mut cache)).unwrap();
-        decode_with(model, Prefilled { hidden, cache, next: 4 }, 2, &decoding, seen).unwrap()
+        decode_with(model, Prefilled { hidden, cache, next: 4, reused: 0 }, 2, &decoding, seen).unwrap()
     }
 
     #[test]

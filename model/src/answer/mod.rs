@@ -8,4 +8,5 @@ pub mod fill;
 pub(crate) mod generation;
 pub mod grammar;
 pub mod measured;
+pub(crate) mod prefix;
 pub mod prompt;

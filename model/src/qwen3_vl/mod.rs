@@ -50,6 +50,18 @@ pub struct Embedded {
     pub deepstack: Vec<Tensor>,
 }
 
+impl Embedded {
+    /// Without the first tokens, which a cache holds already.
+    ///
+    /// # Errors
+    /// More tokens than there are.
+    pub fn behind(&self, tokens: usize) -> Result<Self> {
+        let rest = |x: &Tensor| x.narrow(1, tokens, x.dim(1)?.saturating_sub(tokens))?.contiguous();
+        let deepstack = self.deepstack.iter().map(rest).collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(Self { embeddings: rest(&self.embeddings)?, deepstack })
+    }
+}
+
 impl Qwen3Vl {
     /// Loads a checkpoint folder: `config.json` and safetensors, or a pair of GGUF files.
     ///

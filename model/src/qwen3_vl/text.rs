@@ -35,6 +35,52 @@ impl KvCache {
         self.tokens
     }
 
+    /// Layers that it is for.
+    pub fn layers(&self) -> usize {
+        self.own.len()
+    }
+
+    /// Begins with the first tokens of another cache, in memory of its own and no more than they take.
+    ///
+    /// # Errors
+    /// A cache that holds something already; another one of other layers, of fewer tokens or of several sequences.
+    pub fn begin(&mut self, other: &Self, tokens: usize) -> Result<()> {
+        let fits = self.tokens == 0 && other.prefix == 0 && self.layers() == other.layers();
+        if !fits || tokens > other.tokens.min(self.limit) {
+            return Err(Error::Input {
+                what: "cache",
+                expected: format!("an empty one, and one sequence of at least {tokens} tokens"),
+                got: format!("{} and {} tokens", self.tokens, other.tokens),
+            });
+        }
+        if tokens > 0 {
+            let held = |x: &Tensor| x.narrow(2, 0, tokens)?.force_contiguous();
+            let own = other.own.iter().map(|part| match part {
+                Some((k, v)) => Ok(Some((held(k)?, held(v)?))),
+                None => Ok(None),
+            });
+            self.own = own.collect::<Result<_>>()?;
+            self.tokens = tokens;
+        }
+        Ok(())
+    }
+
+    /// Forgets all but the first tokens: what was read of a draft that did not come true.
+    ///
+    /// # Errors
+    /// Fewer tokens than the sequences of a branch share.
+    pub fn truncate(&mut self, tokens: usize) -> Result<()> {
+        if tokens < self.prefix {
+            return Err(Error::Input {
+                what: "cache",
+                expected: format!("at least the {} tokens that its sequences share", self.prefix),
+                got: tokens.to_string(),
+            });
+        }
+        self.tokens = self.tokens.min(tokens);
+        Ok(())
+    }
+
     /// A copy that goes its own way. (A clone would share the buffers, and write into them.)
     ///
     /// # Errors

@@ -39,6 +39,61 @@ fn branches_of_a_cache_agree_with_lone_sequences() {
 }
 
 #[test]
+fn a_cache_that_begins_as_another_goes_on_as_one_that_read_it_all() {
+    let text = golden("text_golden");
+    let model = load(Kernels::Fused);
+    let prompt = embedded(&model, &text);
+    let ids = ids(&text);
+    let positions = places(model.config(), &ids, &grids(&text));
+    let mut cache = model.cache(64);
+    let whole = model.decode(&prompt, &positions, Some(&mut cache)).unwrap();
+    assert!(!prompt.deepstack.is_empty());
+    // Within the first image too, where features are added behind the first layers.
+    let image = ids.iter().position(|id| *id == model.config().image_token_id).unwrap();
+    for held in [1, image, image + 1, ids.len() - 1] {
+        let mut own = model.cache(64);
+        own.begin(&cache, held).unwrap();
+        assert_eq!(own.tokens(), held);
+        let rest = prompt.behind(held).unwrap();
+        let hidden = model.decode(&rest, &positions[held..], Some(&mut own)).unwrap();
+        close("hidden", &hidden, &whole.narrow(1, held, ids.len() - held).unwrap());
+        assert!(own.begin(&cache, 1).is_err(), "it holds something already");
+    }
+    assert!(model.cache(64).begin(&cache, ids.len() + 1).is_err(), "more than there is");
+    assert!(model.cache(64).begin(&cache.branch().unwrap(), 1).is_err(), "a branch has several sequences");
+}
+
+#[test]
+fn what_was_cut_off_a_cache_leaves_no_trace() {
+    let text = golden("text_golden");
+    let model = load(Kernels::Fused);
+    let prompt = embedded(&model, &text);
+    let positions = places(model.config(), &ids(&text), &grids(&text));
+    let read = |tokens: &[u32], cache: &mut model::qwen3_vl::text::KvCache| {
+        let next = positions.last().unwrap()[0] + 1 + (cache.tokens() - positions.len()) as u32;
+        let places: Vec<_> = (0..tokens.len() as u32).map(|k| [next + k; 3]).collect();
+        let embeddings = model.embed(&Tensor::new(tokens, &Device::Cpu).unwrap()).unwrap().unsqueeze(0).unwrap();
+        model.decode(&Embedded { embeddings, deepstack: Vec::new() }, &places, Some(cache)).unwrap()
+    };
+    let prefilled = || {
+        let mut cache = model.cache(64);
+        model.decode(&prompt, &positions, Some(&mut cache)).unwrap();
+        cache
+    };
+    // A draft of which the first token alone was right, in the cache itself and in a branch.
+    for mut cache in [prefilled(), prefilled().branch().unwrap()] {
+        read(&[5, 9, 11, 300], &mut cache);
+        cache.truncate(positions.len() + 1).unwrap();
+        let drafted = read(&[7, 3], &mut cache);
+        let mut fresh = prefilled();
+        read(&[5], &mut fresh);
+        close("hidden", &drafted, &read(&[7, 3], &mut fresh));
+    }
+    let mut branch = prefilled().branch().unwrap();
+    assert!(branch.truncate(positions.len() - 1).is_err(), "it is shared");
+}
+
+#[test]
 fn clones_of_a_cache_do_not_write_into_each_other() {
     let text = golden("text_golden");
     let model = load(Kernels::Fused);

@@ -280,10 +280,18 @@ mod tests {
         let truth = chain::write_poses(&sample.ground_truth);
         let judge = |text: &str, ended| {
             let trajectory = chain::parse_poses(text);
-            let (text, ids) = (text.to_owned(), Vec::new());
-            let (runs, by_program) = (Vec::new(), Vec::new());
-            let answer =
-                model::Answer { text, trajectory, ids, filled: 0, runs, by_program, passes: 0, ended, end: None };
+            let answer = model::Answer {
+                text: text.to_owned(),
+                trajectory,
+                ids: Vec::new(),
+                filled: 0,
+                runs: Vec::new(),
+                by_program: Vec::new(),
+                passes: 0,
+                reused: 0,
+                ended,
+                end: None,
+            };
             reward(&answer, &sample).total
         };
         assert!(judge(&truth, Ended::Stop) > 0.99);
