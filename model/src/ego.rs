@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
@@ -21,6 +21,7 @@ use crate::answer::grammar::Grammar;
 use crate::answer::measured::Measured;
 use crate::answer::prefix::{Prefix, Token};
 use crate::answer::prompt::{self, Mode, Prompt};
+use crate::answer::speculate::Drafted;
 use crate::lora::Lora;
 use crate::memory::cache_bytes;
 use crate::nn::Kernels;
@@ -51,6 +52,8 @@ pub struct EgoModel {
     grammars: [OnceLock<Arc<Grammar>>; 2],
     /// Tokens of their longest, likewise.
     needed: [OnceLock<usize>; 2],
+    /// The last answer of each, likewise: what the next one is read ahead by.
+    last: [Mutex<Arc<Vec<u32>>>; 2],
     /// What prompts begin with. None where the weights may change.
     prefix: Option<Prefix>,
 }
@@ -87,6 +90,8 @@ pub struct AnswerOptions {
     pub fill: Fill,
     /// What was measured of the window, for [`Fill::Measured`]; without it that is [`Fill::Arithmetic`].
     pub measured: Option<Arc<Measured>>,
+    /// Whether likely tokens are read ahead ([`crate::answer::speculate`]) where the likeliest are taken.
+    pub speculate: bool,
 }
 
 impl Default for AnswerOptions {
@@ -99,6 +104,7 @@ impl Default for AnswerOptions {
             constrained: false,
             fill: Fill::None,
             measured: None,
+            speculate: true,
         }
     }
 }
@@ -133,6 +139,8 @@ pub struct Answer {
     pub by_program: Vec<Part>,
     /// Passes of the model behind the prompt.
     pub passes: usize,
+    /// What was read ahead, and came true.
+    pub drafted: Drafted,
     /// Tokens of the prompt that an earlier one had begun with, so that they were not read again.
     pub reused: usize,
     /// Why there are no more.
@@ -201,8 +209,8 @@ impl EgoModel {
         let banned = banned.iter().filter_map(|token| tokenizer.id(token)).chain(unused).collect();
         let (grammars, needed) = ([OnceLock::new(), OnceLock::new()], [OnceLock::new(), OnceLock::new()]);
         let ends = [tokenizer.end, tokenizer.pad];
-        let device = device.clone();
-        Ok(Self { model, tokenizer, processor, device, banned, ends, grammars, needed, prefix: None })
+        let (last, device) = (Default::default(), device.clone());
+        Ok(Self { model, tokenizer, processor, device, banned, ends, grammars, needed, last, prefix: None })
     }
 
     /// Resizes and cuts a frame.
@@ -300,9 +308,12 @@ impl EgoModel {
         let context = self.model.config().text_config.max_position_embeddings;
         let max_tokens = max_tokens.min(context.saturating_sub(prompt.ids.len()));
         let grammar = if options.constrained { Some(self.grammar(options.mode)?) } else { None };
+        let last = &self.last[usize::from(options.mode == Mode::AnswerOnly)];
+        let earlier = options.speculate.then(|| last.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let decoding = Decoding {
             grammar: grammar.as_deref(),
             stop: options.stop.as_ref(),
+            earlier: earlier.as_ref().map(|ids| ids.as_slice()),
             ..self.decoding(max_tokens, options.sampling)
         };
         let prefilled = self.prefill(&prompt, &images, max_tokens)?;
@@ -316,13 +327,16 @@ impl EgoModel {
             }
             _ => decode(&self.model, prefilled, n, &decoding)?,
         };
+        if let [Written { ids, ended: Ended::Stop | Ended::Length, .. }] = written.as_slice() {
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(ids.clone());
+        }
         written
             .into_iter()
             .map(|written| {
                 let text = self.tokenizer.decode(&written.ids)?;
                 let trajectory = chain::parse_poses(&text);
-                let Written { ids, filled, runs, by_program, passes, ended, end } = written;
-                Ok(Answer { text, trajectory, ids, filled, runs, by_program, passes, reused, ended, end })
+                let Written { ids, filled, runs, by_program, passes, drafted, ended, end } = written;
+                Ok(Answer { text, trajectory, ids, filled, runs, by_program, passes, drafted, reused, ended, end })
             })
             .collect()
     }
@@ -435,7 +449,8 @@ impl EgoModel {
 
     /// How to go on behind a prompt: no token that only a prompt may hold, up to the end of the turn.
     pub fn decoding(&self, max_tokens: usize, sampling: Sampling) -> Decoding<'_> {
-        Decoding { max_tokens, sampling, grammar: None, banned: &self.banned, ends: &self.ends, stop: None }
+        let (banned, ends) = (self.banned.as_slice(), self.ends.as_slice());
+        Decoding { max_tokens, sampling, grammar: None, banned, ends, stop: None, earlier: None }
     }
 
     /// The network.

@@ -9,7 +9,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::answer::fill::{Draft, Filler, Part, Run};
-use crate::answer::grammar::{Grammar, Place};
+use crate::answer::grammar::Grammar;
+use crate::answer::speculate::{Drafted, Form, Reader};
 use crate::qwen3_vl::text::{KvCache, last};
 use crate::qwen3_vl::{Embedded, Qwen3Vl};
 use crate::{Error, Result};
@@ -102,6 +103,8 @@ pub struct Written {
     pub by_program: Vec<Part>,
     /// Passes of the model behind the prompt.
     pub passes: usize,
+    /// What was read ahead, and came true.
+    pub drafted: Drafted,
     /// Why there are no more.
     pub ended: Ended,
     /// The one that ended the turn, where one did.
@@ -116,6 +119,7 @@ impl Written {
             runs: Vec::new(),
             by_program: Vec::new(),
             passes: 0,
+            drafted: Drafted::default(),
             ended: Ended::Length,
             end: None,
         }
@@ -137,6 +141,25 @@ pub struct Decoding<'a> {
     pub ends: &'a [u32],
     /// Set from outside to give up at the next token.
     pub stop: Option<&'a Arc<AtomicBool>>,
+    /// The answer before, which tells what is likely to come next (empty where there was none), so that it is read ahead
+    /// ([`crate::answer::speculate`]); `None` for no reading ahead. Drawn answers, and several in one batch, have none.
+    pub earlier: Option<&'a [u32]>,
+}
+
+impl Decoding<'_> {
+    fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+
+    /// Reads one answer of this kind behind a prompt.
+    fn reader<'m>(&self, model: &'m Qwen3Vl, prompt: (KvCache, Tensor, u32)) -> Reader<'m> {
+        Reader::new(model, prompt, self.earlier.filter(|_| self.sampling.temperature <= 0.0))
+    }
+
+    /// Tokens that an answer may have behind the one that comes next.
+    fn room(&self, line: &Line<'_>) -> usize {
+        self.max_tokens.saturating_sub(line.written.ids.len() + 1)
+    }
 }
 
 /// Of a vocabulary, the share whose logits are computed one by one.
@@ -145,7 +168,7 @@ const FEW: usize = 4;
 struct Line<'a> {
     written: Written,
     done: bool,
-    place: Option<(&'a Grammar, Place)>,
+    place: Form<'a>,
     rng: ChaCha8Rng,
 }
 
@@ -183,19 +206,17 @@ pub fn decode_with(
     seen: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Written>> {
     decoding.sampling.check()?;
-    let mut lines: Vec<Line<'_>> = (0..n as u64)
-        .map(|k| Line {
-            written: Written::new(),
-            done: decoding.max_tokens == 0,
-            place: decoding.grammar.map(|g| (g, g.start())),
-            rng: ChaCha8Rng::seed_from_u64(decoding.sampling.seed.wrapping_add(k)),
-        })
-        .collect();
+    if n == 1 {
+        return Ok(vec![alone(model, prompt, decoding, seen)?]);
+    }
+    let seed = decoding.sampling.seed;
+    let mut lines: Vec<Line<'_>> =
+        (0..n as u64).map(|k| Line::new(decoding, decoding.grammar, seed.wrapping_add(k))).collect();
     let Prefilled { hidden, cache, next, .. } = prompt;
-    let mut cache = if n == 1 { cache } else { cache.branch()? };
+    let mut cache = cache.branch()?;
     let mut hidden = last(&hidden)?.broadcast_as((n, model.config().text_config.hidden_size))?.contiguous()?;
     for step in 0..decoding.max_tokens as u32 {
-        if decoding.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+        if decoding.is_stopped() {
             lines.iter_mut().filter(|l| !l.done).for_each(|l| l.written.ended = Ended::Cancelled);
             break;
         }
@@ -216,6 +237,29 @@ pub fn decode_with(
         lines.iter_mut().filter(|line| !line.done).for_each(|line| line.written.passes += 1);
     }
     Ok(lines.into_iter().map(|line| line.written).collect())
+}
+
+/// [`decode_with`] of one answer.
+fn alone(
+    model: &Qwen3Vl,
+    prompt: Prefilled,
+    decoding: &Decoding<'_>,
+    seen: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
+) -> Result<Written> {
+    let mut line = Line::new(decoding, decoding.grammar, decoding.sampling.seed);
+    let mut reader = decoding.reader(model, (prompt.cache, last(&prompt.hidden)?, prompt.next));
+    while !line.done {
+        if decoding.is_stopped() {
+            line.written.ended = Ended::Cancelled;
+            break;
+        }
+        reader.read(&line.written.ids, &line.place, decoding.room(&line))?;
+        let choice = choice(model, &mut reader, line.allowed(decoding))?;
+        let id = line.write(choice, decoding);
+        line.cancel_if(id.is_some_and(|id| seen(0, id).is_break()));
+    }
+    (line.written.passes, line.written.drafted) = reader.work();
+    Ok(line.written)
 }
 
 /// [`decode`] of answers of which `filler` writes what it can, one after the other. They keep its grammar, whether or not
@@ -263,7 +307,7 @@ pub fn decode_filled_with(
 /// Answer `k` of several.
 fn filled(
     model: &Qwen3Vl,
-    (mut cache, first, next): (KvCache, Tensor, u32),
+    prompt: (KvCache, Tensor, u32),
     k: u64,
     decoding: &Decoding<'_>,
     filler: &Filler<'_>,
@@ -271,16 +315,10 @@ fn filled(
 ) -> Result<Written> {
     let grammar = filler.grammar();
     let mut draft = Draft::new(grammar);
-    let mut line = Line {
-        written: Written::new(),
-        done: decoding.max_tokens == 0,
-        place: Some((grammar, grammar.start())),
-        rng: ChaCha8Rng::seed_from_u64(decoding.sampling.seed.wrapping_add(k)),
-    };
-    // Tokens that the model has not read yet, and what it makes of those before.
-    let (mut unread, mut hidden): (Vec<u32>, Tensor) = (Vec::new(), first);
+    let mut line = Line::new(decoding, Some(grammar), decoding.sampling.seed.wrapping_add(k));
+    let mut reader = decoding.reader(model, prompt);
     while !line.done {
-        if decoding.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+        if decoding.is_stopped() {
             line.written.ended = Ended::Cancelled;
             break;
         }
@@ -310,26 +348,16 @@ fn filled(
             line.written.ids.extend(&run);
             line.done = line.written.ids.len() >= decoding.max_tokens;
             line.cancel_if(unwanted.is_some());
-            unread.extend(run);
             continue;
         }
-        if !unread.is_empty() {
-            let embeddings = model.embed(&Tensor::new(unread.as_slice(), model.device())?)?.unsqueeze(0)?;
-            let begin = next + (line.written.ids.len() - unread.len()) as u32;
-            let places: Vec<_> = (0..unread.len() as u32).map(|k| [begin + k; 3]).collect();
-            let embedded = Embedded { embeddings, deepstack: Vec::new() };
-            hidden = last(&model.decode(&embedded, &places, Some(&mut cache))?)?;
-            line.written.passes += 1;
-            unread.clear();
-        }
-        for choice in choices(model, &hidden, [line.allowed(decoding)].into_iter())? {
-            if let Some(id) = line.write(choice, decoding) {
-                draft.push(grammar, id);
-                unread.push(id);
-                line.cancel_if(seen(id).is_break());
-            }
+        reader.read(&line.written.ids, &line.place, decoding.room(&line))?;
+        let choice = choice(model, &mut reader, line.allowed(decoding))?;
+        if let Some(id) = line.write(choice, decoding) {
+            draft.push(grammar, id);
+            line.cancel_if(seen(id).is_break());
         }
     }
+    (line.written.passes, line.written.drafted) = reader.work();
     Ok(line.written)
 }
 
@@ -339,6 +367,35 @@ struct Choice {
     logits: Vec<f32>,
 }
 
+impl Choice {
+    /// A few ids, of which alone the logits are computed for a hidden state `[1, d]`.
+    fn few(model: &Qwen3Vl, hidden: &Tensor, ids: Vec<u32>) -> Result<Self> {
+        let logits = if ids.is_empty() { Vec::new() } else { model.logits_of(hidden, &ids)? };
+        Ok(Self { ids: Some(ids), logits })
+    }
+
+    /// Of the logits of every id.
+    fn of(row: Vec<f32>, ids: Option<Vec<u32>>) -> Self {
+        match ids {
+            None => Self { ids, logits: row },
+            Some(ids) => {
+                let logits = ids.iter().map(|id| row.get(*id as usize).copied().unwrap_or(f32::NEG_INFINITY)).collect();
+                Self { ids: Some(ids), logits }
+            }
+        }
+    }
+}
+
+/// What the one answer of a reader may go on with.
+fn choice(model: &Qwen3Vl, reader: &mut Reader<'_>, allowed: Option<Vec<u32>>) -> Result<Choice> {
+    match allowed {
+        Some(ids) if ids.len() <= model.config().text_config.vocab_size / FEW => {
+            Choice::few(model, &reader.hidden()?, ids)
+        }
+        allowed => Ok(Choice::of(reader.logits()?, allowed)),
+    }
+}
+
 /// The logits `[n, d]` hidden states give to what n answers may go on with. Where that is little of the vocabulary, the rest of
 /// it is not computed: the largest matrix of a small model is read for the sake of a dozen rows.
 fn choices(model: &Qwen3Vl, hidden: &Tensor, allowed: impl Iterator<Item = Option<Vec<u32>>>) -> Result<Vec<Choice>> {
@@ -346,25 +403,24 @@ fn choices(model: &Qwen3Vl, hidden: &Tensor, allowed: impl Iterator<Item = Optio
     let vocabulary = model.config().text_config.vocab_size;
     let few = |ids: &Option<Vec<u32>>| ids.as_ref().is_some_and(|ids| ids.len() * allowed.len() <= vocabulary / FEW);
     if allowed.iter().all(few) {
-        let each = allowed.into_iter().enumerate().map(|(k, ids)| {
-            let ids = ids.unwrap_or_default();
-            let logits = if ids.is_empty() { Vec::new() } else { model.logits_of(&hidden.narrow(0, k, 1)?, &ids)? };
-            Ok(Choice { ids: Some(ids), logits })
-        });
-        return each.collect();
+        let each = allowed.into_iter().enumerate();
+        return each.map(|(k, ids)| Choice::few(model, &hidden.narrow(0, k, 1)?, ids.unwrap_or_default())).collect();
     }
     let rows = model.logits(hidden)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-    let of = |(row, ids): (Vec<f32>, Option<Vec<u32>>)| match ids {
-        None => Choice { ids, logits: row },
-        Some(ids) => {
-            let logits = ids.iter().map(|id| row.get(*id as usize).copied().unwrap_or(f32::NEG_INFINITY)).collect();
-            Choice { ids: Some(ids), logits }
-        }
-    };
-    Ok(rows.into_iter().zip(allowed).map(of).collect())
+    Ok(rows.into_iter().zip(allowed).map(|(row, ids)| Choice::of(row, ids)).collect())
 }
 
-impl Line<'_> {
+impl<'a> Line<'a> {
+    /// Nothing written, of an answer of a grammar if there is one.
+    fn new(decoding: &Decoding<'_>, grammar: Option<&'a Grammar>, seed: u64) -> Self {
+        Self {
+            written: Written::new(),
+            done: decoding.max_tokens == 0,
+            place: grammar.map(|grammar| (grammar, grammar.start())),
+            rng: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
     /// What it may go on with under a grammar, ascending; anything without. Where the likeliest alone is taken, [`Self::write`]
     /// asks of that whether it fits.
     fn allowed(&self, decoding: &Decoding<'_>) -> Option<Vec<u32>> {
@@ -434,7 +490,8 @@ mod tests {
     /// Two answers of eight tokens.
     fn write(model: &Qwen3Vl, seen: &mut dyn FnMut(usize, u32) -> ControlFlow<()>) -> Vec<Written> {
         let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 5 };
-        let decoding = Decoding { max_tokens: 8, sampling, grammar: None, banned: &[], ends: &[], stop: None };
+        let decoding =
+            Decoding { max_tokens: 8, sampling, grammar: None, banned: &[], ends: &[], stop: None, earlier: None };
         let ids = Tensor::new(&[1u32, 300, 301, 302], &Device::Cpu).unwrap();
         let embeddings = model.embed(&ids).unwrap().unsqueeze(0).unwrap();
         let mut cache = model.cache(64);

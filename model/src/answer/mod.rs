@@ -10,3 +10,4 @@ pub mod grammar;
 pub mod measured;
 pub(crate) mod prefix;
 pub mod prompt;
+pub mod speculate;

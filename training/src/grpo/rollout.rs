@@ -256,6 +256,7 @@ fn advantages(rewards: &[f64]) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::answer::speculate::Drafted;
     use training_data::{WindowSample, parse_source};
 
     #[test]
@@ -288,6 +289,7 @@ mod tests {
                 runs: Vec::new(),
                 by_program: Vec::new(),
                 passes: 0,
+                drafted: Drafted::default(),
                 reused: 0,
                 ended,
                 end: None,
