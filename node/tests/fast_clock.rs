@@ -29,7 +29,7 @@ use node::ros::call::Call;
 use node::ros::lifecycle::State;
 use node::ros::message::{DiagnosticsMessage, Input, OdometryMessage, Output, StampedPose};
 use node::ros::transport::Ends;
-use node::solve::estimator::{Error, Estimate, Estimator};
+use node::solve::estimator::{Error, Estimate, Estimator, Work};
 use node::status::counters::{Fate, Snapshot};
 use node::tools::replay;
 use rig::{Outputs, Rig};
@@ -116,6 +116,7 @@ fn estimate(trajectory: &WindowTrajectory) -> Estimate {
         text: "poses".to_owned(),
         tokens: 7,
         filled: 0,
+        work: Work::default(),
         by_program: Vec::new(),
         trajectory: Ok(*trajectory),
         grid: None,

@@ -14,7 +14,7 @@ use node::config::Config;
 use node::pipeline::{Pipeline, Settings};
 use node::ros::message::{Input, OdometryMessage, Output, StampedPose};
 use node::ros::transport::Ends;
-use node::solve::estimator::{Error, Estimate, Estimator};
+use node::solve::estimator::{Error, Estimate, Estimator, Work};
 use node::tools::recording::{Recorder, entry_of_input, entry_of_output};
 use training_data::formats::{self, Ros2Options};
 
@@ -128,6 +128,7 @@ impl Estimator for Witness {
             text: "poses".to_owned(),
             tokens: 1,
             filled: 0,
+            work: Work::default(),
             by_program: Vec::new(),
             trajectory,
             grid: None,

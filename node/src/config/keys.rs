@@ -188,6 +188,8 @@ keys! {
         constrained: bool = Rule::Any;
         /// What the program writes of an answer in place of the model
         fill: String = Rule::Choice(choices::FILL.words);
+        /// Whether tokens that the last answer makes likely are read ahead
+        speculate: bool = Rule::Any;
     }
     camera: Camera {
         /// Whether the camera topic is as the lens makes it or rectified already (image_rect)

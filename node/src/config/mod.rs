@@ -115,6 +115,8 @@ pub struct ModelConfig {
     pub constrained: bool,
     /// What the program writes of them.
     pub fill: Fill,
+    /// Whether tokens that the last answer makes likely are read ahead.
+    pub speculate: bool,
 }
 
 /// What the weights' translations are multiplied by.

@@ -288,6 +288,7 @@ fn model(check: &Check<'_>, model: keys::Model, source: &str) -> Result<Option<M
         max_tokens: model.max_tokens,
         constrained: model.constrained,
         fill: choices::FILL.of(&model.fill),
+        speculate: model.speculate,
     }))
 }
 

@@ -33,6 +33,17 @@ pub enum Error {
     Other(String),
 }
 
+/// Passes of a model for one answer, and what it was spared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Passes behind the prompt.
+    pub passes: usize,
+    /// Passes that were not needed, since what came next had been read ahead.
+    pub passes_saved: usize,
+    /// Tokens of the prompt that the last one had begun with too, so that they were not read again.
+    pub prompt_tokens_reused: usize,
+}
+
 /// What the model says of one window.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
@@ -42,6 +53,8 @@ pub struct Estimate {
     pub tokens: usize,
     /// How many of them the program wrote in place of the model.
     pub filled: usize,
+    /// What the model was asked for that, and what it was spared.
+    pub work: Work,
     /// The parts of the answer that it wrote: they are no evidence of what the model sees.
     pub by_program: Vec<Part>,
     /// The poses, or why the text holds none.
@@ -118,6 +131,7 @@ impl EgoEstimator {
                 stop: Some(stop),
                 constrained: config.constrained,
                 fill: config.fill,
+                speculate: config.speculate,
                 ..AnswerOptions::default()
             }),
             Ask::PoseHead => {
@@ -177,6 +191,7 @@ impl Estimator for EgoEstimator {
                     text: poses.as_ref().map_or_else(Clone::clone, ToString::to_string),
                     tokens: 0,
                     filled: 0,
+                    work: Work::default(),
                     by_program: Vec::new(),
                     trajectory: poses.as_ref().map(WindowPoses::trajectory).map_err(Clone::clone),
                     grid: None,
@@ -191,10 +206,13 @@ impl Estimator for EgoEstimator {
 impl EgoEstimator {
     fn answered(&self, frames: [&EgoFrame; WINDOW], options: &AnswerOptions) -> Result<Estimate, Error> {
         let answer = self.model.answer(&frames.map(|frame| &frame.embedding), options)?;
+        let work =
+            Work { passes: answer.passes, passes_saved: answer.drafted.saved, prompt_tokens_reused: answer.reused };
         Ok(Estimate {
             text: answer.text,
             tokens: answer.ids.len(),
             filled: answer.filled,
+            work,
             by_program: answer.by_program,
             trajectory: answer.trajectory.map_err(|e| e.to_string()),
             grid: (options.mode == Mode::FullChain).then_some(frames[0].grid),

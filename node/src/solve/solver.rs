@@ -185,6 +185,9 @@ impl<E: Estimator> Solver<E> {
             s.windows_answered += 1;
             s.answer_tokens = estimate.tokens as u64;
             s.answer_tokens_filled = estimate.filled as u64;
+            s.answer_passes = estimate.work.passes as u64;
+            s.answer_passes_saved = estimate.work.passes_saved as u64;
+            s.prompt_tokens_reused = estimate.work.prompt_tokens_reused as u64;
             s.answer_by_program = estimate.by_program.iter().map(|part| part.name()).collect();
             s.add_latency(latency);
             if s.by_tracks.is_none() {

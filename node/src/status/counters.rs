@@ -189,6 +189,12 @@ pub struct Snapshot {
     pub answer_tokens: u64,
     /// How many of them the program wrote.
     pub answer_tokens_filled: u64,
+    /// Passes of the model for it, behind the prompt.
+    pub answer_passes: u64,
+    /// Passes that were not needed, since what came next had been read ahead.
+    pub answer_passes_saved: u64,
+    /// Tokens of its prompt that the last prompt had begun with too, so that they were not read again.
+    pub prompt_tokens_reused: u64,
     /// The parts of that answer that are the program's.
     pub answer_by_program: Vec<&'static str>,
     /// When the last image came.
@@ -373,6 +379,9 @@ impl Snapshot {
             ("outputs_dropped", self.outputs_dropped),
             ("answer_tokens", self.answer_tokens),
             ("answer_tokens_filled", self.answer_tokens_filled),
+            ("answer_passes", self.answer_passes),
+            ("answer_passes_saved", self.answer_passes_saved),
+            ("prompt_tokens_reused", self.prompt_tokens_reused),
         ]);
         all
     }

@@ -7,7 +7,7 @@ use model::answer::chain::{Chain, Track, parse_poses, write, write_poses};
 use nalgebra::{Isometry3, Point3, Translation3, UnitQuaternion, Vector2, Vector3};
 
 use crate::config::{CheckRules, Covariance, Frozen, ImageRules, Sanity, StatusRules, TrustRules};
-use crate::solve::estimator::Estimate;
+use crate::solve::estimator::{Estimate, Work};
 
 /// Rules that an exact answer passes by far.
 pub(crate) fn rules() -> TrustRules {
@@ -83,6 +83,7 @@ pub(crate) fn estimate(chain: &Chain) -> Estimate {
         text,
         tokens: 1,
         filled: 0,
+        work: Work::default(),
         by_program: Vec::new(),
         trajectory,
         grid: Some(grid()),
@@ -128,6 +129,7 @@ pub(crate) fn poses_alone(trajectory: &WindowTrajectory) -> Estimate {
         text,
         tokens: 1,
         filled: 0,
+        work: Work::default(),
         by_program: Vec::new(),
         trajectory: Ok(*trajectory),
         grid: None,

@@ -25,7 +25,7 @@ use node::ros::message::{
     TrajectoryMessage, TransformMessage,
 };
 use node::ros::transport::Ends;
-use node::solve::estimator::{Error, Estimate, Estimator};
+use node::solve::estimator::{Error, Estimate, Estimator, Work};
 use node::status::counters::{Fate, Snapshot};
 
 pub const TIMEOUT: Duration = Duration::from_secs(20);
@@ -80,6 +80,7 @@ pub fn parsed() -> Result<Estimate, Error> {
         text,
         tokens: 7,
         filled: 0,
+        work: Work::default(),
         by_program: Vec::new(),
         trajectory: Ok(walk()),
         grid: None,

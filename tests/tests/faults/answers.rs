@@ -35,6 +35,7 @@ fn config(weights: &Path) -> ModelConfig {
         max_tokens: Budget::Auto,
         constrained: false,
         fill: Fill::None,
+        speculate: true,
     }
 }
 

@@ -66,6 +66,7 @@ fn args(estimator: &str, data: &str, out: &Path) -> Args {
         record: false,
         max_tokens: model::answer::budget::Budget::Auto,
         fill: model::answer::fill::Fill::None,
+        speculate: true,
         up_to_scale: false,
         reversed: false,
         covariance: None,

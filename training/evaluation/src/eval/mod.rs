@@ -96,6 +96,9 @@ pub struct Args {
     /// measured, which is also the points of step 1 and the exact poses of the tracks in the unit of the model's depths
     #[arg(long, default_value = "none", requires = "weights")]
     pub fill: Fill,
+    /// Whether tokens that the answer before makes likely are read ahead, which is faster and chooses the same.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, requires = "weights")]
+    pub speculate: bool,
     /// Write the figures into the manifest.json of the weights.
     #[arg(long, requires = "weights", conflicts_with_all = ["adapter", "up_to_scale"])]
     pub record: bool,
@@ -154,6 +157,7 @@ pub fn main(args: &Args) -> Result<Done> {
         // What is filled in follows the grammar.
         constrained: args.constrained || args.fill != Fill::None,
         fill: args.fill,
+        speculate: args.speculate,
         ..AnswerOptions::default()
     };
     let (judged, label) = match (&args.weights, &args.estimator) {
