@@ -12,9 +12,8 @@ use nalgebra::{Isometry3, Matrix3, Matrix6, Point3, Vector3};
 
 use crate::Error;
 use crate::fused::{Answer, Carried, Fix, of_stddevs};
-use crate::lever::Lever;
-use crate::scale::{Applied, Biases, Scale, Source, UNTOLD_SIGMA};
-use crate::ways::Ways;
+use crate::metric::Metric;
+use crate::scale::{Biases, Scale, Source};
 
 /// Poses that are remembered for windows of late: a minute of 200 a second.
 const REMEMBERED: usize = 12_000;
@@ -72,20 +71,15 @@ pub struct Pose {
 #[derive(Debug)]
 pub struct Followed {
     options: Options,
-    scale: Scale,
-    /// The scale that steps are made with.
-    applied: Applied,
+    /// Of the other program's unit.
+    metric: Metric,
     last: Option<Last>,
     /// Breaks.
     segment: u32,
     /// What breaks have added.
     broken: Matrix6<f64>,
-    lever: Lever,
-    ways: Ways,
     /// Of this segment.
     poses: VecDeque<(Stamp, Transform<World, Camera>)>,
-    /// Since when a source of the scale is waited for.
-    waiting: Option<Stamp>,
 }
 
 /// The newest pose.
@@ -105,15 +99,11 @@ impl Followed {
     pub fn new(options: Options) -> Self {
         let mut followed = Self {
             options,
-            scale: Scale::new(options.biases),
-            applied: Applied::default(),
+            metric: Metric::new(options.biases),
             last: None,
             segment: 0,
             broken: Matrix6::zeros(),
-            lever: Lever::default(),
-            ways: Ways::default(),
             poses: VecDeque::new(),
-            waiting: None,
         };
         followed.begin_unit();
         followed
@@ -129,9 +119,7 @@ impl Followed {
         if self.last.is_none() {
             return;
         }
-        self.lever.begin_unit(self.scale.belief().as_ref());
-        self.scale.forget();
-        (self.applied, self.waiting) = (Applied::default(), None);
+        self.metric.cut();
         self.begin_segment();
     }
 
@@ -147,19 +135,19 @@ impl Followed {
 
     /// Metres for a unit, as the last step was made.
     pub fn metres(&self) -> Option<f64> {
-        self.applied.metres()
+        self.metric.metres()
     }
 
     /// Takes the model's lengths for as wrong as this from now on: the noise of a window, and what windows share.
     pub fn set_model_errors(&mut self, noise: f64, bias: f64) {
         self.options.model_noise = noise;
         self.options.biases.0[Source::Model as usize] = bias;
-        self.scale.set_biases(self.options.biases);
+        self.metric.scale.set_biases(self.options.biases);
     }
 
     /// What is known of the scale, and which sources are held off.
     pub fn scale(&self) -> &Scale {
-        &self.scale
+        &self.metric.scale
     }
 
     /// The poses at five stamps, in the unit of this segment; `None` where they are not all known.
@@ -205,11 +193,9 @@ impl Followed {
         }
         let is_first = self.poses.is_empty();
         self.poses.push_back((pose.stamp, pose.world_from_camera));
-        self.ways.push(pose.stamp, theirs.translation.vector);
-        if let Some((log, noise)) = self.ways.read(position, self.options.least_motion_metres) {
-            self.scale.take(Source::Odometry, log, noise);
-        }
-        let scale = self.scale.belief().map(|known| self.applied.choose(&known));
+        self.metric.pass(pose.stamp, theirs.translation.vector);
+        self.metric.measure(position, self.options.least_motion_metres);
+        let scale = self.metric.choose();
         let (metres, sigma) = scale.map_or((1.0, TYPICAL_SIGMA), |scale| (scale.metres(), scale.sigma));
         let fix = |ours: Isometry3<f64>, covariance: Matrix6<f64>, segment: u32| Fix {
             stamp: pose.stamp,
@@ -235,11 +221,7 @@ impl Followed {
         let velocity =
             (last.theirs.rotation * step.translation.vector / seconds, step.rotation.scaled_axis() / seconds);
         step.translation.vector *= metres;
-        let is_to_wait = sigma > UNTOLD_SIGMA && {
-            let since = *self.waiting.get_or_insert(pose.stamp);
-            pose.stamp.nanos_since(since) < self.options.patience_nanos
-        };
-        if is_to_wait {
+        if self.metric.is_to_wait(pose.stamp, sigma, self.options.patience_nanos) {
             // It turns, and stays where it was: the way is told once its length is known.
             let mut ours = last.ours * step;
             ours.translation = last.ours.translation;
@@ -250,7 +232,7 @@ impl Followed {
         let ours = last.ours * step;
         let moved = ours.translation.vector - last.ours.translation.vector;
         let way = last.way + moved.norm();
-        self.lever.step(&moved, scale.map_or(0.0, |scale| scale.log));
+        self.metric.step(&moved, scale.as_ref());
         self.last = Some(Last { stamp: pose.stamp, theirs, ours, velocity: Some(velocity), way });
         Ok(fix(ours, self.covariance(pose, &ours, (metres, way)), self.segment))
     }
@@ -261,27 +243,24 @@ impl Followed {
         if let Some((agreement, unit)) = &answer.agreement
             && let Some(log) = agreement.log_scale.filter(|_| *unit == Some(self.segment))
         {
-            self.scale.take(Source::Model, log, self.options.model_noise);
+            self.metric.scale.take(Source::Model, log, self.options.model_noise);
         }
     }
 
     /// What is known of a unit before anything has moved: a program that begins anew may choose another one, if any.
     fn begin_unit(&mut self) {
-        let known = self.scale.belief();
-        self.lever.begin_unit(known.as_ref());
-        let log = known.map_or(TYPICAL_LOG, |known| known.log);
-        self.scale.forget();
+        let log = self.metric.scale.belief().map_or(TYPICAL_LOG, |known| known.log);
+        self.metric.forget();
         if self.options.is_metric {
-            self.scale.take(Source::Topic, 0.0, METRIC_NOISE);
+            self.metric.scale.take(Source::Topic, 0.0, METRIC_NOISE);
         } else {
-            self.scale.expect(log, TYPICAL_SIGMA);
+            self.metric.scale.expect(log, TYPICAL_SIGMA);
         }
     }
 
     fn begin_segment(&mut self) {
         self.segment += 1;
         self.begin_unit();
-        self.ways = Ways::default();
         self.poses.clear();
         let (metres, radians) = self.options.break_stddev;
         self.broken += of_stddevs(metres, radians);
@@ -290,7 +269,7 @@ impl Followed {
     /// Whether the velocity changes as that of no camera does.
     fn is_jump(&self, last: &Last, theirs: &Isometry3<f64>, stamp: Stamp) -> bool {
         let seconds = stamp.nanos_since(last.stamp) as f64 * 1e-9;
-        let Some(scale) = self.scale.belief() else { return false };
+        let Some(scale) = self.metric.scale.belief() else { return false };
         let metres = (scale.log - SCALE_CAUTION * scale.sigma).exp();
         let step = last.theirs.inverse() * theirs;
         let (before, turned_before) = last.velocity.unwrap_or_else(|| (Vector3::zeros(), Vector3::zeros()));
@@ -315,7 +294,7 @@ impl Followed {
         };
         let mut covariance = own + self.broken;
         let mut positions = covariance.fixed_view_mut::<3, 3>(0, 0);
-        positions += self.lever.covariance(self.scale.belief().as_ref());
+        positions += self.metric.covariance();
         covariance
     }
 }

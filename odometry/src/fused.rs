@@ -14,10 +14,9 @@ use nalgebra::{Isometry3, Matrix3, Matrix6, Point3, Translation3, Unit, UnitQuat
 
 use crate::agreement::Agreement;
 use crate::ground;
-use crate::lever::Lever;
-use crate::scale::{Applied, Belief, Biases, Scale, Source, UNTOLD_SIGMA};
+use crate::metric::Metric;
+use crate::scale::{Belief, Biases, Scale, Source};
 use crate::stream::{Basis, Pose, Stream, TrackedWindow};
-use crate::ways::Ways;
 use crate::{Error, Picture, stream};
 
 /// What scenes are like: their median depth, metres, and the standard deviation of its logarithm.
@@ -149,9 +148,8 @@ pub struct Answer {
 pub struct Fused {
     options: Options,
     stream: Stream,
-    scale: Scale,
-    /// The scale that steps are made with.
-    applied: Applied,
+    /// Of the stream's unit.
+    metric: Metric,
     /// What was published last.
     last: Option<Known>,
     /// The last frame that the tracks carried, and where it is for the stream.
@@ -161,12 +159,7 @@ pub struct Fused {
     stream_segment: u32,
     /// Keyframes of late.
     marks: VecDeque<Known>,
-    lever: Lever,
-    /// By the tracks, in this segment of the stream.
-    ways: Ways,
     said: Option<Said>,
-    /// Since when a source of the scale is waited for.
-    waiting: Option<Stamp>,
 }
 
 /// A pose that was published, with its covariance but for the scale's share.
@@ -192,17 +185,13 @@ impl Fused {
         Self {
             options,
             stream: Stream::new(options.stream),
-            scale: Scale::new(options.biases),
-            applied: Applied::default(),
+            metric: Metric::new(options.biases),
             last: None,
             reference: None,
             segment: 0,
             stream_segment: 0,
             marks: VecDeque::new(),
-            lever: Lever::default(),
-            ways: Ways::default(),
             said: None,
-            waiting: None,
         }
     }
 
@@ -217,11 +206,9 @@ impl Fused {
             return;
         }
         self.stream = Stream::new(self.options.stream);
-        (self.stream_segment, self.applied) = (0, Applied::default());
-        self.lever.begin_unit(self.scale.belief().as_ref());
-        self.scale.forget();
+        self.metric.cut();
         // Stamps of before cannot be compared.
-        (self.said, self.waiting) = (None, None);
+        (self.stream_segment, self.said) = (0, None);
         self.begin_segment();
     }
 
@@ -232,19 +219,19 @@ impl Fused {
 
     /// Metres for a unit of the tracks, as the last step was made; `None` before there is a depth.
     pub fn metres(&self) -> Option<f64> {
-        self.applied.metres()
+        self.metric.metres()
     }
 
     /// Takes the model's lengths for as wrong as this from now on: the noise of a window, and what windows share.
     pub fn set_model_errors(&mut self, noise: f64, bias: f64) {
         self.options.model_noise = noise;
         self.options.biases.0[Source::Model as usize] = bias;
-        self.scale.set_biases(self.options.biases);
+        self.metric.scale.set_biases(self.options.biases);
     }
 
     /// What is known of the scale, and which sources are held off.
     pub fn scale(&self) -> &Scale {
-        &self.scale
+        &self.metric.scale
     }
 
     /// Five of the last pictures as the tracks have them.
@@ -260,21 +247,19 @@ impl Fused {
         let pose = self.stream.push(picture)?;
         if pose.segment != self.stream_segment {
             self.stream_segment = pose.segment;
-            self.lever.begin_unit(self.scale.belief().as_ref());
-            self.scale.begin_segment();
+            self.metric.begin_segment();
             self.begin_segment();
         }
-        if let (false, Some(depth)) = (self.scale.is_expected(), self.stream.median_depth()) {
-            self.scale.expect((TYPICAL_DEPTH / depth).ln(), TYPICAL_SIGMA);
+        if let (false, Some(depth)) = (self.metric.scale.is_expected(), self.stream.median_depth()) {
+            self.metric.scale.expect((TYPICAL_DEPTH / depth).ln(), TYPICAL_SIGMA);
         }
         self.measure(&pose, position);
-        let belief = self.scale.belief();
-        let scale = belief.map(|known| self.applied.choose(&known));
+        let scale = self.metric.choose();
         let (known, carried) = self.place(&pose, scale.as_ref());
         let coasting_nanos = self.reference.as_ref().map_or(0, |(_, at)| pose.stamp.nanos_since(at.stamp));
         let mut covariance = known.covariance;
         let mut positions = covariance.fixed_view_mut::<3, 3>(0, 0);
-        positions += self.lever.covariance(belief.as_ref());
+        positions += self.metric.covariance();
         let fix = Fix {
             stamp: pose.stamp,
             odom_from_camera: Transform::from_isometry_unchecked(known.pose).renormalized(),
@@ -301,7 +286,7 @@ impl Fused {
         if let Some((agreement, unit)) = &answer.agreement
             && let Some(log) = agreement.log_scale.filter(|_| *unit == Some(self.stream_segment))
         {
-            self.scale.take(Source::Model, log, self.options.model_noise);
+            self.metric.scale.take(Source::Model, log, self.options.model_noise);
         }
         let seconds = answer.stamps[WINDOW - 1].nanos_since(answer.stamps[0]) as f64 * 1e-9;
         if seconds > 0.0 && self.said.is_none_or(|said| said.until < answer.stamps[WINDOW - 1]) {
@@ -319,7 +304,6 @@ impl Fused {
     fn begin_segment(&mut self) {
         self.segment += 1;
         self.reference = None;
-        self.ways = Ways::default();
         self.marks.clear();
         if let Some(last) = &mut self.last {
             let (metres, radians) = self.options.break_stddev;
@@ -334,22 +318,20 @@ impl Fused {
     /// Readings of the scale that a frame brings.
     fn measure(&mut self, pose: &Pose, position: &dyn Fn(Stamp) -> Option<Point3<f64>>) {
         for revised in self.stream.take_revised() {
-            self.ways.push(revised.stamp, revised.value.translation());
+            self.metric.pass(revised.stamp, revised.value.translation());
         }
         if pose.basis != Basis::Tracks {
             return;
         }
         // The frame that began the map is among the revised.
-        self.ways.push(pose.stamp, pose.odom_from_camera.translation());
-        if let Some((log, noise)) = self.ways.read(position, self.options.least_motion_metres) {
-            self.scale.take(Source::Odometry, log, noise);
-        }
+        self.metric.pass(pose.stamp, pose.odom_from_camera.translation());
+        self.metric.measure(position, self.options.least_motion_metres);
         // Frames between keyframes tell the same again.
-        let is_news = pose.is_keyframe || !self.scale.has_read(Source::CameraHeight);
+        let is_news = pose.is_keyframe || !self.metric.scale.has_read(Source::CameraHeight);
         if let Some(height) = self.options.camera_height.filter(|_| is_news)
             && let Some(ground) = ground::find(&self.stream.points_in_camera(), &height.down)
         {
-            self.scale.take(Source::CameraHeight, (height.metres / ground.height).ln(), ground.sigma);
+            self.metric.scale.take(Source::CameraHeight, (height.metres / ground.height).ln(), ground.sigma);
         }
     }
 
@@ -371,7 +353,7 @@ impl Fused {
         let (there, known) = self.reference.take().unwrap_or_else(|| (here, start.clone()));
         let mut step = there.inverse() * here;
         step.translation.vector *= metres;
-        if self.is_to_wait(pose, scale) {
+        if self.metric.is_to_wait(pose.stamp, sigma, self.options.patience_nanos) {
             // It turns, and stays where it was: that far it may be off.
             let way = step.translation.vector.norm() * (1.0 + sigma);
             step.translation.vector.fill(0.0);
@@ -382,7 +364,7 @@ impl Fused {
         }
         let placed = known.pose * step;
         let moved_by = placed.translation.vector - known.pose.translation.vector;
-        self.lever.step(&moved_by, scale.map_or(0.0, |scale| scale.log));
+        self.metric.step(&moved_by, scale);
         let mark = self.marks.iter().rev().find(|mark| mark.stamp <= pose.reference).unwrap_or(&known);
         let covariance = if before.is_none() {
             // The first camera is the origin.
@@ -393,7 +375,7 @@ impl Fused {
         if let Some(before) = before.filter(|before| before.stamp > known.stamp) {
             // It is back after a motion that was taken to go on.
             let off = (placed.translation.vector - before.pose.translation.vector).norm();
-            let of_scale = self.lever.covariance(self.scale.belief().as_ref()).trace();
+            let of_scale = self.metric.covariance().trace();
             let allowed = MOST_OFF * (before.covariance.fixed_view::<3, 3>(0, 0).trace() + of_scale).sqrt();
             let turned = placed.rotation.angle_to(&before.pose.rotation);
             let may_turn = MOST_OFF * before.covariance.fixed_view::<3, 3>(3, 3).trace().sqrt();
@@ -405,15 +387,6 @@ impl Fused {
         self.reference = Some((here, placed.clone()));
         let is_by_model = scale.is_some_and(|scale| scale.source == Some(Source::Model));
         (placed, if is_by_model { Carried::Both } else { Carried::Tracks })
-    }
-
-    /// Whether a source of the scale may still come, before the first way is told.
-    fn is_to_wait(&mut self, pose: &Pose, scale: Option<&Belief>) -> bool {
-        if !scale.is_some_and(|scale| scale.sigma > UNTOLD_SIGMA) {
-            return false;
-        }
-        let since = *self.waiting.get_or_insert(pose.stamp);
-        pose.stamp.nanos_since(since) < self.options.patience_nanos
     }
 
     /// A frame that the tracks say nothing of: the motion goes on.

@@ -23,6 +23,7 @@ pub mod followed;
 pub mod fused;
 pub mod ground;
 mod lever;
+mod metric;
 mod picture;
 pub mod scale;
 pub mod stream;
