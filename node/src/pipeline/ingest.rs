@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, select, tick};
-use geometry::{Stamp, WINDOW};
+use geometry::Stamp;
 
 use super::control::Notice;
 use super::{Queued, Received, STOP_POLL, Shared, now, stamp};
@@ -247,12 +247,8 @@ impl<E: Estimator> IngestThread<E> {
 
     /// Offers the windows of which the fast clock knows all that it will.
     fn offer_settled(&mut self) {
-        let tracker = self.tracker.as_ref();
-        let is_settled = |window: &Window<SharedFrame<E>>| {
-            tracker.is_none_or(|tracker| tracker.is_settled(window.stamps[WINDOW - 1]))
-        };
-        while let Some(window) = self.held.pop_if(is_settled) {
-            let tracked = tracker.and_then(|tracker| tracker.tracked(&window.stamps));
+        while let Some(window) = self.held.pop_settled(self.tracker.as_ref()) {
+            let tracked = self.tracker.as_ref().and_then(|tracker| tracker.tracked(&window.stamps));
             self.offer(Offered { generation: self.generation, window, tracked });
         }
     }

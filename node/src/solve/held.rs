@@ -2,6 +2,11 @@
 
 use std::collections::VecDeque;
 
+use geometry::WINDOW;
+
+use super::tracker::Tracker;
+use crate::window::Window;
+
 /// Those that wait: one that is waited for, and the newest. With one alone a camera that is quicker than the waiting would
 /// put each off by the next.
 const WAITING: usize = 2;
@@ -32,6 +37,13 @@ impl<W> Held<W> {
     /// All that are left, the oldest first.
     pub fn drain(&mut self) -> impl Iterator<Item = W> {
         self.0.drain(..)
+    }
+}
+
+impl<T> Held<Window<T>> {
+    /// The oldest, where the fast clock knows all that it will of its images; without one nothing is waited for.
+    pub fn pop_settled(&mut self, tracker: Option<&Tracker>) -> Option<Window<T>> {
+        self.pop_if(|window| tracker.is_none_or(|tracker| tracker.is_settled(window.stamps[WINDOW - 1])))
     }
 }
 

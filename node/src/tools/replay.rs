@@ -127,14 +127,10 @@ impl<E: Estimator> Inline<E> {
     }
 
     fn answer_settled(&mut self, stop: &AtomicBool, step: &mut Step) -> Result<(), Error> {
-        loop {
-            let tracker = self.tracker.as_ref();
-            let is_settled = |window: &Window<SharedFrame<E>>| {
-                tracker.is_none_or(|tracker| tracker.is_settled(window.stamps[WINDOW - 1]))
-            };
-            let Some(window) = self.held.pop_if(is_settled) else { return Ok(()) };
+        while let Some(window) = self.held.pop_settled(self.tracker.as_ref()) {
             self.answer(window, stop, step)?;
         }
+        Ok(())
     }
 
     fn answer(&mut self, window: Window<SharedFrame<E>>, stop: &AtomicBool, step: &mut Step) -> Result<(), Error> {
