@@ -3,7 +3,7 @@
 //!
 //! A [`message`] comes out of a middleware's sample or a [`recording`] ([`ros`] in [`cdr`]). [`optics`] says which
 //! intrinsics its image has, from CameraInfo ([`info`]); [`plausible`] doubts numbers that no camera has; [`decode`] makes RGB of any encoding; [`rectify`] makes a
-//! pinhole's of a [`lens`]'s image; [`quality`] tells a picture that shows nothing. [`transforms`] lead from the camera to
+//! pinhole's of a [`lens`]'s image; [`quality`] tells a picture that shows nothing; [`pace`] takes frames a time apart. [`transforms`] lead from the camera to
 //! the body that carries it. [`sequence`] is our own layout of files.
 //!
 //! Architecture Invariant: no clock, no threads, no transport; only [`recording`] and [`sequence`] touch files.
@@ -17,6 +17,7 @@ pub mod info;
 pub mod lens;
 pub mod message;
 pub mod optics;
+pub mod pace;
 pub mod plausible;
 pub mod quality;
 pub mod recording;

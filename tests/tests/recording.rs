@@ -1,13 +1,14 @@
 //! What the node records is what training reads, and reads as the node did.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
 use camera::recording::{Entry, FileWriter};
-use geometry::{Intrinsics, Stamp, Transform, WindowTrajectory};
+use geometry::{Intrinsics, Stamp, Transform, WINDOW, WindowTrajectory};
 use image::RgbImage;
 use nalgebra::{Isometry3, Vector3};
 use node::config::Config;
@@ -16,7 +17,9 @@ use node::ros::message::{Input, OdometryMessage, Output, StampedPose};
 use node::ros::transport::Ends;
 use node::solve::estimator::{Error, Estimate, Estimator, Work};
 use node::tools::recording::{Recorder, entry_of_input, entry_of_output};
+use node::window::{View, WindowBuffer};
 use training_data::formats::{self, Ros2Options};
+use training_data::stage::windows::Entry as Listed;
 
 const FRAMES: i64 = 6;
 const PERIOD: i64 = 100_000_000;
@@ -162,10 +165,38 @@ fn nv12(i: i64) -> ImagePayload {
     ImagePayload::Raw { width, height, encoding: "nv12".to_owned(), is_bigendian: false, step, data }
 }
 
-/// Runs the node over a drive as `node record` does; what the model was given, frame by frame.
-fn record(path: &std::path::Path, frames: i64) -> Vec<(RgbImage, Intrinsics)> {
+/// What the node made of a drive: the numbers of the frames of each window, and what the model was given for a frame.
+struct Drive {
+    stamps: Vec<Stamp>,
+    windows: Vec<[usize; WINDOW]>,
+    given: BTreeMap<usize, (RgbImage, Intrinsics)>,
+}
+
+impl Drive {
+    /// Holds a window that training reads against these frames of the node's, to the bit.
+    fn check(&self, window: &Listed, frames: [usize; WINDOW]) {
+        for ((frame, stamp), file) in frames.into_iter().zip(window.stamps).zip(&window.frames) {
+            let off = Stamp::from_seconds_f64(stamp).nanos_since(self.stamps[frame]);
+            assert!(off.abs() < 1000, "frame {frame}: {off} ns");
+            let (image, k) = &self.given[&frame];
+            let read = image::open(file).unwrap().into_rgb8();
+            assert_eq!(&read, image, "frame {frame}: pixels");
+            let read = &window.intrinsics;
+            for (key, got, expected) in
+                [("fx", read.fx, k.fx), ("fy", read.fy, k.fy), ("cx", read.cx, k.cx), ("cy", read.cy, k.cy)]
+            {
+                assert_eq!(got.to_bits(), expected.to_bits(), "frame {frame}: {key}");
+            }
+            assert_eq!(read.width, k.width);
+        }
+    }
+}
+
+/// Runs the node over a drive as `node record` does, with an image at each of the stamps.
+fn record(path: &std::path::Path, stamps: Vec<Stamp>, overrides: &[(&str, &str)]) -> Drive {
     let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
-    let (sheet, config) = node::config::Sheet::load(&shipped, &[]).unwrap();
+    let overrides: Vec<_> = overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let (sheet, config) = node::config::Sheet::load(&shipped, &overrides).unwrap();
     let (given, stop) = (Given::default(), Arc::new(AtomicBool::new(false)));
     let witness = Arc::clone(&given);
     let load = move |_| Ok(Witness(Arc::clone(&witness)));
@@ -182,50 +213,68 @@ fn record(path: &std::path::Path, frames: i64) -> Vec<(RgbImage, Intrinsics)> {
     };
     wait("active", &|s| s.lifecycle == node::ros::lifecycle::State::Active);
     input(Input::CameraInfo(fisheye()));
-    let hop = i64::from(config.window.hop);
-    for i in 0..frames {
-        let stamp = Stamp::from_nanos(START + i * PERIOD);
+    let intrinsics = Intrinsics::new(30.0, 30.0, 31.0, 23.0, 64, 48).unwrap();
+    let view = View { frame_id: "camera_optical_frame".into(), intrinsics };
+    let (mut buffer, mut windows) = (WindowBuffer::new(config.window), Vec::new());
+    for (number, stamp) in stamps.iter().copied().enumerate() {
         let frame_id = "camera_optical_frame".to_owned();
-        input(Input::Image(ImageMessage { stamp, frame_id, payload: nv12(i) }));
+        input(Input::Image(ImageMessage { stamp, frame_id, payload: nv12(number as i64) }));
+        windows.extend(buffer.push(stamp, &view, number).window.map(|window| window.frames));
         // No window gives way to a newer one.
-        wait("window", &|s| s.windows_answered as i64 == if i < 4 { 0 } else { (i - 4) / hop + 1 });
+        wait("window", &|s| s.windows_answered as usize == windows.len());
     }
     drop((input, call, graph, stop));
     pipeline.finish(TIMEOUT).unwrap();
     drop(output);
     assert_eq!(recorder.finish(TIMEOUT).unwrap().lost, 0);
-    Arc::into_inner(given).unwrap().into_inner().unwrap()
+    let given = Arc::into_inner(given).unwrap().into_inner().unwrap();
+    // Each frame is encoded once, with its first window.
+    let read: BTreeSet<usize> = windows.iter().flatten().copied().collect();
+    assert_eq!(given.len(), read.len());
+    Drive { stamps, windows, given: read.into_iter().zip(given).collect() }
 }
 
 #[test]
 fn windows_of_a_drive_through_a_fisheye_in_yuv_are_what_the_node_gave_its_model() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("drive.mcap");
-    let frames = 9;
-    let given = record(&path, frames);
-    assert_eq!(given.len() as i64, frames);
+    let stamps = (0..9).map(|i| Stamp::from_nanos(START + i * PERIOD)).collect();
+    let drive = record(&path, stamps, &[]);
+    assert_eq!(drive.given.len(), 9);
     let raw = fisheye();
-    assert!(given.iter().all(|(_, k)| k.fx.to_bits() != raw.k[0].to_bits()), "the lens is in the way");
+    assert!(drive.given.values().all(|(_, k)| k.fx.to_bits() != raw.k[0].to_bits()), "the lens is in the way");
     let out = dir.path().join("windows");
     let list =
         training_data::stage::windows::run(&format!("{},pose_topic=/ego/odometry", path.display()), &out).unwrap();
     assert!(list.unreadable.is_empty(), "{list:?}");
     assert_eq!(list.windows.len(), 5);
     for (first, window) in list.windows.iter().enumerate() {
-        for (i, (stamp, file)) in window.stamps.iter().zip(&window.frames).enumerate() {
-            let frame = first + i;
-            let stamp = Stamp::from_seconds_f64(*stamp);
-            assert!((stamp.nanos - START - frame as i64 * PERIOD).abs() < 1000, "frame {frame}: {stamp:?}");
-            let (image, k) = &given[frame];
-            let read = image::open(file).unwrap().into_rgb8();
-            assert_eq!(&read, image, "frame {frame}: pixels");
-            let read = &window.intrinsics;
-            for (key, got, expected) in
-                [("fx", read.fx, k.fx), ("fy", read.fy, k.fy), ("cx", read.cx, k.cx), ("cy", read.cy, k.cy)]
-            {
-                assert_eq!(got.to_bits(), expected.to_bits(), "frame {frame}: {key}");
-            }
-            assert_eq!(read.width, k.width);
-        }
+        drive.check(window, std::array::from_fn(|i| first + i));
+    }
+}
+
+#[test]
+fn windows_a_time_apart_are_the_same_for_the_node_and_for_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("drive.mcap");
+    // At 30 Hz, 4 ms early or late, and some are lost.
+    let came = (0..50_i64).filter(|i| ![7, 20, 21, 33].contains(i));
+    let stamps = came.map(|i| Stamp::from_nanos(START + i * 33_333_333 + (i * 7 % 5 - 2) * 2_000_000)).collect();
+    // Noise has nothing to track, and without a pose it is no frame for training.
+    let settings = [("window.period_millis", "100"), ("window.hop", "2"), ("odometry.most_coast_millis", "60000")];
+    let drive = record(&path, stamps, &settings);
+    assert!(drive.windows.len() >= 5, "{:?}", drive.windows);
+    assert!(
+        drive.windows.iter().flatten().any(|frame| frame % 3 != 0),
+        "no stride in frames does: {:?}",
+        drive.windows
+    );
+    let out = dir.path().join("windows");
+    let source = format!("{},pose_topic=/ego/odometry,period_millis=100,every=2", path.display());
+    let list = training_data::stage::windows::run(&source, &out).unwrap();
+    assert!(list.unreadable.is_empty(), "{list:?}");
+    assert_eq!(list.windows.len(), drive.windows.len());
+    for (window, frames) in list.windows.iter().zip(&drive.windows) {
+        drive.check(window, *frames);
     }
 }

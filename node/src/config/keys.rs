@@ -156,6 +156,8 @@ keys! {
         base_from_camera_rpy_degrees: Vec<f64> = Rule::Triple;
     }
     window: Window {
+        /// Time between the camera frames that count for windows, ms; 0 where all do
+        period_millis: i64 = Rule::Range(0, HOUR_MILLIS);
         /// Camera frames between neighbouring members of a window
         stride: i64 = Rule::Range(1, 1000);
         /// New camera frames between the starts of two windows

@@ -73,6 +73,8 @@ pub enum Error {
 /// When and how windows are cut from the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowRules {
+    /// Time between the frames that count; zero where all do.
+    pub period: Duration,
     /// Frames from one member of a window to the next.
     pub stride: u32,
     /// Frames from the start of one window to the start of the next.

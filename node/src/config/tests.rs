@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use camera::info::Images;
 use camera::optics::UseFixed;
@@ -55,6 +56,7 @@ fn paths_start_at_the_config_file() {
 #[test]
 fn overrides_replace_values_and_keep_their_type() {
     assert_eq!(with("window.stride", "3").unwrap().window.stride, 3);
+    assert_eq!(with("window.period_millis", "250").unwrap().window.period, Duration::from_millis(250));
     assert_eq!(with("frames.odom", "123").unwrap().odom_frame, "123");
     assert_eq!(with("frames.odom", "\"map\"").unwrap().odom_frame, "map");
     assert_eq!(with("topics.image", "/cam0/image").unwrap().topics.image, "/cam0/image");
@@ -83,6 +85,7 @@ fn errors_name_the_file_the_key_what_was_expected_and_what_came() {
         (with("stride", "2"), &["section.key"]),
         (with("window.stride", "two"), &["window.stride=two", "stride", "string \"two\""]),
         (with("window.stride", "0"), &["`window.stride`", "from 1", "got 0"]),
+        (with("window.period_millis", "-1"), &["`window.period_millis`", "from 0", "got -1"]),
         (with("window.max_gap_millis", "-5"), &["`window.max_gap_millis`", "got -5"]),
         (with("node.transport", "zenoh"), &["`node.transport`", "\"ros2-client\", \"r2r\"", "got \"zenoh\""]),
         (with("node.name", "ego reasoner"), &["`node.name`", "got \"ego reasoner\""]),

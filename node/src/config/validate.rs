@@ -69,6 +69,7 @@ pub(super) fn config(raw: Raw, path: &Path) -> Result<Config, Error> {
         odom_frame: raw.frames.odom.clone(),
         mount: mount(&raw.frames),
         window: WindowRules {
+            period: millis(raw.window.period_millis),
             stride: whole(raw.window.stride),
             hop: whole(raw.window.hop),
             max_gap: millis(raw.window.max_gap_millis),

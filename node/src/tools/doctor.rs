@@ -193,7 +193,11 @@ fn windows(config: &Config) -> Finding {
         1 => "1 frame".to_owned(),
         n => format!("{n} frames"),
     };
-    ok("windows", format!("stride {}, hop {}: neighbours share {shared}", rules.stride, rules.hop))
+    let pace = match rules.period.as_millis() {
+        0 => String::new(),
+        millis => format!(" of frames {millis} ms apart"),
+    };
+    ok("windows", format!("stride {}, hop {}{pace}: neighbours share {shared}", rules.stride, rules.hop))
 }
 
 /// Of the config, where they count.

@@ -1,8 +1,8 @@
 //! The stream of frames cut into five-frame windows.
 //!
-//! Frames are counted from the last restart of the stream, `n = 0, 1, ..`. Window `k` has the members
-//! `k * hop + i * stride`, `i = 0..4`. A restart happens where five frames across it would not be one motion of one
-//! camera on one clock: a silence longer than `max_gap`, a clock that jumped back, another camera or image size.
+//! Frames are counted from the last restart of the stream, `n = 0, 1, ..`; with a period those alone that are about that far
+//! apart ([`Pace`]). Window `k` has the members `k * hop + i * stride`, `i = 0..4`. A restart happens where five frames across it
+//! would not be one motion of one camera on one clock: a silence longer than `max_gap`, a clock that jumped back, another camera or image size.
 //!
 //! One stamp does not make a clock: a driver that forgets to set it once, or a bit that tips, is no reason to lose a window
 //! and the odometry. A frame whose stamp jumps by more than `max_gap` is held back, and the next frame says which clock goes
@@ -21,6 +21,7 @@ pub mod ingest;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use camera::pace::Pace;
 use geometry::{Intrinsics, Stamp, WINDOW};
 
 use crate::config::WindowRules;
@@ -52,7 +53,7 @@ pub struct Window<T> {
 /// Why a frame will never be in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// It lies between the members of all windows.
+    /// It lies between the members of all windows, or between the frames that count.
     SkippedByStride,
     /// It has the stamp of the frame before it.
     Repeated,
@@ -116,7 +117,9 @@ pub struct WindowBuffer<T> {
     newest: Option<(Stamp, View)>,
     /// Its stamp is more than `max_gap` from that of the newest.
     held: Option<Held<T>>,
-    /// Place of the next frame in the stream.
+    /// Which frames count.
+    pace: Pace,
+    /// Place of the next frame that counts in the stream.
     next_place: u64,
     /// Place of the first member of the next window.
     next_start: u64,
@@ -161,6 +164,7 @@ impl<T: Clone> WindowBuffer<T> {
             waiting: VecDeque::new(),
             newest: None,
             held: None,
+            pace: Pace::new(rules.period),
             next_place: 0,
             next_start: 0,
             next_id: 0,
@@ -176,8 +180,7 @@ impl<T: Clone> WindowBuffer<T> {
     /// Starts the stream afresh; returns the frames that were in no window yet. Windows and epochs are counted on.
     pub fn clear(&mut self) -> Vec<T> {
         self.newest = None;
-        self.next_place = 0;
-        self.next_start = 0;
+        self.begin_count();
         let unseen = self.waiting.drain(..).filter(|w| !w.emitted).map(|w| w.frame);
         unseen.chain(self.held.take().map(|held| held.frame)).collect()
     }
@@ -243,16 +246,16 @@ impl<T: Clone> WindowBuffer<T> {
         if let Some(restart) = restart {
             let unseen = self.waiting.drain(..).filter(|w| !w.emitted);
             push.dropped.extend(unseen.map(|w| (w.frame, Cause::Restarted(restart))));
-            self.next_place = 0;
-            self.next_start = 0;
+            self.begin_count();
             self.epoch += u32::from(restart == Restart::ClockWentBack);
             push.restart = push.restart.or(Some(restart));
         }
         self.newest = Some((stamp, view.clone()));
         push.accepted.push(Accepted { stamp, view: view.clone(), restart, frame: frame.clone() });
+        let is_counted = self.pace.takes(stamp);
         let place = self.next_place;
-        self.next_place += 1;
-        if !self.is_member(place) {
+        self.next_place += u64::from(is_counted);
+        if !(is_counted && self.is_member(place)) {
             push.dropped.push((frame, Cause::SkippedByStride));
             return;
         }
@@ -260,6 +263,11 @@ impl<T: Clone> WindowBuffer<T> {
         if place == self.next_start + self.span() {
             push.window = Some(self.emit(view));
         }
+    }
+
+    fn begin_count(&mut self) {
+        self.pace.restart();
+        (self.next_place, self.next_start) = (0, 0);
     }
 
     /// Frames from the first member of a window to its last.

@@ -10,7 +10,7 @@ use crate::config::WindowRules;
 const GAP_MILLIS: i64 = 500;
 
 fn rules(stride: u32, hop: u32) -> WindowRules {
-    WindowRules { stride, hop, max_gap: Duration::from_millis(GAP_MILLIS as u64) }
+    WindowRules { period: Duration::ZERO, stride, hop, max_gap: Duration::from_millis(GAP_MILLIS as u64) }
 }
 
 fn view(width: u32) -> View {
@@ -57,6 +57,39 @@ fn frames_between_members_are_handed_back_at_once() {
     let pushes = push_all(&mut WindowBuffer::new(rules(2, 4)), &steady(5));
     let dropped: Vec<_> = pushes.into_iter().flat_map(|p| p.dropped).collect();
     assert_eq!(dropped, [(1, Cause::SkippedByStride), (3, Cause::SkippedByStride)]);
+}
+
+#[test]
+fn with_a_period_only_frames_that_far_apart_count() {
+    let paced = |stride, hop| WindowRules { period: Duration::from_millis(100), ..rules(stride, hop) };
+    // At 30 Hz each third counts.
+    let times: Vec<i64> = (0..26).map(|i| i * 100 / 3).collect();
+    let mut buffer = WindowBuffer::new(paced(1, 4));
+    let pushes = push_all(&mut buffer, &times);
+    assert_eq!(windows(&pushes), [[0, 3, 6, 9, 12], [12, 15, 18, 21, 24]]);
+    let skipped: Vec<usize> = pushes.iter().flat_map(|p| &p.dropped).map(|(frame, _)| *frame).collect();
+    assert_eq!(skipped, (0..26).filter(|i| i % 3 != 0).collect::<Vec<_>>(), "at once");
+    assert!(pushes.iter().flat_map(|p| &p.dropped).all(|(_, cause)| *cause == Cause::SkippedByStride));
+    assert_eq!((pushes.iter().all(|p| p.accepted.len() == 1), buffer.waiting()), (true, 0));
+    // stride and hop are in frames that count.
+    assert_eq!(windows(&push_all(&mut WindowBuffer::new(paced(2, 1)), &times[..25]))[0], [0, 6, 12, 18, 24]);
+
+    // Frame 6 is lost: the next one counts in its place, and the one after that is a period behind it.
+    let lost: Vec<i64> = times.iter().enumerate().filter(|(i, _)| *i != 6).map(|(_, t)| *t).collect();
+    assert_eq!(windows(&push_all(&mut WindowBuffer::new(paced(1, 4)), &lost))[0], [0, 3, 6, 9, 12]);
+    // A camera slower than the period is read as it comes.
+    let slow: Vec<i64> = (0..5).map(|i| i * 300).collect();
+    assert_eq!(windows(&push_all(&mut WindowBuffer::new(paced(1, 4)), &slow)), [[0, 1, 2, 3, 4]]);
+    // A silence, and a clock that goes back: the first frame behind it counts, held back or not.
+    for jump in [2000, -2000] {
+        let again: Vec<i64> = times[..5].iter().copied().chain(times.iter().map(|t| 140 + jump + t)).collect();
+        let pushes = push_all(&mut WindowBuffer::new(paced(1, 4)), &again);
+        assert_eq!(windows(&pushes)[0], [5, 8, 11, 14, 17], "{jump}");
+    }
+    // So does the first behind a reset.
+    push_all(&mut buffer, &[900]);
+    buffer.clear();
+    assert_eq!(windows(&push_all(&mut buffer, &times))[0], [0, 3, 6, 9, 12]);
 }
 
 #[test]

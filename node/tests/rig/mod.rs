@@ -93,7 +93,7 @@ pub fn settings(stride: u32, hop: u32) -> Settings {
         queue_depth: 1000,
         image_topic: "/camera".to_owned(),
         odom_frame: "odom".to_owned(),
-        window: WindowRules { stride, hop, max_gap: Duration::from_millis(500) },
+        window: WindowRules { period: Duration::ZERO, stride, hop, max_gap: Duration::from_millis(500) },
         camera: CameraRules {
             use_fixed: UseFixed::Never,
             intrinsics: Intrinsics::new(9.0, 9.0, 4.0, 3.0, 8, 6).unwrap(),

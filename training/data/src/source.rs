@@ -19,8 +19,8 @@ pub(super) const SYNTH_STEP_NANOS: i64 = 100_000_000;
 /// Five frames and what is known of them.
 #[derive(Debug, Clone)]
 pub struct WindowSample {
-    /// Unique in the source, and stable: `synth-SEED-INDEX`, `synth-STRATUM-SEED-INDEX` or `NAME-sSTRIDE-FIRST` (with `mDEG` or `uUNITS` in place
-    /// of `sSTRIDE` where motion spaces the frames).
+    /// Unique in the source, and stable: `synth-SEED-INDEX`, `synth-STRATUM-SEED-INDEX` or `NAME-sSTRIDE-FIRST` (with `tMILLISsSTRIDE`,
+    /// `mDEG` or `uUNITS` in place of `sSTRIDE` where time or motion spaces the frames).
     pub id: String,
     /// The video or scene that the frames are of, which a split must not cut: [`Sequence::source`], or `synth-SEED`.
     pub source: String,

@@ -8,10 +8,11 @@ use crate::synth::{Stratum, SynthConfig};
 use camera::info::Images;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Frames within which the next frame of a window is looked for where motion spaces them and the source does not say.
 const REACH: usize = 48;
-const KEYS: &str = "stride=N, every=N, motion=DEGREES, move=UNITS, reach=N, part=FILE:NAME, or of ROS 2 pose_topic=NAME, pose_frame=NAME, world_frame=NAME, image_topic=NAME, info_topic=NAME, images=rectified";
+const KEYS: &str = "stride=N, period_millis=N, every=N, motion=DEGREES, move=UNITS, reach=N, part=FILE:NAME, or of ROS 2 pose_topic=NAME, pose_frame=NAME, world_frame=NAME, image_topic=NAME, info_topic=NAME, images=rectified";
 const RE10K_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH, or a key of every recording";
 const FILM_KEYS: &str = "part=FILE:NAME, or of ROS 2 pose_topic=NAME, pose_frame=NAME, world_frame=NAME, image_topic=NAME, info_topic=NAME, images=rectified";
 const RE10K_FILM_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmpeg=PATH, or part=FILE:NAME";
@@ -24,10 +25,10 @@ const RE10K_FILM_KEYS: &str = "frames=DIR, or videos=DIR with cache=DIR and ffmp
 ///   folder of them. Frames lie at `DIR/CLIP/TIMESTAMP.jpg`, or are cut from `DIR/YOUTUBE_ID.mp4` into the cache
 ///   (`DIR/frames` where it is not given).
 ///
-/// Recordings take `,stride=1`: frames from one frame of a window to the next; or `,motion=DEGREES` and `,move=UNITS`:
-/// the next frame is the first that has turned or moved by more, at most `,reach=48` frames on; and `,every=1`: windows
-/// start at every n-th frame. No window goes across a hole in a recording. Those of ROS 2 take `,pose_frame=NAME`, the
-/// frame that their poses are of ([`Ros2Options`]): a `PoseStamped` names only the one that they are in;
+/// Recordings take `,stride=1`: frames from one frame of a window to the next, of all or of those alone that are about
+/// `,period_millis=250` apart; or `,motion=DEGREES` and `,move=UNITS`: the next frame is the first that has turned or moved by
+/// more, at most `,reach=48` frames on; and `,every=1`: windows start at every n-th frame that counts.
+/// No window goes across a hole in a recording. Those of ROS 2 take `,pose_frame=NAME`, the frame that their poses are of ([`Ros2Options`]): a `PoseStamped` names only the one that they are in;
 /// `,pose_topic=NAME` where several have poses, or those of our own node are asked for; `,world_frame=NAME`, the frame in which
 /// `/tf` says where the camera is; `,image_topic=NAME` and `,info_topic=NAME` where there are several; and `,images=rectified`
 /// where the topic's images are so already.
@@ -38,7 +39,7 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
     if let Some(keys) = synth_keys(spec) {
         return synthetic(spec, keys);
     }
-    let keys = Keys::of(spec, &["stride", "every", "motion", "move", "reach"], KEYS, RE10K_KEYS)?;
+    let keys = Keys::of(spec, &["stride", "period_millis", "every", "motion", "move", "reach"], KEYS, RE10K_KEYS)?;
     let count = |key: &str| -> Result<Option<usize>, Error> {
         let parsed = |value: &&str| value.parse().ok().filter(|&n: &usize| n > 0);
         let number = |value: &&str| parsed(value).ok_or_else(|| keys.wrong("a whole number above 0", value));
@@ -50,12 +51,16 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
         keys.values.get(key).map(number).transpose()
     };
     let every = count("every")?.unwrap_or(1);
-    let spacing = match (count("stride")?, amount("motion")?, amount("move")?, count("reach")?) {
-        (stride, None, None, None) => Spacing::Stride(stride.unwrap_or(1)),
-        (None, angle_deg, distance, reach) if angle_deg.is_some() || distance.is_some() => {
+    let period = count("period_millis")?.map(|millis| Duration::from_millis(millis as u64));
+    let spacing = match (period, count("stride")?, amount("motion")?, amount("move")?, count("reach")?) {
+        (None, stride, None, None, None) => Spacing::Stride(stride.unwrap_or(1)),
+        (Some(period), stride, None, None, None) => Spacing::Paced { period, stride: stride.unwrap_or(1) },
+        (None, None, angle_deg, distance, reach) if angle_deg.is_some() || distance.is_some() => {
             Spacing::Motion(Motion { angle_deg, distance, reach: reach.unwrap_or(REACH) })
         }
-        _ => return Err(keys.wrong("stride=N, or motion=DEGREES and move=UNITS with reach=N", spec)),
+        _ => {
+            return Err(keys.wrong("period_millis=N and stride=N, or motion=DEGREES and move=UNITS with reach=N", spec));
+        }
     };
     let all = WindowSource::of(keys.open()?.told(), spacing, every, keys.path)?;
     let Some(part) = keys.values.get("part") else { return Ok(all) };
@@ -242,7 +247,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn motion_spaces_the_frames_of_a_window() {
+    fn motion_and_time_space_the_frames_of_a_window() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/amazon_box");
         let source = parse_source(&format!("{},motion=3,reach=10,every=2", path.display())).unwrap();
         let sample = source.sample(0).unwrap();
@@ -253,6 +258,9 @@ mod tests {
         }
         for (keys, part) in [
             ("motion=3,stride=2", "stride=N, or motion=DEGREES"),
+            ("motion=3,period_millis=250", "period_millis=N and stride=N, or motion=DEGREES"),
+            ("period_millis=0", "above 0"),
+            ("period_millis=90000", "5 or more that are 90000 ms apart for windows of stride 1"),
             ("reach=3", "stride=N, or motion=DEGREES"),
             ("motion=-1", "above 0"),
             ("move=x", "above 0"),
@@ -268,6 +276,10 @@ mod tests {
             let text = parse_source(&format!("{},{keys}", path.display())).unwrap_err().to_string();
             assert!(text.contains(part), "{keys}: {text}");
         }
+        // Its frames have no times of their own, which is 0.1 s.
+        let paced = parse_source(&format!("{},period_millis=200,every=2", path.display())).unwrap();
+        let sample = paced.sample(1).unwrap();
+        assert_eq!((sample.id.as_str(), sample.frame_indices), ("amazon_box-t200s1-4", [4, 6, 8, 10, 12]));
         let error = parse_source("re10k:/nowhere,pose_frame=base_link").unwrap_err().to_string();
         assert!(error.contains("frames=DIR") && error.contains("pose_frame=base_link"), "{error}");
         for text in ["re10k:/nowhere", "re10k:/nowhere,frames=a,videos=b", "re10k:/nowhere,frames=a,cache=b"] {
