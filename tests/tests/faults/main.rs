@@ -10,6 +10,7 @@ mod case;
 #[path = "../../../node/tests/common/mod.rs"]
 mod common;
 mod control;
+mod film;
 mod frames;
 mod images;
 #[expect(dead_code, reason = "the node's own tests use the rest")]
