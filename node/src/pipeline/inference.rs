@@ -18,6 +18,9 @@ use crate::solve::solver::{Answered, Solved, Solver};
 use crate::solve::tracker::{Told, Tracked};
 use crate::status::counters::Fate;
 
+/// Niceness of the model's threads over that of the others: where both want one core, the others have nine tenths of it.
+const NICE: i32 = 10;
+
 pub(super) struct InferenceThread<E: Estimator, Load> {
     /// `None` where there is no model.
     pub load: Option<Load>,
@@ -49,6 +52,9 @@ where
     Load: FnMut(Arc<AtomicBool>) -> Result<E, estimator::Error>,
 {
     pub fn run(mut self) -> Result<(), String> {
+        if self.tell.is_some() {
+            give_way();
+        }
         while !self.shared.is_stopped() {
             self.keep_up();
             let (mut job, mut offered) = (None, None);
@@ -218,5 +224,41 @@ where
             outputs.extend(publish::transforms(answered, &self.odom_frame, mount).into_iter().map(Output::Transform));
         }
         outputs
+    }
+}
+
+/// Lets the fast clock go first where cores are few: a window may come late, a pose may not. It is for the calling thread and
+/// those that it starts from now on, as the model starts its own when it is loaded. Where the system refuses, nothing changes.
+fn give_way() {
+    // Elsewhere it would be for the whole process.
+    if cfg!(target_os = "linux") {
+        let _ = rustix::process::nice(NICE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::{NICE, give_way};
+
+    /// Of the calling thread.
+    fn niceness() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        // The nineteenth field; the second is a name in brackets, which may have blanks.
+        let (_, behind_name) = stat.rsplit_once(')').unwrap();
+        behind_name.split_whitespace().nth(16).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn the_models_threads_give_way_and_no_others() {
+        let before = niceness();
+        let model = thread::spawn(|| {
+            give_way();
+            (niceness(), thread::spawn(niceness).join().unwrap())
+        });
+        let expected = (before + NICE).min(19);
+        assert_eq!(model.join().unwrap(), (expected, expected));
+        assert_eq!((niceness(), thread::spawn(niceness).join().unwrap()), (before, before));
     }
 }
