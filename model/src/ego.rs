@@ -369,7 +369,10 @@ impl EgoModel {
     }
 
     /// What is asked about the frames of a window, and their images.
-    fn question<'a>(&self, frames: &[&'a FrameEmbedding], mode: Mode) -> Result<(Prompt, Vec<&'a ImageEmbedding>)> {
+    ///
+    /// # Errors
+    /// Another number of frames, or frames of different cameras.
+    pub fn question<'a>(&self, frames: &[&'a FrameEmbedding], mode: Mode) -> Result<(Prompt, Vec<&'a ImageEmbedding>)> {
         let Some(first) = frames.first() else {
             return Err(Error::Input { what: "frames", expected: WINDOW.to_string(), got: "0".to_owned() });
         };
@@ -450,7 +453,7 @@ impl EgoModel {
     /// How to go on behind a prompt: no token that only a prompt may hold, up to the end of the turn.
     pub fn decoding(&self, max_tokens: usize, sampling: Sampling) -> Decoding<'_> {
         let (banned, ends) = (self.banned.as_slice(), self.ends.as_slice());
-        Decoding { max_tokens, sampling, grammar: None, banned, ends, stop: None, earlier: None }
+        Decoding { max_tokens, sampling, grammar: None, banned, ends, stop: None, earlier: None, script: None }
     }
 
     /// The network.

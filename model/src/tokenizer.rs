@@ -57,10 +57,7 @@ impl Tokenizer {
     /// A file that is missing or broken, a special token that is missing or has another id.
     pub fn from_dir(dir: &Path, config: &Config) -> Result<Self> {
         let path = dir.join("tokenizer.json");
-        let fail = |message: String| Error::Tokenizer { path: path.clone(), message };
-        std::fs::metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-        refuse_pointer(&path)?;
-        let inner = tokenizers::Tokenizer::from_file(&path).map_err(|e| fail(e.to_string()))?;
+        let inner = read(&path)?;
         let beside = dir.join("tokenizer_config.json");
         if beside.is_file() {
             let stated: Map<String, Value> = read_json(&beside)?;
@@ -69,6 +66,15 @@ impl Tokenizer {
             }
         }
         Ok(Self::checked(inner, &path, config)?.with_template(Template::from_dir(dir)?))
+    }
+
+    /// Reads a `tokenizer.json` alone; its special tokens are compared with no model's.
+    ///
+    /// # Errors
+    /// A file that is missing or broken, a special token that is missing.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let fail = |message: String| Error::Tokenizer { path: path.to_owned(), message };
+        Self::new(read(path)?).map_err(fail)
     }
 
     /// Wraps a tokenizer that was read from `path` and checks it against the model's config.
@@ -163,6 +169,13 @@ impl Tokenizer {
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
+}
+
+fn read(path: &Path) -> Result<tokenizers::Tokenizer> {
+    std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    refuse_pointer(path)?;
+    tokenizers::Tokenizer::from_file(path)
+        .map_err(|e| Error::Tokenizer { path: path.to_owned(), message: e.to_string() })
 }
 
 #[cfg(test)]

@@ -144,6 +144,9 @@ pub struct Decoding<'a> {
     /// The answer before, which tells what is likely to come next (empty where there was none), so that it is read ahead
     /// ([`crate::answer::speculate`]); `None` for no reading ahead. Drawn answers, and several in one batch, have none.
     pub earlier: Option<&'a [u32]>,
+    /// Tokens to take in place of those that are chosen, the one that ends them among them: what writing a text costs, whatever
+    /// the weights would have said. All else is computed as without it.
+    pub script: Option<&'a [u32]>,
 }
 
 impl Decoding<'_> {
@@ -460,6 +463,10 @@ impl<'a> Line<'a> {
             }
             logits[at as usize] = f32::NEG_INFINITY;
         };
+        let chosen = match decoding.script {
+            Some(script) => script.get(self.written.ids.len()).copied(),
+            None => chosen,
+        };
         let ended = match chosen {
             None => Some(Ended::NoToken),
             Some(id) if decoding.ends.contains(&id) => Some(Ended::Stop),
@@ -483,28 +490,76 @@ impl<'a> Line<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::chain;
+    use crate::answer::prompt::Mode;
     use crate::nn::Kernels;
+    use crate::tokenizer::Tokenizer;
     use candle_core::Device;
-    use std::path::Path;
+    use geometry::{Intrinsics, WindowTrajectory};
+    use std::path::{Path, PathBuf};
+
+    const FREE: Decoding<'static> = Decoding {
+        max_tokens: 0,
+        sampling: Sampling::GREEDY,
+        grammar: None,
+        banned: &[],
+        ends: &[],
+        stop: None,
+        earlier: None,
+        script: None,
+    };
+
+    fn nano() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano")
+    }
+
+    /// A prompt of four tokens, read.
+    fn prefilled(model: &Qwen3Vl, limit: usize) -> Prefilled {
+        let ids = Tensor::new(&[1u32, 300, 301, 302], &Device::Cpu).unwrap();
+        let embeddings = model.embed(&ids).unwrap().unsqueeze(0).unwrap();
+        let mut cache = model.cache(limit);
+        let places = [[0; 3], [1; 3], [2; 3], [3; 3]];
+        let embedded = Embedded { embeddings, deepstack: Vec::new() };
+        let hidden = model.decode(&embedded, &places, Some(&mut cache)).unwrap();
+        Prefilled { hidden, cache, next: 4, reused: 0 }
+    }
 
     /// Two answers of eight tokens.
     fn write(model: &Qwen3Vl, seen: &mut dyn FnMut(usize, u32) -> ControlFlow<()>) -> Vec<Written> {
         let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 5 };
+        let decoding = Decoding { max_tokens: 8, sampling, ..FREE };
+        decode_with(model, prefilled(model, 64), 2, &decoding, seen).unwrap()
+    }
+
+    #[test]
+    fn a_text_is_written_as_it_is_given_whether_or_not_the_program_fills_it_in() {
+        let config = crate::Config::from_dir(&nano()).unwrap();
+        let tokenizer = Tokenizer::from_dir(&nano(), &config).unwrap();
+        let model = Qwen3Vl::load(&nano(), Kernels::Fused, DType::F32, &Device::Cpu).unwrap();
+        let grammar = Grammar::new(&tokenizer, config.text_config.vocab_size, Mode::AnswerOnly).unwrap();
+        let ids = tokenizer.encode(&chain::write_poses(&WindowTrajectory::identity())).unwrap();
+        let (script, ends) = ([ids.as_slice(), &[tokenizer.end]].concat(), [tokenizer.end]);
         let decoding =
-            Decoding { max_tokens: 8, sampling, grammar: None, banned: &[], ends: &[], stop: None, earlier: None };
-        let ids = Tensor::new(&[1u32, 300, 301, 302], &Device::Cpu).unwrap();
-        let embeddings = model.embed(&ids).unwrap().unsqueeze(0).unwrap();
-        let mut cache = model.cache(64);
-        let places = [[0; 3], [1; 3], [2; 3], [3; 3]];
-        let embedded = Embedded { embeddings, deepstack: Vec::new() };
-        let hidden = model.decode(&embedded, &places, Some(&mut cache)).unwrap();
-        decode_with(model, Prefilled { hidden, cache, next: 4, reused: 0 }, 2, &decoding, seen).unwrap()
+            Decoding { max_tokens: script.len(), grammar: Some(&grammar), ends: &ends, script: Some(&script), ..FREE };
+        let prompt = || prefilled(&model, 4 + script.len());
+        let plain = decode(&model, prompt(), 1, &decoding).unwrap().remove(0);
+        assert_eq!((&plain.ids, plain.ended, plain.end), (&ids, Ended::Stop, Some(tokenizer.end)));
+        assert_eq!((plain.filled, plain.passes), (0, ids.len()));
+
+        let camera = Intrinsics::new(150.0, 150.0, 80.0, 48.0, 160, 96).unwrap();
+        let filler = Filler::new(&grammar, &tokenizer, camera, None);
+        let filled = decode_filled(&model, prompt(), 1, &decoding, &filler).unwrap().remove(0);
+        assert_eq!((&filled.ids, filled.ended), (&ids, Ended::Stop));
+        // The identity's line is no choice of the model's, nor are the beginnings of the others.
+        assert!(filled.filled > ids.len() / 5 && filled.passes <= ids.len() - filled.filled, "{filled:?}");
+        // Without the script, these weights say something else behind this prompt.
+        let own = decode(&model, prompt(), 1, &Decoding { script: None, ..decoding }).unwrap().remove(0);
+        assert_ne!(own.ids, ids);
     }
 
     #[test]
     fn tokens_are_shown_as_they_are_written_and_one_of_several_answers_can_be_ended() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano");
-        let model = Qwen3Vl::load(&dir, Kernels::Fused, DType::F32, &Device::Cpu).unwrap();
+        let model = Qwen3Vl::load(&nano(), Kernels::Fused, DType::F32, &Device::Cpu).unwrap();
         let mut shown = [Vec::new(), Vec::new()];
         let whole = write(&model, &mut |k, id| {
             shown[k].push(id);
