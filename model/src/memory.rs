@@ -9,6 +9,17 @@ pub fn cache_bytes(config: &Config, tokens: usize, width: usize) -> u64 {
     (2 * t.num_hidden_layers * t.num_key_value_heads * t.head_dim * tokens * width) as u64
 }
 
+/// Bytes of weights that writing a token reads: all of the decoder, but of an embedding that is not the head one row.
+pub fn token_bytes(config: &Config, recipe: Recipe) -> u64 {
+    let (text, _) = bytes(config, recipe);
+    if config.tie_word_embeddings {
+        return text;
+    }
+    let (rows, width) = (config.text_config.vocab_size, config.text_config.hidden_size);
+    let kind = recipe.type_of("token_embd.weight", &[rows, width], config);
+    text - (((rows - 1) * width / kind.block_size()) * kind.type_size()) as u64
+}
+
 /// Image tokens of one frame of a size that the processor made.
 pub fn frame_tokens(config: &Config, width: u32, height: u32) -> usize {
     let side = config.vision_config.patch_size * config.vision_config.spatial_merge_size;
@@ -91,5 +102,9 @@ mod tests {
         // 36 layers, 8 heads of 128, keys and values, 2 bytes: 144 KiB a token.
         assert_eq!(q4.cache, 2048 * 144 * 1024);
         assert_eq!(frame_tokens(&config, 640, 480), 300);
+        // Of 151,936 rows of 4,096 numbers in blocks of 144 bytes for 256, a token reads one.
+        assert_eq!(bytes(&config, Recipe::Q4KM).0 - token_bytes(&config, Recipe::Q4KM), 151_935 * 16 * 144);
+        let tied = published("2b").unwrap();
+        assert_eq!(token_bytes(&tied, Recipe::Q4KM), bytes(&tied, Recipe::Q4KM).0);
     }
 }

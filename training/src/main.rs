@@ -169,6 +169,14 @@ enum Bench {
         #[arg(long, default_value_t = 2)]
         threads: usize,
     },
+    /// A full chain written by the model alone, and with what the program fills in: passes and time of both.
+    Chain(training_evaluation::bench::Chain),
+    /// A window of a sliding film with nano: answers, and the pose head.
+    Window(training_evaluation::bench::Window),
+    /// How the cost grows with frames, prompt tokens and answers at once.
+    Scaling(training_evaluation::bench::Scaling),
+    /// Bytes and operations a second of this machine; or what Jetsons could do at most, as published figures have it.
+    Roofs(training_evaluation::bench::Roofs),
     /// Speed and memory of training an adapter.
     Train(training::bench::Train),
     /// Chains a second on one core and the round trip of each through its text.
@@ -254,6 +262,10 @@ fn main() -> Result<ExitCode> {
     // candle's matrix products would start as many threads again in each of our workers.
     let threads = match &arguments.verb {
         Verb::Bench { what: Bench::Model { threads, .. } } => *threads,
+        Verb::Bench { what: Bench::Chain(chain) } => chain.threads,
+        Verb::Bench { what: Bench::Window(window) } => window.threads,
+        Verb::Bench { what: Bench::Scaling(scaling) } => scaling.threads,
+        Verb::Bench { what: Bench::Roofs(roofs) } => roofs.threads,
         Verb::Bench { what: Bench::Train(train) } => train.threads,
         // One request at a time has them all.
         Verb::Serve(_) | Verb::Analyse(_) => all,
@@ -359,6 +371,26 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Bench { what: Bench::Model { shape, quant, threads } } => {
             print_result(&format!("{}\n", training_evaluation::bench::model(&shape, quant.as_deref(), threads)?));
+            Ok(())
+        }
+        Verb::Bench { what: Bench::Chain(chain) } => {
+            print_result(&format!("{}\n", training_evaluation::bench::chain(&chain)?));
+            Ok(())
+        }
+        Verb::Bench { what: Bench::Window(window) } => {
+            print_result(&format!("{}\n", training_evaluation::bench::window(&window)?));
+            Ok(())
+        }
+        Verb::Bench { what: Bench::Scaling(scaling) } => {
+            print_result(&format!("{}\n", training_evaluation::bench::scaling(&scaling)?));
+            Ok(())
+        }
+        Verb::Bench { what: Bench::Roofs(roofs) } if roofs.published => {
+            print_result(&training_evaluation::bench::published());
+            Ok(())
+        }
+        Verb::Bench { what: Bench::Roofs(roofs) } => {
+            print_result(&format!("{}\n", training_evaluation::bench::roofs(&roofs)?));
             Ok(())
         }
         Verb::Bench { what: Bench::Train(train) } => {

@@ -329,7 +329,7 @@ pub fn sample_files(
 }
 
 /// Depth of every frame on the model's pixel grid.
-fn on_grid(depth: &[Vec<f32>; WINDOW], from: &Intrinsics, grid: &Intrinsics) -> [Vec<f32>; WINDOW] {
+pub fn on_grid(depth: &[Vec<f32>; WINDOW], from: &Intrinsics, grid: &Intrinsics) -> [Vec<f32>; WINDOW] {
     let [from, to] = [from, grid].map(|k| (k.width, k.height));
     depth.each_ref().map(|values| pixels::nearest(values, from, to))
 }

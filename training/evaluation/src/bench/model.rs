@@ -20,7 +20,7 @@ const DECODE: u32 = 24;
 
 /// Where the weights of a shape lie: nano's own, or a random checkpoint made for it by another process, so that making
 /// it is no part of the memory that is measured.
-fn weights(shape: &str, quant: Option<&str>) -> Result<PathBuf> {
+pub(super) fn weights(shape: &str, quant: Option<&str>) -> Result<PathBuf> {
     if shape == "nano" {
         if quant.is_some() {
             bail!("--quant: nano is what it is");
