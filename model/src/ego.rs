@@ -477,25 +477,57 @@ impl EgoModel {
     }
 }
 
-/// The device of a config value: `cpu`, `cuda` or `cuda:N`.
+/// The device of a config value or of the option `--device`: `cpu`, `cuda` or `cuda:N`. Threads that share one GPU share one
+/// stream of it.
 ///
 /// # Errors
 /// Another name, or a GPU that this build or this machine has not.
 pub fn device(name: &str) -> Result<Device> {
+    let refuse = |expected: &str, got: String| Error::Input { what: "device", expected: expected.to_owned(), got };
     let ordinal = match name {
         "cpu" => return Ok(Device::Cpu),
         "cuda" => Some(0),
         other => other.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
     };
-    let Some(ordinal) = ordinal else {
-        return Err(Error::Input { what: "device", expected: "cpu, cuda or cuda:N".to_owned(), got: name.to_owned() });
-    };
+    let Some(ordinal) = ordinal else { return Err(refuse("cpu, cuda or cuda:N", name.to_owned())) };
     if !candle_core::utils::cuda_is_available() {
-        return Err(Error::Input {
-            what: "device",
-            expected: "cpu, since this binary is built without the feature cuda".to_owned(),
-            got: name.to_owned(),
-        });
+        return Err(refuse("cpu, since this binary is built without the feature cuda", name.to_owned()));
     }
-    Ok(Device::new_cuda(ordinal)?)
+    gpu(ordinal).map_err(|error| refuse("a GPU that the driver has", format!("{name} ({error})")))
+}
+
+/// candle's `new_cuda` gives each thread a stream of its own, and has one scratch buffer for quantized products: of two threads
+/// with one model, each would overwrite what the other has not read yet.
+fn gpu(ordinal: usize) -> candle_core::Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    #[cfg(feature = "cuda")]
+    // SAFETY: this stream is the only one that tensors of this device are made, used and freed on, so its order is enough;
+    // else two events would be recorded for each argument of each kernel.
+    #[expect(unsafe_code, reason = "candle leaves the order of streams to us")]
+    unsafe {
+        device.as_cuda_device()?.disable_event_tracking();
+    }
+    Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_none_is_refused_by_name() {
+        assert!(device("cpu").unwrap().is_cpu());
+        for name in ["", "gpu", "CPU", "cuda:", "cuda:one", "cuda:-1", "cpu:0"] {
+            let error = device(name).unwrap_err().to_string();
+            assert_eq!(error, format!("device: expected cpu, cuda or cuda:N, got {name}"));
+        }
+        // Where there is a GPU, none has so many beside it.
+        let names: &[&str] = if cfg!(feature = "cuda") { &["cuda:999"] } else { &["cuda", "cuda:0", "cuda:999"] };
+        let expected =
+            if cfg!(feature = "cuda") { "a GPU that the driver has" } else { "built without the feature cuda" };
+        for name in names {
+            let error = device(name).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains(&format!("got {name}")), "{error}");
+        }
+    }
 }

@@ -37,7 +37,7 @@ fn trained_weights_in_bf16() {
 #[cfg(feature = "cuda")]
 #[test]
 fn trained_weights_on_a_gpu() {
-    let gpu = Device::new_cuda(0).unwrap();
+    let gpu = model::device("cuda").unwrap();
     for (dtype, tolerance) in [(DType::F32, 2e-3), (DType::BF16, 2e-2)] {
         let error = difference(&nano(&gpu, dtype), &nano(&Device::Cpu, dtype));
         assert!(error < tolerance, "{dtype:?}: relative difference {error}");
@@ -47,13 +47,13 @@ fn trained_weights_on_a_gpu() {
 #[cfg(feature = "cuda")]
 #[test]
 fn a_gpu_in_f32() {
-    agrees(&Device::new_cuda(0).unwrap(), DType::F32, 2e-3);
+    agrees(&model::device("cuda").unwrap(), DType::F32, 2e-3);
 }
 
 #[cfg(feature = "cuda")]
 #[test]
 fn a_gpu_in_bf16() {
-    agrees(&Device::new_cuda(0).unwrap(), DType::BF16, BF16);
+    agrees(&model::device("cuda").unwrap(), DType::BF16, BF16);
 }
 
 /// Logits of the shipped weights behind every token of a prompt with five real frames.
