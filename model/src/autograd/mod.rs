@@ -4,7 +4,7 @@
 //! CPU that costs more than the matrix products of a small model. These do one pass each. Only f32 on the CPU takes
 //! them; everything else falls back to the composites. Large tensors are shared out among rayon's threads, row by row.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 mod activation;
@@ -52,7 +52,8 @@ pub fn rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync)
     }
 }
 
-fn fused(x: &Tensor) -> bool {
+/// Whether there is a kernel of ours for it.
+pub(crate) fn fused(x: &Tensor) -> bool {
     x.dtype() == DType::F32 && x.device().is_cpu()
 }
 
@@ -68,14 +69,19 @@ pub fn softmax(x: &Tensor, scale: f64, causal: bool) -> Result<Tensor> {
     let shares = if !causal || t == 1 {
         candle_nn::ops::softmax(&scaled, D::Minus1)?
     } else {
-        let mut mask = vec![0f32; t * s];
-        for (row, values) in mask.chunks_exact_mut(s).enumerate() {
-            values[s - t + row + 1..].fill(f32::NEG_INFINITY);
-        }
-        let mask = Tensor::from_vec(mask, (t, s), x.device())?;
+        let mask = mask(t, s, x.device())?;
         candle_nn::ops::softmax(&scaled.broadcast_add(&mask)?, D::Minus1)?
     };
     shares.to_dtype(x.dtype())
+}
+
+/// `[t, s]`, made where it is used (a prompt's is megabytes, asked for by every layer): 0 where row i of the t last of s tokens
+/// sees a token, and minus infinity behind it.
+fn mask(t: usize, s: usize, device: &Device) -> Result<Tensor> {
+    let row = Tensor::arange((s - t) as u32, s as u32, device)?.unsqueeze(1)?;
+    let column = Tensor::arange(0, s as u32, device)?.unsqueeze(0)?;
+    let number = |x: f32| Tensor::new(x, device)?.broadcast_as((t, s));
+    column.broadcast_gt(&row)?.where_cond(&number(f32::NEG_INFINITY)?, &number(0.0)?)
 }
 
 #[derive(Clone, Copy)]

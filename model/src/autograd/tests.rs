@@ -1,7 +1,7 @@
 //! Each kernel against candle's composite, forward and backward.
 
 use super::*;
-use candle_core::{Device, Var};
+use candle_core::Var;
 
 /// Both directions against candle's composites.
 fn check(fused: impl Fn(&Tensor) -> Result<Tensor>, composite: impl Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
@@ -31,6 +31,18 @@ fn causal_softmax_agrees_with_a_mask() -> Result<()> {
     let mask: Vec<f32> = (0..5 * 33).map(|i| if i % 33 > 28 + i / 33 { f32::NEG_INFINITY } else { 0.0 }).collect();
     let mask = Tensor::from_vec(mask, (5, 33), &Device::Cpu)?;
     check(|x| softmax(x, 0.5, true), |x| candle_nn::ops::softmax(&(x * 0.5)?.broadcast_add(&mask)?, D::Minus1))
+}
+
+/// What other devices and types take, against the kernel: as many queries as tokens, and fewer.
+#[test]
+fn causal_softmax_without_a_kernel_agrees_with_the_kernel() -> Result<()> {
+    for (t, s) in [(5, 33), (7, 7), (2, 2), (3, 40)] {
+        let x = Tensor::randn(0f32, 3.0, (2, t, s), &Device::Cpu)?;
+        let other = softmax(&x.to_dtype(DType::F64)?, 0.5, true)?.to_dtype(DType::F32)?;
+        let error = (other - softmax(&x, 0.5, true)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(error < 1e-5, "{t} of {s}: {error}");
+    }
+    Ok(())
 }
 
 #[test]
