@@ -5,7 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, bail};
 
 use crate::Result;
-use crate::autograd::{dot, exp, sum};
+use crate::autograd::{dot, exp, fused, sum};
+
+#[cfg(feature = "flash-attn")]
+mod flash;
+
+/// Queries whose scores are held at a time outside of a graph, where there is no kernel of ours: an 8B's scores of a prompt of
+/// five frames, in f32 as they are summed, are a third of a gigabyte a copy, and there are several.
+const QUERIES: usize = 256;
 
 /// Keys and values, `[b, kv, s, e]` each.
 #[derive(Debug, Clone)]
@@ -14,6 +21,14 @@ pub struct KeyValues {
     pub shared: Option<(Tensor, Tensor)>,
     /// Of each sequence's own tokens behind those.
     pub own: (Tensor, Tensor),
+}
+
+impl KeyValues {
+    /// Without the last `n` tokens.
+    fn without_last(&self, n: usize) -> Result<Self> {
+        let kept = |x: &Tensor| x.narrow(2, 0, x.dim(2)? - n);
+        Ok(Self { shared: self.shared.clone(), own: (kept(&self.own.0)?, kept(&self.own.1)?) })
+    }
 }
 
 /// `softmax(q k^T / sqrt(e)) v`; where `causal`, the t queries are the last of the s tokens. Each key head serves h / kv
@@ -30,6 +45,24 @@ pub fn attention(q: &Tensor, kv: &KeyValues, causal: bool) -> Result<Tensor> {
     let plain = |x: &Tensor| x.dtype() == DType::F32 && x.device().is_cpu() && !x.track_op();
     if t == 1 && kv.shared.is_none() && [q, &kv.own.0, &kv.own.1].into_iter().all(plain) {
         return Ok(q.contiguous()?.apply_op3_no_bwd(&kv.own.0, &kv.own.1, &OneQuery)?);
+    }
+    let in_graph = [q, &kv.own.0, &kv.own.1].into_iter().any(Tensor::track_op);
+    #[cfg(feature = "flash-attn")]
+    if !in_graph
+        && kv.shared.is_none()
+        && let Some(mixed) = flash::attention(q, &kv.own, causal)?
+    {
+        return Ok(mixed);
+    }
+    if t > QUERIES && !in_graph && !fused(q) {
+        let part = |first: usize| {
+            let rows = QUERIES.min(t - first);
+            // Keys behind the block's last query are seen by none of it.
+            let behind = if causal { t - first - rows } else { 0 };
+            attention(&q.narrow(2, first, rows)?, &kv.without_last(behind)?, causal)
+        };
+        let parts = (0..t).step_by(QUERIES).map(part).collect::<Result<Vec<_>>>()?;
+        return Ok(Tensor::cat(&parts, 1)?);
     }
     let rows = h / heads * t;
     let q = q.contiguous()?.reshape((b, heads, rows, e))?;
@@ -191,6 +224,36 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+
+    /// Many queries at once, in blocks where there is no kernel, against all scores at once: behind a cache with room, over keys
+    /// that a batch shares, and where every token sees every other.
+    #[test]
+    fn attention_in_blocks_agrees_with_all_scores_at_once() -> Result<()> {
+        let (h, kv, e) = (4, 2, 16);
+        for (b, t, s, first, causal) in [
+            (1, 600, 600, 0, true),
+            (1, 257, 700, 0, true),
+            (2, 512, 520, 0, true),
+            (2, 300, 310, 40, true),
+            (1, 600, 600, 0, false),
+        ] {
+            let random =
+                |b: usize, heads: usize, rows: usize| Tensor::randn(0f32, 1.0, (b, heads, rows, e), &Device::Cpu);
+            let (q, keys, values) = (random(b, h, t)?, random(b, kv, s + 30)?, random(b, kv, s + 30)?);
+            let shared = if first > 0 { Some((random(1, kv, first)?, random(1, kv, first)?)) } else { None };
+            let own = (keys.narrow(2, 0, s)?, values.narrow(2, 0, s)?);
+            let at = |dtype: DType| -> Result<Tensor> {
+                let pair = |(k, v): &(Tensor, Tensor)| -> Result<_> { Ok((k.to_dtype(dtype)?, v.to_dtype(dtype)?)) };
+                let kv = KeyValues { shared: shared.as_ref().map(pair).transpose()?, own: pair(&own)? };
+                Ok(attention(&q.to_dtype(dtype)?, &kv, causal)?.to_dtype(DType::F32)?)
+            };
+            let (whole, blocks) = (at(DType::F32)?, at(DType::F64)?);
+            assert_eq!(blocks.dims(), [b, t, h * e]);
+            let error = (whole - blocks)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            assert!(error < 1e-4, "{t} of {s}: {error}");
+        }
+        Ok(())
+    }
 
     /// Against the operations apart, of a cache with room behind what it holds.
     #[test]

@@ -1,13 +1,13 @@
 //! One body for every device and number type: the tower, a prompt, greedy decoding, quantized products and gradients
 //! against the reference's f32 on a CPU. A build with `--features cuda` runs it on the first GPU as well and fails
-//! where there is none.
+//! where there is none; one with `flash-attn` takes its kernels there.
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use geometry::{Intrinsics, WINDOW};
 use model::answer::prompt::{self, Mode};
-use model::nn::{Kernels, Matrix};
+use model::nn::{Kernels, KeyValues, Matrix, attention};
 use model::qwen3_vl::Embedded;
 use model::tokenizer::Tokenizer;
 use model::{Config, Processor, Qwen3Vl};
@@ -155,6 +155,43 @@ fn agrees(device: &Device, dtype: DType, tolerance: f32) {
     assert_eq!(checked, 92);
 
     quantized(device, dtype, tolerance);
+    attends(device, dtype, tolerance);
+}
+
+/// Attention as prompts (causal, alone and behind a cache with room), images and single tokens ask for it, in the widths of heads of
+/// the published decoders (128) and towers (64, and 72 of the 8B), against all scores at once in f32 on the CPU.
+fn attends(device: &Device, dtype: DType, tolerance: f32) {
+    for (h, kv, e, t, s, causal) in [
+        (4, 2, 128, 300, 300, true),
+        (4, 1, 128, 33, 290, true),
+        (4, 2, 128, 1, 290, true),
+        (3, 3, 64, 320, 320, false),
+        (3, 3, 72, 300, 300, false),
+    ] {
+        // What both read, rounded once.
+        let random = |heads: usize, rows: usize| {
+            let x = Tensor::randn(0f32, 1.0, (2, heads, rows, e), &Device::Cpu).unwrap();
+            x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
+        };
+        let (q, keys, values) = (random(h, t), random(kv, s + 20), random(kv, s + 20));
+        let own = |x: &Tensor| x.narrow(2, 0, s).unwrap();
+        let every = |x: &Tensor| {
+            let x = own(x).unsqueeze(2).unwrap().broadcast_as((2, kv, h / kv, s, e)).unwrap();
+            x.reshape((2, h, s, e)).unwrap()
+        };
+        let scores = (q.matmul(&every(&keys).t().unwrap()).unwrap() / (e as f64).sqrt()).unwrap();
+        let hidden = |i: usize| if causal && i % s > s - t + i / s { f32::NEG_INFINITY } else { 0.0 };
+        let mask = Tensor::from_vec((0..t * s).map(hidden).collect(), (t, s), &Device::Cpu).unwrap();
+        let weights = candle_nn::ops::softmax(&scores.broadcast_add(&mask).unwrap(), 3).unwrap();
+        let expected =
+            weights.matmul(&every(&values)).unwrap().transpose(1, 2).unwrap().reshape((2, t, h * e)).unwrap();
+        let there = |x: &Tensor| x.to_device(device).unwrap().to_dtype(dtype).unwrap();
+        let kv = KeyValues { shared: None, own: (own(&there(&keys)), own(&there(&values))) };
+        let got = attention(&there(&q), &kv, causal).unwrap();
+        let got = got.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+        let error = difference(&got, &expected);
+        assert!(error < tolerance, "{device:?} {dtype:?} {t} queries of {s}, heads of {e}: {error}");
+    }
 }
 
 /// Tokens and deepstack features of the fixture's images.

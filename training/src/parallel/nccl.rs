@@ -1,11 +1,11 @@
 //! Ranks on GPUs: MPI starts them, NCCL adds. Each rank has a GPU of its own ([`super::local_rank`]).
 //!
-//! cudarc is the copy that candle brings, so that both mean the same streams.
+//! cudarc is the copy that candle has, so that both mean the same streams.
 
 use anyhow::{Context, Error, Result, anyhow};
-use candle_core::cuda_backend::cudarc::nccl::result::NcclError;
-use candle_core::cuda_backend::cudarc::nccl::{Comm, Id, ReduceOp};
 use candle_core::{CpuStorage, CudaDevice, CudaStorage, CustomOp1, DType, Layout, Shape, Tensor};
+use cudarc::nccl::result::NcclError;
+use cudarc::nccl::{Comm, Id, ReduceOp};
 
 use super::mpi::{CHUNK, Mpi};
 use super::{Collective, over_host};
@@ -83,7 +83,7 @@ impl Collective for Nccl {
         if !tensor.device().is_cuda() {
             return over_host(self, tensor);
         }
-        // candle gives each thread a stream of its own: what others have begun must be done before, ours after.
+        // Whoever made the tensor, on whatever stream, is done before, and we after.
         self.comm.context().synchronize()?;
         let sum = tensor.to_dtype(DType::F32)?.contiguous()?.apply_op1_no_bwd(&AllReduce(&self.comm))?;
         let sum = sum.to_dtype(tensor.dtype())?;
