@@ -95,19 +95,19 @@ impl Linear {
         self.adapter = None;
     }
 
-    /// The same map to some of its outputs, by number `[n]`.
+    /// The same map to some of its outputs, by number `[n]`, for inputs of type `dtype`.
     ///
     /// # Errors
     /// A number outside the matrix.
     pub fn rows(&self, ids: &Tensor, dtype: DType) -> candle_core::Result<Self> {
-        let pick = |t: &Tensor| t.index_select(ids, 0);
+        let pick = |t: &Tensor| t.index_select(ids, 0)?.to_dtype(dtype);
         let adapter = match &self.adapter {
             Some(adapter) => Some(Adapter { b: pick(&adapter.b)?, ..adapter.clone() }),
             None => None,
         };
         Ok(Self {
             name: self.name.clone(),
-            matrix: Matrix::Dense(self.matrix.rows(ids, dtype)?),
+            matrix: Matrix::Dense(self.matrix.rows(ids, dtype)?.to_dtype(dtype)?),
             bias: self.bias.as_ref().map(pick).transpose()?,
             adapter,
         })

@@ -207,7 +207,8 @@ impl Qwen3Vl {
         Ok(Embedded { embeddings, deepstack })
     }
 
-    /// Hidden states to logits.
+    /// Hidden states to logits. Outside of a graph a quantized head gives them in f32, whatever the activations are: bf16 has so few
+    /// digits that several tokens would be equally likely.
     ///
     /// # Shapes
     /// `[.., d] -> [.., vocab]`
@@ -215,11 +216,14 @@ impl Qwen3Vl {
     /// # Errors
     /// Another width than the model's.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(self.head.forward(hidden)?)
+        match self.head.matrix() {
+            Matrix::Quantized(_) if !hidden.track_op() => Ok(self.head.forward(&hidden.to_dtype(DType::F32)?)?),
+            _ => Ok(self.head.forward(hidden)?),
+        }
     }
 
-    /// The logits of some ids for one hidden state; the same numbers as [`Self::logits`]' up to the rounding of quantized
-    /// matrices, whose integer kernels round the hidden state too.
+    /// The logits of some ids for one hidden state, in f32; the same numbers as [`Self::logits`]' up to the rounding of 16 bits and of
+    /// quantized matrices, whose integer kernels round the hidden state too.
     ///
     /// # Shapes
     /// `[1, d] -> [ids]`
@@ -227,8 +231,8 @@ impl Qwen3Vl {
     /// # Errors
     /// An id outside the vocabulary, another width than the model's.
     pub fn logits_of(&self, hidden: &Tensor, ids: &[u32]) -> Result<Vec<f32>> {
-        let rows = self.head.rows(&Tensor::new(ids, &self.device)?, self.dtype)?;
-        Ok(rows.forward(hidden)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+        let rows = self.head.rows(&Tensor::new(ids, &self.device)?, DType::F32)?;
+        Ok(rows.forward(&hidden.to_dtype(DType::F32)?)?.flatten_all()?.to_vec1()?)
     }
 
     /// Decoder pass; see [`Decoder::forward`].
