@@ -52,7 +52,7 @@ fn nano_is_small_and_tells_how_it_was_made() {
 #[test]
 fn nano_beats_a_still_camera_on_synthetic_windows() {
     let data = "synth:seed=9004,windows=120";
-    let weights = Estimator::weights(&nano(), None, options()).expect("nano loads");
+    let weights = Estimator::weights(&nano(), None, &Device::Cpu, options()).expect("nano loads");
     let (ours, still) = (evaluate(&weights, data), evaluate(&Estimator::Identity, data));
     assert!(ours.final_parse >= 0.95, "{}", ours.final_parse);
     assert!(ours.final_parse_constrained >= 1.0, "under the grammar every answer parses");
@@ -72,7 +72,7 @@ fn the_manifest_tells_what_was_measured_on_many() {
     let manifest = manifest();
     let measured = &manifest["measured"]["synth:seed=9001,windows=500"];
     assert_eq!(measured["windows"], 500);
-    let weights = Estimator::weights(&nano(), None, options()).expect("nano loads");
+    let weights = Estimator::weights(&nano(), None, &Device::Cpu, options()).expect("nano loads");
     let sample = evaluate(&weights, "synth:seed=9001,windows=60");
     let (said, got) = (measured["final_parse"].as_f64().unwrap(), sample.final_parse);
     assert!((said - got).abs() < 0.05, "parse: said {said}, got {got}");
@@ -89,7 +89,7 @@ fn nano_answers_on_real_frames() {
     let manifest = manifest();
     let measured = &manifest["measured"]["tests/data/amazon_box"];
     let data = root().join("tests/data/amazon_box").display().to_string();
-    let weights = Estimator::weights(&nano(), None, options()).expect("nano loads");
+    let weights = Estimator::weights(&nano(), None, &Device::Cpu, options()).expect("nano loads");
     let (ours, still) = (evaluate(&weights, &data), evaluate(&Estimator::Identity, &data));
     assert_eq!(measured["windows"], ours.summary.windows);
     assert!(ours.final_parse >= 0.95, "{}", ours.final_parse);

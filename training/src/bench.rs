@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor, Var};
 use model::Qwen3Vl;
 use model::autograd::recompute::Recomputation;
@@ -72,7 +72,7 @@ fn weights(t: &Train) -> Result<PathBuf> {
 pub fn train(t: &Train) -> Result<Value> {
     ensure!(t.tokens >= 4 && t.steps > 0, "--tokens: at least 4, --steps: at least 1");
     let dir = weights(t)?;
-    let device = model::device(&t.device)?;
+    let device = model::device(&t.device).context("--device")?;
     let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
     let mut model = Qwen3Vl::load(&dir, Kernels::Differentiable, dtype, &device)?;
     let names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];

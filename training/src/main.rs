@@ -168,6 +168,9 @@ enum Bench {
         quant: Option<String>,
         #[arg(long, default_value_t = 2)]
         threads: usize,
+        /// cpu (f32), or cuda or cuda:N (bf16).
+        #[arg(long, default_value = "cpu")]
+        device: String,
     },
     /// A full chain written by the model alone, and with what the program fills in: passes and time of both.
     Chain(training_evaluation::bench::Chain),
@@ -369,8 +372,9 @@ fn main() -> Result<ExitCode> {
             print_result(&format!("{}: {:.1} MiB\n", out.display(), bytes as f64 / f64::from(1 << 20)));
             Ok(())
         }
-        Verb::Bench { what: Bench::Model { shape, quant, threads } } => {
-            print_result(&format!("{}\n", training_evaluation::bench::model(&shape, quant.as_deref(), threads)?));
+        Verb::Bench { what: Bench::Model { shape, quant, threads, device } } => {
+            let measured = training_evaluation::bench::model(&shape, quant.as_deref(), threads, &device)?;
+            print_result(&format!("{measured}\n"));
             Ok(())
         }
         Verb::Bench { what: Bench::Chain(chain) } => {

@@ -76,7 +76,7 @@ fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
     assert!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
     EgoModel::load(&second, &Device::Cpu).unwrap();
     let options = AnswerOptions::default();
-    let estimator = Estimator::weights(&second, None, options).unwrap();
+    let estimator = Estimator::weights(&second, None, &Device::Cpu, options).unwrap();
     let got = eval::run(&estimator, "tiny", "synth:seed=5,windows=3", &report).unwrap();
     assert_eq!(got.summary.windows, 3, "windows that do not parse are counted, not dropped");
     assert_eq!(got.final_parse.to_bits(), 0, "two steps teach nothing");
@@ -180,6 +180,7 @@ fn no_stage_trains_on_what_it_holds_out() {
         workers: Some(1),
         depth_weights: None,
         depth_side: 140,
+        depth_device: "cpu".to_owned(),
         max_residual: 0.1,
         prose_url: None,
         prose_cache: None,

@@ -75,7 +75,7 @@ impl SimpleBackend for Named {
     fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         assert_eq!(self.names.get(name).map(Vec::as_slice), Some(shape.dims()), "{name}");
         self.asked.lock().unwrap().insert(name.to_owned());
-        if self.zero { Tensor::zeros(shape, dtype, device) } else { Ok(weight(name, shape.dims())) }
+        if self.zero { Tensor::zeros(shape, dtype, device) } else { weight(name, shape.dims()).to_device(device) }
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
@@ -88,17 +88,21 @@ impl SimpleBackend for Named {
 }
 
 /// The model, and the names that it left aside.
-fn build(config: &Config, names: Names, zero: bool) -> (DepthAnything, Vec<String>) {
+fn build(config: &Config, names: Names, zero: bool, device: &Device) -> (DepthAnything, Vec<String>) {
     let asked = Arc::default();
     let backend = Named { names: names.clone(), zero, asked: Arc::clone(&asked) };
-    let vb = VarBuilder::from_backend(Box::new(backend), DType::F32, Device::Cpu);
+    let vb = VarBuilder::from_backend(Box::new(backend), DType::F32, device.clone());
     let model = DepthAnything::new(config, vb.pp("model")).unwrap();
     let asked = asked.lock().unwrap();
     (model, names.into_keys().filter(|name| !asked.contains(name)).collect())
 }
 
 fn tiny() -> DepthAnything {
-    build(&json("config.json"), json("names.json"), false).0
+    tiny_on(&Device::Cpu)
+}
+
+fn tiny_on(device: &Device) -> DepthAnything {
+    build(&json("config.json"), json("names.json"), false, device).0
 }
 
 fn pixels(views: usize, (height, width): (usize, usize)) -> Tensor {
@@ -150,10 +154,15 @@ fn public(cameras: &[(Transform<World, Camera>, Intrinsics)]) -> (Tensor, Tensor
 
 #[track_caller]
 fn close(name: &str, got: &Tensor, expected: &Tensor) {
+    within(TOLERANCE, name, got, expected);
+}
+
+#[track_caller]
+fn within(tolerance: f32, name: &str, got: &Tensor, expected: &Tensor) {
     let got = got.reshape(expected.shape()).unwrap();
     let max = |t: Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
     let error = max((got - expected).unwrap()) / max(expected.clone());
-    assert!(error < TOLERANCE, "{name}: relative difference {error}");
+    assert!(error < tolerance, "{name}: relative difference {error}");
 }
 
 fn every(x: &Tensor, step: usize, dims: &[usize]) -> Tensor {
@@ -178,13 +187,24 @@ fn thin(case: &str, name: &str, x: &Tensor) -> Tensor {
 
 /// Runs one case and compares all that the fixture has of it.
 fn compare(case: &str, views: usize, size: (usize, usize), reference: Reference) {
+    compare_on(&Device::Cpu, TOLERANCE, case, (views, size, reference));
+}
+
+/// [`compare`] on a device.
+fn compare_on(
+    device: &Device,
+    tolerance: f32,
+    case: &str,
+    (views, size, reference): (usize, (usize, usize), Reference),
+) {
     let golden = golden();
-    let mut model = tiny();
+    let mut model = tiny_on(device);
     model.reference = reference;
-    let pixels = pixels(views, size);
+    let pixels = pixels(views, size).to_device(device).unwrap();
+    let home = |x: &Tensor| x.to_device(&Device::Cpu).unwrap();
     let given = (case == "posed").then(|| given(&golden));
     let mut shown: HashMap<String, Vec<Tensor>> = HashMap::new();
-    let mut tap = |name: &str, x: &Tensor| shown.entry(name.to_owned()).or_default().push(x.clone());
+    let mut tap = |name: &str, x: &Tensor| shown.entry(name.to_owned()).or_default().push(home(x));
     let raw = model.forward(&pixels, given.as_deref(), &mut tap).unwrap();
     let rays = (case == "five").then(|| model.rays(&pixels, &mut tap).unwrap());
     // The head goes through the views one by one.
@@ -193,9 +213,9 @@ fn compare(case: &str, views: usize, size: (usize, usize), reference: Reference)
     let cameras = raw.encodings.to_vec2::<f32>().unwrap();
     let cameras: Vec<_> = cameras.iter().map(|encoding| decode(encoding, height, width).unwrap()).collect();
     let (extrinsics, intrinsics) = public(&cameras);
-    let outputs = [("depth", raw.depth), ("depth_conf", raw.confidence)];
+    let outputs = [("depth", home(&raw.depth)), ("depth_conf", home(&raw.confidence))];
     seen.extend(outputs.into_iter().chain([("extrinsics", extrinsics), ("intrinsics", intrinsics)]).map(named));
-    seen.extend(rays.into_iter().flat_map(|(ray, confidence)| [("ray", ray), ("ray_conf", confidence)]).map(named));
+    seen.extend(rays.into_iter().flat_map(|(r, c)| [("ray", home(&r)), ("ray_conf", home(&c))]).map(named));
     let chosen = golden[&format!("{case}.reference")].to_vec1::<i64>().unwrap();
     assert_eq!(chosen, [raw.reference as i64], "{case}: reference view");
     let mut compared = 0;
@@ -204,14 +224,14 @@ fn compare(case: &str, views: usize, size: (usize, usize), reference: Reference)
         if matches!(name, "reference" | "scale") || name.starts_with("given_") || name == "normalised_extrinsics" {
             continue;
         }
-        close(key, &thin(case, name, &seen[name]), expected);
+        within(tolerance, key, &thin(case, name, &seen[name]), expected);
         compared += 1;
     }
     assert!(compared >= 10, "{case}: {compared}");
     let Some(given) = given else { return };
     let expected = f64::from(golden["posed.scale"].to_vec1::<f32>().unwrap()[0]);
     let got = scale(&given, &cameras).unwrap();
-    assert!((got / expected - 1.0).abs() < f64::from(TOLERANCE), "scale: {got}, expected {expected}");
+    assert!((got / expected - 1.0).abs() < f64::from(tolerance), "scale: {got}, expected {expected}");
     let read: Vec<_> = encode(&given).iter().map(|encoding| decode(encoding, height, width).unwrap()).collect();
     let expected = golden["posed.normalised_extrinsics"].narrow(1, 0, 3).unwrap();
     close("normalised extrinsics", &public(&read).0, &expected);
@@ -225,6 +245,15 @@ fn named((name, tensor): (&str, Tensor)) -> (String, Tensor) {
 #[test]
 fn five_views_agree_in_every_layer() {
     compare("five", 5, SIZE, Reference::SaddleBalanced);
+}
+
+/// The same on the first GPU, whose sums are in another order.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_gpu_agrees_in_every_layer() {
+    let gpu = model::device("cuda").unwrap();
+    compare_on(&gpu, 1e-3, "five", (5, SIZE, Reference::SaddleBalanced));
+    compare_on(&gpu, 1e-3, "posed", (5, SIZE, Reference::SaddleBalanced));
 }
 
 #[test]
@@ -260,7 +289,7 @@ fn frames_are_resized_as_by_the_public_processor() {
 
 #[test]
 fn every_tensor_of_the_published_file_is_known() {
-    let (_, left) = build(&Config::small(), json("small_names.json"), true);
+    let (_, left) = build(&Config::small(), json("small_names.json"), true, &Device::Cpu);
     // The ray chain's coarser outputs, which nobody reads, here or there; but for the norm that all levels share.
     let unread = |name: &String| (0..3).any(|k| name.contains(&format!("_aux.{k}.")));
     assert!(left.iter().all(unread), "{left:?}");

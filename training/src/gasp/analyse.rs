@@ -114,7 +114,8 @@ pub fn run(args: &Args) -> Result<String> {
     let processor = sized(&own, args.size.map(|[width, height]| (width, height))).context("--size")?;
     let builder = Builder { tokenizer: &tokenizer, processor: &processor, config: &config };
     let side = training_data::depth::LONGEST_SIDE;
-    let depth = args.depth_weights.clone().map(|weights| DepthConfig { weights, side, confidence: 1.0 });
+    let depth = args.depth_weights.clone();
+    let depth = depth.map(|weights| DepthConfig { weights, side, confidence: 1.0, device: args.device.clone() });
     let (sets, length) = (args.data.clone(), DISTANCES + 1);
     let data = DataConfig { sets, fewest: 2, most: length, reach: DISTANCES, size: args.size, depth };
     let source = FrameSource::open(&data)?;

@@ -101,6 +101,13 @@ pub struct DepthConfig {
     pub side: usize,
     /// Pixels of which the network is not surer than this have no depth; it says at least 1.
     pub confidence: f32,
+    /// Where it runs: cpu, cuda or cuda:N.
+    #[serde(default = "cpu")]
+    pub device: String,
+}
+
+fn cpu() -> String {
+    "cpu".to_owned()
 }
 
 /// `[mix]`: the language examples of the stream, against forgetting; where there are both kinds, they take turns.

@@ -1,7 +1,6 @@
 //! Sets of frames with poses and depth, from any source of windows: a recording, or the generator.
 
-use anyhow::{Result, ensure};
-use candle_core::Device;
+use anyhow::{Context, Result, ensure};
 use geometry::{Camera, Intrinsics, Transform, WINDOW, World};
 use image::RgbImage;
 use image::imageops::{self, FilterType};
@@ -206,7 +205,8 @@ fn read(sequence: &training_data::Sequence, numbers: &[usize]) -> Result<Views> 
 
 impl Estimate {
     fn open(config: &DepthConfig) -> Result<Self> {
-        let mut network = DepthAnything::load(&config.weights, &Device::Cpu)?;
+        let device = model::device(&config.device).context("data.depth.device")?;
+        let mut network = DepthAnything::load(&config.weights, &device)?;
         network.longest_side = config.side;
         Ok(Self { network, confidence: config.confidence })
     }

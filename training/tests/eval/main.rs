@@ -58,6 +58,7 @@ fn args(estimator: &str, data: &str, out: &Path) -> Args {
         data: data.to_owned(),
         mode: model::Mode::AnswerOnly,
         adapter: None,
+        device: "cpu".to_owned(),
         constrained: false,
         film: false,
         stride: 1,

@@ -111,3 +111,18 @@ fn weights_answer_backwards_too_and_their_answers_are_read_again() {
     let settings = Settings { reversed: true, ..Settings::new("identity", data) };
     assert!(eval::run_with(&Estimator::Identity, &settings, &at("third")).is_err());
 }
+
+#[test]
+fn a_device_that_is_none_is_refused_by_its_option() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |device: &str| {
+        let weights = Some(dir.path().join("weights"));
+        let base = args("", "synth:seed=5,windows=1,size=64x48", &dir.path().join("out"));
+        format!("{:#}", eval::main(&Args { weights, estimator: None, device: device.to_owned(), ..base }).unwrap_err())
+    };
+    assert_eq!(refused("abacus"), "--device: device: expected cpu, cuda or cuda:N, got abacus");
+    if cfg!(not(feature = "cuda")) {
+        let error = refused("cuda");
+        assert!(error.contains("--device") && error.contains("built without the feature cuda, got cuda"), "{error}");
+    }
+}

@@ -264,6 +264,7 @@ fn a_server_that_others_can_reach_needs_a_key() {
         (&["--host", "::"], "--host ::: others can reach it"),
         (&["--api-key-env", "SERVE_TEST_NOTHING"], "--api-key-env SERVE_TEST_NOTHING: environment variable not found"),
         (&["--api-key-env", "SERVE_TEST_EMPTY"], "--api-key-env SERVE_TEST_EMPTY: expected a key, got nothing"),
+        (&["--device", "abacus"], "--device"),
         (&["--device", "abacus"], "expected cpu, cuda or cuda:N, got abacus"),
         (&["--max-tokens", "4"], "max_tokens: expected \"auto\", or at least "),
     ] {

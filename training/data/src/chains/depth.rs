@@ -58,13 +58,13 @@ pub enum Known<'a> {
 }
 
 impl DepthSource {
-    /// With the weights of Depth Anything 3 SMALL, or without; `side` is the longest side that it sees, pixels.
+    /// With the weights of Depth Anything 3 SMALL on a device, or without; `side` is the longest side that it sees, pixels.
     ///
     /// # Errors
     /// A file that is missing or broken.
-    pub fn new(weights: Option<&Path>, side: usize, max_residual: f64) -> Result<Self> {
+    pub fn new(weights: Option<&Path>, side: usize, max_residual: f64, device: &Device) -> Result<Self> {
         let Some(path) = weights else { return Ok(Self::Recorded) };
-        let mut network = DepthAnything::load(path, &Device::Cpu)?;
+        let mut network = DepthAnything::load(path, device)?;
         network.longest_side = side;
         Ok(Self::Network { network: Box::new(network), name: path.display().to_string(), max_residual })
     }
@@ -153,7 +153,8 @@ mod tests {
         assert!(matches!(DepthSource::Recorded.of(&sample).unwrap(), Known::Recorded(_)));
         sample.depth = None;
         assert!(matches!(DepthSource::Recorded.of(&sample).unwrap(), Known::Nothing));
-        let missing = DepthSource::new(Some(Path::new("/nonexistent.safetensors")), 252, MAX_RESIDUAL).err().unwrap();
+        let missing = Path::new("/nonexistent.safetensors");
+        let missing = DepthSource::new(Some(missing), 252, MAX_RESIDUAL, &Device::Cpu).err().unwrap();
         assert!(format!("{missing:#}").contains("nonexistent.safetensors"));
     }
 }

@@ -61,6 +61,9 @@ pub struct Chains {
     /// Longest side that the depth network sees.
     #[arg(long, default_value_t = crate::depth::LONGEST_SIDE)]
     pub depth_side: usize,
+    /// Where the depth network runs: cpu, cuda or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    pub depth_device: String,
     /// Windows are left out where the network's depth of one frame is off what the poses make of another's by more than
     /// this share, at half of the points.
     #[arg(long, default_value_t = super::depth::MAX_RESIDUAL)]
@@ -118,9 +121,10 @@ pub fn run(options: &Chains) -> Result<Report> {
     let cache = || options.prose_cache.clone().unwrap_or_else(|| options.out.join("prose-cache"));
     let prose =
         options.prose_url.as_deref().map(|url| Rewriter::new(url, cache()).context("--prose-url")).transpose()?;
+    let device = model::device(&options.depth_device).context("--depth-device")?;
     let stage = Stage {
         processor: Processor::with_pixel_limits(options.max_pixels.min(4096), options.max_pixels),
-        depth: DepthSource::new(options.depth_weights.as_deref(), options.depth_side, options.max_residual)?,
+        depth: DepthSource::new(options.depth_weights.as_deref(), options.depth_side, options.max_residual, &device)?,
         windows,
         prose,
         options,

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use candle_core::{DType, Device, Tensor};
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Tensor};
 use image::RgbImage;
 use model::nn::Kernels;
 use model::qwen3_vl::Embedded;
@@ -43,13 +43,16 @@ pub(super) fn weights(shape: &str, quant: Option<&str>) -> Result<PathBuf> {
 /// Loads a model, encodes a 640x480 frame, reads a prompt and writes behind it.
 ///
 /// # Errors
-/// Weights that are missing or broken.
-pub fn model(shape: &str, quant: Option<&str>, threads: usize) -> Result<Value> {
+/// Weights that are missing or broken, another device.
+pub fn model(shape: &str, quant: Option<&str>, threads: usize, device_name: &str) -> Result<Value> {
+    let device = model::device(device_name).context("--device")?;
+    let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
     let dir = weights(shape, quant)?;
-    let device = Device::Cpu;
     let milliseconds = |begin: Instant| begin.elapsed().as_secs_f64() * 1e3;
     let begin = Instant::now();
-    let model = Qwen3Vl::load(&dir, Kernels::Fused, DType::F32, &device)?;
+    let model = Qwen3Vl::load(&dir, Kernels::Fused, dtype, &device)?;
+    // A GPU is behind what it was told: the clock is read when it is done.
+    device.synchronize()?;
     let load_ms = milliseconds(begin);
     let processor = Processor::from_dir(&dir, &model.config().vision_config)?;
 
@@ -60,8 +63,9 @@ pub fn model(shape: &str, quant: Option<&str>, threads: usize) -> Result<Value> 
     for _ in 0..3 {
         let begin = Instant::now();
         let patches = processor.patches(&image, &intrinsics, &device)?;
-        let output = model.visual().forward(&patches.values.unsqueeze(0)?, patches.grid)?;
+        let output = model.visual().forward(&patches.values.to_dtype(dtype)?.unsqueeze(0)?, patches.grid)?;
         tokens = output.tokens.dim(1)?;
+        device.synchronize()?;
         encode_ms.push(milliseconds(begin));
     }
     let ids: Vec<u32> = (0..PREFILL as u32).map(|i| 5 + i * 7 % 500).collect();
@@ -72,6 +76,7 @@ pub fn model(shape: &str, quant: Option<&str>, threads: usize) -> Result<Value> 
         let hidden = model.decode(&Embedded { embeddings, deepstack: Vec::new() }, &positions, Some(cache))?;
         let t = hidden.dim(1)?;
         let logits = model.logits(&hidden.narrow(1, t - 1, 1)?)?;
+        device.synchronize()?;
         Ok((logits, begin.elapsed().as_secs_f64()))
     };
     // Once to warm up: candle lays weights out anew when it first meets a prompt.
@@ -86,10 +91,11 @@ pub fn model(shape: &str, quant: Option<&str>, threads: usize) -> Result<Value> 
         let hidden = model.decode(&Embedded { embeddings, deepstack: Vec::new() }, &[place], Some(&mut cache))?;
         logits = model.logits(&hidden)?;
     }
+    device.synchronize()?;
     let decode_s = begin.elapsed().as_secs_f64();
     encode_ms.sort_by(f64::total_cmp);
     Ok(json!({
-        "shape": shape, "quant": quant, "threads": threads, "device": "cpu",
+        "shape": shape, "quant": quant, "threads": threads, "device": device_name,
         "file_mib": rounded(file_mib(&dir)?), "load_ms": rounded(load_ms),
         "encode_640x480_ms": rounded(encode_ms[1]), "tokens_per_frame": tokens,
         "prefill_tokens": PREFILL, "prefill_tokens_per_s": rounded(PREFILL as f64 / prefill_s),

@@ -118,12 +118,12 @@ impl Estimate {
 }
 
 impl Estimator {
-    /// Loads a checkpoint folder.
+    /// Loads a checkpoint folder onto a device.
     ///
     /// # Errors
     /// Those of [`EgoModel::load`].
-    pub fn weights(dir: &Path, adapter: Option<&Path>, options: AnswerOptions) -> Result<Self> {
-        let model = EgoModel::load_adapted(dir, adapter, &Device::Cpu).with_context(|| dir.display().to_string())?;
+    pub fn weights(dir: &Path, adapter: Option<&Path>, device: &Device, options: AnswerOptions) -> Result<Self> {
+        let model = EgoModel::load_adapted(dir, adapter, device).with_context(|| dir.display().to_string())?;
         model.budget(options.max_tokens, options.mode)?;
         Ok(Self::Weights(Box::new(model), options))
     }
@@ -184,6 +184,15 @@ impl Estimator {
     /// Whether answers are looked up in files.
     pub(super) fn is_in_files(&self) -> bool {
         matches!(self, Self::TumFolder(_) | Self::TumTrajectory(_) | Self::Answers(_))
+    }
+
+    /// Whether a model answers on a GPU.
+    pub(super) fn is_on_gpu(&self) -> bool {
+        match self {
+            Self::Weights(model, _) => !model.network().device().is_cpu(),
+            Self::Refined(model, _) => model.is_on_gpu(),
+            _ => false,
+        }
     }
 
     /// The endpoint that is asked, if one is.

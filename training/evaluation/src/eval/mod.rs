@@ -50,6 +50,8 @@ use training_data::json::{read_json, write_json};
 use training_data::synth::Stratum;
 use training_data::{Skipped, WindowSample, WindowSource, parse_source};
 
+/// Windows at a time where a GPU answers: one is read or rendered while another is answered. Each takes memory of the GPU.
+const GPU_WINDOWS: usize = 2;
 /// Seed of the bootstrap.
 const BOOTSTRAP_SEED: u64 = 0;
 
@@ -89,6 +91,9 @@ pub struct Args {
     /// LoRA adapter folder to put beside the weights.
     #[arg(long, requires = "weights")]
     pub adapter: Option<PathBuf>,
+    /// Where the weights answer: cpu, cuda or cuda:N.
+    #[arg(long, default_value = "cpu", requires = "weights")]
+    pub device: String,
     /// Write only what follows the grammar of answers.
     #[arg(long)]
     pub constrained: bool,
@@ -161,7 +166,10 @@ pub fn main(args: &Args) -> Result<Done> {
         ..AnswerOptions::default()
     };
     let (judged, label) = match (&args.weights, &args.estimator) {
-        (Some(dir), _) => (Estimator::weights(dir, args.adapter.as_deref(), options)?, dir.display().to_string()),
+        (Some(dir), _) => {
+            let device = model::device(&args.device).context("--device")?;
+            (Estimator::weights(dir, args.adapter.as_deref(), &device, options)?, dir.display().to_string())
+        }
         (None, Some(name)) => {
             let question = Question { mode: args.mode, max_tokens: args.max_tokens, explain: args.explain };
             (Estimator::asked(name, question)?, name.clone())
@@ -178,6 +186,7 @@ pub fn main(args: &Args) -> Result<Done> {
     // A thread waits for its request.
     let threads = match judged.endpoint() {
         Some(_) => args.concurrency.max(1),
+        None if judged.is_on_gpu() => GPU_WINDOWS,
         None => std::thread::available_parallelism()?.get(),
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;

@@ -139,7 +139,7 @@ pub fn main(args: &Args, announce: impl FnOnce(&str)) -> Result<()> {
             folder.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
         }
     };
-    let device = model::device(&args.device)?;
+    let device = model::device(&args.device).context("--device")?;
     let model = EgoModel::load_adapted(&args.weights, args.adapter.as_deref(), &device)?;
     let max_tokens = match args.max_tokens {
         Budget::Auto => model.needed(Mode::FullChain)?,
