@@ -1,5 +1,6 @@
 //! `cargo xtask cuda -- COMMAND`: runs a command, such as `cargo build --features cuda`, with a CUDA toolkit: the
-//! machine's, or one put together from Python wheels under target/cuda. No GPU and no driver are needed to build.
+//! machine's, or one put together from Python wheels under target/cuda where the machine's does not know the GPU. No GPU and
+//! no driver are needed to build.
 //!
 //! The wheels lack what a toolkit's folder has beside its files; it is added here:
 //!
@@ -20,7 +21,8 @@ use crate::workspace;
 
 /// Every wheel, pinned.
 const PINS: &str = include_str!("cuda_wheels.txt");
-/// Compute capabilities that the node is built for: Orin, Hopper, Thor.
+/// Compute capabilities that the node is built for: Orin, Hopper, Thor. The last is called so from CUDA 13.0 on; 12.8 and 12.9 called
+/// it 101.
 const CAPABILITIES: [&str; 3] = ["87", "90", "110"];
 
 /// Options of `cargo xtask cuda`.
@@ -44,10 +46,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if !CAPABILITIES.contains(&capability) {
         bail!("--capability: expected one of {}, got {capability}", CAPABILITIES.join(", "));
     }
-    let toolkit = match machine() {
-        Some(toolkit) => toolkit,
-        None => wheels()?,
-    };
+    let toolkit = toolkit(capability)?;
     eprintln!("xtask: CUDA toolkit {}, compute capability {capability}", toolkit.display());
     let Some((program, arguments)) = args.command.split_first() else { bail!("nothing to run") };
     let mut command = Command::new(program);
@@ -66,6 +65,49 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     eprintln!("$ {}", workspace::shown(&command));
     let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A toolkit that compiles for a capability: the machine's, else one of wheels.
+fn toolkit(capability: &str) -> Result<PathBuf> {
+    if let Some(own) = machine() {
+        let codes = codes(&own)?;
+        if knows(&codes, capability) {
+            return Ok(own);
+        }
+        eprintln!("xtask: {}, so wheels are used", refusal(&own, &codes, capability));
+    }
+    let toolkit = wheels()?;
+    let codes = codes(&toolkit)?;
+    if !knows(&codes, capability) {
+        bail!("{}", refusal(&toolkit, &codes, capability));
+    }
+    Ok(toolkit)
+}
+
+/// The GPUs that a toolkit compiles for, one a line: `sm_87`.
+fn codes(toolkit: &Path) -> Result<String> {
+    let nvcc = toolkit.join("bin/nvcc");
+    let listed = Command::new(&nvcc).arg("--list-gpu-code").output();
+    let listed = listed.with_context(|| format!("cannot start {}", nvcc.display()))?;
+    if !listed.status.success() {
+        bail!("{} --list-gpu-code failed: {}", nvcc.display(), String::from_utf8_lossy(&listed.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&listed.stdout).into_owned())
+}
+
+/// Whether a capability is among them.
+fn knows(codes: &str, capability: &str) -> bool {
+    codes.lines().any(|code| code.trim().strip_prefix("sm_") == Some(capability))
+}
+
+/// Why a toolkit will not do.
+fn refusal(toolkit: &Path, codes: &str, capability: &str) -> String {
+    let known = codes.split_whitespace().collect::<Vec<_>>().join(", ");
+    let why = match capability {
+        "110" => ": a Thor is sm_110 from CUDA 13.0 on",
+        _ => "",
+    };
+    format!("{} does not compile for --capability {capability}, only for {known}{why}", toolkit.display())
 }
 
 /// The toolkit that this machine has.
@@ -154,6 +196,19 @@ fn stub_source(header: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_toolkit_that_does_not_know_the_gpu_is_refused_with_what_it_knows() {
+        let old = "sm_87\nsm_89\nsm_90\nsm_90a\nsm_100\nsm_101\nsm_120\n";
+        let new = "sm_75\nsm_87\nsm_90\nsm_100\nsm_110\nsm_120\n";
+        for capability in CAPABILITIES {
+            assert_eq!((knows(old, capability), knows(new, capability)), (capability != "110", true), "{capability}");
+        }
+        assert!(!knows("sm_1100\nsm_11\ncompute_110\n", "110"));
+        let message = refusal(Path::new("/usr/local/cuda"), "sm_90\nsm_101\n", "110");
+        let expected = "/usr/local/cuda does not compile for --capability 110, only for sm_90, sm_101: a Thor is sm_110 from CUDA 13.0 on";
+        assert_eq!(message, expected);
+    }
 
     #[test]
     fn the_stub_has_every_function_and_nothing_else() {
