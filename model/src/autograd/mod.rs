@@ -66,13 +66,14 @@ pub fn softmax(x: &Tensor, scale: f64, causal: bool) -> Result<Tensor> {
     // In f32 whatever comes in, as the reference does: sums of many small shares are lost in bf16.
     let (t, s) = (x.dim(D::Minus2)?, x.dim(D::Minus1)?);
     let scaled = (x.to_dtype(DType::F32)? * scale)?;
-    let shares = if !causal || t == 1 {
-        candle_nn::ops::softmax(&scaled, D::Minus1)?
+    let seen = if !causal || t == 1 { scaled } else { scaled.broadcast_add(&mask(t, s, x.device())?)? };
+    // candle's kernel is one launch, and has no way back.
+    let shares = if seen.track_op() {
+        candle_nn::ops::softmax(&seen, D::Minus1)
     } else {
-        let mask = mask(t, s, x.device())?;
-        candle_nn::ops::softmax(&scaled.broadcast_add(&mask)?, D::Minus1)?
+        candle_nn::ops::softmax_last_dim(&seen)
     };
-    shares.to_dtype(x.dtype())
+    shares?.to_dtype(x.dtype())
 }
 
 /// `[t, s]`, made where it is used (a prompt's is megabytes, asked for by every layer): 0 where row i of the t last of s tokens
