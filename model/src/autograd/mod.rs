@@ -44,12 +44,23 @@ pub fn parallel(numbers: usize) -> bool {
 /// Calls `f` with each row of `out`, `width` numbers long, and its place in the whole.
 pub fn rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     let width = width.max(1);
+    let f = |(i, row): (usize, &mut [f32])| {
+        wide(
+            #[inline(always)]
+            || f(i * width, row),
+        );
+    };
     if parallel(out.len()) {
-        let rows = out.par_chunks_mut(width).with_min_len(SHARE.div_ceil(width)).enumerate();
-        rows.for_each(|(i, row)| f(i * width, row));
+        out.par_chunks_mut(width).with_min_len(SHARE.div_ceil(width)).enumerate().for_each(f);
     } else {
-        out.chunks_mut(width).enumerate().for_each(|(i, row)| f(i * width, row));
+        out.chunks_mut(width).enumerate().for_each(f);
     }
+}
+
+/// Runs plain loops in the widest registers that the processor has, not in those that all of its kind have.
+#[inline(always)]
+pub fn wide<T>(f: impl FnOnce() -> T) -> T {
+    pulp::Arch::new().dispatch(f)
 }
 
 /// Whether there is a kernel of ours for it.
@@ -187,10 +198,13 @@ pub fn dot(x: &[f32], y: &[f32]) -> f32 {
 pub fn exp(x: f32) -> f32 {
     // Not `max`, which would turn NaN into a number.
     let x = if x < -87.0 { -87.0 } else { x };
-    // x = (n + r) ln 2 with |r| <= 1/2.
+    // x = (n + r) ln 2 with |r| <= 1/2. Added to this, a small number is rounded, and stands in the lowest bits: casts that saturate
+    // are made one by one.
+    const ROUND: f32 = 12_582_912.0;
     let scaled = x * std::f32::consts::LOG2_E;
-    let n = (scaled - 0.5) as i32;
-    let r = (scaled - n as f32) * std::f32::consts::LN_2;
+    let rounded = scaled + ROUND;
+    let n = rounded.to_bits().wrapping_sub(ROUND.to_bits());
+    let r = (scaled - (rounded - ROUND)) * std::f32::consts::LN_2;
     // Taylor to the seventh order on |r| <= 0.35.
     let p = 1.0 / 5040.0;
     let p = p * r + 1.0 / 720.0;
@@ -200,7 +214,7 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 0.5;
     let p = p * r + 1.0;
     let p = p * r + 1.0;
-    f32::from_bits(((n + 127) << 23) as u32) * p
+    f32::from_bits(n.wrapping_add(127) << 23) * p
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, bail};
 
 use crate::Result;
-use crate::autograd::{dot, exp, fused, sum};
+use crate::autograd::{dot, exp, fused, sum, wide};
 
+mod bf16;
+mod blocks;
 #[cfg(feature = "flash-attn")]
 mod flash;
 
@@ -40,13 +42,29 @@ impl KeyValues {
 /// # Errors
 /// Shapes that do not fit each other.
 pub fn attention(q: &Tensor, kv: &KeyValues, causal: bool) -> Result<Tensor> {
+    attention_of(q, kv, causal, false)
+}
+
+/// [`attention`], for which numbers may be rounded to bf16 where that is faster: in layers whose matrices are rounded more coarsely.
+///
+/// # Errors
+/// As [`attention`].
+pub fn attention_rounding(q: &Tensor, kv: &KeyValues, causal: bool) -> Result<Tensor> {
+    attention_of(q, kv, causal, true)
+}
+
+fn attention_of(q: &Tensor, kv: &KeyValues, causal: bool, rounds: bool) -> Result<Tensor> {
     let (b, h, t, e) = q.dims4()?;
     let heads = kv.own.0.dim(1)?;
     let plain = |x: &Tensor| x.dtype() == DType::F32 && x.device().is_cpu() && !x.track_op();
-    if t == 1 && kv.shared.is_none() && [q, &kv.own.0, &kv.own.1].into_iter().all(plain) {
-        return Ok(q.contiguous()?.apply_op3_no_bwd(&kv.own.0, &kv.own.1, &OneQuery)?);
+    let (keys, values) = &kv.own;
+    if kv.shared.is_none() && [q, keys, values].into_iter().all(plain) {
+        return Ok(match t {
+            1 => q.contiguous()?.apply_op3_no_bwd(keys, values, &OneQuery)?,
+            _ => q.apply_op3_no_bwd(keys, values, &blocks::Blocks { causal, rounds })?,
+        });
     }
-    let in_graph = [q, &kv.own.0, &kv.own.1].into_iter().any(Tensor::track_op);
+    let in_graph = [q, keys, values].into_iter().any(Tensor::track_op);
     #[cfg(feature = "flash-attn")]
     if !in_graph
         && kv.shared.is_none()
@@ -115,6 +133,12 @@ impl<'a> Rows<'a> {
         let at = self.start + batch * self.stride[0] + head * self.stride[1] + row * self.stride[2];
         &self.numbers[at..at + self.width]
     }
+
+    /// From a row on, and how far apart the rows behind it are.
+    fn matrix(self, batch: usize, head: usize, row: usize) -> (&'a [f32], usize) {
+        let at = self.start + batch * self.stride[0] + head * self.stride[1] + row * self.stride[2];
+        (&self.numbers[at..], self.stride[2])
+    }
 }
 
 impl CustomOp3 for OneQuery {
@@ -139,7 +163,11 @@ impl CustomOp3 for OneQuery {
         let fill = |i: usize, out: &mut [f32]| {
             let (batch, head) = (i / h, i % h);
             let place = (batch, head / group);
-            OneHead { query: query.row(batch, head, 0), keys, values, place, tokens }.fill(out);
+            let head = OneHead { query: query.row(batch, head, 0), keys, values, place, tokens };
+            wide(
+                #[inline(always)]
+                || head.fill(out),
+            );
         };
         if b * h * tokens * e < SHARED {
             out.chunks_mut(e).enumerate().for_each(|(i, out)| fill(i, out));
@@ -168,24 +196,8 @@ struct OneHead<'a> {
 
 impl OneHead<'_> {
     /// Fills `out`, `[e]` zeros.
-    fn fill(self, out: &mut [f32]) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            #[target_feature(enable = "avx2")]
-            fn wide(head: OneHead<'_>, out: &mut [f32]) {
-                head.plain(out);
-            }
-            if std::arch::is_x86_feature_detected!("avx2") {
-                // SAFETY: the processor was asked for it.
-                #[expect(unsafe_code, reason = "the same code for wider registers")]
-                return unsafe { wide(self, out) };
-            }
-        }
-        self.plain(out);
-    }
-
     #[inline(always)]
-    fn plain(self, out: &mut [f32]) {
+    fn fill(self, out: &mut [f32]) {
         let Self { query, keys, values, place: (batch, head), tokens } = self;
         let scale = 1.0 / (query.len() as f32).sqrt();
         let mut weights = vec![0f32; tokens];
@@ -255,21 +267,41 @@ mod tests {
         Ok(())
     }
 
-    /// Against the operations apart, of a cache with room behind what it holds.
+    /// Against the operations apart, of a cache with room behind what it holds, of one query and of several.
     #[test]
-    fn attention_of_one_query_agrees_with_its_operations() -> candle_core::Result<()> {
-        for (b, h, kv, s, e) in [(1, 4, 2, 7, 48), (2, 6, 2, 300, 16), (1, 8, 8, 900, 64), (1, 2, 1, 1, 5)] {
+    fn attention_where_keys_lie_agrees_with_its_operations() -> candle_core::Result<()> {
+        let rows = [
+            (1, 4, 2, 1, 7, 48, true),
+            (2, 6, 2, 1, 300, 16, true),
+            (1, 8, 8, 1, 900, 64, true),
+            (1, 2, 1, 1, 1, 5, true),
+            (1, 4, 2, 7, 7, 48, true),
+            (2, 6, 2, 40, 300, 16, true),
+            (2, 3, 3, 257, 257, 72, false),
+            (1, 2, 1, 2, 5000, 8, true),
+            (1, 2, 2, 130, 2100, 64, false),
+        ];
+        for (b, h, kv, t, s, e, causal) in rows {
             let random = |dims: (usize, usize, usize, usize)| Tensor::randn(0f32, 1.0, dims, &Device::Cpu);
-            let q = random((b, h, 1, e))?;
+            // Queries as they come out of a product, heads inside.
+            let q = random((b, t, h, e))?.transpose(1, 2)?;
             let (keys, values) = (random((b, kv, s + 9, e))?, random((b, kv, s + 9, e))?);
             let own = (keys.narrow(2, 0, s)?, values.narrow(2, 0, s)?);
             let each = |x: &Tensor| x.unsqueeze(2)?.broadcast_as((b, kv, h / kv, s, e))?.reshape((b, h, s, e));
-            let scores = (q.matmul(&each(&own.0)?.t()?)? * (1.0 / (e as f64).sqrt()))?;
+            let scores = (q.contiguous()?.matmul(&each(&own.0)?.t()?)? * (1.0 / (e as f64).sqrt()))?;
+            let hidden = |i: usize, j: usize| if causal && j > s - t + i { f32::NEG_INFINITY } else { 0.0 };
+            let mask: Vec<f32> = (0..t * s).map(|at| hidden(at / s, at % s)).collect();
+            let scores = scores.broadcast_add(&Tensor::from_vec(mask, (t, s), &Device::Cpu)?)?;
             let mixed = candle_nn::ops::softmax(&scores, 3)?.matmul(&each(&own.1)?)?;
-            let expected = mixed.transpose(1, 2)?.reshape((b, 1, h * e))?;
-            let got = attention(&q, &KeyValues { shared: None, own }, true).map_err(candle_core::Error::wrap)?;
-            assert_eq!(got.dims(), [b, 1, h * e]);
-            assert!((got - expected)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5, "{s} {e}");
+            let expected = mixed.transpose(1, 2)?.reshape((b, t, h * e))?;
+            let kv = KeyValues { shared: None, own };
+            // Weights add up to 1, so that an error of 2^-8 each is one of values of up to 5 at most.
+            for (rounds, bound) in [(false, 1e-5), (true, 0.03)] {
+                let got = attention_of(&q, &kv, causal, rounds).map_err(candle_core::Error::wrap)?;
+                assert_eq!(got.dims(), [b, t, h * e]);
+                let apart = (got - &expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                assert!(apart < bound, "{t} {s} {e} {rounds}: {apart}");
+            }
         }
         Ok(())
     }

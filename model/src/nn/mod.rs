@@ -9,7 +9,7 @@ use candle_nn::Init;
 
 use crate::Result;
 use crate::weights::loader::Loader;
-pub use attention::{KeyValues, attention};
+pub use attention::{KeyValues, attention, attention_rounding};
 pub use dropout::Dropout;
 pub use linear::{Adapter, Linear};
 pub use matrix::Matrix;

@@ -7,7 +7,7 @@
 use candle_core::{Device, IndexOp, Module, Tensor};
 use candle_nn::Init;
 
-use crate::nn::{Kernels, KeyValues, LayerNorm, Linear, Matrix, Rotary, attention};
+use crate::nn::{Kernels, KeyValues, LayerNorm, Linear, Matrix, Rotary, attention, attention_rounding};
 use crate::qwen3_vl::config::LAYER_NORM_EPS;
 use crate::qwen3_vl::config::VisionConfig;
 use crate::qwen3_vl::processor::Grid;
@@ -59,6 +59,7 @@ impl Block {
         let q = rotary.apply(&qkv.i(0)?, self.kernels)?;
         let k = rotary.apply(&qkv.i(1)?, self.kernels)?;
         let kv = KeyValues { shared: None, own: (k, qkv.i(2)?.contiguous()?) };
+        let attention = if matches!(self.qkv.matrix(), Matrix::Quantized(_)) { attention_rounding } else { attention };
         let x = (x + self.proj.forward(&attention(&q, &kv, false)?)?)?;
         let mlp = self.fc2.forward(&crate::autograd::gelu(&self.fc1.forward(&self.norm2.forward(&x)?)?)?)?;
         Ok((x + mlp)?)
