@@ -170,13 +170,11 @@ impl Module for Linear {
         let mut shape = x.dims().to_vec();
         let rows = x.elem_count() / input.max(1);
         let x = x.reshape((rows, input))?;
-        let mut y = match &self.adapter {
-            Some(adapter) => self.adapted(&x, adapter)?,
-            None => self.matrix.product(&x)?,
+        let y = match (&self.adapter, &self.bias) {
+            (None, bias) => self.matrix.product_plus(&x, bias.as_ref())?,
+            (Some(adapter), None) => self.adapted(&x, adapter)?,
+            (Some(adapter), Some(bias)) => self.adapted(&x, adapter)?.broadcast_add(bias)?,
         };
-        if let Some(bias) = &self.bias {
-            y = y.broadcast_add(bias)?;
-        }
         if let Some(last) = shape.last_mut() {
             *last = output;
         }

@@ -1,13 +1,18 @@
 //! Matrices as layers hold them, and products with constant ones as nodes of a graph, on storages: an output is made once, in its place.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
 use candle_core::op::Add;
-use candle_core::quantized::k_quants::{self, BlockQ4K};
+use candle_core::quantized::k_quants::{self, BlockQ4K, BlockQ8_0};
 use candle_core::quantized::{GgmlDType, GgmlType, QTensor};
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, bail,
+};
+
+use super::int8::{self, Packing};
 
 /// A matrix `[out, in]`.
 #[derive(Debug, Clone)]
@@ -15,7 +20,54 @@ pub enum Matrix {
     /// Plain numbers; trained where they are a variable, else constant.
     Dense(Tensor),
     /// Blocks of a GGML type; always constant.
-    Quantized(Arc<QTensor>),
+    Quantized(Quantized),
+}
+
+/// A matrix in blocks, and what is laid out of them for products of several rows.
+#[derive(Debug, Clone)]
+pub struct Quantized {
+    matrix: Arc<QTensor>,
+    packing: Arc<Packing>,
+}
+
+impl From<QTensor> for Quantized {
+    fn from(matrix: QTensor) -> Self {
+        Self { matrix: Arc::new(matrix), packing: Arc::default() }
+    }
+}
+
+impl From<QTensor> for Matrix {
+    fn from(matrix: QTensor) -> Self {
+        Self::Quantized(matrix.into())
+    }
+}
+
+impl Quantized {
+    /// Lays out what products of several rows read, where that is not the blocks themselves, so that the first is as fast as the
+    /// others. Whether anything was.
+    ///
+    /// # Errors
+    /// A tensor operation's.
+    pub(crate) fn lay_out(&self) -> Result<bool> {
+        if self.packing.get(self).is_some() {
+            return Ok(true);
+        }
+        if !self.device().is_cpu() || !matches!(self.dtype(), GgmlDType::Q4K | GgmlDType::Q8_0) {
+            return Ok(false);
+        }
+        // candle does it when it first multiplies.
+        let (_, input) = self.shape().dims2()?;
+        Tensor::zeros((1, input), DType::F32, &Device::Cpu)?.apply_op1_no_bwd(self.matrix.as_ref())?;
+        Ok(true)
+    }
+}
+
+impl Deref for Quantized {
+    type Target = QTensor;
+
+    fn deref(&self) -> &QTensor {
+        &self.matrix
+    }
 }
 
 impl Matrix {
@@ -62,13 +114,35 @@ impl Matrix {
     /// # Errors
     /// Another width than the matrix's.
     pub fn product(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Dense(w) if w.track_op() || !x.track_op() => x.matmul(&w.t()?),
-            Self::Quantized(w) if !x.track_op() => match OneRow::of(w, x) {
-                Some(kernel) => x.contiguous()?.apply_op1_no_bwd(&kernel),
-                None => x.contiguous()?.apply_op1_no_bwd(w.as_ref()),
-            },
-            _ => x.contiguous()?.apply_op1(Constant(self.clone())),
+        self.product_plus(x, None)
+    }
+
+    /// [`Self::product`] plus a bias `[out]`, where there is one.
+    pub(super) fn product_plus(&self, x: &Tensor, bias: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        let y = match self {
+            Self::Dense(w) if w.track_op() || !x.track_op() => x.matmul(&w.t()?)?,
+            Self::Quantized(w) if !x.track_op() => {
+                let x = x.contiguous()?;
+                let is_plain = |t: &Tensor| t.dtype() == DType::F32 && t.device().is_cpu() && !t.track_op();
+                if x.dim(0)? > 1
+                    && is_plain(&x)
+                    && bias.is_none_or(is_plain)
+                    && let Some(matrix) = w.packing.get(w)
+                {
+                    let bias = bias.map(Tensor::to_vec1).transpose()?;
+                    return x.apply_op1_no_bwd(&int8::Product { matrix, bias: bias.as_deref() });
+                }
+                match w.dtype() {
+                    GgmlDType::Q4K => OneRow::<BlockQ4K>::product(w, &x)?,
+                    GgmlDType::Q8_0 => OneRow::<BlockQ8_0>::product(w, &x)?,
+                    _ => x.apply_op1_no_bwd(w.matrix.as_ref())?,
+                }
+            }
+            _ => x.contiguous()?.apply_op1(Constant(self.clone()))?,
+        };
+        match bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
         }
     }
 
@@ -78,26 +152,34 @@ impl Matrix {
     }
 }
 
-/// Product of one row with a matrix in Q4_K, which a token at a time asks for. candle multiplies it by tiles that it lays the
-/// matrix out in for prompts, with scales as f32: 6 bits a weight in place of 4.5, where reading them is all that it costs.
-/// (Elsewhere than on x86-64 its tiles are no larger.)
-struct OneRow<'a>(&'a [BlockQ4K], usize);
+/// Product of one row with a matrix in Q4_K or Q8_0, which a token at a time asks for. candle multiplies it by tiles that it lays the
+/// matrix out in for prompts: of Q4_K with scales as f32 (6 bits a weight, not 4.5), where reading them is all that it costs; of Q8_0
+/// beside those of [`int8`]. (Elsewhere than on x86-64 its tiles are no larger.)
+struct OneRow<'a, T>(&'a [T], usize);
 
-impl<'a> OneRow<'a> {
+impl<'a, T: GgmlType> OneRow<'a, T> {
+    /// `x W^T` by this or, for what it is not for, by candle's.
+    fn product(w: &'a QTensor, x: &Tensor) -> Result<Tensor> {
+        match Self::of(w, x) {
+            Some(kernel) => x.apply_op1_no_bwd(&kernel),
+            None => x.apply_op1_no_bwd(w),
+        }
+    }
+
     fn of(w: &'a QTensor, x: &Tensor) -> Option<Self> {
         let is_one = x.dims().first() == Some(&1) && x.dtype() == DType::F32 && x.device().is_cpu();
-        if !cfg!(target_arch = "x86_64") || !is_one || w.dtype() != GgmlDType::Q4K || !w.device().is_cpu() {
+        if !cfg!(target_arch = "x86_64") || !is_one || w.dtype() != T::DTYPE || !w.device().is_cpu() {
             return None;
         }
         let Ok(Cow::Borrowed(bytes)) = w.data() else { return None };
         // SAFETY: whole blocks of plain numbers, of which any bits are some; what does not lie on their boundaries is left out.
         #[expect(unsafe_code, reason = "candle shows the blocks of a matrix as bytes alone")]
-        let (before, blocks, behind) = unsafe { bytes.align_to::<BlockQ4K>() };
+        let (before, blocks, behind) = unsafe { bytes.align_to::<T>() };
         (before.is_empty() && behind.is_empty()).then_some(Self(blocks, w.shape().dims2().ok()?.0))
     }
 }
 
-impl CustomOp1 for OneRow<'_> {
+impl<T: GgmlType> CustomOp1 for OneRow<'_, T> {
     fn name(&self) -> &'static str {
         "product-of-one-row"
     }
@@ -107,8 +189,8 @@ impl CustomOp1 for OneRow<'_> {
             bail!("product of one row: expected contiguous f32 on the CPU")
         };
         let (rows, width) = (self.1, end - start);
-        if self.0.len() * BlockQ4K::BLCK_SIZE != rows * width {
-            bail!("product with a matrix: expected rows of {}, got {width}", self.0.len() * BlockQ4K::BLCK_SIZE / rows);
+        if self.0.len() * T::BLCK_SIZE != rows * width {
+            bail!("product with a matrix: expected rows of {}, got {width}", self.0.len() * T::BLCK_SIZE / rows);
         }
         let mut out = vec![0f32; rows];
         k_quants::matmul((1, width, rows), &x[start..end], self.0, &mut out)?;
@@ -239,8 +321,6 @@ impl CustomOp3 for Adapted {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     /// One row goes another way than several: within the rounding of the row they agree.
@@ -249,7 +329,7 @@ mod tests {
         for dtype in [GgmlDType::Q4K, GgmlDType::Q6K, GgmlDType::Q8_0] {
             for (input, output) in [(256, 16), (512, 7), (2048, 64)] {
                 let w = Tensor::randn(0f32, 1.0, (output, input), &Device::Cpu)?;
-                let matrix = Matrix::Quantized(Arc::new(QTensor::quantize(&w, dtype)?));
+                let matrix = Matrix::from(QTensor::quantize(&w, dtype)?);
                 let x = Tensor::randn(0f32, 1.0, (3, input), &Device::Cpu)?;
                 let (several, exact) = (matrix.product(&x)?, x.matmul(&matrix.dense(DType::F32)?.t()?)?);
                 for k in 0..3 {
@@ -263,7 +343,7 @@ mod tests {
             }
         }
         let w = Tensor::zeros((4, 512), DType::F32, &Device::Cpu)?;
-        let matrix = Matrix::Quantized(Arc::new(QTensor::quantize(&w, GgmlDType::Q4K)?));
+        let matrix = Matrix::from(QTensor::quantize(&w, GgmlDType::Q4K)?);
         let error = matrix.product(&Tensor::zeros((1, 256), DType::F32, &Device::Cpu)?).err();
         assert!(error.is_some_and(|e| e.to_string().contains("256")), "a row of another width");
         Ok(())

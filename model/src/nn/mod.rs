@@ -12,10 +12,11 @@ use crate::weights::loader::Loader;
 pub use attention::{KeyValues, attention, attention_rounding};
 pub use dropout::Dropout;
 pub use linear::{Adapter, Linear};
-pub use matrix::Matrix;
+pub use matrix::{Matrix, Quantized};
 
 mod attention;
 mod dropout;
+mod int8;
 mod linear;
 pub(crate) mod matrix;
 

@@ -222,7 +222,7 @@ fn quantized(device: &Device, dtype: DType, tolerance: f32) {
     for kind in [GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K, GgmlDType::Q8_0] {
         let weight = QTensor::quantize(&wave(64, 512), kind).unwrap();
         let dense = weight.dequantize(&Device::Cpu).unwrap();
-        let matrix = Matrix::Quantized(std::sync::Arc::new(on(device, weight)));
+        let matrix = Matrix::from(on(device, weight));
         for rows in [1, 40] {
             let x = wave(rows, 512);
             let expected = x.matmul(&dense.t().unwrap()).unwrap();

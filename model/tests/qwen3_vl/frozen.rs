@@ -1,7 +1,5 @@
 //! Products with constant matrices: the right gradient for the input, none for the matrix.
 
-use std::sync::Arc;
-
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Module, Tensor, Var};
 use model::nn::{Adapter, Linear, Matrix};
@@ -33,11 +31,11 @@ fn loss(linear: &Linear, below: &Tensor, x: &Tensor) -> Tensor {
 #[test]
 fn gradients_on_a_quantized_matrix_are_those_on_its_dequantized_twin_and_finite_differences() {
     for kind in [GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K, GgmlDType::Q8_0] {
-        let quantized = Arc::new(QTensor::quantize(&wave(16, 256, 0.0), kind).unwrap());
+        let quantized = QTensor::quantize(&wave(16, 256, 0.0), kind).unwrap();
         let twin = quantized.dequantize(&Device::Cpu).unwrap();
         let below = Var::from_tensor(&wave(8, 256, 5.0)).unwrap();
         let x = (wave(3, 8, 3.0) * 0.3).unwrap();
-        let (q, d) = (adapted(Matrix::Quantized(quantized)), adapted(Matrix::Dense(twin)));
+        let (q, d) = (adapted(Matrix::from(quantized)), adapted(Matrix::Dense(twin)));
         let (lq, ld) = (loss(&q.linear, &below, &x), loss(&d.linear, &below, &x));
         let (sq, sd) = (lq.backward().unwrap(), ld.backward().unwrap());
         let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -66,7 +64,7 @@ fn gradients_on_a_quantized_matrix_are_those_on_its_dequantized_twin_and_finite_
 fn the_integer_kernels_agree_with_the_numbers_that_they_stand_for() {
     let x = wave(5, 256, 9.0);
     for kind in [GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K, GgmlDType::Q8_0] {
-        let quantized = Matrix::Quantized(Arc::new(QTensor::quantize(&wave(32, 256, 0.0), kind).unwrap()));
+        let quantized = Matrix::from(QTensor::quantize(&wave(32, 256, 0.0), kind).unwrap());
         let exact = Matrix::Dense(quantized.dense(DType::F32).unwrap()).product(&x).unwrap();
         let got = quantized.product(&x).unwrap();
         let scale = exact.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();

@@ -20,6 +20,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use memmap2::Mmap;
 
 use crate::foreign::{folder, refuse_pointer};
+use crate::nn::Quantized;
 use crate::qwen3_vl::config::{Config, LAYER_NORM_EPS, Rope, TextConfig, VisionConfig};
 use crate::qwen3_vl::processor::Processor;
 use crate::weights::digest::{KEY, digest, united};
@@ -168,29 +169,18 @@ impl Gguf {
     ///
     /// # Errors
     /// As [`Self::tensor`].
-    pub fn matrix(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
+    pub fn matrix(&self, name: &str, device: &Device) -> Result<Option<Quantized>> {
         let (kind, shape, range) = self.find(name)?;
         if matches!(kind, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16) {
             return Ok(None);
         }
         let wrong = |e: candle_core::Error| self.wrong(format!("{name}: {e}"));
-        let matrix = self.quantized(kind, shape.clone(), range.clone(), device).map_err(wrong)?;
-        if device.is_cpu() && shape.rank() == 2 {
-            self.repack(&matrix, range).map_err(wrong)?;
+        let matrix = Quantized::from(self.quantized(kind, shape.clone(), range.clone(), device).map_err(wrong)?);
+        // Lets go of the file's pages where they are no longer needed (they come back where they are).
+        if shape.rank() == 2 && matrix.lay_out().map_err(wrong)? {
+            forget(&self.map, range);
         }
         Ok(Some(matrix))
-    }
-
-    /// candle lays some types out anew when they are first multiplied with. Doing so now makes the first answer as fast
-    /// as the others, and lets go of the file's pages, which are no longer needed (and come back where they are).
-    fn repack(&self, matrix: &QTensor, range: Range<usize>) -> candle_core::Result<()> {
-        if matrix.dtype() != GgmlDType::Q4K && matrix.dtype() != GgmlDType::Q8_0 {
-            return Ok(());
-        }
-        let (_, input) = matrix.shape().dims2()?;
-        Tensor::zeros((1, input), DType::F32, &Device::Cpu)?.apply_op1_no_bwd(matrix)?;
-        forget(&self.map, range);
-        Ok(())
     }
 
     fn quantized(
@@ -374,13 +364,13 @@ impl Pair {
         name: &str,
         shape: (usize, usize),
         device: &Device,
-    ) -> Result<Option<Arc<QTensor>>> {
+    ) -> Result<Option<Quantized>> {
         let (file, stored) = self.place(config, name)?;
         let Some(matrix) = file.matrix(&stored, device)? else { return Ok(None) };
         if matrix.shape().dims() != [shape.0, shape.1] {
             return Err(file.wrong(format!("{stored}: expected {shape:?}, got {:?}", matrix.shape().dims())));
         }
-        Ok(Some(Arc::new(matrix)))
+        Ok(Some(matrix))
     }
 
     /// The model's config, from the metadata and the shapes of the tensors. Token ids come from the vocabulary.
