@@ -37,7 +37,7 @@ fn read(model: &Qwen3Vl, behind: usize) -> Prefilled {
     let mut cache = model.cache(PROMPT + behind);
     let embedded = Embedded { embeddings, deepstack: Vec::new() };
     let hidden = model.decode(&embedded, &places, Some(&mut cache)).unwrap();
-    Prefilled { hidden, cache, next: PROMPT as u32 }
+    Prefilled { hidden, cache, next: PROMPT as u32, reused: 0 }
 }
 
 /// One layer of a 2B and one block of its tower, with random numbers in 32 bits and a small vocabulary.

@@ -142,7 +142,7 @@ impl Peer {
             let readers = participant.discovered_readers();
             let writers = participant.discovered_writers();
             let is_read = |name| readers.iter().any(|r| r.subscription_topic_data.topic_name() == name);
-            let is_written = |name| writers.iter().any(|w| &w.publication_topic_data.topic_name == name);
+            let is_written = |name| writers.iter().any(|w| w.publication_topic_data.topic_name == name);
             if subscription.is_none_or(is_read) && publisher.is_none_or(is_written) {
                 break;
             }

@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(ask(&first, bytes), 9, "all but the last token");
         assert_eq!(ask(&third, bytes), 3, "an image of the same numbers is another image");
         assert_eq!(ask(&third, bytes), 3, "what has changed was let go");
-        let mut moved = third.clone();
+        let mut moved = third;
         moved[2].place = [7; 3];
         assert_eq!(ask(&moved, bytes), 2, "other places are other keys");
         // Never more than the bound.

@@ -4,7 +4,10 @@
 #![cfg(target_arch = "x86_64")]
 #![expect(unsafe_code, reason = "the processor's own instructions")]
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m256bh, __m512bh, __m512i, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+};
 
 use super::Rows;
 use super::blocks::weigh;

@@ -11,7 +11,7 @@ use model::answer::decode::{Decoding, Prefilled, Sampling, decode};
 use model::nn::Kernels;
 use model::qwen3_vl::{Embedded, Segment, positions};
 use model::{Processor, Qwen3Vl};
-use plotters::prelude::{RGBColor, SeriesLabelPosition};
+use plotters::prelude::SeriesLabelPosition;
 use serde_json::{Value, json};
 
 use super::model::weights;
@@ -79,7 +79,7 @@ impl Bench<'_> {
         let mut cache = self.model.cache(tokens + behind);
         let embedded = Embedded { embeddings, deepstack: Vec::new() };
         let hidden = self.model.decode(&embedded, &places, Some(&mut cache))?;
-        Ok(Prefilled { hidden, cache, next: tokens as u32 })
+        Ok(Prefilled { hidden, cache, next: tokens as u32, reused: 0 })
     }
 
     /// Writes `n` answers behind a prompt; the time of the prompt is none of it.
@@ -91,6 +91,7 @@ impl Bench<'_> {
             banned: &[],
             ends: &[],
             stop: None,
+            earlier: None,
             script: None,
         };
         let mut seconds = Vec::with_capacity(self.runs);
@@ -200,13 +201,10 @@ fn relative(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 
 fn draw(path: &Path, shape: &str, growth: &[Vec<(f64, f64)>; 3]) -> Result<()> {
     let names = ["frames: encoding and prompt", "prompt, from 128 tokens: reading", "answers at once: writing"];
-    let line = |((name, points), colour): ((&str, &Vec<(f64, f64)>), RGBColor)| Line {
-        name: name.to_owned(),
-        points: relative(points),
-        colour,
-        dot: 3,
-    };
-    let mut lines: Vec<Line> = names.into_iter().zip(growth).zip(COLOURS).map(line).collect();
+    let mut lines = Vec::new();
+    for ((name, points), colour) in names.into_iter().zip(growth).zip(COLOURS) {
+        lines.push(Line { name: name.to_owned(), points: relative(points), colour, dot: 3 });
+    }
     let most = |of: fn(&(f64, f64)) -> f64| lines.iter().flat_map(|l| &l.points).map(of).fold(1.0, f64::max);
     let (right, top) = (most(|point| point.0), most(|point| point.1));
     let points = vec![(0.0, 0.0), (right.min(top), right.min(top))];
