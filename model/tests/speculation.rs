@@ -42,7 +42,9 @@ fn reading_ahead_writes_the_same_in_fewer_passes() {
         (Mode::AnswerOnly, false, Fill::Arithmetic),
         (Mode::FullChain, false, Fill::Arithmetic),
     ] {
-        let max_tokens = Budget::Tokens(400);
+        // Of a chain only what nano says with some decision: it was not trained on any, and further on two digits come to the same
+        // logit but for its last bit.
+        let max_tokens = Budget::Tokens(if mode == Mode::FullChain { 200 } else { 400 });
         let options = AnswerOptions { mode, constrained, fill, max_tokens, ..AnswerOptions::default() };
         for (k, window) in film.windows(WINDOW).enumerate() {
             let frames: Vec<&FrameEmbedding> = window.iter().collect();

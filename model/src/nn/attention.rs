@@ -7,10 +7,14 @@ use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, bail};
 use crate::Result;
 use crate::autograd::{dot, exp, fused, sum, wide};
 
+#[cfg(target_arch = "x86_64")]
 mod bf16;
 mod blocks;
 #[cfg(feature = "flash-attn")]
 mod flash;
+mod rows;
+
+use rows::{Parts, Rows};
 
 /// Queries whose scores are held at a time outside of a graph, where there is no kernel of ours: an 8B's scores of a prompt of
 /// five frames, in f32 as they are summed, are a third of a gigabyte a copy, and there are several.
@@ -61,7 +65,9 @@ fn attention_of(q: &Tensor, kv: &KeyValues, causal: bool, rounds: bool) -> Resul
     if kv.shared.is_none() && [q, keys, values].into_iter().all(plain) {
         return Ok(match t {
             1 => q.contiguous()?.apply_op3_no_bwd(keys, values, &OneQuery)?,
-            _ => q.apply_op3_no_bwd(keys, values, &blocks::Blocks { causal, rounds })?,
+            #[cfg(target_arch = "x86_64")]
+            _ if rounds && bf16::is_there() => q.apply_op3_no_bwd(keys, values, &bf16::Rounded { causal })?,
+            _ => q.apply_op3_no_bwd(keys, values, &blocks::Blocks { causal })?,
         });
     }
     let in_graph = [q, keys, values].into_iter().any(Tensor::track_op);
@@ -110,37 +116,6 @@ struct OneQuery;
 /// Products that are worth those threads, which stay awake for a while behind each call: small models leave them to others.
 const SHARED: usize = 1 << 17;
 
-/// Rows of `[b, heads, rows, width]` numbers whose last dimension lies in order.
-#[derive(Clone, Copy)]
-struct Rows<'a> {
-    numbers: &'a [f32],
-    start: usize,
-    stride: [usize; 3],
-    width: usize,
-}
-
-impl<'a> Rows<'a> {
-    fn new(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<Self> {
-        let CpuStorage::F32(numbers) = storage else { bail!("attention: expected f32 on the CPU") };
-        let (&[batch, heads, rows, 1], &[.., width]) = (layout.stride(), layout.dims()) else {
-            bail!("attention: expected rows in order")
-        };
-        Ok(Self { numbers, start: layout.start_offset(), stride: [batch, heads, rows], width })
-    }
-
-    #[inline(always)]
-    fn row(self, batch: usize, head: usize, row: usize) -> &'a [f32] {
-        let at = self.start + batch * self.stride[0] + head * self.stride[1] + row * self.stride[2];
-        &self.numbers[at..at + self.width]
-    }
-
-    /// From a row on, and how far apart the rows behind it are.
-    fn matrix(self, batch: usize, head: usize, row: usize) -> (&'a [f32], usize) {
-        let at = self.start + batch * self.stride[0] + head * self.stride[1] + row * self.stride[2];
-        (&self.numbers[at..], self.stride[2])
-    }
-}
-
 impl CustomOp3 for OneQuery {
     fn name(&self) -> &'static str {
         "attention-of-one-query"
@@ -155,15 +130,14 @@ impl CustomOp3 for OneQuery {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (b, h, _, e) = q_layout.shape().dims4()?;
-        let (_, heads, tokens, _) = k_layout.shape().dims4()?;
-        let (query, keys, values) = (Rows::new(q, q_layout)?, Rows::new(k, k_layout)?, Rows::new(v, v_layout)?);
-        let group = h / heads;
-        let mut out = vec![0f32; b * h * e];
+        let parts = Parts::new((q, q_layout), (k, k_layout), (v, v_layout), false)?;
+        let Parts { queries, keys, values, b, h, s: tokens, .. } = parts;
+        let e = queries.width;
+        let mut out = parts.empty();
         let fill = |i: usize, out: &mut [f32]| {
             let (batch, head) = (i / h, i % h);
-            let place = (batch, head / group);
-            let head = OneHead { query: query.row(batch, head, 0), keys, values, place, tokens };
+            let place = (batch, parts.of(head));
+            let head = OneHead { query: queries.row(batch, head, 0), keys, values, place, tokens };
             wide(
                 #[inline(always)]
                 || head.fill(out),
@@ -178,7 +152,7 @@ impl CustomOp3 for OneQuery {
                 range.for_each(|i| fill(i, &mut heads[i].lock().unwrap_or_else(PoisonError::into_inner)));
             });
         }
-        Ok((CpuStorage::F32(out), (b, 1, h * e).into()))
+        Ok((CpuStorage::F32(out), parts.shape()))
     }
 }
 

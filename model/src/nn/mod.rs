@@ -19,6 +19,7 @@ mod dropout;
 mod int8;
 mod linear;
 pub(crate) mod matrix;
+mod shared;
 
 /// Which kernels the layers call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

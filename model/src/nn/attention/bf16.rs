@@ -1,7 +1,6 @@
 //! [`Block`](super::blocks)s in products of bf16, which some processors with AVX-512 have at twice the pace of f32. Queries, keys, values and
 //! weights are rounded to 8 bits, sums are in f32: for layers whose matrices are rounded more coarsely than that.
 
-#![cfg(target_arch = "x86_64")]
 #![expect(unsafe_code, reason = "the processor's own instructions")]
 
 use std::arch::x86_64::{
@@ -9,13 +8,19 @@ use std::arch::x86_64::{
     _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
-use super::Rows;
+use candle_core::{CpuStorage, CustomOp3, Layout, Shape};
+
 use super::blocks::weigh;
+use super::rows::{Parts, Rows};
+use crate::nn::shared::Shared;
 
 /// Columns of a panel: two registers of sixteen.
 const COLUMNS: usize = 32;
 /// Queries at once: 24 registers of sums.
 const ROWS: usize = 12;
+
+/// Queries for which a head is laid out.
+const SHARE: usize = 512;
 
 /// Two numbers of a row, side by side.
 type Pair = u32;
@@ -27,8 +32,53 @@ pub(super) fn is_there() -> bool {
         && std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
+/// `softmax(q k^T / sqrt(e)) v` in products of bf16 on the CPU, `[b, h, t, e] -> [b, t, h * e]`.
+pub(super) struct Rounded {
+    /// Whether the t queries are the last of the s tokens, and see none behind them.
+    pub causal: bool,
+}
+
+impl CustomOp3 for Rounded {
+    fn name(&self) -> &'static str {
+        "attention-in-bf16"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let parts = Parts::new((q, q_layout), (k, k_layout), (v, v_layout), self.causal)?;
+        let Parts { b, h, t, .. } = parts;
+        let shares = t.div_ceil(SHARE);
+        let mut out = parts.empty();
+        let to = Shared::new(&mut out);
+        candle_core::utils::barrier_pool().execute_chunked(b * h * shares, |range| {
+            for unit in range {
+                let (batch, head, first) = (unit / (h * shares), unit / shares % h, unit % shares * SHARE);
+                let end = t.min(first + SHARE);
+                let laid_out = Head::new(parts.keys, parts.values, (batch, parts.of(head)), parts.seen(end - 1));
+                let queries = (first..end).map(|query| parts.queries.row(batch, head, query));
+                let write = |row: usize, values: &[f32]| {
+                    // SAFETY: these queries of this head are one thread's alone.
+                    unsafe {
+                        let to = to.at(parts.place(batch, head, first + row));
+                        std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len());
+                    }
+                };
+                laid_out.attend(queries, |row| parts.seen(first + row), write);
+            }
+        });
+        Ok((CpuStorage::F32(out), parts.shape()))
+    }
+}
+
 /// Keys and values of one head, laid out for products.
-pub(super) struct Head {
+struct Head {
     /// For each 32 keys: each pair of their numbers, key beside key.
     keys: Vec<[Pair; COLUMNS]>,
     /// For each 32 numbers of values: each pair of values, number beside number.
@@ -53,7 +103,7 @@ fn pair(low: f32, high: f32) -> Pair {
 
 impl Head {
     /// The first `tokens` keys and values of a head; where rows or tokens end within a pair or a panel, zeros do.
-    pub(super) fn new(keys: Rows<'_>, values: Rows<'_>, (batch, head): (usize, usize), tokens: usize) -> Self {
+    fn new(keys: Rows<'_>, values: Rows<'_>, (batch, head): (usize, usize), tokens: usize) -> Self {
         let width = keys.width;
         let (inner, pairs) = (width.div_ceil(2), tokens.div_ceil(2));
         let panels = |length: usize, pairs: usize| vec![[0 as Pair; COLUMNS]; length.div_ceil(COLUMNS) * pairs];
@@ -80,7 +130,7 @@ impl Head {
 
     /// Attention of rows of queries `[width]` each, of which each sees the first `seen(row)` tokens; `write` gets each row with what
     /// it comes to, `[width]`.
-    pub(super) fn attend<'q>(
+    fn attend<'q>(
         &self,
         queries: impl ExactSizeIterator<Item = &'q [f32]>,
         seen: impl Fn(usize) -> usize,

@@ -4,10 +4,9 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape};
 use gemm::{Parallelism, gemm};
 
-use super::Rows;
-#[cfg(target_arch = "x86_64")]
-use super::bf16::Head;
+use super::rows::Parts;
 use crate::autograd::{exp, wide};
+use crate::nn::shared::Shared;
 
 /// Scores that are held at a time.
 const SCORES: usize = 1 << 16;
@@ -18,8 +17,6 @@ const QUERIES: std::ops::RangeInclusive<usize> = 16..=96;
 pub(super) struct Blocks {
     /// Whether the t queries are the last of the s tokens, and see none behind them.
     pub causal: bool,
-    /// Whether numbers may be rounded to bf16 for it.
-    pub rounds: bool,
 }
 
 impl CustomOp3 for Blocks {
@@ -36,99 +33,34 @@ impl CustomOp3 for Blocks {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (b, h, t, e) = q_layout.shape().dims4()?;
-        let (_, heads, s, _) = k_layout.shape().dims4()?;
-        if v_layout.dims() != k_layout.dims()
-            || k_layout.dims()[0] != b
-            || k_layout.dims()[3] != e
-            || (self.causal && s < t)
-        {
-            candle_core::bail!("attention: queries {:?}, keys {:?}, values {:?}", q_layout, k_layout, v_layout);
-        }
-        let (queries, keys, values) = (Rows::new(q, q_layout)?, Rows::new(k, k_layout)?, Rows::new(v, v_layout)?);
-        let seen = |query: usize| if self.causal { s - t + query + 1 } else { s };
-        #[cfg(target_arch = "x86_64")]
-        if self.rounds && super::bf16::is_there() {
-            return Ok((rounded(queries, keys, values, (b, h, heads, t, s), seen), (b, t, h * e).into()));
-        }
+        let parts = Parts::new((q, q_layout), (k, k_layout), (v, v_layout), self.causal)?;
+        let Parts { b, h, t, s, .. } = parts;
         let step = (SCORES / s).clamp(*QUERIES.start(), *QUERIES.end());
         let blocks = t.div_ceil(step);
-        let mut out = vec![0f32; b * t * h * e];
-        let to = Shared(out.as_mut_ptr());
+        let mut out = parts.empty();
+        let to = Shared::new(&mut out);
         candle_core::utils::barrier_pool().execute_chunked(b * h * blocks, |range| {
             let mut scores = vec![0f32; step * s];
             for unit in range {
                 let (batch, head, first) = (unit / (h * blocks), unit / blocks % h, unit % blocks * step);
                 let count = step.min(t - first);
-                let seen = seen(first + count - 1);
-                let place = (batch, head / (h / heads));
                 let block = Block {
-                    queries: queries.matrix(batch, head, first),
-                    keys: keys.matrix(place.0, place.1, 0),
-                    values: values.matrix(place.0, place.1, 0),
+                    queries: parts.queries.matrix(batch, head, first),
+                    keys: parts.keys.matrix(batch, parts.of(head), 0),
+                    values: parts.values.matrix(batch, parts.of(head), 0),
                     count,
-                    width: e,
-                    seen,
+                    width: parts.queries.width,
+                    seen: parts.seen(first + count - 1),
                     hidden: if self.causal { count - 1 } else { 0 },
                 };
                 // SAFETY: these queries of this head are one thread's alone.
                 #[expect(unsafe_code, reason = "threads fill in the columns of different heads")]
                 unsafe {
-                    block.fill(&mut scores, to.at(((batch * t + first) * h + head) * e), h * e);
+                    block.fill(&mut scores, to.at(parts.place(batch, head, first)), h * block.width);
                 }
             }
         });
-        Ok((CpuStorage::F32(out), (b, t, h * e).into()))
-    }
-}
-
-/// In products of bf16.
-#[cfg(target_arch = "x86_64")]
-fn rounded(
-    queries: Rows<'_>,
-    keys: Rows<'_>,
-    values: Rows<'_>,
-    (b, h, heads, t, s): (usize, usize, usize, usize, usize),
-    seen: impl Fn(usize) -> usize + Sync,
-) -> CpuStorage {
-    /// Queries for which a head is laid out.
-    const SHARE: usize = 512;
-    let (e, shares) = (queries.width, t.div_ceil(SHARE));
-    let mut out = vec![0f32; b * t * h * e];
-    let to = Shared(out.as_mut_ptr());
-    candle_core::utils::barrier_pool().execute_chunked(b * h * shares, |range| {
-        for unit in range {
-            let (batch, head, first) = (unit / (h * shares), unit / shares % h, unit % shares * SHARE);
-            let count = SHARE.min(t - first);
-            let laid_out = Head::new(keys, values, (batch, head / (h / heads)), seen(first + count - 1).min(s));
-            let queries = (first..first + count).map(|query| queries.row(batch, head, query));
-            let write = |row: usize, values: &[f32]| {
-                // SAFETY: these queries of this head are one thread's alone.
-                #[expect(unsafe_code, reason = "threads fill in the columns of different heads")]
-                unsafe {
-                    let to = to.at(((batch * t + first + row) * h + head) * e);
-                    std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len());
-                }
-            };
-            laid_out.attend(queries, |row| seen(first + row), write);
-        }
-    });
-    CpuStorage::F32(out)
-}
-
-/// A pointer that threads share, of which each writes other numbers.
-struct Shared(*mut f32);
-
-// SAFETY: as said there.
-#[expect(unsafe_code, reason = "threads write different numbers")]
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// SAFETY: inside what it points to.
-    #[expect(unsafe_code, reason = "of a number of numbers")]
-    unsafe fn at(&self, offset: usize) -> *mut f32 {
-        // SAFETY: the caller's.
-        unsafe { self.0.add(offset) }
+        Ok((CpuStorage::F32(out), parts.shape()))
     }
 }
 
