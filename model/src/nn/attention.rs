@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor};
 
 use crate::Result;
 use crate::autograd::{dot, exp, fused, sum, wide};
@@ -64,7 +64,7 @@ fn attention_of(q: &Tensor, kv: &KeyValues, causal: bool, rounds: bool) -> Resul
     let (keys, values) = &kv.own;
     if kv.shared.is_none() && [q, keys, values].into_iter().all(plain) {
         return Ok(match t {
-            1 => q.contiguous()?.apply_op3_no_bwd(keys, values, &OneQuery)?,
+            1..=FEW => q.apply_op3_no_bwd(keys, values, &FewQueries { causal })?,
             #[cfg(target_arch = "x86_64")]
             _ if rounds && bf16::is_there() => q.apply_op3_no_bwd(keys, values, &bf16::Rounded { causal })?,
             _ => q.apply_op3_no_bwd(keys, values, &blocks::Blocks { causal })?,
@@ -109,16 +109,22 @@ fn attention_of(q: &Tensor, kv: &KeyValues, causal: bool, rounds: bool) -> Resul
     Ok(mixed.reshape((b, h, t, e))?.transpose(1, 2)?.reshape((b, t, h * e))?)
 }
 
-/// [`attention`] of one query a sequence, as a token at a time asks for it: keys and values are read where they lie in the cache,
-/// by the threads that multiply the quantized matrices before and behind it (others would wait for these to go to sleep).
-struct OneQuery;
+/// Queries that are few enough for [`FewQueries`].
+const FEW: usize = 16;
+
+/// [`attention`] of few queries a sequence, as a token at a time asks for it, and what is read ahead: keys and values are read where
+/// they lie in the cache, by the threads that multiply the quantized matrices before and behind it (others would wait for these to
+/// go to sleep).
+struct FewQueries {
+    causal: bool,
+}
 
 /// Products that are worth those threads, which stay awake for a while behind each call: small models leave them to others.
 const SHARED: usize = 1 << 17;
 
-impl CustomOp3 for OneQuery {
+impl CustomOp3 for FewQueries {
     fn name(&self) -> &'static str {
-        "attention-of-one-query"
+        "attention-of-few-queries"
     }
 
     fn cpu_fwd(
@@ -130,20 +136,21 @@ impl CustomOp3 for OneQuery {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let parts = Parts::new((q, q_layout), (k, k_layout), (v, v_layout), false)?;
-        let Parts { queries, keys, values, b, h, s: tokens, .. } = parts;
+        let parts = Parts::new((q, q_layout), (k, k_layout), (v, v_layout), self.causal)?;
+        let Parts { queries, keys, values, b, h, t, s, .. } = parts;
         let e = queries.width;
         let mut out = parts.empty();
         let fill = |i: usize, out: &mut [f32]| {
-            let (batch, head) = (i / h, i % h);
+            let (batch, query, head) = (i / (t * h), i / h % t, i % h);
             let place = (batch, parts.of(head));
-            let head = OneHead { query: queries.row(batch, head, 0), keys, values, place, tokens };
+            let tokens = parts.seen(query);
+            let head = OneHead { query: queries.row(batch, head, query), keys, values, place, tokens };
             wide(
                 #[inline(always)]
                 || head.fill(out),
             );
         };
-        if b * h * tokens * e < SHARED {
+        if b * h * t * s * e < SHARED {
             out.chunks_mut(e).enumerate().for_each(|(i, out)| fill(i, out));
         } else {
             let heads: Vec<Mutex<&mut [f32]>> = out.chunks_mut(e).map(Mutex::new).collect();

@@ -12,6 +12,7 @@ use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, bail,
 };
 
+use super::few_rows::FewRows;
 use super::int8::{self, Packing};
 
 /// A matrix `[out, in]`.
@@ -120,6 +121,9 @@ impl Matrix {
     /// [`Self::product`] plus a bias `[out]`, where there is one.
     pub(super) fn product_plus(&self, x: &Tensor, bias: Option<&Tensor>) -> candle_core::Result<Tensor> {
         let y = match self {
+            Self::Dense(w) if !w.track_op() && !x.track_op() && FewRows::is_for(x, w) => {
+                x.apply_op2_no_bwd(w, &FewRows)?
+            }
             Self::Dense(w) if w.track_op() || !x.track_op() => x.matmul(&w.t()?)?,
             Self::Quantized(w) if !x.track_op() => {
                 let x = x.contiguous()?;

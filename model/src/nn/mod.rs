@@ -16,6 +16,7 @@ pub use matrix::{Matrix, Quantized};
 
 mod attention;
 mod dropout;
+mod few_rows;
 mod int8;
 mod linear;
 pub(crate) mod matrix;

@@ -49,7 +49,7 @@ pub(super) enum Tiles {
 /// A matrix `[out, in]` laid out for these products.
 #[derive(Debug)]
 pub(in crate::nn) struct Packed {
-    pub tiles: Tiles,
+    pub(super) tiles: Tiles,
     pub blocks: usize,
     pub outputs: usize,
 }

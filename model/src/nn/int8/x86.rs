@@ -158,19 +158,19 @@ unsafe fn some<const R: usize, const N: usize, const M: usize>(
             }
             let halves = |of: &[f16], k: usize| _mm512_cvtph_ps(_mm256_loadu_si256(of.as_ptr().add(16 * k).cast()));
             let scale = [halves(&tile.scales, 0), halves(&tile.scales, 1)];
-            for r in 0..R {
+            for (r, (sums, whole)) in sums.iter_mut().zip(&whole).enumerate() {
                 let of_row = _mm512_set1_ps(*scales.get_unchecked(r * blocks + block));
                 for k in 0..2 {
                     let both = _mm512_mul_ps(scale[k], of_row);
-                    sums[r][k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[r][k]), both, sums[r][k]);
+                    sums[k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[k]), both, sums[k]);
                 }
             }
             if M > 0 {
                 let minimum = [halves(&tile.minima, 0), halves(&tile.minima, 1)];
-                for r in 0..R {
+                for (r, sums) in sums.iter_mut().enumerate() {
                     let of_row = _mm512_set1_ps(*sums_of_rows.get_unchecked(r * blocks + block));
                     for k in 0..2 {
-                        sums[r][k] = _mm512_fnmadd_ps(minimum[k], of_row, sums[r][k]);
+                        sums[k] = _mm512_fnmadd_ps(minimum[k], of_row, sums[k]);
                     }
                 }
             }

@@ -12,6 +12,7 @@ use model::answer::decode::{Decoding, Ended, Sampling, Written, decode, decode_f
 use model::answer::fill::{Fill, Filler};
 use model::answer::grammar::Grammar;
 use model::answer::measured::Measured;
+use model::answer::speculate::Drafted;
 use model::nn::Kernels;
 use model::tokenizer::Tokenizer;
 use model::{EgoModel, FrameEmbedding, Mode, Processor, Qwen3Vl};
@@ -45,6 +46,9 @@ pub struct Chain {
     /// tokenizer.json for random weights, which have none of their own. The default's splits numbers as Qwen's does.
     #[arg(long, default_value = "tests/fixtures/qwen3vl/converted/tokenizer.json")]
     pub tokenizer: PathBuf,
+    /// Reads ahead from the chain of the window before, whose prose is drawn alike: for --data with a window for each frame of a film.
+    #[arg(long)]
+    pub speculate: bool,
     /// How often each way is timed, in turn; medians are told.
     #[arg(long, default_value_t = 1)]
     pub runs: usize,
@@ -62,28 +66,38 @@ struct Window {
 }
 
 impl Window {
-    /// The first of a source that gives a chain and moves.
-    fn first(data: &str, processor: &Processor) -> Result<Self> {
+    /// The first of a source that gives a chain and moves, and the window before it where that is to give one too.
+    fn first(data: &str, processor: &Processor, with_earlier: bool) -> Result<(Option<Self>, Self)> {
         let windows = parse_source(data)?;
+        let mut earlier = None;
         for index in 0..windows.len() {
-            let sample = windows.sample(index)?;
-            let Some(depth) = &sample.depth else { continue };
-            let (_, camera) = processor.resized(&sample.images[0], &sample.intrinsics)?;
-            let depth = on_grid(depth, &sample.intrinsics, &camera);
-            let maps = DepthMap::window(&depth, camera.width, sample.metric);
-            let mut rng = ChaCha8Rng::seed_from_u64(index);
-            let Ok(made) = chains::chain(&sample.ground_truth, &camera, &maps, &mut rng) else { continue };
-            let place = |pixel: Point2<f64>| camera.back_project(&pixel, 1.0).xy();
-            let measured = Measured {
-                places: made.tracks.each_ref().map(|track| track.pixels.map(place)),
-                depths: made.tracks.each_ref().map(|track| track.depths),
-                trajectory: made.trajectory,
+            let Some(window) = Self::of(windows.sample(index)?, processor)? else {
+                earlier = None;
+                continue;
             };
-            if measured.scaled(&measured.depths).is_some() {
-                return Ok(Self { camera, text: chain::write(&made), measured, sample });
+            if !with_earlier || earlier.is_some() {
+                return Ok((earlier, window));
             }
+            earlier = Some(window);
         }
         anyhow::bail!("--data: {data}: no window gives a chain")
+    }
+
+    fn of(sample: WindowSample, processor: &Processor) -> Result<Option<Self>> {
+        let Some(depth) = &sample.depth else { return Ok(None) };
+        let (_, camera) = processor.resized(&sample.images[0], &sample.intrinsics)?;
+        let depth = on_grid(depth, &sample.intrinsics, &camera);
+        let maps = DepthMap::window(&depth, camera.width, sample.metric);
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let Ok(made) = chains::chain(&sample.ground_truth, &camera, &maps, &mut rng) else { return Ok(None) };
+        let place = |pixel: Point2<f64>| camera.back_project(&pixel, 1.0).xy();
+        let measured = Measured {
+            places: made.tracks.each_ref().map(|track| track.pixels.map(place)),
+            depths: made.tracks.each_ref().map(|track| track.depths),
+            trajectory: made.trajectory,
+        };
+        let is_scaled = measured.scaled(&measured.depths).is_some();
+        Ok(is_scaled.then(|| Self { camera, text: chain::write(&made), measured, sample }))
     }
 }
 
@@ -119,7 +133,8 @@ pub fn chain(options: &Chain) -> Result<Value> {
     let ego = open(options)?;
     let size = if options.shape == "nano" { "160x96" } else { "640x480" };
     let data = options.data.clone().unwrap_or_else(|| format!("synth:seed=1,windows=20,size={size}"));
-    let Window { sample, camera, text, measured } = Window::first(&data, ego.processor())?;
+    let (earlier, window) = Window::first(&data, ego.processor(), options.speculate)?;
+    let Window { sample, camera, text, measured } = window;
     let mut encoding = Vec::new();
     let mut frames = Vec::new();
     for image in &sample.images {
@@ -131,6 +146,7 @@ pub fn chain(options: &Chain) -> Result<Value> {
     let (prompt, images) = ego.question(&frames, Mode::FullChain)?;
     let tokenizer = ego.tokenizer();
     let ids = tokenizer.encode(&text)?;
+    let earlier = earlier.map(|window| tokenizer.encode(&window.text)).transpose()?;
     let script = [ids.as_slice(), &[tokenizer.end]].concat();
     let grammar = ego.grammar(Mode::FullChain)?;
     warm(&grammar, &ids);
@@ -151,7 +167,10 @@ pub fn chain(options: &Chain) -> Result<Value> {
         reading.push(begin.elapsed().as_secs_f64());
         let begin = Instant::now();
         let written = match filler {
-            Some(filler) => decode_filled(ego.network(), prefilled, 1, &decoding, filler)?,
+            Some(filler) => {
+                let decoding = Decoding { earlier: earlier.as_deref(), ..decoding };
+                decode_filled(ego.network(), prefilled, 1, &decoding, filler)?
+            }
             None => decode(ego.network(), prefilled, 1, &decoding)?,
         };
         let seconds = begin.elapsed().as_secs_f64();
@@ -163,13 +182,13 @@ pub fn chain(options: &Chain) -> Result<Value> {
     // candle lays some weights out anew when it first meets a prompt.
     ego.prefill(&prompt, &images, 0)?;
     let (mut plain_s, mut filled_s) = (Vec::new(), Vec::new());
-    let (mut passes, mut filled) = ([0; 2], 0);
+    let (mut passes, mut filled, mut drafted) = ([0; 2], 0, Drafted::default());
     for _ in 0..options.runs {
         let (plain, seconds) = timed(None)?;
         plain_s.push(seconds);
         let (by_both, seconds) = timed(Some(&filler))?;
         filled_s.push(seconds);
-        (passes, filled) = ([plain.passes, by_both.passes], by_both.filled);
+        (passes, filled, drafted) = ([plain.passes, by_both.passes], by_both.filled, by_both.drafted);
     }
     let [encode_s, prefill_s, plain_s, filled_s] = [encoding, reading, plain_s, filled_s].map(median);
     let ratio = |beside: f64| decimals((plain_s + beside) / (filled_s + beside), 2);
@@ -181,7 +200,7 @@ pub fn chain(options: &Chain) -> Result<Value> {
         "prompt_tokens": prompt.ids.len(), "tokens": ids.len(), "left_to_the_model": ids.len() - filled,
         "encode_frame_s": decimals(encode_s, 3), "prefill_s": decimals(prefill_s, 3),
         "plain": {"passes": passes[0], "s": decimals(plain_s, 3)},
-        "filled": {"passes": passes[1], "s": decimals(filled_s, 3)},
+        "filled": {"passes": passes[1], "s": decimals(filled_s, 3), "drafted": drafted.tokens, "accepted": drafted.accepted},
         "ratio": {
             "writing": ratio(0.0), "with_prefill": ratio(prefill_s), "with_prefill_and_a_frame": ratio(prefill_s + encode_s),
         },
@@ -200,8 +219,8 @@ mod tests {
     fn a_true_chain_is_the_same_text_with_most_of_it_filled_in() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let ego = EgoModel::load(&root.join("model/weights/nano"), &Device::Cpu).unwrap();
-        let Window { camera, text, measured, .. } =
-            Window::first("synth:seed=1,windows=20,size=160x96", ego.processor()).unwrap();
+        let (_, Window { camera, text, measured, .. }) =
+            Window::first("synth:seed=1,windows=20,size=160x96", ego.processor(), false).unwrap();
         assert_eq!(chain::parse(&text).steps(), [true; 5]);
         let other = Tokenizer::from_file(&root.join("tests/fixtures/qwen3vl/converted/tokenizer.json")).unwrap();
         for tokenizer in [ego.tokenizer(), &other] {
