@@ -50,8 +50,15 @@ fn dropout_of_adapters_is_drawn_alike_on_the_way_back_and_only_inside_a_step() {
         vars.iter().map(|v| bits(&all.gradient(&store, v).unwrap().unwrap())).collect::<Vec<_>>()
     };
     let plain = gradients(None, 7);
-    assert_eq!(plain, gradients(Some(&Recomputation::new(vars.iter().map(|v| v.as_tensor()))), 7));
-    assert_ne!(plain, gradients(None, 8), "another step drops other elements");
+    // But for rounding: what is not yet part of a graph goes by other kernels. Other elements make other gradients altogether.
+    let apart = |other: &[Vec<f32>]| {
+        let both = plain.iter().flatten().zip(other.iter().flatten());
+        both.map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
+    };
+    let again = apart(&gradients(Some(&Recomputation::new(vars.iter().map(|v| v.as_tensor()))), 7));
+    assert!(again < 1e-4, "{again}");
+    let another = apart(&gradients(None, 8));
+    assert!(another > 0.1, "another step drops other elements: {another}");
 
     let inside = {
         let _step = Dropout::with_seed(7);
