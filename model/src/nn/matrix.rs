@@ -341,7 +341,9 @@ mod tests {
                     assert_eq!(one.dims(), [1, output]);
                     for other in [&several, &exact] {
                         let apart = (one.clone() - other.narrow(0, k, 1)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
-                        assert!(apart < 0.03 * (input as f32).sqrt(), "{dtype:?} {input} {output}: {apart}");
+                        // A row is rounded by blocks of 256 here and of 32 there: by 0.007 of a number each, so both by 0.01 times
+                        // the root, of which this is six. A block in another's place is off by 1.4 times the root of its width.
+                        assert!(apart < 0.06 * (input as f32).sqrt(), "{dtype:?} {input} {output}: {apart}");
                     }
                 }
             }
