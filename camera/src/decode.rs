@@ -9,6 +9,7 @@
 
 mod bayer;
 mod file;
+mod jpeg;
 mod raw;
 mod samples;
 mod yuv;
@@ -92,6 +93,14 @@ pub enum DecodeError {
     Truncated {
         /// Length of the data.
         got: usize,
+    },
+    /// A JPEG of whose picture a part is missing or wrong: decoders make up the rest.
+    #[error("JPEG: expected a whole picture, got damaged data: scan {scan}: {fault}")]
+    Damaged {
+        /// From 1; 0 where there is none.
+        scan: usize,
+        /// What is wrong with it.
+        fault: String,
     },
     /// A JPEG or PNG that its decoder refuses.
     #[error("{format}: {message}")]

@@ -1,11 +1,12 @@
 //! `sensor_msgs/CompressedImage`: JPEG and PNG files.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
 use super::raw::{self, Encoding};
-use super::{DecodeError, MAX_PIXELS, SampleRange, bayer, check_size, printable};
+use super::{DecodeError, MAX_PIXELS, SampleRange, bayer, check_size, jpeg, printable};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum File {
@@ -62,13 +63,16 @@ impl File {
 
     fn image(self, data: &[u8]) -> Result<DynamicImage, DecodeError> {
         self.inspect(data)?;
+        if self == Self::Jpeg {
+            jpeg::check(&jpeg::with_standard_tables(data))?;
+        }
         DynamicImage::from_decoder(self.decoder(data)?).map_err(|e| self.broken(&e))
     }
 
     fn decoder<'a>(self, data: &'a [u8]) -> Result<impl ImageDecoder + 'a, DecodeError> {
-        let format = match self {
-            Self::Jpeg => ImageFormat::Jpeg,
-            Self::Png => ImageFormat::Png,
+        let (format, data) = match self {
+            Self::Jpeg => (ImageFormat::Jpeg, jpeg::with_standard_tables(data)),
+            Self::Png => (ImageFormat::Png, without_remarks(data)),
         };
         let mut reader = ImageReader::with_format(Cursor::new(data), format);
         let mut limits = image::Limits::default();
@@ -107,6 +111,24 @@ fn narrowed(image: DynamicImage, range: SampleRange) -> DynamicImage {
             DynamicImage::ImageLuma8(grey.expect("a byte for each pixel"))
         }
     }
+}
+
+/// A PNG without the chunks that its pixels do not need: texts and colour profiles are packed, and could unpack to any size.
+fn without_remarks(data: &[u8]) -> Cow<'_, [u8]> {
+    const SIGNATURE: usize = 8;
+    let (mut at, mut kept, mut is_all) = (SIGNATURE, data[..SIGNATURE].to_vec(), true);
+    while let Some(&[a, b, c, d, ref kind @ ..]) = data.get(at..at + 8) {
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        // Its length, kind, data and checksum; what is cut is left to the decoder.
+        let chunk = &data[at..data.len().min(at + 12 + length)];
+        at += chunk.len();
+        if matches!(kind, b"IHDR" | b"PLTE" | b"tRNS" | b"IDAT" | b"IEND") {
+            kept.extend_from_slice(chunk);
+        } else {
+            is_all = false;
+        }
+    }
+    if is_all { Cow::Borrowed(data) } else { Cow::Owned(kept) }
 }
 
 /// Whether an end-of-image marker follows the first scan. Decoders fill the missing rest of a cut JPEG with grey, which
