@@ -13,6 +13,7 @@ mod json;
 pub mod lora;
 pub mod memory;
 pub mod nn;
+pub mod output;
 pub mod pose_head;
 pub mod qwen3_vl;
 pub mod tokenizer;

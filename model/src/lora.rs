@@ -10,7 +10,7 @@ use crate::foreign::{Keys, Only, folder, refuse_pointer, short};
 use crate::json::read_json;
 use crate::nn::{Adapter, Linear};
 use crate::qwen3_vl::Qwen3Vl;
-use crate::{Error, Result};
+use crate::{Error, Result, output};
 
 pub(crate) const CONFIG: &str = "adapter_config.json";
 pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
@@ -406,10 +406,7 @@ impl Lora {
                 tensors.insert(format!("{PREFIX}{module}.{part}.weight"), tensor.contiguous()?);
             }
         }
-        let (part, whole) = (dir.join(format!("{WEIGHTS}.part")), dir.join(WEIGHTS));
-        candle_core::safetensors::save(&tensors, &part)
-            .map_err(|source| Error::Weights { path: whole.clone(), source })?;
-        std::fs::rename(&part, &whole).map_err(io(&whole))?;
+        output::tensors(&tensors, None, &dir.join(WEIGHTS))?;
         let path = dir.join(CONFIG);
         let text =
             serde_json::to_string_pretty(&self.config).map_err(|source| Error::Json { path: path.clone(), source })?;

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
@@ -152,6 +154,55 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had_been() {
     other.optimizer.learning_rate = 1.0;
     let message = error(&other, &parts, true);
     assert!(message.contains("optimizer.learning_rate"), "{message}");
+}
+
+/// Every file and folder below a folder.
+fn below(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            below(&path, found);
+        }
+        found.push(path);
+    }
+}
+
+#[test]
+fn all_files_of_a_run_and_an_export_may_be_read_by_whom_the_umask_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let [base, run, plain, gguf, settings] =
+        ["base", "run", "plain", "gguf", "sft.toml"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    let mut config = config(1).plain();
+    Student::new(config.shape.as_ref().unwrap(), 0).unwrap().save(Path::new(&base)).unwrap();
+    // What an export takes along is no more private than what it makes.
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(Path::new(&base).join("tokenizer.json"), private).unwrap();
+    config.shape = None;
+    config.lora = Some(Adapter { r: 4, alpha: 8.0, dropout: 0.0, targets: vec!["q_proj".into()] });
+    config.eval = Some(EvalConfig { shards: None, examples: 1, answers: 0, max_tokens: Budget::Auto });
+    std::fs::write(&settings, toml::to_string(&config).unwrap()).unwrap();
+    let training = |arguments: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 027 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_training")]);
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    training(&["sft", "--config", &settings, "--init", &base, "--out", &run]);
+    for (format, out) in [("safetensors", &plain), ("gguf", &gguf)] {
+        training(&["export", "--weights", &base, "--adapter", &run, "--format", format, "--out", out]);
+    }
+    let mut found = Vec::new();
+    [&run, &plain, &gguf].iter().for_each(|folder| below(Path::new(folder), &mut found));
+    for path in &found {
+        let (mode, folder) = (std::fs::metadata(path).unwrap().permissions().mode() & 0o777, path.is_dir());
+        assert_eq!(mode, if folder { 0o750 } else { 0o640 }, "{}: {mode:o}", path.display());
+    }
+    for name in ["run/adapter_model.safetensors", "run/checkpoints/step-000001/optimizer.safetensors"] {
+        assert!(found.contains(&dir.path().join(name)), "{name}");
+    }
+    for name in ["plain/model.safetensors", "gguf/mmproj.gguf", "gguf/tokenizer.json"] {
+        assert!(found.contains(&dir.path().join(name)), "{name}");
+    }
 }
 
 #[test]

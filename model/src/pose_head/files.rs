@@ -13,7 +13,7 @@ use super::{PoseHead, PoseHeadConfig};
 use crate::json::read_json;
 use crate::qwen3_vl::Qwen3Vl;
 use crate::weights::identity;
-use crate::{Error, Result};
+use crate::{Error, Result, output};
 
 const CONFIG: &str = "pose_head.json";
 const WEIGHTS: &str = "pose_head.safetensors";
@@ -41,7 +41,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     for name in FILES {
         let (path, copied) = (from.join(name), to.join(name));
         if has_heads {
-            std::fs::copy(&path, &copied).map_err(|source| Error::Io { path, source })?;
+            output::copy(&path, &copied)?;
         } else if copied.is_file() {
             std::fs::remove_file(&copied).map_err(|source| Error::Io { path: copied, source })?;
         }
@@ -73,11 +73,8 @@ impl PoseHead {
         self.position.collect("position", &mut tensors);
         self.orientation.collect("orientation", &mut tensors);
         let stored = Stored { version: VERSION, weights: Some(identity(weights, adapter)?), config: self.config };
-        replace(&dir.join(WEIGHTS), |part| {
-            candle_core::safetensors::save(&tensors, part)
-                .map_err(|source| Error::Weights { path: part.to_owned(), source })
-        })?;
-        replace(&dir.join(CONFIG), |part| {
+        output::tensors(&tensors, None, &dir.join(WEIGHTS))?;
+        output::replace(&dir.join(CONFIG), |part| {
             let text = serde_json::to_string_pretty(&stored);
             let text = text.map_err(|source| Error::Json { path: part.to_owned(), source })?;
             std::fs::write(part, text + "\n").map_err(|source| Error::Io { path: part.to_owned(), source })
@@ -108,13 +105,6 @@ impl PoseHead {
             other => other,
         })
     }
-}
-
-/// Writes a file beside its place, and puts it there.
-fn replace(whole: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let part = whole.with_extension("part");
-    write(&part)?;
-    std::fs::rename(&part, whole).map_err(|source| Error::Io { path: whole.to_owned(), source })
 }
 
 /// Reads and checks `pose_head.json`. The version comes first: another one may have other keys.

@@ -13,7 +13,7 @@ use super::safetensors::Safetensors;
 use crate::lora::Lora;
 use crate::qwen3_vl::config::Config;
 use crate::qwen3_vl::processor::Processor;
-use crate::{Error, Result};
+use crate::{Error, Result, output};
 
 /// A checkpoint folder, mapped, and what to add to it.
 pub struct Merged {
@@ -91,8 +91,7 @@ pub fn merge(dir: &Path, adapter: Option<&Path>, dtype: DType, out: &Path) -> Re
     let path = out.join("model.safetensors");
     // With metadata but without a format, transformers would refuse the file.
     let metadata = [("format", "pt"), (KEY, merged.identity())].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    safetensors::serialize_to_file(&tensors, Some(metadata.into()), &path)
-        .map_err(|source| Error::Weights { path: path.clone(), source: source.into() })?;
+    output::tensors(&tensors, Some(metadata.into()), &path)?;
     copy_json(dir, out)?;
     Ok(std::fs::metadata(&path).map_err(io)?.len())
 }
@@ -114,7 +113,7 @@ pub(super) fn copy_json(dir: &Path, out: &Path) -> Result<()> {
     for name in BESIDE {
         let (from, to) = (dir.join(name), out.join(name));
         if from.is_file() {
-            std::fs::copy(&from, &to).map_err(|source| Error::Io { path: to, source })?;
+            output::copy(&from, &to)?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use candle_nn::{VarBuilder, VarMap};
 use model::lora::{Lora, LoraConfig, Targets};
 use model::nn::Kernels;
 use model::tokenizer::Tokenizer;
-use model::{Config, EgoModel, Processor, Qwen3Vl};
+use model::{Config, EgoModel, Processor, Qwen3Vl, output};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -258,14 +258,11 @@ impl Student {
         if let Some(adapter) = &self.adapter {
             adapter.save(dir)?;
         }
-        // A reader never sees half a file: weights take their place by renaming.
         for (tensors, file) in [(&tensors, "model.safetensors"), (&heads, HEADS)] {
             if tensors.is_empty() {
                 continue;
             }
-            let (part, whole) = (dir.join(format!("{file}.part")), dir.join(file));
-            candle_core::safetensors::save(tensors, &part).with_context(|| part.display().to_string())?;
-            std::fs::rename(&part, &whole).with_context(|| whole.display().to_string())?;
+            output::tensors(tensors, None, &dir.join(file))?;
         }
         if self.adapter.is_some() {
             return Ok(());

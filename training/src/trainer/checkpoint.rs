@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor, Var};
+use model::output;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -62,22 +63,18 @@ pub(super) fn save(
     std::fs::create_dir_all(&part).with_context(|| part.display().to_string())?;
     model(&part)?;
     let values: HashMap<String, Tensor> = variables.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
-    write(&values, &part.join(VARIABLES))?;
+    output::tensors(&values, None, &part.join(VARIABLES))?;
     let mut moments = HashMap::new();
     for ((name, _), (mean, square)) in variables.iter().zip(&optimizer.moments) {
         moments.insert(format!("{name}.mean"), mean.clone());
         moments.insert(format!("{name}.square"), square.clone());
     }
-    write(&moments, &part.join(MOMENTS))?;
+    output::tensors(&moments, None, &part.join(MOMENTS))?;
     write_json(&part.join(STATE), &json!({"state": state, "optimizer_steps": optimizer.steps, "config": config}))?;
     if whole.exists() {
         std::fs::remove_dir_all(&whole).with_context(|| whole.display().to_string())?;
     }
     std::fs::rename(&part, &whole).with_context(|| whole.display().to_string())
-}
-
-fn write(tensors: &HashMap<String, Tensor>, path: &Path) -> Result<()> {
-    candle_core::safetensors::save(tensors, path).with_context(|| path.display().to_string())
 }
 
 /// Whole checkpoints of a run, oldest first.

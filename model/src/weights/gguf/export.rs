@@ -15,7 +15,7 @@ use crate::qwen3_vl::config::Config;
 use crate::qwen3_vl::processor::Processor;
 use crate::weights::digest::KEY;
 use crate::weights::{Merged, parameters};
-use crate::{Error, Result};
+use crate::{Error, Result, output};
 
 /// Which type each tensor gets. Norms, biases and positions are f32 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,10 +201,13 @@ pub fn write(
         let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
         let path = out.join(file);
         let io = |source| Error::Io { path: path.clone(), source };
-        let mut writer = BufWriter::new(File::create(&path).map_err(io)?);
-        gguf_file::write(&mut writer, &metadata, &tensors)?;
-        let file = writer.into_inner().map_err(|e| io(e.into_error()))?;
-        sizes[slot] = file.metadata().map_err(io)?.len();
+        output::replace(&path, |part| {
+            let mut writer = BufWriter::new(File::create(part).map_err(io)?);
+            gguf_file::write(&mut writer, &metadata, &tensors)?;
+            let file = writer.into_inner().map_err(|e| io(e.into_error()))?;
+            sizes[slot] = file.metadata().map_err(io)?.len();
+            Ok(())
+        })?;
     }
     Ok((sizes[0], sizes[1]))
 }
