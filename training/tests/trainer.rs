@@ -156,6 +156,84 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had_been() {
     assert!(message.contains("optimizer.learning_rate"), "{message}");
 }
 
+#[test]
+fn a_checkpoint_that_is_not_what_was_written_is_refused_and_the_whole_one_before_it_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(3);
+    (config.run.save_every, config.run.keep) = (1, 3);
+    let run = |resume: bool| nano::run(&config, None, dir.path(), &Job { resume, ..Job::default() });
+    assert_eq!(run(false).unwrap(), Finished::Done);
+    assert_eq!(run(true).unwrap(), Finished::Done, "a place at the end is no place behind it");
+    let [first, second, newest] =
+        ["step-000001", "step-000002", "step-000003"].map(|name| dir.path().join("checkpoints").join(name));
+    // What is said of the newest, once one of its files is another.
+    let refused = |file: &str, bytes: Option<&[u8]>, says: &str| {
+        let path = newest.join(file);
+        let whole = std::fs::read(&path).unwrap();
+        match bytes {
+            Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let error = format!("{:#}", run(true).unwrap_err());
+        std::fs::write(&path, whole).unwrap();
+        assert!(error.contains(path.to_str().unwrap()) && error.contains(says), "{file}: {error}");
+    };
+    let way_on = "step-000003 is damaged; the newest whole checkpoint before it is step-000002: to go on from there";
+    let mut files = Vec::new();
+    below(&newest, &mut files);
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let names: Vec<String> = files.iter().map(name).collect();
+    for name in ["optimizer.safetensors", "variables.safetensors", "model.safetensors", "state.json", "manifest.json"] {
+        assert!(names.iter().any(|other| other == name), "{names:?}");
+    }
+    for name in &names {
+        let mut bytes = std::fs::read(newest.join(name)).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        refused(name, Some(bytes.as_slice()), way_on);
+    }
+    refused("optimizer.safetensors", None, way_on);
+    // Files of two steps in one folder.
+    for name in ["optimizer.safetensors", "variables.safetensors", "state.json"] {
+        refused(name, Some(std::fs::read(second.join(name)).unwrap().as_slice()), way_on);
+    }
+    // Every digest may be right, and the folder another step's.
+    let (aside, moved) = (dir.path().join("aside"), second.join("model.safetensors"));
+    std::fs::rename(&newest, &aside).unwrap();
+    std::fs::rename(&second, &newest).unwrap();
+    let error = format!("{:#}", run(true).unwrap_err());
+    assert!(error.contains("before it is step-000001") && error.contains("expected the folder step-000002"), "{error}");
+    std::fs::rename(&newest, &second).unwrap();
+    std::fs::rename(&aside, &newest).unwrap();
+    // A place behind the end was taken for the end.
+    let mut state: Value = serde_json::from_slice(&std::fs::read(newest.join("state.json")).unwrap()).unwrap();
+    state["state"]["step"] = 7.into();
+    refused("state.json", Some(state.to_string().as_bytes()), "expected at most the settings' 3 steps, got 7");
+
+    // The one before it may be damaged too, and none be left.
+    std::fs::write(&moved, "").unwrap();
+    refused("optimizer.safetensors", Some(b"".as_slice()), "before it is step-000001");
+    std::fs::remove_file(first.join("state.json")).unwrap();
+    refused("optimizer.safetensors", Some(b"".as_slice()), "no checkpoint before it is whole");
+}
+
+#[test]
+fn a_run_goes_on_from_the_checkpoint_before_a_damaged_one_as_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(3);
+    config.run.save_every = 1;
+    let run = |resume: bool| nano::run(&config, None, dir.path(), &Job { resume, ..Job::default() });
+    assert_eq!(run(false).unwrap(), Finished::Done);
+    let (whole, newest) = (variables(dir.path(), 3), dir.path().join("checkpoints/step-000003"));
+    std::fs::write(newest.join("optimizer.safetensors"), "").unwrap();
+    let error = format!("{:#}", run(true).unwrap_err());
+    assert!(error.contains("rename the damaged folder to step-000003.damaged, and --resume again"), "{error}");
+    std::fs::rename(&newest, newest.with_extension("damaged")).unwrap();
+    assert_eq!(run(true).unwrap(), Finished::Done);
+    let far = difference(&whole, &variables(dir.path(), 3));
+    assert!(far <= 0.0, "{far}");
+}
+
 /// Every file and folder below a folder.
 fn below(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {

@@ -8,6 +8,7 @@
 
 pub mod chains;
 pub mod depth;
+pub mod digest;
 pub mod endpoint;
 mod error;
 mod films;

@@ -107,7 +107,8 @@ pub enum Finished {
 /// on the hold-out in `best/`, checkpoints in `checkpoints/`, curves for TensorBoard in `events/`.
 ///
 /// # Errors
-/// Settings out of bounds, a folder that holds another run, a loss or gradient that is not a number (with the batch in
+/// Settings out of bounds, a folder that holds another run, a checkpoint that is not what was written or is behind the
+/// settings' last step, a loss or gradient that is not a number (with the batch in
 /// `nan-step-N.json`), a variable that gets no gradient.
 pub fn run<O: Objective>(objective: &O, student: &Student, settings: &Settings<'_>, out: &Path) -> Result<Finished> {
     settings.run.check()?;
@@ -193,7 +194,8 @@ impl<O: Objective> Run<'_, O> {
         let newest = checkpoint::newest(self.out)?;
         match (self.settings.job.resume, newest) {
             (true, Some(dir)) => {
-                self.state = checkpoint::load(&dir, &self.settings.config, &self.variables, &mut self.optimizer)?;
+                let (config, variables) = (&self.settings.config, &self.variables);
+                self.state = checkpoint::load(&dir, self.steps, config, variables, &mut self.optimizer)?;
                 self.first = self.state.step;
                 tracing::info!(checkpoint = %dir.display(), step = self.state.step, "resuming");
             }

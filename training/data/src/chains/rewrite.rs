@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use model::answer::grammar::MAX_PROSE;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::WindowSample;
+use crate::digest;
 use crate::endpoint::{Endpoint, Part, Sampling, turn};
 use crate::json::{read_json, write_json};
 
@@ -74,8 +74,7 @@ impl Rewriter {
 
     /// What was answered to the request before, or is now.
     fn answer(&self, request: &Value) -> Result<String> {
-        let hash = Sha256::digest(request.to_string().as_bytes());
-        let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = digest::of(request.to_string().as_bytes());
         let path = self.cache.join(format!("{name}.json"));
         // A file that is broken is as good as none.
         if let Some(text) = read_json(&path).ok().as_ref().and_then(|kept| kept["text"].as_str()) {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
+use crate::digest::hex;
 use crate::json::write_json;
 use crate::{Part, SplitConfig, WindowSource, parse_source, split};
 
@@ -71,5 +72,5 @@ fn hash(sequence: &crate::Sequence) -> String {
             pose.to_matrix_row_major().iter().for_each(|number| hash.update(number.to_le_bytes()));
         }
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }
