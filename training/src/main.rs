@@ -326,9 +326,13 @@ fn main() -> Result<ExitCode> {
         Verb::Chains(options) => {
             let report = write::run(&options)?;
             let (c, (there, all)) = (&report.counts, report.shards);
+            let again = match report.again {
+                0 => String::new(),
+                again => format!(", {again} of them again, since what was there had changed"),
+            };
             print_result(&format!(
-                "{}: {there} of {all} shards ({} made now), {} chains of {} windows; {} without depth, {} of inconsistent \
-                 depth, {} rejected, {} unreadable\n",
+                "{}: {there} of {all} shards ({} made now{again}), {} chains of {} windows; {} without depth, {} of \
+                 inconsistent depth, {} rejected, {} unreadable\n",
                 options.out.display(),
                 report.made,
                 c.written,

@@ -146,6 +146,46 @@ fn a_kill_at_any_moment_neither_loses_nor_doubles_a_sample() {
 }
 
 #[test]
+fn a_shard_that_was_cut_altered_or_removed_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    assert_eq!(output(DATA, dir.path(), &[]).0, Some(0));
+    let (whole, manifest) = (tars(dir.path()), json(&at("manifest.json")));
+    let bytes = |shard: usize| whole[&format!("chains-00000{shard}.tar")].clone();
+    let cut = bytes(0);
+    std::fs::write(at("chains-000000.tar"), &cut[..cut.len() / 2]).unwrap();
+    // Of the same size: within the first file of the first sample.
+    let mut altered = bytes(1);
+    altered[512] ^= 1;
+    std::fs::write(at("chains-000001.tar"), altered).unwrap();
+    std::fs::remove_file(at("chains-000002.tar")).unwrap();
+    // With its note, so that only the manifest tells.
+    std::fs::write(at("chains-000003.tar"), bytes(4)).unwrap();
+    std::fs::copy(at("chains-000004.json"), at("chains-000003.json")).unwrap();
+    std::fs::remove_file(at("chains-000005.json")).unwrap();
+    let (code, stdout, stderr) = output(DATA, dir.path(), &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let says = "6 of 6 shards (5 made now, 5 of them again, since what was there had changed)";
+    assert!(stdout.contains(says), "{stdout}");
+    for name in ["000000.tar", "000001.tar", "000002.tar", "000003.json", "000005.json"] {
+        assert!(stderr.lines().any(|line| line.contains(name) && line.contains("made again")), "{name}: {stderr}");
+    }
+    assert_eq!((tars(dir.path()), json(&at("manifest.json"))), (whole.clone(), manifest));
+    let (_, stdout, _) = output(DATA, dir.path(), &[]);
+    assert!(stdout.contains("6 of 6 shards (0 made now)"), "{stdout}");
+
+    // Without a manifest sizes tell, and a shard of another part that does not fit is none.
+    std::fs::remove_file(at("manifest.json")).unwrap();
+    std::fs::write(at("chains-000000.tar"), "").unwrap();
+    std::fs::write(at("chains-000001.tar"), "").unwrap();
+    let (_, stdout, _) = output(DATA, dir.path(), &["--shard", "1/2"]);
+    assert!(stdout.contains("5 of 6 shards (1 made now, 1 of them again"), "{stdout}");
+    let (_, stdout, _) = output(DATA, dir.path(), &[]);
+    assert!(stdout.contains("6 of 6 shards (1 made now, 1 of them again"), "{stdout}");
+    assert_eq!(tars(dir.path()), whole);
+}
+
+#[test]
 fn a_full_disk_is_named_and_leaves_nothing_that_looks_finished() {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/dev/full", dir.path().join("chains-000002.tar.part")).unwrap();

@@ -397,6 +397,16 @@ fn shards_are_gone_through_once_an_epoch_and_learned_from() {
     assert_eq!(stage["config"]["inputs"]["data"]["sha256"].as_str().unwrap().len(), 64);
     assert!(stage["evaluations"][0]["loss"].as_f64().unwrap() > 0.0 && stage["evaluations"][0]["parse"] == 0.0);
 
+    // A shard that is not what was made is not trained on.
+    let shard = train.join("chains-000000.tar");
+    let whole = std::fs::read(&shard).unwrap();
+    let mut altered = whole.clone();
+    altered[512] ^= 1;
+    std::fs::write(&shard, altered).unwrap();
+    let error = format!("{:#}", nano::run(&config, None, &dir.path().join("altered"), &Job::default()).unwrap_err());
+    assert!(error.contains("chains-000000.tar: expected SHA-256 "), "{error}");
+    std::fs::write(&shard, whole).unwrap();
+
     // Chains of another grid are none of this model's.
     let shape = config.shape.as_mut().unwrap();
     (shape.min_pixels, shape.max_pixels) = (8 * 1024, 9 * 1024);

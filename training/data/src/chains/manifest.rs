@@ -55,9 +55,11 @@ pub struct Shard {
     /// Chains in it.
     pub samples: u64,
     /// Its size.
+    #[serde(default)]
     pub bytes: u64,
-    /// Hexadecimal.
-    pub sha256: String,
+    /// Hexadecimal; nothing where the shard was packed again since, and neither its size nor its hash is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// `manifest.json`, once all shards are there.

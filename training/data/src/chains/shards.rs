@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Shard};
+use crate::digest::{hex, of_file};
 use crate::json::read as read_file;
 
 /// A shard being written: nobody sees it under its name before it is whole and on the disk.
@@ -77,8 +79,7 @@ impl Writer {
         let file = inner.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(place)?;
         file.sync_all().with_context(place)?;
         std::fs::rename(&self.part, &self.path).with_context(|| self.path.display().to_string())?;
-        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Written { samples: self.keys, bytes, sha256 })
+        Ok(Written { samples: self.keys, bytes, sha256: hex(&hash.finalize()) })
     }
 }
 
@@ -203,37 +204,76 @@ fn load(file: &mut File, place: &Place) -> std::io::Result<Sample> {
     Ok(Sample { key: place.key.clone(), files })
 }
 
+/// Whether a shard is the one that a manifest lists: its samples, size and hash.
+///
+/// # Errors
+/// Says what it is instead.
+pub fn check(path: &Path, listed: &Shard) -> Result<()> {
+    compared(path, 0, listed).map(drop)
+}
+
+/// The samples of a shard that is the one that a manifest lists, and its hash.
+fn compared(path: &Path, number: u32, listed: &Shard) -> Result<(Vec<Place>, String)> {
+    let samples = scan(path, number)?;
+    let (got, expected) = (samples.len() as u64, listed.samples);
+    let first = samples.first().map_or_else(String::new, |first| format!(", the first of them {}", first.key));
+    let place = path.display();
+    ensure!(expected == got, "{place}: expected {expected} samples, as manifest.json says, got {got}{first}");
+    let Some(expected) = &listed.sha256 else {
+        tracing::warn!("{place}: not compared with what was made, since manifest.json has no sha256 of it");
+        return Ok((samples, of_file(path)?));
+    };
+    let (size, bytes) = (std::fs::metadata(path).with_context(|| place.to_string())?.len(), listed.bytes);
+    ensure!(bytes == size, "{place}: expected {bytes} bytes, as manifest.json says, got {size}");
+    let got = of_file(path)?;
+    ensure!(*expected == got, "{place}: expected SHA-256 {expected}, as manifest.json says, got {got}");
+    Ok((samples, got))
+}
+
+/// What tells that a file is no longer the one that was looked at: its number, size and time of change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen([u64; 2], [i64; 2]);
+
+impl Seen {
+    fn of(file: &File) -> std::io::Result<Self> {
+        let about = file.metadata()?;
+        Ok(Self([about.ino(), about.len()], [about.mtime(), about.mtime_nsec()]))
+    }
+}
+
 /// Where every sample of a folder of shards lies, so that they can be read in any order.
 pub struct Index {
-    shards: Vec<PathBuf>,
+    shards: Vec<(PathBuf, Seen)>,
     samples: Vec<Place>,
     sha256: String,
     sources: Vec<String>,
 }
 
 impl Index {
-    /// Reads the headers of all shards that the folder's `manifest.json` names.
+    /// Reads all shards that the folder's `manifest.json` names, and compares them with it, once. An entry without
+    /// `sha256` is of a shard that was packed again: a warning says that it was not compared.
     ///
     /// # Errors
-    /// A folder whose shards are not all made yet, a shard that is missing, cut short or no tar.
+    /// A folder whose shards are not all made yet, a shard that is missing, no tar, or another than was made.
     pub fn open(dir: &Path) -> Result<Self> {
         let manifest: Manifest =
             read_file(&dir.join("manifest.json")).context("expected the folder of a finished `training chains`")?;
         let (shards, samples, sources) = (Vec::new(), Vec::new(), manifest.sources);
         let (mut index, mut hash) = (Self { shards, samples, sha256: String::new(), sources }, Sha256::new());
+        tracing::info!(folder = %dir.display(), shards = manifest.shards.len(), "comparing shards with their hashes");
         for shard in manifest.shards {
-            hash.update(&shard.sha256);
-            let file = dir.join(&shard.file);
-            let samples = scan(&file, u32::try_from(index.shards.len()).context("too many shards")?)?;
-            let (got, expected) = (samples.len() as u64, shard.samples);
-            let first = samples.first().map_or_else(String::new, |first| format!(", the first of them {}", first.key));
-            let place = file.display();
-            ensure!(expected == got, "{place}: expected {expected} samples, as manifest.json says, got {got}{first}");
+            let path = dir.join(&shard.file);
+            // Before it is read: what changes it meanwhile shows at the next look.
+            let seen = File::open(&path).and_then(|file| Seen::of(&file));
+            let seen = seen.with_context(|| path.display().to_string())?;
+            let number = u32::try_from(index.shards.len()).context("too many shards")?;
+            let (samples, sha256) = compared(&path, number, &shard)?;
+            hash.update(sha256);
             index.samples.extend(samples);
-            index.shards.push(file);
+            index.shards.push((path, seen));
         }
         ensure!(!index.samples.is_empty(), "{}: no sample", dir.display());
-        index.sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        index.sha256 = hex(&hash.finalize());
         Ok(index)
     }
 
@@ -266,20 +306,23 @@ impl Index {
     /// A sample by its number.
     ///
     /// # Errors
-    /// A number out of range, a shard that changed or can't be read.
+    /// A number out of range, a shard that changed since it was opened or can't be read.
     pub fn read(&self, sample: usize) -> Result<Sample> {
         let place = self.samples.get(sample).with_context(|| format!("sample {sample} of {}", self.len()))?;
-        let path = &self.shards[place.shard as usize];
+        let (path, seen) = &self.shards[place.shard as usize];
         let context = || path.display().to_string();
         let mut file = File::open(path).with_context(context)?;
-        load(&mut file, place).with_context(context)
+        let loaded = load(&mut file, place);
+        let is_same = Seen::of(&file).with_context(context)? == *seen;
+        ensure!(is_same, "{}: the shard has changed since the run opened it", path.display());
+        loaded.with_context(context)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chains::manifest::{Counts, Shard};
+    use crate::chains::manifest::Counts;
     use tar::EntryType;
 
     /// A tar of these members as they are named; a name before a `|` is a PAX header's.
@@ -311,7 +354,17 @@ mod tests {
     fn folder(bytes: &[u8], samples: u64) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("chains-000000.tar"), bytes).unwrap();
-        let shard = Shard { file: "chains-000000.tar".to_owned(), samples, bytes: 0, sha256: String::new() };
+        list(dir.path(), Shard { samples, ..listed(bytes) });
+        dir
+    }
+
+    fn listed(bytes: &[u8]) -> Shard {
+        let (file, sha256) = ("chains-000000.tar".to_owned(), Some(crate::digest::of(bytes)));
+        Shard { file, samples: 1, bytes: bytes.len() as u64, sha256 }
+    }
+
+    /// Writes the manifest of one shard.
+    fn list(dir: &Path, shard: Shard) {
         let manifest = Manifest {
             stage: "chains".to_owned(),
             settings: serde_json::Value::Null,
@@ -319,8 +372,7 @@ mod tests {
             counts: Counts::default(),
             shards: vec![shard],
         };
-        crate::json::write(&dir.path().join("manifest.json"), &manifest).unwrap();
-        dir
+        crate::json::write(&dir.join("manifest.json"), &manifest).unwrap();
     }
 
     const FILE: EntryType = EntryType::Regular;
@@ -376,6 +428,46 @@ mod tests {
             let dir = folder(&bytes, 1);
             let error = format!("{:#}", Index::open(dir.path()).err().unwrap());
             assert!(error.contains("chains-000000.tar: ") && error.contains(says), "{error}: lacks {says}");
+        }
+    }
+
+    #[test]
+    fn a_shard_that_is_not_what_was_made_is_refused_and_one_that_was_packed_again_is_not_compared() {
+        let made = packed(&[("a.json", FILE, "a")]);
+        let other = packed(&[("a.json", FILE, "b")]);
+        let longer = [made.as_slice(), &[0; 512]].concat();
+        for (bytes, says) in
+            [(&other, "expected SHA-256 "), (&longer, "expected 2048 bytes, as manifest.json says, got 2560")]
+        {
+            let dir = folder(bytes, 1);
+            list(dir.path(), listed(&made));
+            let error = format!("{:#}", Index::open(dir.path()).err().unwrap());
+            assert!(error.contains("chains-000000.tar: ") && error.contains(says), "{error}: lacks {says}");
+            let read = |dir: &Path| Index::open(dir).map(|index| index.sha256().to_owned()).unwrap();
+            list(dir.path(), Shard { sha256: None, ..listed(&made) });
+            let packed_again = read(dir.path());
+            list(dir.path(), listed(bytes));
+            assert_eq!(packed_again, read(dir.path()), "the hash is that of what is read");
+        }
+    }
+
+    #[test]
+    fn a_shard_that_changes_under_a_run_is_refused() {
+        let [made, other] = ["a", "b"].map(|content| packed(&[("a.json", FILE, content)]));
+        for by_renaming in [false, true] {
+            let dir = folder(&made, 1);
+            let index = Index::open(dir.path()).unwrap();
+            index.read(0).unwrap();
+            let (path, beside) = (dir.path().join("chains-000000.tar"), dir.path().join("beside"));
+            std::fs::write(if by_renaming { &beside } else { &path }, &other).unwrap();
+            if by_renaming {
+                std::fs::rename(&beside, &path).unwrap();
+            }
+            // A change within a tick of the file system's clock would have the same time.
+            let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+            File::options().append(true).open(&path).unwrap().set_modified(later).unwrap();
+            let error = format!("{:#}", index.read(0).unwrap_err());
+            assert!(error.contains("chains-000000.tar: the shard has changed since the run opened it"), "{error}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The stage `chains`: a source of windows in, shards of frames, prompts and responses out.
 //!
 //! Window `i` always goes to shard `i / per_shard`, so that shards can be made by any number of threads, processes and
-//! machines (`--shard i/n`), and again after a kill: a shard is there whole, with a JSON file beside it, or not at all.
+//! machines (`--shard i/n`), and again after a kill: a shard is there whole, with a JSON file beside it, or not at all. One
+//! that has changed since is made again.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,13 @@ use serde_json::{Value, json};
 use super::depth::{DepthSource, Known};
 use super::manifest::{Counts, Manifest, Shard, ShardNote};
 use super::rewrite::Rewriter;
-use super::shards::{Writer, Written};
+use super::shards::{Writer, Written, check};
 use super::{DepthMap, chain as make};
 use crate::json::{read, read_json, write, write_json};
 use crate::{WindowSample, WindowSource, parse_source, pixels};
 
+/// What there is of a folder of shards, once all are there.
+const MANIFEST: &str = "manifest.json";
 /// Prose that is the program's own, in the settings.
 const TEMPLATES: &str = "templates";
 
@@ -107,6 +110,8 @@ pub struct Report {
     pub shards: (u64, u64),
     /// Shards that this process wrote now.
     pub made: u64,
+    /// How many of these, since what was there was not what had been made.
+    pub again: u64,
 }
 
 /// Writes this process's share of the shards, `chains-000000.tar` with `chains-000000.json` beside each, and
@@ -134,14 +139,19 @@ pub fn run(options: &Chains) -> Result<Report> {
     keep(&options.out.join("settings.json"), &settings)?;
     let count = stage.windows.len().div_ceil(options.per_shard);
     let mine: Vec<u64> = (0..count).filter(|k| k % options.shard.count == options.shard.index).collect();
-    let todo: Vec<u64> = mine.into_iter().filter(|k| read::<ShardNote>(&stage.path(*k, "json")).is_err()).collect();
-
-    let progress = Progress::new(todo.iter().map(|&k| stage.range(k).count() as u64).sum());
     let workers = match options.workers {
         Some(workers) => workers,
         None => std::thread::available_parallelism()?.get(),
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(workers.max(1)).build()?;
+    // A manifest that is damaged is as good as none: it is written anew.
+    let listed = read::<Manifest>(&options.out.join(MANIFEST)).map(|manifest| manifest.shards).unwrap_or_default();
+    let look = |&k: &u64| stage.find(k, listed.get(k as usize));
+    let found: Vec<Found> = pool.install(|| mine.par_iter().with_max_len(1).map(look).collect());
+    let missing = mine.iter().zip(&found).filter(|(_, found)| **found != Found::Made);
+    let todo: Vec<u64> = missing.map(|(&k, _)| k).collect();
+    let again = found.iter().filter(|found| **found == Found::Changed).count() as u64;
+    let progress = Progress::new(todo.iter().map(|&k| stage.range(k).count() as u64).sum());
     // Each thread holds one window: memory does not grow with their number.
     pool.install(|| todo.par_iter().with_max_len(1).try_for_each(|&k| stage.shard(k, &progress)))?;
     progress.bar.finish();
@@ -149,12 +159,11 @@ pub fn run(options: &Chains) -> Result<Report> {
     let mut counts = Counts::default();
     let mut shards = Vec::new();
     for k in 0..count {
-        let Ok(note) = read::<ShardNote>(&stage.path(k, "json")) else { continue };
-        let (file, samples) = (format!("chains-{k:06}.tar"), note.counts.written);
-        counts.add(&note.counts);
-        shards.push(Shard { file, samples, bytes: note.bytes, sha256: note.sha256 });
+        let Ok((of_shard, shard)) = stage.noted(k) else { continue };
+        counts.add(&of_shard);
+        shards.push(shard);
     }
-    let report = Report { shards: (shards.len() as u64, count), made: todo.len() as u64, counts };
+    let report = Report { shards: (shards.len() as u64, count), made: todo.len() as u64, again, counts };
     if report.shards.0 == count {
         let c = &report.counts;
         ensure!(
@@ -169,7 +178,7 @@ pub fn run(options: &Chains) -> Result<Report> {
         );
         let (stage, sources) = ("chains".to_owned(), stage.windows.sources());
         let manifest = Manifest { stage, settings, sources, counts: c.clone(), shards };
-        write(&options.out.join("manifest.json"), &manifest)?;
+        write(&options.out.join(MANIFEST), &manifest)?;
     }
     Ok(report)
 }
@@ -224,6 +233,37 @@ impl Stage<'_> {
     fn range(&self, shard: u64) -> std::ops::Range<u64> {
         let first = shard * self.options.per_shard;
         first..(first + self.options.per_shard).min(self.windows.len())
+    }
+
+    /// What the note beside a shard says of it, where a file of that size is there.
+    fn noted(&self, k: u64) -> Result<(Counts, Shard)> {
+        let note: ShardNote = read(&self.path(k, "json"))?;
+        let (path, bytes) = (self.path(k, "tar"), note.bytes);
+        let size = std::fs::metadata(&path).with_context(|| path.display().to_string())?.len();
+        ensure!(size == bytes, "{}: expected {bytes} bytes, as were written, got {size}", path.display());
+        let (file, samples) = (format!("chains-{k:06}.tar"), note.counts.written);
+        Ok((note.counts, Shard { file, samples, bytes, sha256: Some(note.sha256) }))
+    }
+
+    /// Whether a shard is there as it was made: its size, and where a manifest lists it its hash as well.
+    fn find(&self, k: u64, listed: Option<&Shard>) -> Found {
+        if listed.is_none() && !self.path(k, "json").exists() {
+            return Found::Nothing;
+        }
+        let is_made = || -> Result<()> {
+            let (_, shard) = self.noted(k)?;
+            let Some(listed) = listed else { return Ok(()) };
+            let note = self.path(k, "json");
+            ensure!(*listed == shard, "{}: expected what {MANIFEST} says of {}", note.display(), listed.file);
+            check(&self.path(k, "tar"), listed)
+        };
+        match is_made() {
+            Ok(()) => Found::Made,
+            Err(error) => {
+                tracing::warn!("{error:#}: the shard is made again");
+                Found::Changed
+            }
+        }
     }
 
     fn shard(&self, k: u64, progress: &Progress) -> Result<()> {
@@ -284,6 +324,14 @@ impl Stage<'_> {
         let files = sample_files(&sample, &frames, &made, residual)?;
         Ok(Outcome::Chain { id: sample.id, files, fallback })
     }
+}
+
+/// What there is of a shard.
+#[derive(PartialEq, Eq)]
+enum Found {
+    Made,
+    Changed,
+    Nothing,
 }
 
 enum Outcome {
