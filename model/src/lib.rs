@@ -15,6 +15,7 @@ pub mod memory;
 pub mod nn;
 pub mod output;
 pub mod pose_head;
+pub mod process;
 pub mod qwen3_vl;
 pub mod tokenizer;
 pub mod weights;

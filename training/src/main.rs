@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::DType;
 use clap::{Parser, Subcommand};
 use model::pose_head;
+use model::process::{self, Unwritten, print as print_result};
 use model::weights;
 use model::weights::gguf::Recipe;
 use tracing::Level;
@@ -201,19 +202,9 @@ enum Bench {
     },
 }
 
-#[expect(clippy::print_stdout, reason = "a command's result")]
-fn print_result(text: &str) {
-    print!("{text}");
-}
-
-/// Set by SIGINT and SIGTERM; a second one ends the process.
+/// Set by SIGINT, SIGTERM and SIGHUP.
 fn stop() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
-    Ok(stop)
+    process::stop_on_signals().context("cannot listen to signals")
 }
 
 /// Leaves the job; a run that was stopped has a status of its own.
@@ -255,11 +246,24 @@ fn init_log() {
     let keyless = filter_fn(|record| *record.level() != Level::TRACE || !record.target().starts_with("ureq_proto"));
     // Colours are for people, not for journals and files.
     let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_coloured);
+    let lines = tracing_subscriber::fmt::layer().with_writer(process::log).with_ansi(is_coloured);
     tracing_subscriber::registry().with(asked).with(keyless).with(lines).init();
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(code) => code,
+        Err(error) => {
+            // A result that nobody reads is no news to anybody; what was made of it is on the disk.
+            if !error.downcast_ref::<Unwritten>().is_some_and(Unwritten::is_unread) {
+                process::say(&format!("Error: {error:?}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     // candle's matrix products would start as many threads again in each of our workers.
@@ -304,18 +308,16 @@ fn main() -> Result<ExitCode> {
         Verb::Gasp { run: FromCheckpoint { stage: Stage { config, out, resume }, init }, sweep } => {
             let settings = training::gasp::read_config(&config)?;
             let job = Job::start(&settings.run.device, resume, stop()?)?;
-            let finished = match sweep {
-                Some(sweep) => {
-                    let (finished, table) = training::gasp::sweep::sweep(&config, &sweep, &init, &out, &job)?;
-                    print_result(&table);
-                    finished
-                }
-                None => training::gasp::run(&settings, &init, &out, &job)?,
+            let (finished, table) = match sweep {
+                Some(sweep) => training::gasp::sweep::sweep(&config, &sweep, &init, &out, &job)?,
+                None => (training::gasp::run(&settings, &init, &out, &job)?, String::new()),
             };
-            return finish(&finished, &job, &out);
+            let code = finish(&finished, &job, &out)?;
+            print_result(&table)?;
+            return Ok(code);
         }
         Verb::Analyse(args) => {
-            print_result(&training::gasp::analyse::run(&args)?);
+            print_result(&training::gasp::analyse::run(&args)?)?;
             Ok(())
         }
         Verb::Situation(FromAnything { stage: Stage { config, out, resume }, init }) => {
@@ -341,17 +343,17 @@ fn main() -> Result<ExitCode> {
                 c.inconsistent_depth,
                 c.rejected,
                 c.unreadable.len()
-            ));
+            ))?;
             return Ok(if c.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Verb::Windows { data, out } => {
             let list = training_data::stage::windows::run(&data, &out)?;
             let (windows, unreadable) = (list.windows.len(), list.unreadable.len());
-            print_result(&format!("{}: {windows} windows, {unreadable} unreadable\n", out.display()));
+            print_result(&format!("{}: {windows} windows, {unreadable} unreadable\n", out.display()))?;
             return Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Verb::Split { data, config, out } => {
-            print_result(&training_data::stage::split::run(&data, &config, &out)?);
+            print_result(&training_data::stage::split::run(&data, &config, &out)?)?;
             Ok(())
         }
         Verb::Export { weights, adapter, format, r#type, out } => {
@@ -373,40 +375,40 @@ fn main() -> Result<ExitCode> {
                 }
             };
             pose_head::copy(&heads, &out)?;
-            print_result(&format!("{}: {:.1} MiB\n", out.display(), bytes as f64 / f64::from(1 << 20)));
+            print_result(&format!("{}: {:.1} MiB\n", out.display(), bytes as f64 / f64::from(1 << 20)))?;
             Ok(())
         }
         Verb::Bench { what: Bench::Model { shape, quant, threads, device } } => {
             let measured = training_evaluation::bench::model(&shape, quant.as_deref(), threads, &device)?;
-            print_result(&format!("{measured}\n"));
+            print_result(&format!("{measured}\n"))?;
             Ok(())
         }
         Verb::Bench { what: Bench::Chain(chain) } => {
-            print_result(&format!("{}\n", training_evaluation::bench::chain(&chain)?));
+            print_result(&format!("{}\n", training_evaluation::bench::chain(&chain)?))?;
             Ok(())
         }
         Verb::Bench { what: Bench::Window(window) } => {
-            print_result(&format!("{}\n", training_evaluation::bench::window(&window)?));
+            print_result(&format!("{}\n", training_evaluation::bench::window(&window)?))?;
             Ok(())
         }
         Verb::Bench { what: Bench::Scaling(scaling) } => {
-            print_result(&format!("{}\n", training_evaluation::bench::scaling(&scaling)?));
+            print_result(&format!("{}\n", training_evaluation::bench::scaling(&scaling)?))?;
             Ok(())
         }
         Verb::Bench { what: Bench::Roofs(roofs) } if roofs.published => {
-            print_result(&training_evaluation::bench::published());
+            print_result(&training_evaluation::bench::published())?;
             Ok(())
         }
         Verb::Bench { what: Bench::Roofs(roofs) } => {
-            print_result(&format!("{}\n", training_evaluation::bench::roofs(&roofs)?));
+            print_result(&format!("{}\n", training_evaluation::bench::roofs(&roofs)?))?;
             Ok(())
         }
         Verb::Bench { what: Bench::Train(train) } => {
-            print_result(&format!("{}\n", training::bench::train(&train)?));
+            print_result(&format!("{}\n", training::bench::train(&train)?))?;
             Ok(())
         }
         Verb::Bench { what: Bench::Data(data) } => {
-            print_result(&format!("{}\n", training_evaluation::bench::data(&data)?));
+            print_result(&format!("{}\n", training_evaluation::bench::data(&data)?))?;
             Ok(())
         }
         Verb::Bench { what: Bench::Checkpoint { shape, layers, quant, out } } => {
@@ -414,12 +416,15 @@ fn main() -> Result<ExitCode> {
         }
         Verb::Eval(args) => {
             let done = eval::main(&args)?;
-            print_result(&done.text);
+            print_result(&done.text)?;
             return Ok(done.status());
         }
-        Verb::Serve(args) => training_evaluation::serve::main(&args, |url| print_result(&format!("{url}\n"))),
+        Verb::Serve(args) => training_evaluation::serve::main(&args, |url| {
+            // Whoever does not read it knows it: a server is there for its clients.
+            let _ = print_result(&format!("{url}\n"));
+        }),
         Verb::Compare(args) => {
-            print_result(&eval::compare(&args)?.to_string());
+            print_result(&eval::compare(&args)?.to_string())?;
             Ok(())
         }
     };

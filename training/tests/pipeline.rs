@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use geometry::metrics::Statistic;
 use model::answer::budget::Budget;
@@ -261,4 +264,58 @@ fn an_unknown_key_is_named() {
     std::fs::write(&path, "[run]\nseed = 1\nbatches = 3\n").unwrap();
     let error = format!("{:#}", sft::read_config(&path).unwrap_err());
     assert!(error.contains("sft.toml") && error.contains("batches"), "{error}");
+}
+
+/// `training nano` of a run that logs each step.
+fn nano_process(dir: &Path, steps: usize) -> Command {
+    let config = dir.join("nano.toml");
+    std::fs::write(&config, toml::to_string(&tiny(steps)).unwrap()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_training"));
+    command.args(["nano", "--config"]).arg(&config).arg("--out").arg(dir.join("run")).env("RUST_LOG", "info");
+    command
+}
+
+#[test]
+fn a_run_whose_log_cannot_be_written_goes_on() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let closed = || std::io::pipe().unwrap().1;
+    for log in [Stdio::from(full()), Stdio::from(closed())] {
+        let dir = tempfile::tempdir().unwrap();
+        let status = nano_process(dir.path(), 2).stderr(log).status().unwrap();
+        assert_eq!(status.code(), Some(0));
+        assert!(dir.path().join("run/model.safetensors").is_file());
+    }
+}
+
+#[test]
+fn a_result_that_nobody_reads_ends_a_verb_quietly() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_training"));
+    command.args(["bench", "roofs", "--published"]).stdout(std::io::pipe().unwrap().1);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), stderr.as_str()), (Some(1), ""));
+}
+
+#[test]
+fn a_terminal_that_closes_ends_a_run_with_a_checkpoint() {
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    if u64::from_str_radix(mask.trim(), 16).unwrap() & 1 == 1 {
+        // Started by nohup, which its children inherit: there SIGHUP is to change nothing.
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = nano_process(dir.path(), 100_000).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("step=1")), "{:?}", child.wait());
+    // What a terminal sends, and then its shell.
+    for _ in 0..2 {
+        assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    }
+    let begun = Instant::now();
+    let rest: Vec<String> = lines.collect();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130), "{rest:?}");
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert!(std::fs::read_dir(dir.path().join("run/checkpoints")).unwrap().next().is_some(), "{rest:?}");
 }

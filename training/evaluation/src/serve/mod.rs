@@ -5,14 +5,14 @@
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use model::answer::budget::Budget;
 use model::answer::fill::Fill;
-use model::{EgoModel, Mode};
+use model::{EgoModel, Mode, process};
 use tokio::sync::oneshot;
 
 pub use chat::{Picture, Reason, Request, Tokens};
@@ -113,12 +113,12 @@ impl Default for Options {
     }
 }
 
-/// Serves until SIGINT or SIGTERM; `announce` gets the URL once requests are answered.
+/// Serves until SIGINT, SIGTERM or SIGHUP; `announce` gets the URL once requests are answered.
 ///
 /// # Errors
 /// A host that others can reach without a key, an address that is taken, a checkpoint that does not load.
 pub fn main(args: &Args, announce: impl FnOnce(&str)) -> Result<()> {
-    let stop = stop_on_signals()?;
+    let stop = process::stop_on_signals().context("cannot listen to signals")?;
     let key = args.api_key_env.as_deref().map(key).transpose()?;
     let address = (args.host.as_str(), args.port)
         .to_socket_addrs()
@@ -171,18 +171,6 @@ fn key(variable: &str) -> Result<String> {
     let key = key.trim();
     ensure!(!key.is_empty(), "--api-key-env {variable}: expected a key, got nothing");
     Ok(key.to_owned())
-}
-
-/// SIGINT and SIGTERM set the flag.
-fn stop_on_signals() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // A second signal ends the process at once; registered first, so that it sees the flag of an earlier one.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .context("cannot listen to signals")?;
-    }
-    Ok(stop)
 }
 
 /// A server that runs.
