@@ -110,7 +110,13 @@ fn lay_over(table: &mut toml::Table, key: &str, value: &str) -> Result<(), Strin
         let names: Vec<&str> = inner.keys().map(String::as_str).collect();
         return Err(format!("unknown key `{name}` in `{section}`, expected one of {}", names.join(", ")));
     };
-    let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut t| t.remove("v"));
+    let read = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().filter(|read| read.len() == 1);
+    let read = read.and_then(|mut read| read.remove("v"));
+    let lines = value.trim().lines().count();
+    if read.is_none() && lines > 1 {
+        // What stands in the others would be forgotten, or be a part of a name.
+        return Err(format!("expected one value, got {lines} lines"));
+    }
     let new = match (old, read) {
         (toml::Value::String(_), Some(toml::Value::String(s))) => toml::Value::String(s),
         (toml::Value::String(_), _) | (_, None) => toml::Value::String(value.to_owned()),
