@@ -14,7 +14,6 @@
 //! - When either thread ends, for whatever reason, the other ends too, and the output hangs up, which ends the transport.
 //!   A panic in a thread is a failure of the node, told in a last report, never a hang.
 
-use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +37,7 @@ use crate::solve::scale::{Reference, Scaler};
 use crate::solve::tracker::{Given, Tracker};
 use crate::status::counters::{Fate, Snapshot, Stats, Ticket};
 use crate::status::diagnostics::{Reporter, failure, status};
+use crate::supervision::{Watch, panic_message};
 use crate::window::ingest::Ingest;
 use camera::message::{CameraInfoMessage, ImageMessage};
 use camera::optics::{CameraRules, UseFixed};
@@ -205,6 +205,7 @@ pub struct Pipeline {
     stop: Arc<AtomicBool>,
     failure: Arc<Mutex<Option<Failure>>>,
     stats: Arc<Stats>,
+    watch: Watch,
 }
 
 impl Pipeline {
@@ -222,6 +223,7 @@ impl Pipeline {
         Load: FnMut(Arc<AtomicBool>) -> Result<E, estimator::Error> + Send + 'static,
     {
         let stats = Stats::new();
+        let watch = Watch::new(Arc::clone(&stop));
         let (input, queue) = bounded(settings.queue_depth.max(1));
         let (windows, newest) = bounded(1);
         let (output, outputs) = bounded(OUTPUT_DEPTH);
@@ -240,6 +242,7 @@ impl Pipeline {
             gate: Arc::default(),
             live: SharedLive::new(&settings.live),
             failure: Arc::default(),
+            watch: watch.clone(),
             output,
             _working: working,
         };
@@ -311,13 +314,19 @@ impl Pipeline {
             graph: Box::new(graph(Arc::clone(&stats), needs_camera_info)),
             output: outputs,
             stop: Arc::clone(&stop),
+            watch: watch.clone(),
         };
-        Ok((Self { threads, done, stop, failure, stats }, ends))
+        Ok((Self { threads, done, stop, failure, stats, watch }, ends))
     }
 
     /// The counters.
     pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
+    }
+
+    /// Over the threads of the node, the transport's among them.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Stops the threads and waits for them, but not longer than `patience`: a forward pass of a large model cannot be
@@ -348,6 +357,7 @@ struct Shared {
     gate: Arc<Gate>,
     live: SharedLive,
     failure: Arc<Mutex<Option<Failure>>>,
+    watch: Watch,
     output: Sender<Output>,
     _working: Sender<()>,
 }
@@ -470,11 +480,6 @@ fn spawn(
             Err(panic) => shared.fail(Failure::Panicked { thread: name, message: panic_message(&*panic) }),
         }
     })
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
 }
 
 /// The moment, on the clock of the messages: the time of day, or in a simulation that of the newest image.

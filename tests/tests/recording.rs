@@ -202,7 +202,7 @@ fn record(path: &std::path::Path, stamps: Vec<Stamp>, overrides: &[(&str, &str)]
     let load = move |_| Ok(Witness(Arc::clone(&witness)));
     let mut recorder = Recorder::create(path, &config.topics.resolved().unwrap()).unwrap();
     let (pipeline, ends) = Pipeline::start(Settings::from(&config), sheet, load, stop).unwrap();
-    let Ends { input, output, call, graph, stop } = recorder.tap(ends).unwrap();
+    let Ends { input, output, call, graph, stop, .. } = recorder.tap(ends).unwrap();
     let wait = |what: &str, until: &dyn Fn(&node::status::counters::Snapshot) -> bool| {
         let begun = Instant::now();
         while !until(&pipeline.stats().snapshot()) {

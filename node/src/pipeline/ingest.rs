@@ -93,6 +93,7 @@ impl<E: Estimator> IngestThread<E> {
             if self.shared.is_stopped() {
                 return Ok(());
             }
+            self.shared.watch.turn();
             self.keep_up();
             self.listen();
             match queued {
@@ -287,6 +288,7 @@ mod tests {
     use crate::solve::estimator::{Error, Estimate, Estimator};
     use crate::status::counters::{Fate, Stats};
     use crate::status::diagnostics::Reporter;
+    use crate::supervision::Watch;
     use crate::window::ingest::Ingest;
     use camera::info::Images;
     use camera::message::{ImageMessage, ImagePayload};
@@ -353,6 +355,7 @@ mod tests {
                 gate: Arc::clone(&gate),
                 live: SharedLive::new(&settings.live),
                 failure: Arc::default(),
+                watch: Watch::new(Arc::default()),
                 output,
                 _working: working,
             },

@@ -11,6 +11,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::ros::call::Call;
 use crate::ros::message::{Input, Output};
+use crate::supervision::Watch;
 
 pub(crate) mod error;
 pub mod graph;
@@ -118,11 +119,13 @@ pub struct Ends {
     pub output: Receiver<Output>,
     /// Set to true from outside (a signal) to make the transport return.
     pub stop: Arc<AtomicBool>,
+    /// Over the threads of the transport, which last until then.
+    pub watch: Watch,
 }
 
 /// Hands every output to `publish` until told to stop, then what is still queued, then gives reliable readers a
-/// moment to ask again for what they missed.
-fn publish_until_stopped(output: &Receiver<Output>, stop: &AtomicBool, mut publish: impl FnMut(Output)) {
+/// moment to ask again for what they missed. Where the sender hangs up before anybody said stop, the node has failed.
+fn publish_until_stopped(output: &Receiver<Output>, stop: &AtomicBool, watch: &Watch, mut publish: impl FnMut(Output)) {
     let mut last_published = None;
     let mut publish = |output| {
         publish(output);
@@ -132,13 +135,18 @@ fn publish_until_stopped(output: &Receiver<Output>, stop: &AtomicBool, mut publi
         match output.recv_timeout(STOP_POLL) {
             Ok(output) => publish(output),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Disconnected) => {
+                watch.note("the pipeline", "nothing more comes out of it");
+                break;
+            }
         }
+        watch.pass();
         if stop.load(Ordering::Relaxed) {
             output.try_iter().for_each(&mut publish);
             break;
         }
     }
+    watch.stopping();
     if let Some(left) = last_published.and_then(|at| LINGER.checked_sub(at.elapsed())) {
         std::thread::sleep(left);
     }
@@ -157,7 +165,43 @@ const TRAJECTORY: &str = "trajectory";
 
 #[cfg(test)]
 mod tests {
-    use super::{SCALE, TRAJECTORY, status_name};
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
+    use crossbeam::channel::bounded;
+
+    use super::{SCALE, TRAJECTORY, publish_until_stopped, status_name};
+    use crate::ros::message::Output;
+    use crate::supervision::Watch;
+
+    fn panics() {
+        panic!("no socket");
+    }
+
+    fn lasts() {
+        std::thread::sleep(Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_transport_whose_thread_panics_or_whose_pipeline_is_gone_returns_within_two_seconds_and_the_node_knows() {
+        let run = |output: &crossbeam::channel::Receiver<Output>, work: fn()| {
+            let stop = Arc::new(AtomicBool::new(false));
+            let watch = Watch::new(Arc::clone(&stop));
+            let begun = Instant::now();
+            std::thread::scope(|scope| {
+                let over = &watch;
+                scope.spawn(move || over.over("images", work));
+                publish_until_stopped(output, &stop, &watch, |_| {});
+            });
+            assert!(begun.elapsed() < Duration::from_secs(2));
+            watch.check().unwrap_err().thread
+        };
+        let (pipeline, output) = bounded(1);
+        assert_eq!(run(&output, panics), "images");
+        drop(pipeline);
+        assert_eq!(run(&output, lasts), "the pipeline");
+    }
 
     #[test]
     fn nodes_of_one_name_under_two_namespaces_have_two_diagnostics() {

@@ -47,7 +47,7 @@ use tf::Transforms;
 ///
 /// [`Error`] where rcl refuses the node or a name.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
-    let Ends { input, call, graph: tell, output, stop } = ends;
+    let Ends { input, call, graph: tell, output, stop, watch } = ends;
     let (mut node, got) = join(topics)?;
 
     let cannot_subscribe = |name: &str, error: r2r::Error| middleware(&format!("subscribe to {name}"), &error);
@@ -78,35 +78,37 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut looked = Instant::now();
-            while !done.load(Ordering::Relaxed) {
-                node.spin_once(STOP_POLL);
-                // The odometry first: an image may end a window that it measures. Then CameraInfo, which belongs to the
-                // image that comes with it.
-                while let Some(Some(odometry)) = references.next().now_or_never() {
-                    input(Input::Odometry(odometry));
-                }
-                while let Some(Some(odometry)) = followed.next().now_or_never() {
-                    input(Input::Followed(odometry));
-                }
-                while let Some(Some(info)) = camera_infos.next().now_or_never() {
-                    input(Input::CameraInfo(info));
-                }
-                while let Some(Some(image)) = images.next().now_or_never() {
-                    input(Input::Image(image));
-                }
-                for requests in &mut services {
-                    while let Some(Some(request)) = requests.next().now_or_never() {
-                        call(request);
+            watch.over("what comes in", || {
+                let mut looked = Instant::now();
+                while !done.load(Ordering::Relaxed) {
+                    node.spin_once(STOP_POLL);
+                    // The odometry first: an image may end a window that it measures. Then CameraInfo, which belongs to the
+                    // image that comes with it.
+                    while let Some(Some(odometry)) = references.next().now_or_never() {
+                        input(Input::Odometry(odometry));
+                    }
+                    while let Some(Some(odometry)) = followed.next().now_or_never() {
+                        input(Input::Followed(odometry));
+                    }
+                    while let Some(Some(info)) = camera_infos.next().now_or_never() {
+                        input(Input::CameraInfo(info));
+                    }
+                    while let Some(Some(image)) = images.next().now_or_never() {
+                        input(Input::Image(image));
+                    }
+                    for requests in &mut services {
+                        while let Some(Some(request)) = requests.next().now_or_never() {
+                            call(request);
+                        }
+                    }
+                    if looked.elapsed() >= GRAPH_PERIOD {
+                        tell(remarks(&ours, &publishers_of_others(&node, &ours, &full_name)));
+                        looked = Instant::now();
                     }
                 }
-                if looked.elapsed() >= GRAPH_PERIOD {
-                    tell(remarks(&ours, &publishers_of_others(&node, &ours, &full_name)));
-                    looked = Instant::now();
-                }
-            }
+            });
         });
-        publish_until_stopped(&output, &stop, |output| {
+        publish_until_stopped(&output, &stop, &watch, |output| {
             if let Err((topic, error)) = publishers.publish(output) {
                 tracing::warn!(topic, %error, "a message was not published");
             }

@@ -40,7 +40,7 @@ use services::Services;
 ///
 /// [`Error`] where a name is not valid or the network cannot be opened.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
-    let Ends { input, call, graph: tell, output, stop } = ends;
+    let Ends { input, call, graph: tell, output, stop, watch } = ends;
     if std::env::var("ROS_LOCALHOST_ONLY").is_ok_and(|value| value == "1") {
         tracing::warn!("ROS_LOCALHOST_ONLY has no effect with transport \"ros2-client\"");
     }
@@ -70,39 +70,53 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     let take_camera_info = |info: CameraInfoMessage| input(Input::CameraInfo(info));
     let take_reference = |odometry: OdometryMessage| input(Input::Odometry(odometry));
     let take_followed = |odometry: OdometryMessage| input(Input::Followed(odometry));
+    let over = &watch;
     thread::scope(|scope| {
         let mut aborts = Vec::new();
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
-        scope.spawn(move || match image {
-            ImageReader::Raw(images) => read(&images, "image", registration, take_image),
-            ImageReader::Compressed(images) => read(&images, "image", registration, take_image),
+        scope.spawn(move || {
+            over.over("the images", move || match image {
+                ImageReader::Raw(images) => read(&images, "image", registration, take_image),
+                ImageReader::Compressed(images) => read(&images, "image", registration, take_image),
+            });
         });
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
-        scope.spawn(move || read(&camera_info, "camera_info", registration, take_camera_info));
+        scope.spawn(move || {
+            let read = move || read(&camera_info, "camera_info", registration, take_camera_info);
+            over.over("the camera info", read);
+        });
         if let Some(odometry) = reference {
             let (handle, registration) = AbortHandle::new_pair();
             aborts.push(handle);
-            scope.spawn(move || read(&odometry, "odometry", registration, take_reference));
+            scope.spawn(move || {
+                let read = move || read(&odometry, "odometry", registration, take_reference);
+                over.over("the reference odometry", read);
+            });
         }
         if let Some(odometry) = followed {
             let (handle, registration) = AbortHandle::new_pair();
             aborts.push(handle);
-            scope.spawn(move || read(&odometry, "odometry", registration, take_followed));
+            scope.spawn(move || {
+                let read = move || read(&odometry, "odometry", registration, take_followed);
+                over.over("the followed odometry", read);
+            });
         }
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
-        scope.spawn(move || services.run(&call, registration));
+        scope.spawn(move || over.over("the services", move || services.run(&call, registration)));
         // ros2-client hands on none of the events that RustDDS has for this, but what was discovered can be asked for.
         let (running, ended) = bounded::<()>(0);
         scope.spawn(move || {
-            while ended.recv_timeout(GRAPH_PERIOD) == Err(RecvTimeoutError::Timeout) {
-                tell(remarks(&ours, &others(&watched)));
-            }
+            over.over("the graph", move || {
+                while ended.recv_timeout(GRAPH_PERIOD) == Err(RecvTimeoutError::Timeout) {
+                    tell(remarks(&ours, &others(&watched)));
+                }
+            });
         });
 
-        publish_until_stopped(&output, &stop, |output| {
+        publish_until_stopped(&output, &stop, &watch, |output| {
             if let Err((topic, error)) = publishers.publish(output) {
                 tracing::warn!(topic, error, "a message was not published");
             }

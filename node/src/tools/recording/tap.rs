@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::pipeline::now;
 use crate::ros::message::{DiagnosticLevel, DiagnosticsMessage, Input, Output};
 use crate::ros::transport::Ends;
 use crate::ros::transport::topics::Topics;
+use crate::supervision::Watch;
 
 /// Bytes of messages that may wait for the disk; more are dropped.
 const MAX_WAITING_BYTES: usize = 64 << 20;
@@ -75,6 +76,8 @@ struct Shared {
     waiting: AtomicUsize,
     ending: AtomicBool,
     counts: Mutex<Recorded>,
+    /// Over the node that is recorded.
+    watch: OnceLock<Watch>,
 }
 
 impl Recorder {
@@ -103,6 +106,7 @@ impl Recorder {
             waiting: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
             counts: Mutex::default(),
+            watch: OnceLock::new(),
         });
         let (entries, queue) = bounded(MAX_WAITING);
         let (open, closed) = bounded(0);
@@ -120,6 +124,7 @@ impl Recorder {
     ///
     /// Those of starting a thread.
     pub fn tap(&mut self, ends: Ends) -> io::Result<Ends> {
+        let _ = self.sink.shared.watch.set(ends.watch.clone());
         let (forwarded, output) = bounded(MAX_WAITING);
         let (coming, outputs_gone) = bounded::<()>(0);
         let (sink, outputs) = (self.sink.clone(), ends.output);
@@ -254,6 +259,16 @@ struct WritingThread<W: Write> {
     queue: Receiver<(Entry, usize)>,
     shared: Arc<Shared>,
     _open: Sender<()>,
+}
+
+impl<W: Write> Drop for WritingThread<W> {
+    /// A disk that is full ends the recording and not this thread, which then counts what is lost.
+    fn drop(&mut self) {
+        let Some(watch) = self.shared.watch.get().filter(|_| !self.shared.ending.load(Ordering::Relaxed)) else {
+            return;
+        };
+        watch.note("the recording", if thread::panicking() { "it panicked" } else { "it returned" });
+    }
 }
 
 impl<W: Write> WritingThread<W> {

@@ -12,6 +12,7 @@ use super::{Error, MAX_WAITING_BYTES, Recorder};
 use crate::config::Config;
 use crate::ros::message::{DiagnosticLevel, DiagnosticsMessage, Input, Output, TrajectoryMessage};
 use crate::ros::transport::{Ends, Topics};
+use crate::supervision::Watch;
 use crate::tools::recording::Recording;
 use camera::message::{ImageMessage, ImagePayload};
 use camera::optics::UseFixed;
@@ -28,6 +29,7 @@ fn topics() -> Topics {
 /// What a disk does once it has no room.
 enum Then {
     Fail,
+    Panic,
     /// Until the other end hangs up.
     Hang(Receiver<()>),
 }
@@ -41,8 +43,13 @@ struct Disk {
 impl Write for Disk {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.len() > self.room {
+            if matches!(self.then, Then::Panic) {
+                // Once: the file is ended as the thread unwinds.
+                self.then = Then::Fail;
+                panic!("a fault of the writer");
+            }
             match &self.then {
-                Then::Fail => return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left")),
+                Then::Fail | Then::Panic => return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left")),
                 Then::Hang(released) => {
                     let _ = released.recv();
                 }
@@ -79,7 +86,8 @@ fn rig(room: usize, then: Then, waiting: usize) -> Rig {
         counter.fetch_add(1, Ordering::SeqCst);
     });
     let stop = Arc::new(AtomicBool::new(false));
-    let ends = Ends { input, call: Box::new(|_| {}), graph: Box::new(|_| {}), output, stop };
+    let watch = Watch::new(Arc::clone(&stop));
+    let ends = Ends { input, call: Box::new(|_| {}), graph: Box::new(|_| {}), output, stop, watch };
     let ends = recorder.tap(ends).unwrap();
     Rig { recorder, ends, pipeline, came, file }
 }
@@ -233,4 +241,19 @@ fn a_recording_replaces_no_file() {
     std::fs::write(&path, "precious").unwrap();
     assert!(matches!(Recorder::create(&path, &topics()), Err(Error::Io { .. })));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn a_writing_thread_that_panics_ends_the_node_within_two_seconds() {
+    let rig = rig(1 << 12, Then::Panic, MAX_WAITING_BYTES);
+    let begun = Instant::now();
+    (0..8).for_each(|i| rig.send(i));
+    while !rig.ends.stop.load(Ordering::SeqCst) {
+        assert!(begun.elapsed() < Duration::from_secs(2), "nobody noticed");
+        sleep(Duration::from_millis(2));
+    }
+    let ended = rig.ends.watch.check().unwrap_err();
+    assert_eq!(ended.to_string(), "the thread of the recording ended by itself: it panicked");
+    drop((rig.ends, rig.pipeline));
+    assert!(rig.recorder.finish(TIMEOUT).unwrap_err().to_string().contains("the writing thread panicked"));
 }
