@@ -35,6 +35,7 @@ use crate::solve::estimator::{self, Estimator};
 use crate::solve::held::Held;
 use crate::solve::scale::{Reference, Scaler};
 use crate::solve::tracker::{Given, Tracker};
+use crate::solve::weights::Weights;
 use crate::status::counters::{Fate, Snapshot, Stats, Ticket};
 use crate::status::diagnostics::{Reporter, failure, status};
 use crate::supervision::{Watch, panic_message};
@@ -242,6 +243,7 @@ impl Pipeline {
             gate: Arc::default(),
             live: SharedLive::new(&settings.live),
             failure: Arc::default(),
+            weights: Arc::default(),
             watch: watch.clone(),
             output,
             _working: working,
@@ -357,6 +359,8 @@ struct Shared {
     gate: Arc<Gate>,
     live: SharedLive,
     failure: Arc<Mutex<Option<Failure>>>,
+    /// Files of the model that is loaded.
+    weights: Arc<Mutex<Option<Arc<Weights>>>>,
     watch: Watch,
     output: Sender<Output>,
     _working: Sender<()>,
@@ -365,6 +369,18 @@ struct Shared {
 impl Shared {
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the files of the model that is loaded, to be looked at; `None` where there is none any more.
+    fn set_weights(&self, weights: Option<Arc<Weights>>) {
+        *self.weights.lock().unwrap_or_else(PoisonError::into_inner) = weights;
+    }
+
+    /// Notes whether the files of the model are as they were when it was loaded.
+    fn look_at_weights(&self) {
+        let weights = self.weights.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let changed = weights.and_then(|weights| weights.changed());
+        self.stats.update(|s| s.weights_changed = changed);
     }
 
     /// Hands a message to the transport; one that is too slow for it loses messages, not the node its time.

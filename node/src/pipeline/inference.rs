@@ -91,6 +91,7 @@ where
     fn work(&mut self, job: Job) -> Result<(), String> {
         self.keep_up();
         self.solver = None;
+        self.shared.set_weights(None);
         let result = match job {
             Job::Unload => Ok(()),
             Job::Load => self.load(),
@@ -101,6 +102,7 @@ where
     fn load(&mut self) -> Result<(), String> {
         let Some(load) = &mut self.load else { return Ok(()) };
         let estimator = load(self.shared.gate.flag()).map_err(|e| e.to_string())?;
+        self.shared.set_weights(estimator.weights());
         let rules = self.shared.live.get().trust;
         let scaler = Scaler::new(self.scale, Arc::clone(&self.reference));
         let solver = Solver::new(estimator, scaler, &rules, Arc::clone(&self.shared.stats));

@@ -115,6 +115,7 @@ impl<E: Estimator> IngestThread<E> {
     }
 
     fn report(&mut self) {
+        self.shared.look_at_weights();
         let stamp = stamp(&self.shared.live.get(), &self.shared.stats);
         let report = self.reporter.report(stamp, Instant::now(), self.shared.stats.snapshot());
         self.shared.publish(Output::Status(status(&report)));
@@ -355,6 +356,7 @@ mod tests {
                 gate: Arc::clone(&gate),
                 live: SharedLive::new(&settings.live),
                 failure: Arc::default(),
+                weights: Arc::default(),
                 watch: Watch::new(Arc::default()),
                 output,
                 _working: working,

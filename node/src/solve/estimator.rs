@@ -18,6 +18,7 @@ use model::weights::manifest::ScaleErrors;
 use model::{AnswerOptions, Cost, EgoModel, FrameEmbedding, Mode};
 
 use crate::config::{Ask, ModelConfig};
+use crate::solve::weights::Weights;
 
 /// Why there is no answer. An answer that makes no sense is not an error: see [`Estimate::trajectory`].
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum Error {
     /// The model is broken; no further window will do better.
     #[error("the model failed: {0}")]
     Model(#[from] model::Error),
+    /// Its files were changed since it was loaded.
+    #[error("{0}")]
+    Weights(String),
     /// The same, for a model that is not [`EgoModel`].
     #[error("the model failed: {0}")]
     Other(String),
@@ -79,6 +83,11 @@ pub trait Estimator: Send {
         None
     }
 
+    /// The files that it was loaded from, where there are any.
+    fn weights(&self) -> Option<Arc<Weights>> {
+        None
+    }
+
     /// Answers for one window.
     fn estimate(&mut self, frames: [&Self::Frame; WINDOW]) -> Result<Estimate, Error>;
 
@@ -99,6 +108,7 @@ pub struct EgoEstimator {
     model: EgoModel,
     asked: Asked,
     scale_errors: Option<ScaleErrors>,
+    weights: Arc<Weights>,
 }
 
 /// How the model is asked.
@@ -123,6 +133,9 @@ impl EgoEstimator {
     /// Loads the weights; `stop` makes an answer under way end early. A pose head's one pass is too short for that.
     pub fn load(config: &ModelConfig, stop: Arc<AtomicBool>) -> Result<Self, Error> {
         let device = model::device(&config.device)?;
+        // Before they are read: what happens to them meanwhile is seen.
+        let folders = [Some(config.weights.as_path()), config.adapter.as_deref()];
+        let weights = Arc::new(Weights::of(folders.into_iter().flatten()));
         let model = EgoModel::load_adapted(&config.weights, config.adapter.as_deref(), &device)?;
         let asked = match config.mode {
             Ask::Answer(mode) => Asked::Answer(AnswerOptions {
@@ -140,7 +153,7 @@ impl EgoEstimator {
         };
         // An adapter has a manifest of its own, since it is what was trained last.
         let scale_errors = ScaleErrors::of(config.adapter.as_deref().unwrap_or(&config.weights))?;
-        Ok(Self { model, asked, scale_errors })
+        Ok(Self { model, asked, scale_errors, weights })
     }
 }
 
@@ -157,6 +170,10 @@ impl Estimator for EgoEstimator {
 
     fn scale_errors(&self) -> Option<ScaleErrors> {
         self.scale_errors
+    }
+
+    fn weights(&self) -> Option<Arc<Weights>> {
+        Some(Arc::clone(&self.weights))
     }
 
     fn encode(&mut self, image: &RgbImage, intrinsics: &Intrinsics) -> Result<EgoFrame, Error> {

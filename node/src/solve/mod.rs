@@ -7,3 +7,4 @@ pub mod scale;
 pub mod solver;
 mod topic;
 pub mod tracker;
+pub mod weights;

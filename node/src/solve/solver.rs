@@ -126,6 +126,9 @@ impl<E: Estimator> Solver<E> {
     ) -> Result<Solved, Error> {
         let span = tracing::info_span!("window", window_id = window.id, stamp = window.stamps[0].nanos);
         let _entered = span.enter();
+        if let Some(changed) = self.estimator.weights().and_then(|weights| weights.changed()) {
+            return Err(Error::Weights(changed));
+        }
         let begun = Instant::now();
         let least_contrast = self.judge.image_rules().least_contrast;
         let mut all_seen = Vec::with_capacity(WINDOW);

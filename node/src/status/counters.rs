@@ -213,6 +213,8 @@ pub struct Snapshot {
     pub doubts: BTreeMap<&'static str, String>,
     /// What is made of the camera's 16-bit samples, where it has some.
     pub samples: Option<String>,
+    /// What has become of the model's files since it was loaded, where that is anything.
+    pub weights_changed: Option<String>,
     /// What the graph tells of the node's topics.
     pub graph: Vec<Remark>,
     /// Where the node is in its lifecycle.

@@ -89,6 +89,11 @@ impl Reporter {
                 message.push_str(&format!("; {apart}"));
             }
         }
+        // Whatever else there is: answers of such a model are not to be believed.
+        if let Some(changed) = &snapshot.weights_changed {
+            level = DiagnosticLevel::Error;
+            message = format!("{changed}; {message}");
+        }
         let report = message_of(stamp, level, message, &snapshot);
         if self.past.len() == LOOK_BACK {
             self.past.pop_front();
@@ -466,6 +471,21 @@ mod tests {
             });
         });
         assert_eq!(inactive.0, DiagnosticLevel::Ok);
+    }
+
+    #[test]
+    fn weights_that_were_changed_are_an_error_whatever_else_there_is() {
+        for state in [State::Active, State::Inactive] {
+            let changed = last_of(2, |_, stats, now| {
+                end(stats, now, Fate::Used);
+                stats.update(|s| {
+                    s.lifecycle = state;
+                    s.weights_changed = Some("/w/model.gguf: changed".to_owned());
+                });
+            });
+            assert_eq!(changed.0, DiagnosticLevel::Error);
+            assert!(changed.1.starts_with("/w/model.gguf: changed; "), "{}", changed.1);
+        }
     }
 
     #[test]
