@@ -3,14 +3,15 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use camera::recording::{FileWriter, bag};
 use camera::sequence::{self, Sequence};
 use clap::{Parser, Subcommand};
+use model::process::{self, Unwritten, print};
 use node::config::{Config, OdometrySource, Sheet};
 use node::pipeline::{Pipeline, Settings};
 use node::ros::transport::ros_args::{self, RosArgs};
@@ -18,7 +19,9 @@ use node::ros::transport::{self, Kind};
 use node::solve::estimator::{self, EgoEstimator};
 use node::solve::solver::Answered;
 use node::status::counters::Fate;
+use node::supervision::Service;
 use node::tools::doctor::{self, Finding};
+use node::tools::ending;
 use node::tools::recording::{Recorder, Recording, own_topics};
 use node::tools::replay::{self, replay};
 use node::tools::report::{self, Evidence};
@@ -47,7 +50,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run as a ROS 2 node until SIGINT or SIGTERM (default)
+    /// Run as a ROS 2 node until SIGINT, SIGTERM or SIGHUP (default)
     Run,
     /// Run, and write what comes in and goes out to an MCAP file
     Record {
@@ -93,8 +96,11 @@ fn main() -> ExitCode {
     match try_main() {
         Ok(code) => code,
         Err(e) => {
-            // Not a log line: it must be seen whatever RUST_LOG says.
-            eprintln!("node: {}", one_line(&e));
+            // A result that nobody reads is no news to anybody.
+            if !e.downcast_ref::<Unwritten>().is_some_and(Unwritten::is_unread) {
+                // Not a log line: it must be seen whatever RUST_LOG says.
+                process::say(&format!("node: {}", one_line(&e)));
+            }
             ExitCode::FAILURE
         }
     }
@@ -134,7 +140,7 @@ fn try_main() -> anyhow::Result<ExitCode> {
     };
     let loaded = load(&path, cli.overrides, &ros)?;
     match cli.verb {
-        Some(Verb::Doctor) => Ok(examine(&path, loaded.map(|(_, config)| config))),
+        Some(Verb::Doctor) => examine(&path, loaded.map(|(_, config)| config)),
         Some(Verb::Replay { input, out, texts }) => play_input(&loaded?.1, &input, out.as_deref(), texts),
         Some(Verb::Record { out }) => run(&path, loaded?, &ros, Some(&out)),
         _ => run(&path, loaded?, &ros, None),
@@ -180,9 +186,7 @@ fn init_log(ros_level: Option<&str>) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},{quiet}")));
     // Colours are for people, not for journals and files.
     let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    // What cannot be written to stderr cannot be complained of there: it panics, where launch and its terminal are gone.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_coloured);
-    log.log_internal_errors(false).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(process::log).with_ansi(is_coloured).init();
 }
 
 /// `config/node.toml` in the working directory, in an install prefix around this binary, or in the repository whose
@@ -197,15 +201,23 @@ fn find_config() -> Option<PathBuf> {
     std::iter::once(here).chain(around).find(|path| path.is_file())
 }
 
-/// SIGINT and SIGTERM set the flag.
+/// SIGINT, SIGTERM and SIGHUP set the flag.
 fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // A second signal ends the process at once; registered first, so that it sees the flag of an earlier one.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .context("cannot listen to signals")?;
-    }
+    process::stop_on_signals().context("cannot listen to signals")
+}
+
+/// The flag of a replay, which ends in time wherever it is. What has come out of it by then is written to its end.
+fn stop_replay(writer: &Output) -> anyhow::Result<Arc<AtomicBool>> {
+    let (stop, writer) = (stop_on_signals()?, Arc::clone(writer));
+    let close = move || {
+        if let Some(writer) = writer.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && let Err(error) = writer.finish()
+        {
+            tracing::error!("{error}");
+        }
+    };
+    let words = format!("node: {}", replay::Error::Stopped);
+    ending::end_in_time(Arc::clone(&stop), words, close).context("cannot start a thread")?;
     Ok(stop)
 }
 
@@ -255,6 +267,8 @@ fn run(
         None => Err(estimator::Error::Other("there is no model".to_owned())),
     };
     let (pipeline, ends) = Pipeline::start(settings, sheet, load, stop).context("cannot start a thread")?;
+    let watch = pipeline.watch().clone();
+    watch.tell(Service::of_environment());
     let ends = match &mut recorder {
         Some(recorder) => recorder.tap(ends).context("cannot start a thread")?,
         None => ends,
@@ -264,6 +278,7 @@ fn run(
     let recorded = recorder.map(|recorder| recorder.finish(PATIENCE)).transpose();
     carried.context("transport")?;
     let s = finished?;
+    watch.check()?;
     tracing::info!(
         frames_received = s.frames_received,
         frames_used = s.frames_used(),
@@ -317,7 +332,7 @@ fn check_nothing(evidence: &Evidence, name: &str) -> anyhow::Result<()> {
 }
 
 fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<ExitCode> {
-    let stop = stop_on_signals()?;
+    let stop = stop_replay(&Output::default())?;
     let sequence = Sequence::load(dir)?;
     let least = replay::least_frames(&config.window);
     if sequence.frames.len() < least {
@@ -330,29 +345,50 @@ fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<
         );
     }
     let estimator = load_model(config, &stop)?;
-    let evidence = replay(&sequence, estimator, &Settings::from(config), &stop, |answered| tell(answered, texts))?;
-    debug_assert!(!stop.load(Ordering::Relaxed), "a stopped replay is an error");
+    let mut told = Told::new(texts, &stop);
+    let evidence = replay(&sequence, estimator, &Settings::from(config), &stop, |answered| told.tell(answered));
+    told.result?;
+    let evidence = evidence?;
     let code = finish_report(&evidence, &sequence, out)?;
     check_nothing(&evidence, &dir.display().to_string())?;
     Ok(code)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn tell(answered: &Answered, texts: bool) {
-    tracing::info!(window_id = answered.window_id, latency_millis = answered.latency.as_millis(), "answered");
-    if texts {
-        println!("--- window {}\n{}", answered.window_id, answered.text);
+/// What a replay writes, where it writes anything that has not been closed.
+type Output = Arc<Mutex<Option<FileWriter>>>;
+
+/// Tells of answers as they come. Where nobody reads them any more, the replay stops.
+struct Told<'a> {
+    texts: bool,
+    stop: &'a AtomicBool,
+    result: Result<(), Unwritten>,
+}
+
+impl<'a> Told<'a> {
+    fn new(texts: bool, stop: &'a AtomicBool) -> Self {
+        Self { texts, stop, result: Ok(()) }
+    }
+
+    fn tell(&mut self, answered: &Answered) {
+        tracing::info!(window_id = answered.window_id, latency_millis = answered.latency.as_millis(), "answered");
+        if self.texts && self.result.is_ok() {
+            self.result = print(&format!("--- window {}\n{}\n", answered.window_id, answered.text));
+            if self.result.is_err() {
+                self.stop.store(true, Ordering::Relaxed);
+            }
+        }
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool) -> anyhow::Result<ExitCode> {
-    let stop = stop_on_signals()?;
+    let output = Output::default();
+    let stop = stop_replay(&output)?;
     let topics = config.topics.resolved()?;
     let recording = Recording::open(file)?;
     let camera = recording.camera(&topics, config.camera.use_fixed)?;
     for damage in recording.damage() {
-        println!("{}: {damage}; the {} images that can be are played", damage.path.display(), camera.images());
+        let (path, images) = (damage.path.display(), camera.images());
+        print(&format!("{path}: {damage}; the {images} images that can be are played\n"))?;
     }
     let least = replay::least_frames(&config.window);
     if camera.images() < least as u64 {
@@ -374,23 +410,30 @@ fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool)
     }
     let estimator = load_model(config, &stop)?;
     let create = |out: &Path| Ok::<_, anyhow::Error>(FileWriter::create(out)?.own(own_topics(&topics)));
-    let mut writer = out.map(create).transpose()?;
+    let open = || output.lock().unwrap_or_else(PoisonError::into_inner);
+    *open() = out.map(create).transpose()?;
     let settings = Settings::from(config);
+    let mut told = Told::new(texts, &stop);
     let node = replay::recording::Node { settings: &settings, topics: &topics, stop: &stop };
     let played = replay::recording::replay(
         &camera,
         estimator,
         node,
-        |entry| match &mut writer {
+        |entry| match &mut *open() {
             Some(writer) => Ok(writer.write(entry)?),
             None => Ok(()),
         },
-        |answered| tell(answered, texts),
-    )?;
-    print!("{}", report::counts(&played.evidence, &file.display().to_string()));
-    played.notes.iter().for_each(|note| println!("{note}"));
-    if let Some(writer) = writer {
-        println!("written: {}", writer.finish()?.display());
+        |answered| told.tell(answered),
+    );
+    let written = open().take().map(FileWriter::finish).transpose();
+    told.result?;
+    let (played, written) = (played?, written?);
+    print(&report::counts(&played.evidence, &file.display().to_string()))?;
+    for note in &played.notes {
+        print(&format!("{note}\n"))?;
+    }
+    if let Some(written) = written {
+        print(&format!("written: {}\n", written.display()))?;
     }
     check_nothing(&played.evidence, &format!("{}: {}", file.display(), camera.topic()))?;
     Ok(ExitCode::SUCCESS)
@@ -400,17 +443,17 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn finish_report(evidence: &Evidence, sequence: &Sequence, out: &Path) -> anyhow::Result<ExitCode> {
     let (table, _) = report::write(evidence, sequence, out)?;
-    print!("{table}");
-    println!("written: {}", out.join("{trajectory.tum,trajectory.svg,report.json}").display());
+    let files = out.join("{trajectory.tum,trajectory.svg,report.json}");
+    print(&format!("{table}written: {}\n", files.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn examine(path: &Path, config: Result<Config, node::config::Error>) -> ExitCode {
+fn examine(path: &Path, config: Result<Config, node::config::Error>) -> anyhow::Result<ExitCode> {
     let findings = doctor::examine(path, config);
-    findings.iter().for_each(|finding| println!("{finding}"));
-    if findings.iter().any(Finding::is_fault) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    for finding in &findings {
+        print(&format!("{finding}\n"))?;
+    }
+    Ok(if findings.iter().any(Finding::is_fault) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -294,10 +295,14 @@ fn a_report_of_received_paths_has_the_numbers_of_geometry() {
 }
 
 #[test]
-fn sigint_and_sigterm_end_the_node_in_time_with_success() {
+fn sigint_sigterm_and_sighup_end_the_node_in_time_with_success() {
     let dir = tempfile::tempdir().unwrap();
     tiny_weights(dir.path());
-    for signal in ["-INT", "-TERM"] {
+    // A process that ignores SIGHUP, as nohup's does, has children that do.
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let is_ignored = u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 == 1;
+    for signal in ["-INT", "-TERM", "-HUP"].into_iter().filter(|signal| *signal != "-HUP" || !is_ignored) {
         let mut child = node(&["--set", &weights_key(dir.path()), "--set", "node.domain_id=77"])
             .args(["--ros-args", "-r", "__node:=stops", "-p", "window.stride:=2"])
             .stderr(Stdio::piped())
@@ -343,4 +348,74 @@ fn a_node_ends_with_the_process_that_started_it_where_it_is_told_to() {
     for part in ["the process that started this one has ended", "stopped"] {
         assert!(rest.iter().any(|line| line.contains(part)), "`{part}` is not in: {rest:?}");
     }
+}
+
+#[test]
+fn a_set_of_two_lines_is_refused_as_one_value() {
+    for (set, key) in [
+        ("window.stride=2\nwindow.hop=3", "window.stride"),
+        ("window.stride=2\n[model]", "window.stride"),
+        ("topics.image=/a\n/b", "topics.image"),
+    ] {
+        let (code, stdout, _) = output(&["doctor", "--set", set]);
+        assert_eq!(code, Some(1), "{set}");
+        assert_contains(&stdout, &[key, "expected one value, got 2 lines"]);
+    }
+}
+
+#[test]
+fn words_that_cannot_be_written_change_nothing_of_how_the_node_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("s");
+    sequence(&data);
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    // Of a pipe whose other end is closed.
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    let out = dir.path().join("out");
+    let [data, out] = [&data, &out].map(|path| path.to_str().unwrap());
+    let plays = ["replay", data, "--out", out, "--set", "model.weights="];
+    for log in [full(), closed()] {
+        let refused = node(&["run", "--set", "model.weights=/nowhere/at/all"]).stderr(log).status().unwrap();
+        assert_eq!(refused.code(), Some(1));
+    }
+    let code =
+        |log: Stdio| node(&plays).env("RUST_LOG", "trace").stdout(Stdio::null()).stderr(log).status().unwrap().code();
+    let expected = code(Stdio::null());
+    assert_eq!([code(full()), code(closed())], [expected, expected]);
+    let weights = dir.path().join("w");
+    tiny_weights(&weights);
+    let key = weights_key(&weights);
+    for verb in [&["doctor"][..], &["replay", data, "--out", out, "--texts", "--set", "odometry.source=model"]] {
+        let unread = node(verb).args(["--set", &key]).env("RUST_LOG", "off").stdout(closed()).output().unwrap();
+        assert_eq!(
+            (unread.status.code(), String::from_utf8(unread.stderr).unwrap().as_str()),
+            (Some(1), ""),
+            "{verb:?}"
+        );
+    }
+}
+
+#[test]
+fn systemd_hears_of_a_node_that_is_ready_alive_and_about_to_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut child = node(&["--set", "model.weights=", "--set", "node.domain_id=76"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "400000")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let hear = || {
+        let mut words = [0; 64];
+        let length = manager.recv(&mut words).unwrap();
+        String::from_utf8(words[..length].to_vec()).unwrap()
+    };
+    assert_eq!([hear(), hear(), hear()], ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let last = (0..10).map(|_| hear()).find(|words| words != "WATCHDOG=1");
+    assert_eq!(last.as_deref(), Some("STOPPING=1"));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

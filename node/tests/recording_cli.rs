@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -181,4 +181,61 @@ fn a_recording_replaces_no_file_and_ends_as_one_on_a_signal() {
     assert_eq!(recording.damage(), []);
     let summary = mcap::Summary::read(&std::fs::read(&file).unwrap()).unwrap().unwrap();
     assert!(summary.channels.values().any(|channel| channel.topic == "/diagnostics"));
+}
+
+#[test]
+fn a_replay_that_cannot_look_for_signals_ends_within_two_seconds_and_its_file_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let [weights, file, out] = ["w", "in.mcap", "out.mcap"].map(|name| dir.path().join(name));
+    tiny_weights(&weights);
+    write(&file, 8);
+    // It waits for room in a pipe that nobody reads.
+    let (_reader, mut pipe) = std::io::pipe().unwrap();
+    pipe.write_all(&[b'x'; 1 << 16]).unwrap();
+    let key = format!("model.weights={}", weights.display());
+    let [file, out_arg] = [&file, &out].map(|path| path.to_str().unwrap());
+    let mut child = node(&["replay", file, "--out", out_arg, "--texts", "--set", &key, "--set", "window.hop=1"])
+        .args(["--set", "odometry.source=model", "--set", "diagnostics.period_millis=100"])
+        .stdout(pipe)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("answered")), "{:?}", child.wait());
+    let begun = Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let status = child.wait().unwrap();
+    let rest: Vec<String> = lines.collect();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}: {rest:?}", begun.elapsed());
+    assert_eq!(status.code(), Some(1), "{rest:?}");
+    assert!(rest.iter().any(|line| line == "node: stopped before the end of the sequence"), "{rest:?}");
+    assert_eq!(Recording::open(&out).unwrap().damage(), []);
+    let summary = mcap::Summary::read(&std::fs::read(&out).unwrap()).unwrap().unwrap();
+    assert!(summary.channels.values().any(|channel| channel.topic == "/diagnostics"));
+}
+
+#[test]
+fn weights_that_are_written_to_under_a_running_node_are_an_error_of_its_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let (weights, file) = (dir.path().join("w"), dir.path().join("out.mcap"));
+    tiny_weights(&weights);
+    let key = format!("model.weights={}", weights.display());
+    let args = ["record", "--out", file.to_str().unwrap(), "--set", &key, "--set", "node.domain_id=75"];
+    let mut child = node(&args).args(["--set", "diagnostics.period_millis=50"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready")), "{:?}", child.wait());
+    let model = std::fs::File::options().append(true).open(weights.join("model.safetensors"));
+    model.unwrap().write_all(&[0]).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    child.wait().unwrap();
+    let mut told = 0;
+    let words = b"model.safetensors: expected the ";
+    camera::recording::scan::<camera::recording::Error>(&file, |message| {
+        let is_told = message.data.windows(words.len()).any(|part| part == words);
+        told += usize::from(message.channel.topic == "/diagnostics" && is_told);
+        Ok(())
+    })
+    .unwrap();
+    assert!(told > 0, "no report tells of it");
 }

@@ -1,4 +1,5 @@
-//! What the system tells of the machine that the node runs on: the process's memory, and how hot the machine is. Where it
+//! What the system tells of the machine that the node runs on: the process's memory, how hot the machine
+//! is, and whether it takes the log. Where it
 //! does not tell, nothing is said.
 //!
 //! Architecture Invariant: two replays of one recording must agree, so nothing of this reaches their reports: see
@@ -7,6 +8,7 @@
 use std::path::Path;
 
 use model::memory::Resident;
+use model::process::lines_lost;
 
 /// Linux's thermal zones, one folder each.
 const THERMAL: &str = "/sys/class/thermal";
@@ -32,12 +34,16 @@ pub fn values() -> Vec<(String, String)> {
         values.push(("temperature_celsius".to_owned(), format!("{celsius:.1}")));
         values.push(("temperature_zone".to_owned(), zone));
     }
+    let lost = lines_lost();
+    if lost > 0 {
+        values.push(("log_lines_lost".to_owned(), lost.to_string()));
+    }
     values
 }
 
 /// Whether a value of a report is one of [`values`].
 pub fn is_value(key: &str) -> bool {
-    key.starts_with("node_rss_mib") || key.starts_with("temperature_")
+    key.starts_with("node_rss_mib") || key.starts_with("temperature_") || key == "log_lines_lost"
 }
 
 /// The hottest of the zones in a folder such as [`THERMAL`]; a zone that cannot be read is passed over, as one is whose

@@ -1,6 +1,7 @@
 //! The verbs beside `run`: recordings, their replay and its report, and what would keep the node from running.
 
 pub mod doctor;
+pub mod ending;
 mod plot;
 pub mod recording;
 pub mod replay;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use geometry::{Stamp, WINDOW, WindowTrajectory};
@@ -184,6 +184,9 @@ pub fn replay<E: Estimator>(
     let mut node = Inline::new(estimator, &camera, scale, settings);
     let (mut windows, mut odometry) = (Vec::new(), Vec::new());
     for (path, stamp) in sequence.frames.iter().zip(&sequence.stamps) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
         let image = image(path, *stamp)?;
         let step = node.image(image, Instant::now(), stop)?;
         // Every stamp came from this list.
