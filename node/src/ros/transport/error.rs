@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::kind::Kind;
 
-/// Why a transport did not start. Once it runs, a message that cannot be moved is logged and skipped.
+/// Why a transport did not start, or could not go on. A message that cannot be moved is logged and skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration asks for a backend that this binary lacks.

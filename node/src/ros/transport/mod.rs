@@ -1,7 +1,7 @@
 //! The two thin ends of the node. Both serve the same topics, types and QoS; everything between is sans-io.
 //!
-//! Architecture Invariant: a transport converts types and moves them. It decodes nothing, decides nothing, keeps
-//! nothing.
+//! Architecture Invariant: a transport converts types and moves them. It decodes nothing, decides nothing, and keeps nothing
+//! but what it must say again where it joins anew.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,7 @@ const TWIST_VARIANCE: f64 = 1e6;
 ///
 /// # Errors
 ///
-/// [`Error`] where the backend does not start; nothing after that.
+/// [`Error`] where the backend does not start, and after that where it cannot go on: somebody has to start the node anew.
 pub fn run(kind: Kind, topics: &Topics, ends: Ends) -> Result<(), Error> {
     match kind {
         Kind::Ros2Client => ros2_client::run(topics, ends),
@@ -124,14 +124,28 @@ pub struct Ends {
 }
 
 /// Hands every output to `publish` until told to stop, then what is still queued, then gives reliable readers a
-/// moment to ask again for what they missed. Where the sender hangs up before anybody said stop, the node has failed.
-fn publish_until_stopped(output: &Receiver<Output>, stop: &AtomicBool, watch: &Watch, mut publish: impl FnMut(Output)) {
+/// moment to ask again for what they missed. Where the sender hangs up before anybody said stop, the node has failed. Where
+/// `is_whole` no longer holds, it returns false at once, and what is queued stays so.
+fn publish_until_stopped(
+    output: &Receiver<Output>,
+    stop: &AtomicBool,
+    watch: &Watch,
+    is_whole: impl Fn() -> bool,
+    mut publish: impl FnMut(Output),
+) -> bool {
     let mut last_published = None;
     let mut publish = |output| {
         publish(output);
         last_published = Some(Instant::now());
     };
     loop {
+        if stop.load(Ordering::Relaxed) {
+            output.try_iter().for_each(&mut publish);
+            break;
+        }
+        if !is_whole() {
+            return false;
+        }
         match output.recv_timeout(STOP_POLL) {
             Ok(output) => publish(output),
             Err(RecvTimeoutError::Timeout) => {}
@@ -141,15 +155,12 @@ fn publish_until_stopped(output: &Receiver<Output>, stop: &AtomicBool, watch: &W
             }
         }
         watch.pass();
-        if stop.load(Ordering::Relaxed) {
-            output.try_iter().for_each(&mut publish);
-            break;
-        }
     }
     watch.stopping();
     if let Some(left) = last_published.and_then(|at| LINGER.checked_sub(at.elapsed())) {
         std::thread::sleep(left);
     }
+    true
 }
 
 /// `status.name` of what the node called `full_name` says of `what`: the convention is `node: what`, and the namespace tells
@@ -192,7 +203,7 @@ mod tests {
             std::thread::scope(|scope| {
                 let over = &watch;
                 scope.spawn(move || over.over("images", work));
-                publish_until_stopped(output, &stop, &watch, |_| {});
+                publish_until_stopped(output, &stop, &watch, || true, |_| {});
             });
             assert!(begun.elapsed() < Duration::from_secs(2));
             watch.check().unwrap_err().thread

@@ -108,11 +108,12 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
                 }
             });
         });
-        publish_until_stopped(&output, &stop, &watch, |output| {
+        let publish = |output| {
             if let Err((topic, error)) = publishers.publish(output) {
                 tracing::warn!(topic, %error, "a message was not published");
             }
-        });
+        };
+        publish_until_stopped(&output, &stop, &watch, || true, publish);
         done.store(true, Ordering::Relaxed);
     });
     Ok(())

@@ -4,12 +4,14 @@
 //! The library's own task beside a node (its spinner) is left out: it keeps a graph for waiting on peers and a simulated time,
 //! neither of which is asked for here, and it announces `/clock` as builtin_interfaces/Time, which no clock of ROS 2 is.
 
-use std::thread;
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
 
 use camera::message::{CameraInfoMessage, ImageMessage};
 use camera::ros;
-use crossbeam::channel::{RecvTimeoutError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::{AbortHandle, AbortRegistration, Abortable, ready};
@@ -25,25 +27,53 @@ use serde::de::DeserializeOwned;
 use super::graph::{Remark, remarks};
 use super::qos::{End, Endpoint, Qos};
 use super::{
-    Ends, Error, GRAPH_PERIOD, KEEP_LAST, Kind, PARAMETER_EVENTS, SCALE, TF, TF_STATIC, TRAJECTORY, TRANSITION_EVENT,
-    Topics, look_until, publish_until_stopped, wire,
+    Ends, Error, GRAPH_PERIOD, KEEP_LAST, Kind, PARAMETER_EVENTS, SCALE, STOP_POLL, TF, TF_STATIC, TRAJECTORY,
+    TRANSITION_EVENT, Topics, look_until, publish_until_stopped, wire,
 };
-use crate::ros::message::{Input, OdometryMessage, Output};
+use crate::ros::message::{Input, OdometryMessage, Output, TransformMessage};
+use crate::supervision::panic_message;
 
 mod services;
+mod watch;
 
 use services::Services;
+use watch::Watch;
 
-/// Runs until stopped; see [`super::run`].
+/// How long a participant that is given up has for its threads to end. Where they do not, it is left behind.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs until stopped; see [`super::run`]. Where a thread of RustDDS ends meanwhile, the node joins the domain again.
 ///
 /// # Errors
 ///
-/// [`Error`] where a name is not valid or the network cannot be opened.
+/// [`Error`] where a name is not valid, the network cannot be opened or a thread panics.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
-    let Ends { input, call, graph: tell, output, stop, watch } = ends;
     if std::env::var("ROS_LOCALHOST_ONLY").is_ok_and(|value| value == "1") {
         tracing::warn!("ROS_LOCALHOST_ONLY has no effect with transport \"ros2-client\"");
     }
+    let mut fixed = None;
+    while let Some(thread) = stay(topics, &ends, &mut fixed)? {
+        tracing::warn!(
+            thread,
+            "a thread of the DDS library has ended, as it does where the process was stopped and continued: joining the \
+             domain again"
+        );
+    }
+    Ok(())
+}
+
+/// Why a stay in the domain ended before it was told to.
+enum Broken {
+    /// The named thread of RustDDS is gone.
+    Library(&'static str),
+    /// The named thread of ours has ended, in this way.
+    Ours(&'static str, String),
+}
+
+/// One stay in the domain: until told to stop, or until the thread of RustDDS ends that is returned. `fixed` is the last
+/// transform that does not change, which nobody says again to those who come later.
+fn stay(topics: &Topics, ends: &Ends, fixed: &mut Option<TransformMessage>) -> Result<Option<&'static str>, Error> {
+    let Ends { input, call, graph: tell, output, stop, watch: supervision } = ends;
     let mut graph = Graph::join(topics)?;
     let participant = graph.participant.clone(); // lives longer than its writers, which say goodbye through it
 
@@ -59,75 +89,132 @@ pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     };
     let (reference, followed) = (odometry(&topics.reference_odometry)?, odometry(&topics.followed_odometry)?);
     let publishers = Publishers::new(&mut graph)?;
-    let services = Services::new(&mut graph)?;
+    let mut services = Services::new(&mut graph)?;
+    let watch = Watch::new(participant.clone(), services.quiet())
+        .map_err(|error| middleware("watch the threads of the DDS library", &error))?;
     let (image_name, trajectory_name) = (topics.resolve(&topics.image)?, topics.resolve(&topics.trajectory)?);
-    let (ours, watched) = (topics.endpoints()?, graph.participant.clone());
+    let ours = topics.endpoints()?;
     let domain = graph.node.domain_id();
     tracing::info!(transport = "ros2-client", image = image_name, trajectory = trajectory_name, domain, "listening");
+    if let Some(transform) = fixed.clone() {
+        publishers.send(Output::StaticTransform(transform));
+    }
 
     // One thread a stream: an image of megabytes takes milliseconds to copy out, in which CameraInfo must not wait.
     let take_image = |image: ImageMessage| input(Input::Image(image));
     let take_camera_info = |info: CameraInfoMessage| input(Input::CameraInfo(info));
     let take_reference = |odometry: OdometryMessage| input(Input::Odometry(odometry));
     let take_followed = |odometry: OdometryMessage| input(Input::Followed(odometry));
-    let over = &watch;
-    thread::scope(|scope| {
+    let broken = OnceLock::new();
+    let breaks = &broken;
+    let is_stopped = thread::scope(|scope| {
         let mut aborts = Vec::new();
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
-        scope.spawn(move || {
-            over.over("the images", move || match image {
-                ImageReader::Raw(images) => read(&images, "image", registration, take_image),
-                ImageReader::Compressed(images) => read(&images, "image", registration, take_image),
-            });
+        spawn(scope, "the images", breaks, move || match image {
+            ImageReader::Raw(images) => read(&images, "image", registration, take_image),
+            ImageReader::Compressed(images) => read(&images, "image", registration, take_image),
         });
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
-        scope.spawn(move || {
-            let read = move || read(&camera_info, "camera_info", registration, take_camera_info);
-            over.over("the camera info", read);
+        spawn(scope, "the camera info", breaks, move || {
+            read(&camera_info, "camera_info", registration, take_camera_info)
         });
         if let Some(odometry) = reference {
             let (handle, registration) = AbortHandle::new_pair();
             aborts.push(handle);
-            scope.spawn(move || {
-                let read = move || read(&odometry, "odometry", registration, take_reference);
-                over.over("the reference odometry", read);
+            spawn(scope, "the reference odometry", breaks, move || {
+                read(&odometry, "odometry", registration, take_reference);
             });
         }
         if let Some(odometry) = followed {
             let (handle, registration) = AbortHandle::new_pair();
             aborts.push(handle);
-            scope.spawn(move || {
-                let read = move || read(&odometry, "odometry", registration, take_followed);
-                over.over("the followed odometry", read);
+            spawn(scope, "the followed odometry", breaks, move || {
+                read(&odometry, "odometry", registration, take_followed);
             });
         }
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
-        scope.spawn(move || over.over("the services", move || services.run(&call, registration)));
-        // ros2-client hands on none of the events that RustDDS has for this, but what was discovered can be asked for.
+        spawn(scope, "the services", breaks, move || services.run(call, registration));
         let (running, ended) = bounded::<()>(0);
-        scope.spawn(move || {
-            over.over("the graph", move || {
-                while ended.recv_timeout(GRAPH_PERIOD) == Err(RecvTimeoutError::Timeout) {
-                    tell(remarks(&ours, &others(&watched)));
-                }
-            });
+        spawn(scope, "the graph", breaks, move || {
+            look_around(watch, &ended, breaks, |found| tell(remarks(&ours, &found)));
         });
 
-        publish_until_stopped(&output, &stop, &watch, |output| {
-            if let Err((topic, error)) = publishers.publish(output) {
-                tracing::warn!(topic, error, "a message was not published");
-            }
-        });
+        let is_stopped = publish_until_stopped(
+            output,
+            stop,
+            supervision,
+            || breaks.get().is_none(),
+            |output| {
+                if let Output::StaticTransform(transform) = &output {
+                    *fixed = Some(transform.clone());
+                }
+                publishers.send(output);
+            },
+        );
         aborts.iter().for_each(AbortHandle::abort);
         drop(running);
+        is_stopped
     });
     drop(graph);
     drop(publishers);
-    drop(participant);
-    Ok(())
+    leave(participant);
+    match broken.into_inner().filter(|_| !is_stopped) {
+        None => Ok(None),
+        Some(Broken::Library(thread)) => Ok(Some(thread)),
+        Some(Broken::Ours(thread, how)) => {
+            supervision.note(thread, &how);
+            Ok(None)
+        }
+    }
+}
+
+/// Does `work` on a thread of `scope`, which is to last as long as the stay.
+fn spawn<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    thread: &'static str,
+    broken: &'scope OnceLock<Broken>,
+    work: impl FnOnce() + Send + 'scope,
+) {
+    scope.spawn(move || {
+        // Nothing that the work held is looked at after a panic.
+        let how = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(()) => "it returned".to_owned(),
+            Err(panic) => format!("it panicked: {}", panic_message(&*panic)),
+        };
+        let _ = broken.set(Broken::Ours(thread, how)); // what broke first counts
+    });
+}
+
+/// Looks whether all is well until the other end of `ended` is dropped, and now and then which ends others have in the graph.
+/// (ros2-client hands on none of the events that RustDDS has for this, but what was discovered can be asked for.)
+fn look_around(mut watch: Watch, ended: &Receiver<()>, broken: &OnceLock<Broken>, tell: impl Fn(Vec<Endpoint>)) {
+    let mut looked = Instant::now();
+    while ended.recv_timeout(STOP_POLL) == Err(RecvTimeoutError::Timeout) {
+        if let Some(thread) = watch.ended() {
+            let _ = broken.set(Broken::Library(thread));
+            return;
+        }
+        if looked.elapsed() >= GRAPH_PERIOD {
+            tell(others(watch.participant()));
+            looked = Instant::now();
+        }
+    }
+}
+
+/// Drops the last of a participant, which waits for its threads, but no longer than they may take.
+fn leave(participant: DomainParticipant) {
+    let (left, gone) = bounded::<()>(0);
+    let leaving = thread::Builder::new().name("leave".to_owned()).spawn(move || {
+        drop(participant);
+        drop(left);
+    });
+    // Where there is no thread for it, it was dropped here.
+    if leaving.is_ok() && gone.recv_timeout(LEAVE_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("the threads of the DDS library do not end; leaving them behind");
+    }
 }
 
 /// As [`super::look`], under a name of its own: a node of the configured one may be running.
@@ -174,6 +261,13 @@ impl Publishers {
             parameter_events: graph.publish(PARAMETER_EVENTS, "rcl_interfaces", "ParameterEvent")?,
             full_name: topics.full_name(),
         })
+    }
+
+    /// Publishes a message; one that the middleware does not take is told in the log.
+    fn send(&self, output: Output) {
+        if let Err((topic, error)) = self.publish(output) {
+            tracing::warn!(topic, error, "a message was not published");
+        }
     }
 
     /// The topic and the reason where the middleware does not take the message.

@@ -70,6 +70,11 @@ impl Services {
         })
     }
 
+    /// The end of a service that is asked for least.
+    pub(super) fn quiet(&mut self) -> &mut Server<Empty, Trigger> {
+        &mut self.reset
+    }
+
     /// Hands every request to `call` and sends its answer when it comes, until aborted.
     pub(super) fn run(&self, call: &dyn Fn(Call), registration: AbortRegistration) {
         let lifecycle = [
