@@ -1,8 +1,10 @@
-//! The node as a process on its default transport, handled roughly. The peer is made of the same DDS.
+//! The node as a process on its default transport, handled roughly: stopped and continued, told to stay on loopback. The peer
+//! is made of the same DDS.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::fs::File;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::thread::sleep;
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use camera::ros::{ByteBuf, DiagnosticArray, Header, Image};
 use geometry::Stamp;
+use ros2_client::dds::rustdds::DomainParticipant;
 use ros2_client::qos::{History, QosProfile};
 use ros2_client::{
     Context, ContextOptions, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Subscription,
@@ -38,7 +41,11 @@ impl Running {
         let domain = format!("node.domain_id={domain}");
         let keys = ["model.weights=", &domain, "diagnostics.period_millis=100"];
         program.arg("run").args(keys.into_iter().flat_map(|key| ["--set", key]));
-        program.env_remove("RUST_LOG");
+        for variable in ["RUST_LOG", "ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE"] {
+            if program.get_envs().all(|(name, _)| name != variable) {
+                program.env_remove(variable);
+            }
+        }
         let child = program.current_dir(repository()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         Self { child, log }
     }
@@ -80,9 +87,10 @@ fn node() -> Command {
     Command::new(env!("CARGO_BIN_EXE_node"))
 }
 
-/// Another node in the same domain.
+/// Another node in the same domain. Fields go in this order: the participant outlives the node's writers.
 struct Peer {
     node: Node,
+    participant: DomainParticipant,
 }
 
 impl Peer {
@@ -90,7 +98,8 @@ impl Peer {
         let context = Context::with_options(ContextOptions::new().domain_id(domain)).unwrap();
         let name = NodeName::new("/", "peer").unwrap();
         let options = NodeOptions::new().enable_rosout(false).start_parameter_services(false);
-        Self { node: context.new_node(name, options).unwrap() }
+        let node = context.new_node(name, options).unwrap();
+        Self { node, participant: context.domain_participant() }
     }
 
     fn images(&mut self) -> Publisher<Image> {
@@ -105,6 +114,21 @@ impl Peer {
         let kind = MessageTypeName::new("diagnostic_msgs", "DiagnosticArray");
         let topic = self.node.create_topic(&name, kind, &qos).unwrap();
         self.node.create_subscription(&topic, Some(qos)).unwrap()
+    }
+
+    /// Where the node says that its trajectory's readers reach it, as soon as it is known.
+    fn locators(&self, node: &mut Running) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let writers = self.participant.discovered_writers();
+            let of_node = writers.iter().find(|w| w.publication_topic_data.topic_name == "rt/ego/trajectory");
+            if let Some(writer) = of_node {
+                return writer.writer_proxy.unicast_locator_list.iter().map(|l| format!("{l:?}")).collect();
+            }
+            assert_eq!(node.ended(), None, "{}", node.log());
+            assert!(begun.elapsed() < TIMEOUT, "the node is not there:\n{}", node.log());
+            sleep(Duration::from_millis(50));
+        }
     }
 }
 
@@ -162,4 +186,29 @@ fn a_node_that_was_stopped_and_continued_hears_its_camera_again() {
     node.signal("TERM");
     let status = node.end(Duration::from_secs(5));
     assert_eq!(status.code(), Some(0), "{}", node.log());
+}
+
+#[test]
+fn a_node_that_is_to_stay_on_loopback_is_announced_there_alone_and_says_what_it_cannot_do() {
+    let rows = [(1, None), (2, Some("ROS_LOCALHOST_ONLY")), (3, Some("ROS_AUTOMATIC_DISCOVERY_RANGE"))];
+    let is_networked = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("203.0.113.1:9")).is_ok();
+    for (test, variable) in rows {
+        let (folder, domain) = (tempfile::tempdir().unwrap(), domain(test));
+        let mut program = node();
+        if let Some(variable) = variable {
+            program.env(variable, if variable.ends_with("ONLY") { "1" } else { "LOCALHOST" });
+        }
+        let mut node = Running::start(program, domain, folder.path());
+        let locators = Peer::join(domain).locators(&mut node);
+        let (near, far): (Vec<&String>, Vec<&String>) = locators.iter().partition(|l| l.contains("127.0.0.1"));
+        assert!(!near.is_empty(), "{variable:?}: {locators:?}");
+        match variable {
+            None => assert!(!far.is_empty() || !is_networked, "without a variable it is on the network: {locators:?}"),
+            Some(variable) => {
+                assert!(far.is_empty(), "{variable}: {locators:?}");
+                let log = node.log();
+                assert!(log.contains(variable) && log.contains("announced on loopback alone"), "{log}");
+            }
+        }
+    }
 }

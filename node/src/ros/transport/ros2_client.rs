@@ -4,6 +4,7 @@
 //! The library's own task beside a node (its spinner) is left out: it keeps a graph for waiting on peers and a simulated time,
 //! neither of which is asked for here, and it announces `/clock` as builtin_interfaces/Time, which no clock of ROS 2 is.
 
+use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::thread::{self, Scope};
@@ -15,11 +16,11 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::{AbortHandle, AbortRegistration, Abortable, ready};
-use ros2_client::dds::rustdds::{DomainParticipant, QosPolicies, RTPSEntity, Topic, policy};
+use ros2_client::dds::rustdds::{DomainParticipant, DomainParticipantBuilder, QosPolicies, RTPSEntity, Topic, policy};
 use ros2_client::qos::{Durability, History, QosProfile, WhenFull};
 use ros2_client::{
-    Context, ContextOptions, Message, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Server,
-    ServiceTypeName, Subscription,
+    Context, Message, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Server, ServiceTypeName,
+    Subscription,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,9 +34,11 @@ use super::{
 use crate::ros::message::{Input, OdometryMessage, Output, TransformMessage};
 use crate::supervision::panic_message;
 
+mod reach;
 mod services;
 mod watch;
 
+use reach::Reach;
 use services::Services;
 use watch::Watch;
 
@@ -48,11 +51,12 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// [`Error`] where a name is not valid, the network cannot be opened or a thread panics.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
-    if std::env::var("ROS_LOCALHOST_ONLY").is_ok_and(|value| value == "1") {
-        tracing::warn!("ROS_LOCALHOST_ONLY has no effect with transport \"ros2-client\"");
+    let (reach, told) = reach::asked(|name| std::env::var(name).ok());
+    for told in told {
+        tracing::warn!("{told}");
     }
     let mut fixed = None;
-    while let Some(thread) = stay(topics, &ends, &mut fixed)? {
+    while let Some(thread) = stay(topics, reach, &ends, &mut fixed)? {
         tracing::warn!(
             thread,
             "a thread of the DDS library has ended, as it does where the process was stopped and continued: joining the \
@@ -72,9 +76,14 @@ enum Broken {
 
 /// One stay in the domain: until told to stop, or until the thread of RustDDS ends that is returned. `fixed` is the last
 /// transform that does not change, which nobody says again to those who come later.
-fn stay(topics: &Topics, ends: &Ends, fixed: &mut Option<TransformMessage>) -> Result<Option<&'static str>, Error> {
+fn stay(
+    topics: &Topics,
+    reach: Reach,
+    ends: &Ends,
+    fixed: &mut Option<TransformMessage>,
+) -> Result<Option<&'static str>, Error> {
     let Ends { input, call, graph: tell, output, stop, watch: supervision } = ends;
-    let mut graph = Graph::join(topics)?;
+    let mut graph = Graph::join(topics, reach)?;
     let participant = graph.participant.clone(); // lives longer than its writers, which say goodbye through it
 
     let image = if topics.image_compressed {
@@ -220,7 +229,8 @@ fn leave(participant: DomainParticipant) {
 /// As [`super::look`], under a name of its own: a node of the configured one may be running.
 pub(super) fn look(topics: &Topics, patience: Duration) -> Result<Vec<Remark>, Error> {
     let asking = Topics { node_name: format!("{}_doctor", topics.node_name), ..topics.clone() };
-    let graph = Graph::join(&asking)?;
+    let (reach, _) = reach::asked(|name| std::env::var(name).ok());
+    let graph = Graph::join(&asking, reach)?;
     let participant = graph.participant.clone();
     let found = look_until(topics, patience, |_| others(&participant));
     drop(graph);
@@ -362,13 +372,19 @@ struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    fn join(topics: &'a Topics) -> Result<Self, Error> {
+    fn join(topics: &'a Topics, reach: Reach) -> Result<Self, Error> {
         let name = NodeName::new(&topics.namespace, &topics.node_name).map_err(|error| Error::Name {
             name: format!("{} in {}", topics.node_name, topics.namespace),
             reason: error.to_string(),
         })?;
-        let options = ContextOptions::new().domain_id(topics.domain()?);
-        let context = Context::with_options(options).map_err(|error| middleware("join the domain", &error))?;
+        let participant = DomainParticipantBuilder::new(topics.domain()?);
+        let participant = match reach {
+            Reach::Network => participant,
+            Reach::Loopback => participant.with_only_networks([Ipv4Addr::LOCALHOST]),
+        };
+        let participant = participant.build().map_err(|error| middleware("join the domain", &error))?;
+        let context =
+            Context::from_domain_participant(participant).map_err(|error| middleware("join the domain", &error))?;
         // Logs go through tracing, so no rosout. The library's parameters have neither descriptions nor read-only ones, so
         // those services are ours, as they are with r2r.
         let options = NodeOptions::new().enable_rosout(false).start_parameter_services(false);
