@@ -1,5 +1,5 @@
-//! The node as a process on its default transport, handled roughly: stopped and continued, told to stay on loopback. The peer
-//! is made of the same DDS.
+//! The node as a process on its default transport, handled roughly: stopped and continued, told to stay on loopback, and
+//! sent datagrams that nobody meant. The peer is made of the same DDS; what it forges is written down here byte by byte.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use camera::ros::{ByteBuf, DiagnosticArray, Header, Image};
 use geometry::Stamp;
-use ros2_client::dds::rustdds::DomainParticipant;
+use ros2_client::dds::rustdds::{DomainParticipant, RTPSEntity};
 use ros2_client::qos::{History, QosProfile};
 use ros2_client::{
     Context, ContextOptions, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, Subscription,
@@ -23,6 +23,12 @@ mod common;
 use common::repository;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Address space of a node that is sent forged datagrams, KiB. One that was sent none takes a small part of it.
+const ADDRESS_SPACE_KIB: u64 = 3 << 19;
+
+/// What a node says that ends for want of memory: its own words, or those of the allocator where a list doubles past the end.
+const OUT_OF_MEMORY: [&str; 2] = ["memory is nearly gone", "memory allocation of "];
 
 /// Of the `test`-th test of this file: alone in it, and far below the ports that Linux gives out.
 fn domain(test: u32) -> u16 {
@@ -36,6 +42,7 @@ struct Running {
 }
 
 impl Running {
+    /// `program` is the node, or what starts it with the rest as its arguments.
     fn start(mut program: Command, domain: u16, folder: &Path) -> Self {
         let log = folder.join("node.log");
         let domain = format!("node.domain_id={domain}");
@@ -74,6 +81,16 @@ impl Running {
             sleep(Duration::from_millis(20));
         }
     }
+
+    /// It ends as asked, or has ended by itself with a word about memory.
+    fn ends_well(&mut self) {
+        let status = self.ended().unwrap_or_else(|| {
+            self.signal("TERM");
+            self.end(Duration::from_secs(5))
+        });
+        let said = OUT_OF_MEMORY.iter().any(|words| self.log().contains(words));
+        assert!(status.success() || said, "{status}:\n{}", self.log());
+    }
 }
 
 impl Drop for Running {
@@ -85,6 +102,14 @@ impl Drop for Running {
 
 fn node() -> Command {
     Command::new(env!("CARGO_BIN_EXE_node"))
+}
+
+/// The node with a bound on its address space, and few of the reservations that an allocator makes for many threads.
+fn bounded_node() -> Command {
+    let mut shell = Command::new("sh");
+    let script = format!("ulimit -v {ADDRESS_SPACE_KIB} && exec \"$@\"");
+    shell.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_node")]).env("MALLOC_ARENA_MAX", "1");
+    shell
 }
 
 /// Another node in the same domain. Fields go in this order: the participant outlives the node's writers.
@@ -129,6 +154,16 @@ impl Peer {
             assert!(begun.elapsed() < TIMEOUT, "the node is not there:\n{}", node.log());
             sleep(Duration::from_millis(50));
         }
+    }
+
+    /// The port of the node's discovery: that of its topics less one, by RTPS 2.5, 9.6.2.3. The node has all the memory then
+    /// that it needs.
+    fn discovery_port(&self, node: &mut Running) -> u16 {
+        let locators = self.locators(node);
+        sleep(Duration::from_millis(500));
+        assert_eq!(node.ended(), None, "{}", node.log());
+        let port = locators[0].rsplit(':').next().unwrap().trim_end_matches(')');
+        port.parse::<u16>().unwrap() - 1
     }
 }
 
@@ -211,4 +246,115 @@ fn a_node_that_is_to_stay_on_loopback_is_announced_there_alone_and_says_what_it_
             }
         }
     }
+}
+
+/// What discovery says of publishers, and who reads it: entities that every participant has.
+const SEDP_WRITER: [u8; 4] = [0, 0, 3, 0xc2];
+const SEDP_READER: [u8; 4] = [0, 0, 3, 0xc7];
+
+/// A sequence number, little-endian.
+fn sequence(number: u64) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&((number >> 32) as u32).to_le_bytes());
+    bytes[4..].copy_from_slice(&(number as u32).to_le_bytes());
+    bytes
+}
+
+/// A message with one submessage, as if from `peer`.
+fn message(peer: &Peer, kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let length = (body.len() as u16).to_le_bytes();
+    let guid = peer.participant.guid().to_bytes();
+    let parts: [&[u8]; 5] = [b"RTPS\x02\x04\x01\x12", &guid[..12], &[kind, 1], &length, &body];
+    parts.concat()
+}
+
+fn heartbeat(peer: &Peer, last: u64, count: u32) -> Vec<u8> {
+    message(peer, 0x07, &[&SEDP_READER, &SEDP_WRITER, &sequence(1), &sequence(last), &count.to_le_bytes()])
+}
+
+fn gap(peer: &Peer, start: u64, end: u64) -> Vec<u8> {
+    message(peer, 0x08, &[&SEDP_READER, &SEDP_WRITER, &sequence(start), &sequence(end), &[0; 4]])
+}
+
+#[test]
+fn numbers_far_ahead_end_a_node_by_its_own_word_or_not_at_all() {
+    const FAR: u64 = 1 << 40;
+    for (test, kind) in [(4, "gap"), (5, "heartbeat")] {
+        let (folder, domain) = (tempfile::tempdir().unwrap(), domain(test));
+        let mut node = Running::start(bounded_node(), domain, folder.path());
+        let peer = Peer::join(domain);
+        let port = peer.discovery_port(&mut node);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let begun = Instant::now();
+        // The node's side of the match cannot be seen from here: what comes before it is passed over.
+        for count in 0.. {
+            if node.ended().is_some() || begun.elapsed() > Duration::from_secs(15) {
+                break;
+            }
+            let forged =
+                if kind == "gap" { gap(&peer, 1_000_000, FAR) } else { heartbeat(&peer, FAR, 1_000_000 + count) };
+            let _ = socket.send_to(&forged, ("127.0.0.1", port)); // refused where the node has just ended
+            sleep(Duration::from_millis(100));
+        }
+        node.ends_well();
+    }
+}
+
+/// Numbers without a pattern, the same at each run (Knuth's MMIX).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end
+    }
+}
+
+/// Whether the byte at `at` is of an address: a kind (UDP over IPv4), a port, and sixteen bytes of which the last four count.
+/// Those stay as they are, or the node would answer somewhere.
+fn is_of_locator(seed: &[u8], at: usize) -> bool {
+    let windows = seed.windows(24).enumerate();
+    let mut locators = windows.filter(|(_, bytes)| bytes[..4] == [1, 0, 0, 0] && bytes[8..20] == [0; 12]);
+    locators.any(|(start, _)| (start..start + 24).contains(&at))
+}
+
+#[test]
+fn damaged_datagrams_leave_a_node_that_ends_when_it_is_told_to_or_says_why_it_ended() {
+    const DATAGRAMS: usize = 4000;
+    let (folder, domain) = (tempfile::tempdir().unwrap(), domain(6));
+    // Participants announce themselves on this machine to the first twelve; this is the last of them.
+    let listener = UdpSocket::bind(("127.0.0.1", 7400 + 250 * domain + 10 + 2 * 11)).unwrap();
+    listener.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut node = Running::start(bounded_node(), domain, folder.path());
+    let peer = Peer::join(domain);
+    let port = peer.discovery_port(&mut node);
+    let mut seeds = vec![heartbeat(&peer, 3, 1), gap(&peer, 2, 5)];
+    let mut buffer = [0; 65_536];
+    while let Ok(length) = listener.recv(&mut buffer) {
+        seeds.push(buffer[..length].to_vec());
+    }
+    assert!(seeds.len() > 2, "no announcement was heard");
+    let (socket, mut dice) = (UdpSocket::bind("127.0.0.1:0").unwrap(), Dice(19));
+    for k in 0..DATAGRAMS {
+        let seed = &seeds[dice.below(seeds.len())];
+        let mut damaged = seed.clone();
+        for _ in 0..=dice.below(4) {
+            // Behind the magic word, which is looked at first.
+            let at = 4 + dice.below(damaged.len() - 4);
+            if !is_of_locator(seed, at) {
+                damaged[at] = dice.below(256) as u8;
+            }
+        }
+        if dice.below(8) == 0 {
+            damaged.truncate(4 + dice.below(damaged.len() - 4));
+        }
+        // To topics and discovery in turn; refused where the node has ended.
+        let _ = socket.send_to(&damaged, ("127.0.0.1", port + (k % 2) as u16));
+        if k % 100 == 0 {
+            sleep(Duration::from_millis(20));
+        }
+    }
+    sleep(Duration::from_secs(1));
+    node.ends_well();
 }

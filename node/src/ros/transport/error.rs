@@ -58,6 +58,19 @@ pub enum Error {
         /// In the middleware's words.
         reason: String,
     },
+    /// Nearly all memory is taken that there is for the process.
+    #[error(
+        "memory of {of}: expected at most {most_mib} MiB to be taken, got {got_mib}: the node ends before the system ends \
+         it, or another"
+    )]
+    Memory {
+        /// Whose it is.
+        of: &'static str,
+        /// What may be taken, MiB.
+        most_mib: u64,
+        /// What is taken, MiB.
+        got_mib: u64,
+    },
     /// `--ros-args` that cannot be applied.
     #[error(transparent)]
     RosArgs(#[from] RosArgsError),

@@ -34,10 +34,12 @@ use super::{
 use crate::ros::message::{Input, OdometryMessage, Output, TransformMessage};
 use crate::supervision::panic_message;
 
+mod memory;
 mod reach;
 mod services;
 mod watch;
 
+use memory::{Excess, Limits};
 use reach::Reach;
 use services::Services;
 use watch::Watch;
@@ -49,7 +51,7 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// [`Error`] where a name is not valid, the network cannot be opened or a thread panics.
+/// [`Error`] where a name is not valid, the network cannot be opened, a thread panics or memory is nearly gone.
 pub fn run(topics: &Topics, ends: Ends) -> Result<(), Error> {
     let (reach, told) = reach::asked(|name| std::env::var(name).ok());
     for told in told {
@@ -72,6 +74,8 @@ enum Broken {
     Library(&'static str),
     /// The named thread of ours has ended, in this way.
     Ours(&'static str, String),
+    /// Too much memory is taken.
+    Memory(Excess),
 }
 
 /// One stay in the domain: until told to stop, or until the thread of RustDDS ends that is returned. `fixed` is the last
@@ -167,9 +171,14 @@ fn stay(
         drop(running);
         is_stopped
     });
-    drop(graph);
-    drop(publishers);
-    leave(participant);
+    if matches!(broken.get(), Some(Broken::Memory(_))) {
+        // Each waits for a loop that lists numbers without end, which takes what is left meanwhile.
+        std::mem::forget((graph, publishers, participant));
+    } else {
+        drop(graph);
+        drop(publishers);
+        leave(participant);
+    }
     match broken.into_inner().filter(|_| !is_stopped) {
         None => Ok(None),
         Some(Broken::Library(thread)) => Ok(Some(thread)),
@@ -177,6 +186,7 @@ fn stay(
             supervision.note(thread, &how);
             Ok(None)
         }
+        Some(Broken::Memory(Excess { of, most_mib, got_mib })) => Err(Error::Memory { of, most_mib, got_mib }),
     }
 }
 
@@ -200,8 +210,16 @@ fn spawn<'scope>(
 /// Looks whether all is well until the other end of `ended` is dropped, and now and then which ends others have in the graph.
 /// (ros2-client hands on none of the events that RustDDS has for this, but what was discovered can be asked for.)
 fn look_around(mut watch: Watch, ended: &Receiver<()>, broken: &OnceLock<Broken>, tell: impl Fn(Vec<Endpoint>)) {
+    let limits = Limits::of_system();
     let mut looked = Instant::now();
     while ended.recv_timeout(STOP_POLL) == Err(RecvTimeoutError::Timeout) {
+        if let Some(excess) = limits.excess() {
+            let Excess { of, most_mib, got_mib } = excess;
+            // At once: there may be no memory for it later.
+            tracing::error!(of, most_mib, got_mib, "memory is nearly gone");
+            let _ = broken.set(Broken::Memory(excess));
+            return;
+        }
         if let Some(thread) = watch.ended() {
             let _ = broken.set(Broken::Library(thread));
             return;
@@ -213,7 +231,7 @@ fn look_around(mut watch: Watch, ended: &Receiver<()>, broken: &OnceLock<Broken>
     }
 }
 
-/// Drops the last of a participant, which waits for its threads, but no longer than they may take.
+/// Drops the last of a participant, which waits for its threads: one that lists numbers without end is left behind.
 fn leave(participant: DomainParticipant) {
     let (left, gone) = bounded::<()>(0);
     let leaving = thread::Builder::new().name("leave".to_owned()).spawn(move || {
