@@ -410,7 +410,7 @@ impl Lora {
         let path = dir.join(CONFIG);
         let text =
             serde_json::to_string_pretty(&self.config).map_err(|source| Error::Json { path: path.clone(), source })?;
-        std::fs::write(&path, text + "\n").map_err(io(&path))
+        output::replace(&path, |part| std::fs::write(part, text + "\n").map_err(io(&path)))
     }
 
     /// The config.

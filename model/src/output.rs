@@ -10,7 +10,7 @@ use candle_core::Tensor;
 
 use crate::{Error, Result};
 
-/// Has `write` fill the file `WHOLE.part`, and puts it in its place.
+/// Has `write` fill the file `WHOLE.part`, and puts it in its place. What was begun goes where that fails.
 ///
 /// # Errors
 /// A file that can't be made, and `write`'s.
@@ -18,7 +18,7 @@ pub fn replace(whole: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
     let mut part = whole.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    let io = |source| Error::Io { path: part.clone(), source };
+    let io = |source| Error::Io { path: whole.to_owned(), source };
     // What a killed process left would keep its own permissions.
     if let Err(error) = std::fs::remove_file(&part)
         && error.kind() != ErrorKind::NotFound
@@ -26,10 +26,14 @@ pub fn replace(whole: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
         return Err(io(error));
     }
     let permissions = File::create_new(&part).and_then(|file| file.metadata()).map_err(io)?.permissions();
-    write(&part)?;
     // safetensors writes a temporary file, which its user alone may read, and puts that in our file's place.
-    std::fs::set_permissions(&part, permissions).map_err(io)?;
-    std::fs::rename(&part, whole).map_err(|source| Error::Io { path: whole.to_owned(), source })
+    let place =
+        || std::fs::set_permissions(&part, permissions).and_then(|()| std::fs::rename(&part, whole)).map_err(io);
+    let placed = write(&part).and_then(|()| place());
+    if placed.is_err() {
+        let _ = std::fs::remove_file(&part); // it may be gone
+    }
+    placed
 }
 
 /// Writes tensors as safetensors, with these keys of its header's metadata where there are any.

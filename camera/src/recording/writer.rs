@@ -141,26 +141,27 @@ fn nanos(time: Stamp) -> u64 {
     u64::try_from(time.nanos).unwrap_or(0)
 }
 
-/// A recording on disk, written as fast as the disk takes it.
+/// A recording on disk, written as fast as the disk takes it, under `PATH.part` until it is whole.
 pub struct FileWriter {
     path: PathBuf,
+    part: PathBuf,
     writer: Writer<BufWriter<File>>,
 }
 
 impl FileWriter {
-    /// Begins a file, in place of one that may be there.
+    /// Begins a file; it takes its place, and that of one that may be there, with [`FileWriter::finish`].
     ///
     /// # Errors
     ///
     /// [`Error::Io`] and [`Error::Write`].
     pub fn create(path: &Path) -> Result<Self, Error> {
-        let path = path.to_owned();
-        let sink = match File::create(&path) {
+        let (path, part) = (path.to_owned(), beside(path));
+        let sink = match File::create(&part) {
             Ok(file) => BufWriter::new(file),
             Err(source) => return Err(Error::Io { path, source }),
         };
         match Writer::new(sink) {
-            Ok(writer) => Ok(Self { path, writer }),
+            Ok(writer) => Ok(Self { path, part, writer }),
             Err(error) => Err(failed(&path, &error, 0, 0)),
         }
     }
@@ -181,19 +182,32 @@ impl FileWriter {
         result.map_err(|error| failed(&self.path, &error, self.writer.written(), self.writer.open_messages()))
     }
 
-    /// Ends the file, and returns where it is.
+    /// Ends the file, gives it its name, and returns where it is.
     ///
     /// # Errors
     ///
-    /// [`Error::Write`].
+    /// [`Error::Write`] and [`Error::Io`].
     pub fn finish(self) -> Result<PathBuf, Error> {
-        let Self { path, writer } = self;
+        let Self { path, part, writer } = self;
         let (written, open) = (writer.written(), writer.open_messages());
         match writer.finish() {
-            Ok(_) => Ok(path),
+            Ok(_) => match std::fs::rename(part, &path) {
+                Ok(()) => Ok(path),
+                Err(source) => Err(Error::Io { path, source }),
+            },
             Err(error) => Err(failed(&path, &error, written, open)),
         }
     }
+}
+
+/// Where a file is until it is whole; what is none, such as a pipe, is written where it is.
+fn beside(path: &Path) -> PathBuf {
+    if path.exists() && !path.is_file() {
+        return path.to_owned();
+    }
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    part.into()
 }
 
 fn failed(path: &Path, error: &McapError, written: u64, lost: u64) -> Error {

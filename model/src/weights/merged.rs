@@ -126,7 +126,8 @@ pub(super) fn copy_json(dir: &Path, out: &Path) -> Result<()> {
 pub fn write_config(config: &Config, processor: &Processor, out: &Path) -> Result<()> {
     let json = |path: &Path, text: serde_json::Result<String>| {
         let text = text.map_err(|source| Error::Json { path: path.to_owned(), source })?;
-        std::fs::write(path, text + "\n").map_err(|source| Error::Io { path: path.to_owned(), source })
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        output::replace(path, |part| std::fs::write(part, text + "\n").map_err(io))
     };
     json(&out.join("preprocessor_config.json"), serde_json::to_string_pretty(processor))?;
     json(&out.join("config.json"), serde_json::to_string_pretty(config))

@@ -12,9 +12,23 @@ pub fn read_json(path: &Path) -> Result<Value> {
     read(path)
 }
 
-/// Pretty JSON with a newline at its end.
+/// Pretty JSON with a newline at its end, as [`write_whole`].
 pub fn write_json(path: &Path, value: &Value) -> Result<()> {
-    std::fs::write(path, format!("{value:#}\n")).with_context(|| path.display().to_string())
+    write_whole(path, format!("{value:#}\n").as_bytes())
+}
+
+/// A file that is there whole or not at all: on a full disk, the one that was there before.
+///
+/// # Errors
+/// A file that can't be written.
+pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let written = std::fs::write(&part, content).and_then(|()| std::fs::rename(&part, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part); // it may never have been begun
+    }
+    written.with_context(|| path.display().to_string())
 }
 
 /// A JSON file of this form, with its name in the error.

@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use training_data::json::{read_json, write_json};
+use training_data::json::{read_json, write_json, write_whole};
 use training_data::vocabulary;
 
 mod shape;
@@ -270,7 +270,7 @@ impl Student {
         write_json(&dir.join("config.json"), &serde_json::to_value(self.model.config())?)?;
         write_json(&dir.join("preprocessor_config.json"), &serde_json::to_value(&self.processor)?)?;
         let path = dir.join("tokenizer.json");
-        std::fs::write(&path, serde_json::to_string(&self.tokenizer_json)?).with_context(|| path.display().to_string())
+        write_whole(&path, serde_json::to_string(&self.tokenizer_json)?.as_bytes())
     }
 }
 

@@ -203,7 +203,8 @@ pub fn write(
         let io = |source| Error::Io { path: path.clone(), source };
         output::replace(&path, |part| {
             let mut writer = BufWriter::new(File::create(part).map_err(io)?);
-            gguf_file::write(&mut writer, &metadata, &tensors)?;
+            let weights = |source| Error::Weights { path: path.clone(), source };
+            gguf_file::write(&mut writer, &metadata, &tensors).map_err(weights)?;
             let file = writer.into_inner().map_err(|e| io(e.into_error()))?;
             sizes[slot] = file.metadata().map_err(io)?.len();
             Ok(())

@@ -85,10 +85,14 @@ impl Recorder {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], and [`Error::Write`] of a disk that is full already.
+    /// [`Error::Io`], and [`Error::Write`] of a disk that is full already, on which no file is left.
     pub fn create(path: &Path, topics: &Topics) -> Result<Self, Error> {
         let file = File::create_new(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        Self::start(path, BufWriter::new(file), topics, MAX_WAITING_BYTES)
+        let started = Self::start(path, BufWriter::new(file), topics, MAX_WAITING_BYTES);
+        if started.is_err() {
+            let _ = std::fs::remove_file(path); // the error says what is wrong
+        }
+        started
     }
 
     fn start<W: Write + Send + 'static>(path: &Path, sink: W, topics: &Topics, room: usize) -> Result<Self, Error> {
