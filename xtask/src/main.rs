@@ -2,6 +2,7 @@
 //!
 //! Leaves out what the product does: that is in `node` and `training`.
 
+mod breaking;
 mod cuda;
 mod demo;
 mod fuzz;
@@ -33,6 +34,8 @@ enum Verb {
     Test(test::Args),
     /// Feed the decoders of camera topics and the parser of answers with inputs that coverage guides.
     Fuzz(fuzz::Args),
+    /// Kill runs, fill disks and damage files, and see that nothing is lost or believed.
+    Break(breaking::Args),
     /// Run a command in the sourced ROS 2, or else in a jazzy made of Python wheels under target/.
     Ros2(ros2::Args),
     /// Run a command with a CUDA toolkit: the machine's, or one assembled from Python wheels under target/.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Break(args) => breaking::run(&args),
         Verb::Ros2(args) => ros2::run(&args),
         Verb::Cuda(args) => cuda::run(&args),
         Verb::Install(args) => install::run(&args),

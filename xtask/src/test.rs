@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result};
 
 use crate::ros2::{self, Env};
-use crate::{fuzz, install, package, system, workspace};
+use crate::{breaking, fuzz, install, package, system, workspace};
 
 /// How long each fuzz target runs here: enough to show that it runs, and that nothing is wrong close to its seeds.
 const FUZZ_SECONDS: u64 = 10;
@@ -54,6 +54,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         steps.tests();
         steps.shared_data();
         steps.software_in_the_loop();
+        steps.broken();
         steps.package();
         steps.fuzz();
         steps.mpi();
@@ -100,12 +101,12 @@ impl Steps {
 
     /// All tests; those that are not run are counted by their reason.
     fn tests(&mut self) {
-        let mut ignored = BTreeMap::new();
+        let mut ignored: BTreeMap<String, usize> = BTreeMap::new();
         self.step("tests", || {
             let mut cargo = workspace::cargo();
             cargo.args(["test", "--workspace", "--no-fail-fast"]);
             workspace::run_and_read(&mut cargo, |line| {
-                if let Some(why) = ignored_because(line) {
+                if let Some(why) = ignored_because(line).or_else(|| breaking::not_run(line)) {
                     *ignored.entry(why.to_owned()).or_default() += 1;
                 }
             })
@@ -113,25 +114,16 @@ impl Steps {
         self.ignored = ignored;
     }
 
-    /// Tests of films that may not be in the repository, where they are beside it.
-    fn shared_data(&mut self) {
-        const NAME: &str = "tests on shared data";
-        if workspace::root().join("../shared/data").is_dir() {
-            self.cargo(NAME, &["test", "--workspace", "--no-fail-fast", "--", "--ignored", SHARED]);
-            self.ignored.remove(NEEDS_SHARED);
-        } else {
-            self.skip(NAME, "there is no ../shared/data");
-        }
-    }
-
-    /// The bench of tests/sil.toml around the node that the tests have built. Selected from the whole workspace, so that
-    /// their dependencies serve again.
-    fn software_in_the_loop(&mut self) {
-        self.step("software in the loop", || {
-            let mut cargo = workspace::cargo();
-            cargo.args(["test", "--workspace", "--test", "hil"]);
-            workspace::run(cargo.env("EGOREASONER_NODE", workspace::target().join("debug/node")))
+    /// The short form of `cargo xtask break`, with the programs that the tests have built.
+    fn broken(&mut self) {
+        let mut left_out = Vec::new();
+        self.step("kills, full disks, damage", || {
+            breaking::short(|line| left_out.extend(breaking::not_run(line).map(str::to_owned)))
         });
+        self.ignored.remove(breaking::NEEDS_PROGRAMS);
+        for why in left_out {
+            *self.ignored.entry(why).or_default() += 1;
+        }
     }
 
     /// The files of the ROS 2 package that no test in Rust can read.
