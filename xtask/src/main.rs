@@ -2,6 +2,7 @@
 //!
 //! Leaves out what the product does: that is in `node` and `training`.
 
+mod advisories;
 mod breaking;
 mod cuda;
 mod demo;
@@ -30,7 +31,7 @@ struct Cli {
 enum Verb {
     /// Play the bundled sequence to a separately started node over the real wire, and compare with the ground truth.
     Demo(demo::Args),
-    /// Format, lints, tests, training by several ranks, and the round trips over ROS 2 with both transports.
+    /// Format, lints, tests, advisories, training by several ranks, and the round trips over ROS 2 with both transports.
     Test(test::Args),
     /// Feed the decoders of camera topics and the parser of answers with inputs that coverage guides.
     Fuzz(fuzz::Args),

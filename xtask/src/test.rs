@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result};
 
 use crate::ros2::{self, Env};
-use crate::{breaking, fuzz, install, package, system, workspace};
+use crate::{advisories, breaking, fuzz, install, package, system, workspace};
 
 /// How long each fuzz target runs here: enough to show that it runs, and that nothing is wrong close to its seeds.
 const FUZZ_SECONDS: u64 = 10;
@@ -55,6 +55,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         steps.shared_data();
         steps.software_in_the_loop();
         steps.broken();
+        steps.advisories();
         steps.package();
         steps.fuzz();
         steps.mpi();
@@ -124,6 +125,38 @@ impl Steps {
         for why in left_out {
             *self.ignored.entry(why).or_default() += 1;
         }
+    }
+
+    /// What is known against our dependencies.
+    fn advisories(&mut self) {
+        const NAME: &str = "advisories";
+        match advisories::require() {
+            Ok(program) => {
+                self.step(NAME, || advisories::check(&program));
+            }
+            Err(error) => self.skip(NAME, &format!("{error:#}")),
+        }
+    }
+
+    /// Tests of films that may not be in the repository, where they are beside it.
+    fn shared_data(&mut self) {
+        const NAME: &str = "tests on shared data";
+        if workspace::root().join("../shared/data").is_dir() {
+            self.cargo(NAME, &["test", "--workspace", "--no-fail-fast", "--", "--ignored", SHARED]);
+            self.ignored.remove(NEEDS_SHARED);
+        } else {
+            self.skip(NAME, "there is no ../shared/data");
+        }
+    }
+
+    /// The bench of tests/sil.toml around the node that the tests have built. Selected from the whole workspace, so that
+    /// their dependencies serve again.
+    fn software_in_the_loop(&mut self) {
+        self.step("software in the loop", || {
+            let mut cargo = workspace::cargo();
+            cargo.args(["test", "--workspace", "--test", "hil"]);
+            workspace::run(cargo.env("EGOREASONER_NODE", workspace::target().join("debug/node")))
+        });
     }
 
     /// The files of the ROS 2 package that no test in Rust can read.

@@ -75,6 +75,15 @@ fn dependencies_are_what_deny_toml_allows() {
 }
 
 #[test]
+fn yanked_crates_are_refused_and_no_advisory_is_passed_over() {
+    let text = std::fs::read_to_string(root().join("deny.toml")).expect("deny.toml");
+    let deny: toml::Table = text.parse().expect("TOML");
+    let advisories = deny["advisories"].as_table().expect("a table");
+    assert_eq!(advisories.get("yanked").and_then(toml::Value::as_str), Some("deny"));
+    assert_eq!(advisories.get("ignore"), None, "each that is passed over is a hole: give its reason here");
+}
+
+#[test]
 fn what_is_not_allowed_is_named() {
     let rules = Rules::read();
     let package = |name: &str, licence: &str, source: &str| serde_json::json!({"name": name, "license": licence, "source": source});
