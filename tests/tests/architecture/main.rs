@@ -1,9 +1,10 @@
 //! The invariants of docs/architecture.md that manifests and `use` statements can show, what dependencies may be, and
-//! that the words of docs/troubleshooting.md are still said.
+//! that the words of docs/troubleshooting.md are still said and the tests of SECURITY.md still there.
 
 mod circles;
 mod licences;
 mod messages;
+mod security;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
