@@ -30,7 +30,7 @@ use crate::qwen3_vl::processor::Grid;
 use crate::qwen3_vl::processor::{Patches, Processor};
 use crate::qwen3_vl::text::KvCache;
 use crate::qwen3_vl::{Embedded, Qwen3Vl};
-use crate::tokenizer::{IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
+use crate::tokenizer::{IM_START, IMAGE_PAD, Room, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use crate::weights::gguf::Pair;
 use crate::{Error, Result};
 
@@ -396,11 +396,19 @@ impl EgoModel {
     /// # Errors
     /// A size that can't be resized, and as [`prompt::chat`].
     pub fn prompt(&self, messages: &[Message], sizes: &[(u32, u32)]) -> Result<Prompt> {
+        self.prompt_within(messages, sizes, &Room { tokens: usize::MAX, gone: &|| false })
+    }
+
+    /// [`Self::prompt`] of a conversation that may be too long.
+    ///
+    /// # Errors
+    /// As [`Self::prompt`] and [`prompt::chat_within`].
+    pub fn prompt_within(&self, messages: &[Message], sizes: &[(u32, u32)], room: &Room<'_>) -> Result<Prompt> {
         let grids =
             sizes.iter().map(|(width, height)| self.processor.grid(*width, *height)).collect::<Result<Vec<_>>>()?;
         let config = self.model.config();
         let merge = config.vision_config.spatial_merge_size;
-        prompt::chat(&self.tokenizer, config.image_token_id, merge, messages, &grids)
+        prompt::chat_within(&self.tokenizer, config.image_token_id, merge, messages, &grids, room)
     }
 
     /// Reads a prompt with its images; `max_tokens` may follow. What it begins with is not read again where the last prompt began so

@@ -100,6 +100,17 @@ pub enum Error {
         /// What it is.
         got: String,
     },
+    /// A prompt of more tokens than there is room for.
+    #[error("text: expected at most {most} tokens, got at least {least}")]
+    TooLong {
+        /// The room.
+        most: usize,
+        /// As many it has by what is known when it is refused.
+        least: usize,
+    },
+    /// Whoever asked for a prompt waits for it no more.
+    #[error("given up: nobody waits for it")]
+    GivenUp,
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

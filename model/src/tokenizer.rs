@@ -38,11 +38,39 @@ const KEYS: Keys = Keys {
     ],
 };
 
+/// Bytes that are tokenized at once where a text may be too long.
+const PIECE: usize = 64 << 10;
+/// The pieces of a text may have this many times its tokens before it is taken for too long: a word that is cut has more of them.
+const SLACK: usize = 2;
+/// NFC writes at most this many bytes as one (three jamo as one syllable).
+const NORMALIZED: usize = 3;
+
+/// What a prompt may take.
+#[derive(Clone, Copy)]
+pub struct Room<'a> {
+    /// Most tokens.
+    pub tokens: usize,
+    /// Whether nobody waits for it any more.
+    pub gone: &'a dyn Fn() -> bool,
+}
+
+impl Room<'_> {
+    /// Refuses a prompt that has at least so many tokens.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] with both numbers.
+    pub fn check(&self, least: usize) -> Result<()> {
+        if least > self.tokens { Err(Error::TooLong { most: self.tokens, least }) } else { Ok(()) }
+    }
+}
+
 /// Text to ids and back.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     template: Option<Template>,
+    /// Bytes of the longest text that one token may stand for.
+    longest: usize,
     /// Id of [`IM_END`].
     pub end: u32,
     /// Id of [`END_OF_TEXT`].
@@ -127,7 +155,10 @@ impl Tokenizer {
         let id = |token: &str| inner.token_to_id(token).ok_or_else(|| format!("no token {token}"));
         let (end, pad) = (id(IM_END)?, id(END_OF_TEXT)?);
         id(IM_START)?;
-        Ok(Self { inner, template: None, end, pad })
+        // A vocabulary spells bytes as characters, so that its texts are no longer than its tokens.
+        let spelled = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(1).max(1);
+        let longest = if inner.get_normalizer().is_some() { NORMALIZED * spelled } else { spelled };
+        Ok(Self { inner, template: None, longest, end, pad })
     }
 
     /// Ids of a text; special tokens in it count as such.
@@ -141,6 +172,39 @@ impl Tokenizer {
             got: e.to_string(),
         })?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Tokens that a text of so many bytes has at least: no token stands for more than the longest of the vocabulary.
+    pub fn least_tokens(&self, bytes: usize) -> usize {
+        bytes.div_ceil(self.longest)
+    }
+
+    /// [`Self::encode`] of a text that may be too long. Such a one is refused by its bytes, or else by the tokens of its
+    /// pieces, of which one is held at a time: tokenized as a whole, it takes a hundred times its own memory.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`], [`Error::GivenUp`], and the tokenizer's own.
+    pub fn encode_within(&self, text: &str, room: &Room<'_>) -> Result<Vec<u32>> {
+        room.check(self.least_tokens(text.len()))?;
+        if text.len() > PIECE.max(room.tokens) {
+            self.count(text, room)?;
+        }
+        self.encode(text)
+    }
+
+    /// Counts the tokens of a text in pieces.
+    fn count(&self, text: &str, room: &Room<'_>) -> Result<()> {
+        let (mut counted, mut rest) = (0, text);
+        while !rest.is_empty() {
+            if (room.gone)() {
+                return Err(Error::GivenUp);
+            }
+            let (piece, behind) = rest.split_at(rest.floor_char_boundary(PIECE));
+            counted += self.encode(piece)?.len();
+            room.check(counted / SLACK)?;
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// Text of ids, special tokens included.
@@ -180,9 +244,42 @@ fn read(path: &Path) -> Result<tokenizers::Tokenizer> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_text_that_can_not_fit_is_refused_by_its_bytes_or_its_first_pieces() {
+        let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano");
+        let tokenizer = Tokenizer::from_dir(&nano, &Config::from_dir(&nano).unwrap()).unwrap();
+        for text in ["", "a", "Where are we?", "weiß nicht, 0.123 -17", IMAGE_PAD, &"Frame 3: ".repeat(9)] {
+            let ids = tokenizer.encode(text).unwrap();
+            assert!(tokenizer.least_tokens(text.len()) <= ids.len(), "{text}");
+            let room = Room { tokens: ids.len(), gone: &|| false };
+            assert_eq!(tokenizer.encode_within(text, &room).unwrap(), ids, "{text}");
+        }
+        // `gone` is asked before each piece.
+        let pieces = Cell::new(0);
+        let gone = || {
+            pieces.set(pieces.get() + 1);
+            false
+        };
+        let room = |tokens| Room { tokens, gone: &gone };
+        let long = "a ".repeat(PIECE);
+        let refused = |text: &str, tokens| tokenizer.encode_within(text, &room(tokens)).unwrap_err();
+        assert!(matches!(refused(&long, 99), Error::TooLong { most: 99, least: 100.. }));
+        assert_eq!(pieces.get(), 0, "its bytes are enough");
+        let fits = tokenizer.least_tokens(long.len());
+        assert!(matches!(refused(&long, fits), Error::TooLong { .. }));
+        assert_eq!(pieces.get(), 1, "its first piece is enough");
+        // What fits is tokenized as a whole, however it is counted.
+        let ids = tokenizer.encode(&long).unwrap();
+        assert_eq!(tokenizer.encode_within(&long, &room(ids.len())).unwrap(), ids);
+        let nobody = Room { tokens: ids.len(), gone: &|| true };
+        assert!(matches!(tokenizer.encode_within(&long, &nobody), Err(Error::GivenUp)));
+    }
 
     #[test]
     fn what_would_spell_a_prompt_with_other_tokens_is_refused_by_name() {

@@ -70,6 +70,16 @@ pub enum Part {
     Image,
 }
 
+impl Part {
+    /// Bytes of its words.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Image => 0,
+        }
+    }
+}
+
 /// A Jinja template that was read from a checkpoint folder.
 #[derive(Debug, Clone)]
 pub struct Template {

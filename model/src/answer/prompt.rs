@@ -6,7 +6,7 @@ use crate::answer::chat::{Message, Part, images};
 use crate::qwen3_vl::processor::Grid;
 use crate::qwen3_vl::text::Position;
 use crate::qwen3_vl::{Segment, positions};
-use crate::tokenizer::{IM_END, IM_START, IMAGE_PAD, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
+use crate::tokenizer::{IM_END, IM_START, IMAGE_PAD, Room, Tokenizer, VIDEO_PAD, VISION_END, VISION_START};
 use crate::{Error, Result};
 
 /// How much of its reasoning the model is asked to write.
@@ -166,10 +166,30 @@ pub fn chat(
     messages: &[Message],
     grids: &[Grid],
 ) -> Result<Prompt> {
+    chat_within(tokenizer, image_token, merge, messages, grids, &Room { tokens: usize::MAX, gone: &|| false })
+}
+
+/// [`chat`] of a conversation that may be too long: it is refused as soon as that is known, by its images and the bytes of its
+/// texts first.
+///
+/// # Errors
+/// As [`chat`], [`Error::TooLong`] and [`Error::GivenUp`].
+pub fn chat_within(
+    tokenizer: &Tokenizer,
+    image_token: u32,
+    merge: usize,
+    messages: &[Message],
+    grids: &[Grid],
+    room: &Room<'_>,
+) -> Result<Prompt> {
     let images = images(messages);
     if images != grids.len() {
         return Err(Error::Input { what: "images", expected: grids.len().to_string(), got: images.to_string() });
     }
+    let tokens_of = |grid: &Grid| grid.patches() / merge.pow(2);
+    let shown = grids.iter().map(tokens_of).fold(0, usize::saturating_add);
+    let said: usize = messages.iter().flat_map(|message| &message.parts).map(Part::bytes).sum();
+    room.check(shown.saturating_add(tokenizer.least_tokens(said)))?;
     for part in messages.iter().flat_map(|message| &message.parts) {
         if let Part::Text(text) = part
             && let Some(token) = RESERVED.iter().find(|token| text.contains(**token))
@@ -185,7 +205,9 @@ pub fn chat(
         Some(template) => template.render(messages, IMAGE_PAD)?,
         None => plain(messages),
     };
-    let texts = spelled.split(IMAGE_PAD).map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
+    room.check(tokenizer.least_tokens(spelled.len()))?;
+    let texts = spelled.split(IMAGE_PAD).map(|text| tokenizer.encode_within(text, room)).collect::<Result<Vec<_>>>()?;
+    room.check(texts.iter().map(Vec::len).fold(shown, usize::saturating_add))?;
 
     let mut segments = Vec::with_capacity(2 * grids.len() + 1);
     let mut ids = Vec::new();
@@ -194,7 +216,7 @@ pub fn chat(
         ids.extend(text);
         if let Some(&grid) = grids.get(i) {
             segments.push(Segment::Image(grid));
-            ids.extend(std::iter::repeat_n(image_token, grid.patches() / merge.pow(2)));
+            ids.extend(std::iter::repeat_n(image_token, tokens_of(&grid)));
         }
     }
     let positions = positions(&segments, merge);
@@ -296,6 +318,32 @@ mod tests {
             let error = ask(&[Message::user(vec![text(&format!("x{token}y"))])], &[]).unwrap_err().to_string();
             assert!(error.contains(token), "{error}");
         }
+    }
+
+    #[test]
+    fn a_conversation_that_can_not_fit_is_refused_before_it_is_spelled() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nano");
+        let config = crate::Config::from_dir(&dir).unwrap();
+        // Spelling it would fail.
+        let template = crate::answer::chat::Template::new("{{ 1 / 0 }}".to_owned(), Path::new("t")).unwrap();
+        let plain = Tokenizer::from_dir(&dir, &config).unwrap();
+        let tokenizer = plain.clone().with_template(Some(template));
+        let turn = |words: &str| [Message::user(vec![Part::Text(words.to_owned()), Part::Image])];
+        let ask = |tokenizer: &Tokenizer, words: &str, grid: Grid, tokens: usize| {
+            let room = Room { tokens, gone: &|| false };
+            chat_within(tokenizer, config.image_token_id, 2, &turn(words), &[grid], &room)
+        };
+        let (small, huge) = (Grid { height: 2, width: 4 }, Grid { height: 1 << 20, width: 1 << 20 });
+        let long = "Where are we? ".repeat(500);
+        for (words, grid) in [(long.as_str(), small), ("a", huge)] {
+            let refused = ask(&tokenizer, words, grid, 40);
+            assert!(matches!(refused, Err(Error::TooLong { most: 40, least: 41.. })), "{words}: {refused:?}");
+        }
+        // At its own number of tokens it is the prompt that it is without a limit, below that none.
+        let whole = chat(&plain, config.image_token_id, 2, &turn("Where?"), &[small]).unwrap();
+        assert_eq!(ask(&plain, "Where?", small, whole.ids.len()).unwrap(), whole);
+        let refused = ask(&plain, "Where?", small, whole.ids.len() - 1);
+        assert!(matches!(refused, Err(Error::TooLong { .. })), "{refused:?}");
     }
 
     #[test]
