@@ -4,13 +4,17 @@
 use std::io::{Cursor, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use image::{ImageFormat, Rgb, RgbImage};
+use model::answer::prompt::Prompt;
 use model::{Device, EgoModel};
 use serde_json::{Value, json};
-use training_evaluation::serve::{ChatModel, Engine, Event, Options, Reason, Refusal, Request, Server, Sink, Tokens};
+use training_evaluation::serve::{
+    ChatModel, Engine, Event, Options, Reader, Reason, Refusal, Request, Server, Sink, Tokens,
+};
 
 mod answers;
 mod server;
@@ -39,6 +43,24 @@ struct Fake<F>(F);
 
 impl<F: Fn(&Request, &Sink) -> Result<usize, Refusal> + Send + 'static> Engine for Fake<F> {
     fn answer(&self, request: &Request, sink: &Sink) -> Result<Tokens, Refusal> {
+        (self.0)(request, sink).map(|written| Tokens { written, filled: 0 })
+    }
+}
+
+/// An engine whose requests are read outside of its own thread.
+struct Reads<F, R>(F, R);
+
+impl<F, R> Engine for Reads<F, R>
+where
+    F: Fn(&Request, &Sink) -> Result<usize, Refusal> + Send + 'static,
+    R: Fn(&Request, &dyn Fn() -> bool) -> Result<Prompt, Refusal> + Clone + Send + Sync + 'static,
+{
+    fn reader(&self) -> Option<Arc<Reader>> {
+        Some(Arc::new(self.1.clone()))
+    }
+
+    fn answer(&self, request: &Request, sink: &Sink) -> Result<Tokens, Refusal> {
+        assert!(request.prompt.is_some(), "it was read");
         (self.0)(request, sink).map(|written| Tokens { written, filled: 0 })
     }
 }

@@ -6,11 +6,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use model::answer::prompt::Prompt;
 use serde_json::json;
 use training_data::endpoint::{self, Endpoint};
-use training_evaluation::serve::{Engine, Event, Options, Request, Sink};
+use training_evaluation::serve::{ChatModel, Engine, Event, Options, Refusal, Request, Sink};
 
-use super::{Fake, LONG, Reply, agent, asks, get, nano, post, raw, raw_post, read, says, start, waits, weights};
+use super::{
+    Fake, LONG, Reads, Reply, agent, asks, get, load, nano, post, raw, raw_post, read, says, start, waits, weights,
+};
 
 #[test]
 fn a_key_is_asked_for_wherever_there_is_something_to_know() {
@@ -114,6 +117,73 @@ fn who_hangs_up_frees_the_model_and_the_place_in_the_queue() {
         end.recv_timeout(LONG).unwrap();
         assert_eq!(post(&server.url(), &body(1, false)).answer(0).0, "next");
     }
+    server.stop().unwrap();
+}
+
+/// No tokens, which is all that an engine without a model needs.
+fn nothing() -> Prompt {
+    Prompt { ids: Vec::new(), positions: Vec::new(), next: 0 }
+}
+
+#[test]
+fn who_hangs_up_while_it_is_read_frees_the_reader_and_never_comes_to_the_model() {
+    let ((began, begun), (ended, end)) = (channel(), channel());
+    let reads = move |request: &Request, gone: &dyn Fn() -> bool| {
+        if request.n == 1 {
+            return Ok(nothing());
+        }
+        began.send(()).unwrap();
+        while !gone() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        ended.send(()).unwrap();
+        Err(Refusal::stopping())
+    };
+    let answers = |request: &Request, sink: &Sink| {
+        assert_eq!(request.n, 1, "one whose client is gone");
+        says(sink, "next")
+    };
+    let server = start(Reads(answers, reads), Options::default());
+    // More than are read at once.
+    for _ in 0..6 {
+        let client = raw_post(&server.url(), &json!({"messages": asks("a"), "n": 2}));
+        begun.recv_timeout(LONG).unwrap();
+        drop(client);
+        end.recv_timeout(LONG).unwrap();
+    }
+    assert_eq!(post(&server.url(), &json!({"messages": asks("a")})).answer(0).0, "next");
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_text_that_can_not_fit_is_refused_while_the_model_is_busy() {
+    let ((began, begun), (go, may_go)) = (channel(), channel());
+    let model = load();
+    let reads = ChatModel::new(load(), 40).reader().unwrap();
+    let answers = move |request: &Request, sink: &Sink| {
+        // What was read ahead is what the model itself would read.
+        let prompt = model.prompt(&request.messages, &[]).unwrap();
+        assert_eq!(request.prompt.as_ref(), Some(&prompt));
+        began.send(()).unwrap();
+        may_go.recv().unwrap();
+        says(sink, "here")
+    };
+    let engine = Reads(answers, move |request: &Request, gone: &dyn Fn() -> bool| reads(request, gone));
+    // No place to wait in: whatever comes to the queue is sent away with 429.
+    let server = start(engine, Options { queue: 0, ..Options::default() });
+    let (replies, replied) = channel();
+    let running = ask_aside(&server.url(), &replies);
+    begun.recv_timeout(LONG).unwrap();
+    // 16 MiB, of which not one byte is tokenized: a token of nano stands for 16 bytes at most.
+    for text in ["long ".repeat(100), "long text ".repeat(1 << 14), "x".repeat(16 << 20)] {
+        let refused = post(&server.url(), &json!({"messages": asks(&text)}));
+        let error = refused.json()["error"].clone();
+        assert_eq!((refused.status, &error["code"]), (400, &json!("context_length_exceeded")), "{error}");
+        assert!(error["message"].as_str().unwrap().contains("at most 40 tokens"), "{error}");
+    }
+    go.send(()).unwrap();
+    assert_eq!(replied.recv_timeout(LONG).unwrap().answer(0).0, "here");
+    running.join().unwrap();
     server.stop().unwrap();
 }
 

@@ -5,20 +5,32 @@ use std::io::Cursor;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use image::metadata::Orientation;
-use image::{ImageDecoder as _, ImageFormat, ImageReader, RgbImage};
+use image::{ImageDecoder as _, ImageFormat, ImageReader, Limits, RgbImage};
 use model::answer::chat::{Message, Part, Role};
 use model::answer::decode::Sampling;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use model::answer::prompt::Prompt;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
+use super::fields::{Fields, List, read};
 use super::{Options, Refusal, keys};
 
 /// Most answers to one request: each has keys and values of its own.
 const MOST_ANSWERS: usize = 16;
 /// Most stop strings.
 const MOST_STOPS: usize = 16;
+/// Bytes of the longest stop string: each is looked for with each token.
+const LONGEST_STOP: usize = 1024;
+/// Most turns of a conversation.
+const MOST_TURNS: usize = 1024;
+/// Most parts of all its turns.
+const MOST_PARTS: usize = 4096;
 /// Pixels of the largest image: 300 MB once it is decoded.
 const MOST_PIXELS: u64 = 100_000_000;
+/// Bytes that a pixel takes at most while it is decoded, what may come on top of all of them, and most of both.
+const PIXEL_BYTES: u64 = 8;
+const BESIDE_PIXELS: u64 = 4 << 20;
+const MOST_BYTES: u64 = 512 << 20;
 /// Pixels a side that `detail` "low" asks for: smaller images are the same in every detail.
 const LOW_DETAIL: u32 = 512;
 /// Characters of a wrong value that an error shows.
@@ -39,6 +51,8 @@ pub struct Request {
     pub n: usize,
     /// Texts before which an answer ends.
     pub stop: Vec<String>,
+    /// Its tokens, where the engine has a [`super::Reader`].
+    pub prompt: Option<Prompt>,
 }
 
 /// Why an answer ends.
@@ -76,7 +90,8 @@ impl Picture {
     /// # Errors
     /// A file that is broken behind its header.
     pub fn decode(&self) -> Result<RgbImage, Refusal> {
-        let decoded = ImageReader::with_format(Cursor::new(&self.bytes), self.format).decode();
+        let pixels = u64::from(self.size.0) * u64::from(self.size.1);
+        let decoded = reader(&self.bytes, self.format, pixels).decode();
         let mut image = decoded.map_err(|e| Refusal::invalid(&self.place, e.to_string()))?;
         image.apply_orientation(self.orientation);
         Ok(image.into_rgb8())
@@ -103,14 +118,17 @@ impl Picture {
             Ok(other) => return Err(wrong("JPEG or PNG", &format!("{other:?}"))),
             Err(_) => return Err(wrong("JPEG or PNG", "neither")),
         };
-        let header = ImageReader::with_format(Cursor::new(&bytes), format).into_dimensions();
-        let size = header.map_err(|e| Refusal::invalid(place, e.to_string()))?;
-        if u64::from(size.0) * u64::from(size.1) > MOST_PIXELS {
-            return Err(wrong(&format!("at most {MOST_PIXELS} pixels"), &format!("{}x{}", size.0, size.1)));
-        }
-        let decoder = ImageReader::with_format(Cursor::new(&bytes), format).into_decoder();
-        let orientation = decoder.and_then(|mut decoder| decoder.orientation());
-        let orientation = orientation.map_err(|e| Refusal::invalid(place, e.to_string()))?;
+        let fits = |(width, height): (u32, u32)| {
+            let pixels = u64::from(width) * u64::from(height);
+            let too_large = || wrong(&format!("at most {MOST_PIXELS} pixels"), &format!("{width}x{height}"));
+            if pixels > MOST_PIXELS { Err(too_large()) } else { Ok(pixels) }
+        };
+        // The header of a PNG unpacks what stands before its pixels, that of a JPEG nothing.
+        let stated = if format == ImageFormat::Png { png_size(&bytes).map_or(Ok(0), fits)? } else { MOST_PIXELS };
+        let header = reader(&bytes, format, stated).into_decoder();
+        let header = header.and_then(|mut decoder| Ok((decoder.dimensions(), decoder.orientation()?)));
+        let (size, orientation) = header.map_err(|e| Refusal::invalid(place, e.to_string()))?;
+        fits(size)?;
         let size = match orientation {
             Orientation::Rotate90
             | Orientation::Rotate270
@@ -122,32 +140,51 @@ impl Picture {
     }
 }
 
+/// Reads an image within the memory that its pixels take: what lies compressed beside those of a PNG may unpack to anything.
+fn reader(bytes: &[u8], format: ImageFormat, pixels: u64) -> ImageReader<Cursor<&[u8]>> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some((pixels * PIXEL_BYTES + BESIDE_PIXELS).min(MOST_BYTES));
+    reader.limits(limits);
+    reader
+}
+
+/// Width and height in the first chunk of a PNG.
+fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let (width, height) = bytes.get(16..24)?.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*width), u32::from_be_bytes(*height.first_chunk()?)))
+}
+
 /// Reads a request's body.
 ///
 /// # Errors
 /// Names the field that is wrong, or refused.
 pub(super) fn parse(body: &[u8], options: &Options) -> Result<(Request, Delivery), Refusal> {
-    let mut fields: Map<String, Value> =
+    let mut fields: Fields<'_> =
         serde_json::from_slice(body).map_err(|e| Refusal::invalid("body", format!("expected a JSON object: {e}")))?;
-    if let Some(model) = take::<String>(&mut fields, "model")?
+    if let Some(model) = fields.take::<String>("model")?
         && model != options.name
     {
         return Err(Refusal::unknown_model(&model.chars().take(SHOWN).collect::<String>(), &options.name));
     }
-    let wants = take::<bool>(&mut fields, "logprobs")? == Some(true);
-    if wants || take::<u64>(&mut fields, "top_logprobs")?.is_some() {
+    let wants = fields.take::<bool>("logprobs")? == Some(true);
+    if wants || fields.take::<u64>("top_logprobs")?.is_some() {
         return Err(Refusal::invalid("logprobs", "not supported"));
     }
 
-    let turns: Vec<Value> = required(&mut fields, "messages")?;
-    if turns.is_empty() {
+    let turns: List<'_, MOST_TURNS> = fields.required("messages")?;
+    if turns.items.is_empty() {
         return Err(Refusal::invalid("messages", "expected at least one"));
     }
-    let mut images = Vec::new();
+    if turns.more {
+        return Err(Refusal::invalid("messages", format!("expected at most {MOST_TURNS} turns, got more")));
+    }
+    let mut found = Found { images: Vec::new(), parts: 0, most_images: options.max_images };
     let messages = turns
-        .into_iter()
+        .items
+        .iter()
         .enumerate()
-        .map(|(i, turn)| message(turn, &format!("messages[{i}]"), &mut images, options.max_images))
+        .map(|(i, turn)| message(turn, &format!("messages[{i}]"), &mut found))
         .collect::<Result<Vec<_>, _>>()?;
     // Some servers would go on with its text, others begin another turn.
     if messages.last().is_some_and(|last| last.role == Role::Assistant) {
@@ -158,8 +195,8 @@ pub(super) fn parse(body: &[u8], options: &Options) -> Result<(Request, Delivery
         ));
     }
 
-    let newer = take::<usize>(&mut fields, "max_completion_tokens")?;
-    let older = take::<usize>(&mut fields, "max_tokens")?;
+    let newer = fields.take::<usize>("max_completion_tokens")?;
+    let older = fields.take::<usize>("max_tokens")?;
     if let (Some(newer), Some(older)) = (newer, older)
         && newer != older
     {
@@ -171,59 +208,61 @@ pub(super) fn parse(body: &[u8], options: &Options) -> Result<(Request, Delivery
     if limit == Some(0) {
         return Err(Refusal::invalid("max_tokens", "expected at least 1, got 0"));
     }
-    let seed = take::<i64>(&mut fields, "seed")?;
+    let seed = fields.take::<i64>("seed")?;
     let sampling = Sampling {
-        temperature: take(&mut fields, "temperature")?.unwrap_or(1.0),
-        top_p: take(&mut fields, "top_p")?.unwrap_or(1.0),
+        temperature: fields.take("temperature")?.unwrap_or(1.0),
+        top_p: fields.take("top_p")?.unwrap_or(1.0),
         seed: seed.map_or_else(rand::random, i64::cast_unsigned),
     };
     let wrong = if sampling.top_p > 0.0 && sampling.top_p <= 1.0 { "temperature" } else { "top_p" };
     sampling.check().map_err(|e| Refusal::invalid(wrong, e.to_string()))?;
-    let n = take::<usize>(&mut fields, "n")?.unwrap_or(1);
+    let n = fields.take::<usize>("n")?.unwrap_or(1);
     if !(1..=MOST_ANSWERS).contains(&n) {
         return Err(Refusal::invalid("n", format!("expected 1 to {MOST_ANSWERS}, got {n}")));
     }
-    let stop = match fields.remove("stop") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::String(one)) => vec![one],
-        Some(several) => as_type::<Vec<String>>("stop", several)?,
-    };
-    if stop.len() > MOST_STOPS || stop.iter().any(String::is_empty) {
-        return Err(Refusal::invalid("stop", format!("expected at most {MOST_STOPS} strings, none of them empty")));
-    }
-    let stream = take::<bool>(&mut fields, "stream")?.unwrap_or(false);
-    let mut more: Map<String, Value> = take(&mut fields, "stream_options")?.unwrap_or_default();
-    let include_usage = take::<bool>(&mut more, "include_usage")?.unwrap_or(false);
+    let stop = stops(&mut fields)?;
+    let stream = fields.take::<bool>("stream")?.unwrap_or(false);
+    let mut more: Fields<'_> = fields.take("stream_options")?.unwrap_or_default();
+    let include_usage = more.take::<bool>("include_usage")?.unwrap_or(false);
     keys::STREAM.check(&more, "stream_options")?;
     // What may not be called asks for nothing.
-    if fields.get("tool_choice").is_some_and(|choice| choice == "none") {
+    if fields.get("tool_choice") == Some("\"none\"") {
         fields.remove("tools");
     }
     keys::REQUEST.check(&fields, "")?;
     let max_tokens = limit.unwrap_or(options.max_tokens).min(options.max_tokens);
-    Ok((Request { messages, images, sampling, max_tokens, n, stop }, Delivery { stream, include_usage }))
+    let images = found.images;
+    Ok((Request { messages, images, sampling, max_tokens, n, stop, prompt: None }, Delivery { stream, include_usage }))
 }
 
-/// A field, where it is there and not null.
-fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, key: &str) -> Result<Option<T>, Refusal> {
-    match fields.remove(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => as_type(key, value).map(Some),
+/// The texts before which an answer ends.
+fn stops(fields: &mut Fields<'_>) -> Result<Vec<String>, Refusal> {
+    let stated = fields.remove("stop").unwrap_or(RawValue::NULL);
+    let strings: List<'_, MOST_STOPS> = match stated.get() {
+        "null" => return Ok(Vec::new()),
+        one if one.starts_with('"') => List { items: vec![stated], more: false },
+        _ => read("stop", stated)?,
+    };
+    let stop = strings.items.iter().map(|text| read("stop", text)).collect::<Result<Vec<String>, _>>()?;
+    if strings.more || stop.iter().any(|text| text.is_empty() || text.len() > LONGEST_STOP) {
+        let message = format!("expected at most {MOST_STOPS} strings, each of 1 to {LONGEST_STOP} bytes");
+        return Err(Refusal::invalid("stop", message));
     }
+    Ok(stop)
 }
 
-fn required<T: DeserializeOwned>(fields: &mut Map<String, Value>, key: &str) -> Result<T, Refusal> {
-    take(fields, key)?.ok_or_else(|| Refusal::invalid(key, "expected, but missing"))
-}
-
-fn as_type<T: DeserializeOwned>(place: &str, value: Value) -> Result<T, Refusal> {
-    serde_json::from_value(value).map_err(|e| Refusal::invalid(place, e.to_string()))
+/// What was found in the turns so far.
+struct Found {
+    images: Vec<Picture>,
+    parts: usize,
+    most_images: usize,
 }
 
 /// One turn; its images go to the others'.
-fn message(turn: Value, place: &str, images: &mut Vec<Picture>, most: usize) -> Result<Message, Refusal> {
-    let mut fields: Map<String, Value> = as_type(place, turn)?;
-    let role = match as_type::<String>(&format!("{place}.role"), fields.remove("role").unwrap_or_default())?.as_str() {
+fn message(turn: &RawValue, place: &str, found: &mut Found) -> Result<Message, Refusal> {
+    let mut fields: Fields<'_> = read(place, turn)?;
+    let role: String = read(&format!("{place}.role"), fields.remove("role").unwrap_or(RawValue::NULL))?;
+    let role = match role.as_str() {
         "system" | "developer" => Role::System,
         "user" => Role::User,
         "assistant" => Role::Assistant,
@@ -233,44 +272,49 @@ fn message(turn: Value, place: &str, images: &mut Vec<Picture>, most: usize) -> 
             return Err(Refusal::invalid(&format!("{place}.role"), message));
         }
     };
-    let content = fields.remove("content").unwrap_or_default();
+    let content = fields.remove("content").unwrap_or(RawValue::NULL);
     keys::TURN.check(&fields, place)?;
     let place = format!("{place}.content");
-    let parts = match content {
-        Value::String(text) => vec![Part::Text(text)],
-        Value::Array(parts) => parts
-            .into_iter()
-            .enumerate()
-            .map(|(i, part)| self::part(part, &format!("{place}[{i}]"), role, images, most))
-            .collect::<Result<Vec<_>, _>>()?,
-        _ => return Err(Refusal::invalid(&place, "expected a string or a list of parts")),
-    };
-    Ok(Message { role, parts })
+    if content.get().starts_with('"') {
+        return Ok(Message { role, parts: vec![Part::Text(read(&place, content)?)] });
+    }
+    if !content.get().starts_with('[') {
+        return Err(Refusal::invalid(&place, "expected a string or a list of parts"));
+    }
+    let list: List<'_, MOST_PARTS> = read(&place, content)?;
+    found.parts += list.items.len();
+    if list.more || found.parts > MOST_PARTS {
+        return Err(Refusal::invalid("messages", format!("expected at most {MOST_PARTS} parts in all, got more")));
+    }
+    let parts = list.items.iter().enumerate().map(|(i, part)| self::part(part, &format!("{place}[{i}]"), role, found));
+    Ok(Message { role, parts: parts.collect::<Result<Vec<_>, _>>()? })
 }
 
-fn part(part: Value, place: &str, role: Role, images: &mut Vec<Picture>, most: usize) -> Result<Part, Refusal> {
-    let mut fields: Map<String, Value> = as_type(place, part)?;
-    let kind = fields.remove("type").unwrap_or_default();
-    match kind.as_str() {
+fn part(part: &RawValue, place: &str, role: Role, found: &mut Found) -> Result<Part, Refusal> {
+    let mut fields: Fields<'_> = read(place, part)?;
+    let kind: Option<String> = fields.remove("type").and_then(|kind| read(place, kind).ok());
+    match kind.as_deref() {
         Some("text") => {
-            let text = fields.remove("text").unwrap_or_default();
+            let text = fields.remove("text").unwrap_or(RawValue::NULL);
             keys::PART.check(&fields, place)?;
-            as_type(&format!("{place}.text"), text).map(Part::Text)
+            read(&format!("{place}.text"), text).map(Part::Text)
         }
         Some("image_url") => {
             if role != Role::User {
                 return Err(Refusal::invalid(place, "expected images in turns of the user alone"));
             }
-            if images.len() == most {
+            let most = found.most_images;
+            if found.images.len() == most {
                 return Err(Refusal::invalid("messages", format!("expected at most {most} images, got more")));
             }
-            let shown = fields.remove("image_url");
+            let shown = fields.remove("image_url").unwrap_or(RawValue::NULL);
             keys::PART.check(&fields, place)?;
             let place = format!("{place}.image_url");
-            let picture = match shown {
-                Some(Value::String(url)) => Picture::new(&url, &place)?,
-                Some(Value::Object(mut image)) => {
-                    let url: String = required(&mut image, "url")?;
+            let picture = match shown.get().as_bytes().first() {
+                Some(b'"') => Picture::new(&read::<String>(&place, shown)?, &place)?,
+                Some(b'{') => {
+                    let mut image: Fields<'_> = read(&place, shown)?;
+                    let url: String = image.required("url")?;
                     let picture = Picture::new(&url, &place)?;
                     if picture.size.0.max(picture.size.1) <= LOW_DETAIL {
                         image.remove("detail");
@@ -280,7 +324,7 @@ fn part(part: Value, place: &str, role: Role, images: &mut Vec<Picture>, most: u
                 }
                 _ => return Err(Refusal::invalid(&place, "expected an object with url")),
             };
-            images.push(picture);
+            found.images.push(picture);
             Ok(Part::Image)
         }
         Some("video_url") => {
@@ -505,6 +549,35 @@ mod tests {
         assert!(form.ends_with(r#"expected text or nothing, got {"type":"json_object"}"#), "{form}");
         let idle = json!({"messages": [{"role": "user", "content": "a"}], "tools": tool, "tool_choice": "none"});
         assert!(read(&idle).is_ok(), "no tool may be called");
+    }
+
+    #[test]
+    fn a_request_has_so_many_turns_parts_and_fields_and_no_more() {
+        let turns = |count: usize| json!({"messages": vec![json!({"role": "user", "content": "a"}); count]});
+        let part = json!({"type": "text", "text": "a"});
+        // Of all turns together.
+        let parts = |each: usize, count: usize| {
+            let turn = json!({"role": "user", "content": vec![part.clone(); each]});
+            json!({"messages": vec![turn; count]})
+        };
+        let stops = |stop: Value| json!({"messages": [{"role": "user", "content": "a"}], "stop": stop});
+        assert_eq!(read(&turns(1024)).unwrap().0.messages.len(), 1024);
+        assert!(read(&parts(2048, 2)).is_ok() && read(&stops(json!(vec!["x".repeat(1024); 16]))).is_ok());
+        let mut many = turns(1);
+        for key in 0..200 {
+            many[format!("key_{key}")] = json!(null);
+        }
+        for (body, says) in [
+            (turns(1025), "messages: expected at most 1024 turns, got more"),
+            (parts(4097, 1), "messages: expected at most 4096 parts in all, got more"),
+            (parts(2048, 3), "messages: expected at most 4096 parts in all, got more"),
+            (many, "body: expected a JSON object: expected at most 128 fields, got more"),
+            (stops(json!(vec!["x"; 17])), "stop: expected at most 16 strings, each of 1 to 1024 bytes"),
+            (stops(json!("x".repeat(1025))), "stop: expected at most 16 strings, each of 1 to 1024 bytes"),
+        ] {
+            let refusal = read(&body).unwrap_err().to_string();
+            assert!(refusal.contains(says), "{refusal}: lacks {says}");
+        }
     }
 
     #[test]

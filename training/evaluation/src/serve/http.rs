@@ -25,13 +25,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::chat::{self, Completion, Reason, Tokens, Usage};
-use super::queue::{Event, Job, Queue, Sink};
-use super::{Options, Refusal};
+use super::chat::{self, Completion, Delivery, Reason, Tokens, Usage};
+use super::queue::{Event, Job, Queue, Reader, Sink};
+use super::{Options, Refusal, Request};
 
 /// Connections served at once; more wait to be accepted.
 const CONNECTIONS: usize = 256;
-/// Bodies in memory at once that are not in the queue yet.
+/// Requests that are read at once: bodies in memory that are not in the queue yet.
 const READERS: usize = 4;
 /// A body is read up to this many times its limit before it is refused: who still sends does not look for an answer.
 const DRAINED: usize = 4;
@@ -47,20 +47,23 @@ pub(super) struct State {
     /// Set where running answers are given up.
     cut: Arc<AtomicBool>,
     key: Option<[u8; 32]>,
-    readers: Semaphore,
+    /// Spells requests as tokens, where the engine has one.
+    reader: Option<Arc<Reader>>,
+    readers: Arc<Semaphore>,
     started: u64,
     requests: AtomicU64,
 }
 
 impl State {
-    pub fn new(options: Options, queue: Arc<Queue>) -> Self {
+    pub fn new(options: Options, queue: Arc<Queue>, reader: Option<Arc<Reader>>) -> Self {
         let key = options.key.as_ref().map(|key| Sha256::digest(key).into());
         Self {
             options,
             queue,
             cut: Arc::default(),
             key,
-            readers: Semaphore::new(READERS),
+            reader,
+            readers: Arc::new(Semaphore::new(READERS)),
             started: now(),
             requests: AtomicU64::new(0),
         }
@@ -200,16 +203,21 @@ fn authorized(state: &State, head: &Parts) -> bool {
 /// Answers a request for a chat completion.
 async fn complete(state: &Arc<State>, body: &mut Incoming) -> Result<Response<Reply>, Refusal> {
     let (request, delivery) = {
-        let _reading = state.readers.acquire().await.map_err(|_| Refusal::stopping())?;
+        // Goes with the work, which goes on for a while where the client hangs up.
+        let reading = Arc::clone(&state.readers).acquire_owned().await.map_err(|_| Refusal::stopping())?;
         let limit = state.options.max_body;
         let bytes = timeout(state.options.read_timeout, read(body, limit, limit))
             .await
             .map_err(|_| Refusal::http(StatusCode::REQUEST_TIMEOUT, "the body took too long"))??;
-        let state = Arc::clone(state);
-        // Base64 and the headers of images take their time.
-        tokio::task::spawn_blocking(move || chat::parse(&bytes, &state.options))
-            .await
-            .map_err(|_| Refusal::internal("the request could not be read"))??
+        let (state, waits) = (Arc::clone(state), Waits::default());
+        let gone = Arc::clone(&waits.0);
+        // Base64, the headers of images and tokens take their time.
+        tokio::task::spawn_blocking(move || {
+            let _reading = reading;
+            understood(&state, bytes, &gone)
+        })
+        .await
+        .map_err(|_| Refusal::internal("the request could not be read"))??
     };
     let number = state.requests.fetch_add(1, Ordering::Relaxed);
     let id = format!("chatcmpl-{:x}-{number}", state.started);
@@ -235,9 +243,33 @@ async fn complete(state: &Arc<State>, body: &mut Incoming) -> Result<Response<Re
     Ok(response)
 }
 
+/// A client that waits; the flag is set once it does not.
+#[derive(Default)]
+struct Waits(Arc<AtomicBool>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a body asks for, in the tokens of the engine where it has a reader.
+fn understood(state: &State, body: Vec<u8>, gone: &AtomicBool) -> Result<(Request, Delivery), Refusal> {
+    let (mut request, delivery) = chat::parse(&body, &state.options)?;
+    // What it says is held once from here on.
+    drop(body);
+    if let Some(reader) = &state.reader {
+        let gone = || gone.load(Ordering::Relaxed) || state.cut.load(Ordering::Relaxed);
+        request.prompt = Some(reader(&request, &gone)?);
+    }
+    Ok((request, delivery))
+}
+
 /// A body of at most `limit` bytes, read to its end even where it is longer, as far as that is reasonable.
 async fn read(body: &mut Incoming, limit: usize, reasonable: usize) -> Result<Vec<u8>, Refusal> {
-    let (mut bytes, mut length) = (Vec::new(), 0);
+    // Of the size that it claims to have, so that it is not copied as it grows.
+    let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let (mut bytes, mut length) = (Vec::with_capacity(if claimed > limit { 0 } else { claimed }), 0);
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
         let frame = frame.map_err(|error| Refusal::invalid("body", error.to_string()))?;
         let Ok(data) = frame.into_data() else { continue };

@@ -1,6 +1,6 @@
 //! A model behind OpenAI's chat completions, so that the usual harnesses for questions about images (lmms-eval,
-//! VLMEvalKit) can ask it as they ask a service. One thread speaks HTTP, one owns the model, a bounded queue lies between
-//! them; requests are answered one after the other. Nothing is ever fetched: images come inside requests.
+//! VLMEvalKit) can ask it as they ask a service. One thread speaks HTTP, a few read requests, one owns the model, a bounded
+//! queue lies before it; requests are answered one after the other. Nothing is ever fetched: images come inside requests.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
@@ -16,11 +16,12 @@ use model::{EgoModel, Mode, process};
 use tokio::sync::oneshot;
 
 pub use chat::{Picture, Reason, Request, Tokens};
-pub use queue::{Engine, Event, Sink};
+pub use queue::{Engine, Event, Reader, Sink};
 pub use refusal::Refusal;
 pub use stream::ChatModel;
 
 mod chat;
+mod fields;
 mod http;
 mod keys;
 mod queue;
@@ -191,11 +192,11 @@ impl Server {
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let queue = Arc::new(queue::Queue::new(options.queue));
-        let jobs = Arc::clone(&queue);
+        let (jobs, reader) = (Arc::clone(&queue), engine.reader());
         // Ends once the queue is closed: behind the answer that it is at, or with the process.
         std::thread::Builder::new().name("model".to_owned()).spawn(move || queue::work(&jobs, &engine))?;
         let (stop, stopped) = oneshot::channel();
-        let state = Arc::new(http::State::new(options, queue));
+        let state = Arc::new(http::State::new(options, queue, reader));
         let http = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
             let ended = runtime.block_on(http::serve(listener, state, stopped));
             runtime.shutdown_background();

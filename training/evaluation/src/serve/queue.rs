@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use model::answer::prompt::Prompt;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::chat::{Reason, Tokens};
@@ -14,8 +15,20 @@ use super::{Refusal, Request};
 /// Longest wait that a client is asked for, seconds.
 const LONGEST_WAIT: u64 = 60;
 
+/// Spells a request as tokens; the second argument says whether its client hung up.
+///
+/// # Errors
+/// Why it is not answered; [`Refusal::stopping`] where nobody waits for it.
+pub type Reader = dyn Fn(&Request, &dyn Fn() -> bool) -> Result<Prompt, Refusal> + Send + Sync;
+
 /// What answers requests, one after the other.
 pub trait Engine: Send + 'static {
+    /// What reads requests before they wait, several at once, so that one that is too long never comes to the thread of the
+    /// model. None where the engine reads them itself.
+    fn reader(&self) -> Option<Arc<Reader>> {
+        None
+    }
+
     /// Answers one request: [`Event::Started`] first, then texts, then the end of each answer. Returns what that took.
     ///
     /// # Errors

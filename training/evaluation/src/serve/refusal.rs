@@ -48,10 +48,10 @@ impl Refusal {
         Self { code: Some("model_not_found"), param, ..Self::new(StatusCode::NOT_FOUND, INVALID, message) }
     }
 
-    /// More tokens than are read.
-    pub(super) fn too_long(tokens: usize, most: usize) -> Self {
-        let refusal =
-            Self::invalid("messages", format!("expected at most {most} tokens with all images, got {tokens}"));
+    /// More tokens than are read: at least so many.
+    pub(super) fn too_long(least: usize, most: usize) -> Self {
+        let message = format!("expected at most {most} tokens with all images, got at least {least}");
+        let refusal = Self::invalid("messages", message);
         Self { code: Some("context_length_exceeded"), ..refusal }
     }
 
@@ -86,6 +86,8 @@ impl std::fmt::Display for Refusal {
 impl From<model::Error> for Refusal {
     fn from(error: model::Error) -> Self {
         match error {
+            model::Error::TooLong { most, least } => Self::too_long(least, most),
+            model::Error::GivenUp => Self::stopping(),
             // A template fails on a conversation that it does not foresee.
             model::Error::Input { .. } | model::Error::Tokenizer { .. } => Self::invalid("messages", error.to_string()),
             other => {

@@ -7,19 +7,20 @@ use geometry::{Intrinsics, Stamp, WINDOW};
 use model::answer::decode::{Ended, decode_filled_with, decode_with};
 use model::answer::fill::{Fill, Filler};
 use model::answer::measured::Measured;
-use model::answer::prompt;
+use model::answer::prompt::{self, Prompt};
+use model::tokenizer::Room;
 use model::{EgoModel, Mode};
 use odometry::Grey;
 
 use super::chat::{Reason, Tokens};
-use super::queue::{Engine, Event, Sink};
+use super::queue::{Engine, Event, Reader, Sink};
 use super::{Refusal, Request};
 use crate::measured;
 
 /// A checkpoint that answers conversations.
 #[derive(Debug)]
 pub struct ChatModel {
-    model: EgoModel,
+    model: Arc<EgoModel>,
     max_prompt_tokens: usize,
     fill: Fill,
 }
@@ -27,7 +28,7 @@ pub struct ChatModel {
 impl ChatModel {
     /// Prompts of more than `max_prompt_tokens` are refused, as attention takes memory with the square of them.
     pub fn new(model: EgoModel, max_prompt_tokens: usize) -> Self {
-        Self { model, max_prompt_tokens, fill: Fill::None }
+        Self { model: Arc::new(model), max_prompt_tokens, fill: Fill::None }
     }
 
     /// Lets the program write its part of answers to questions about a window ([`prompt::asked`]), which then follow their
@@ -43,6 +44,22 @@ impl ChatModel {
         }
         Ok(Self { fill, ..self })
     }
+
+    /// Tokens of the model's context.
+    fn context(&self) -> usize {
+        self.model.network().config().text_config.max_position_embeddings
+    }
+
+    /// Tokens of the longest prompt that is read.
+    fn most(&self) -> usize {
+        self.max_prompt_tokens.min(self.context().saturating_sub(1))
+    }
+}
+
+/// The tokens of a request, at most `most`.
+fn tokens(model: &EgoModel, most: usize, request: &Request, gone: &dyn Fn() -> bool) -> Result<Prompt, Refusal> {
+    let sizes: Vec<(u32, u32)> = request.images.iter().map(|image| image.size).collect();
+    Ok(model.prompt_within(&request.messages, &sizes, &Room { tokens: most, gone })?)
 }
 
 /// What tracks say of the window that a question is about; what they can't say is left to the model.
@@ -59,14 +76,20 @@ fn tracked(greys: &[Grey], camera: &Intrinsics) -> Option<Arc<Measured>> {
 }
 
 impl Engine for ChatModel {
+    fn reader(&self) -> Option<Arc<Reader>> {
+        let (model, most) = (Arc::clone(&self.model), self.most());
+        Some(Arc::new(move |request: &Request, gone: &dyn Fn() -> bool| tokens(&model, most, request, gone)))
+    }
+
     fn answer(&self, request: &Request, sink: &Sink) -> Result<Tokens, Refusal> {
-        let sizes: Vec<(u32, u32)> = request.images.iter().map(|image| image.size).collect();
-        let prompt = self.model.prompt(&request.messages, &sizes)?;
-        let context = self.model.network().config().text_config.max_position_embeddings;
-        let (tokens, most) = (prompt.ids.len(), self.max_prompt_tokens.min(context.saturating_sub(1)));
-        if tokens > most {
-            return Err(Refusal::too_long(tokens, most));
-        }
+        let read = match request.prompt {
+            Some(_) => None,
+            None => Some(tokens(&self.model, self.most(), request, &|| sink.is_closed())?),
+        };
+        let Some(prompt) = request.prompt.as_ref().or(read.as_ref()) else {
+            return Err(Refusal::internal("the request has no tokens"));
+        };
+        let tokens = prompt.ids.len();
         let window = request.messages.last().and_then(prompt::asked).filter(|_| self.fill != Fill::None);
         // The images of the last turn, where tracks are to say something of them.
         let looked_at = if window.is_some() && self.fill == Fill::Measured { WINDOW } else { 0 };
@@ -81,8 +104,8 @@ impl Engine for ChatModel {
             }
             images.push(self.model.encode_image(&pixels)?);
         }
-        let max_tokens = request.max_tokens.min(context - tokens);
-        let prefilled = self.model.prefill(&prompt, &images.iter().collect::<Vec<_>>(), max_tokens)?;
+        let max_tokens = request.max_tokens.min(self.context() - tokens);
+        let prefilled = self.model.prefill(prompt, &images.iter().collect::<Vec<_>>(), max_tokens)?;
         sink.send(Event::Started { prompt_tokens: tokens });
 
         let spell = |ids: &[u32]| self.model.tokenizer().decode(ids);
