@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::answer::chat::Template;
 use crate::foreign::{Keys, Only, Refused, refuse_pointer};
-use crate::json::read_json;
+use crate::json::{LONGEST_VOCABULARY, read_json, read_within};
 use crate::qwen3_vl::config::Config;
 use crate::{Error, Result};
 
@@ -238,7 +238,7 @@ impl Tokenizer {
 fn read(path: &Path) -> Result<tokenizers::Tokenizer> {
     std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     refuse_pointer(path)?;
-    tokenizers::Tokenizer::from_file(path)
+    tokenizers::Tokenizer::from_bytes(read_within(path, LONGEST_VOCABULARY)?)
         .map_err(|e| Error::Tokenizer { path: path.to_owned(), message: e.to_string() })
 }
 

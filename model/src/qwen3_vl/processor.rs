@@ -48,6 +48,9 @@ impl Grid {
 /// Largest ratio of an image's sides that the reference accepts.
 const MAX_ASPECT: f64 = 200.0;
 
+/// Most pixels that an image may be scaled up to; the published limit is a sixteenth of it.
+const MOST_PIXELS: u64 = 1 << 28;
+
 const FILE: &str = "preprocessor_config.json";
 /// Where transformers 5 keeps the image processor, beside those of other inputs.
 const NESTED: (&str, &str) = ("processor_config.json", "image_processor");
@@ -210,6 +213,13 @@ impl Processor {
             return Err(Error::Config {
                 key: "preprocessor_config.size",
                 expected: format!("shortest_edge <= longest_edge, room for {0}x{0} pixels", self.factor()),
+                got: format!("{min}..{max}"),
+            });
+        }
+        if min > MOST_PIXELS || (max > MOST_PIXELS && self.unify_focal_px.is_some()) {
+            return Err(Error::Config {
+                key: "preprocessor_config.size",
+                expected: format!("at most {MOST_PIXELS} pixels, since images are scaled up to them"),
                 got: format!("{min}..{max}"),
             });
         }
@@ -542,6 +552,11 @@ mod tests {
             ("image_mean", serde_json::json!([123.7, 116.3, 103.5]), "image_mean and image_std: expected those of"),
             ("image_std", serde_json::json!([0.0, 0.5, 0.5]), "image_mean and image_std: expected those of"),
             ("patch_size", serde_json::json!(14), "patch_size: expected 16, got 14"),
+            (
+                "size",
+                serde_json::json!({"shortest_edge": 1u64 << 40, "longest_edge": 1u64 << 50}),
+                "size: expected at most 268435456 pixels",
+            ),
         ] {
             let mut changed = stated.clone();
             changed[key] = value;

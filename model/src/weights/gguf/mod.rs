@@ -2,6 +2,7 @@
 //! vision tower (`clip` with the projector `qwen3vl_merger`, usually called mmproj).
 
 mod export;
+mod header;
 mod keys;
 mod mapped;
 mod names;
@@ -65,6 +66,10 @@ impl Gguf {
         let header = &map[..map.len().min(HEADER)];
         if unaligned(header) {
             return Err(Error::Gguf { path: path.to_owned(), message: "general.alignment is 0".to_owned() });
+        }
+        if header::has_too_many_values(header) {
+            let message = format!("its lists have more than {} values, which no model's have", header::VALUES);
+            return Err(Error::Gguf { path: path.to_owned(), message });
         }
         let content = Content::read(&mut Cursor::new(header))
             .map_err(|e| Error::Gguf { path: path.to_owned(), message: keys::type_named(&e.to_string()) })?;

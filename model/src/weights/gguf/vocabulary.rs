@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 
 use super::Pair;
 use crate::answer::chat::{self, Template};
-use crate::json::read_json;
+use crate::json::{LONGEST_VOCABULARY, read_json_within};
 use crate::qwen3_vl::config::Config;
 use crate::tokenizer::{IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START};
 use crate::{Error, Result};
@@ -125,7 +125,7 @@ pub(super) fn written(dir: &Path, size: usize) -> Result<Vec<(String, Value)>> {
     if !path.is_file() {
         return Ok(Vec::new());
     }
-    let tokenizer: serde_json::Value = read_json(&path)?;
+    let tokenizer: serde_json::Value = read_json_within(&path, LONGEST_VOCABULARY)?;
     if tokenizer["model"]["type"] != "BPE" {
         return Ok(Vec::new());
     }
