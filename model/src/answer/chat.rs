@@ -1,10 +1,11 @@
 //! The chat template of a checkpoint: how a turn with images is spelled for the model that was trained on it.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use minijinja::{Environment, Value, context};
+use minijinja::{Environment, ErrorKind, Value, context};
 
-use crate::json::read_json;
+use crate::json::{read_json, read_within};
 use crate::{Error, Result};
 
 /// Who has a turn.
@@ -89,6 +90,64 @@ pub struct Template {
 
 const NAME: &str = "chat";
 
+/// Steps of a template, and more for each turn and each part of one: published ones take some ten of each.
+const STEPS: u64 = 200_000;
+const STEPS_EACH: u64 = 2_000;
+/// Bytes that a template may write, and more for each byte of the conversation.
+const WRITTEN: usize = 1 << 20;
+const WRITTEN_EACH: usize = 4;
+/// Bytes of the longest template that is read; published ones have some thousand.
+const LONGEST: usize = 1 << 20;
+
+/// How much a template may do for a conversation.
+struct Bounds {
+    steps: u64,
+    bytes: usize,
+}
+
+impl Bounds {
+    fn of(messages: &[Message]) -> Self {
+        let parts = || messages.iter().flat_map(|message| &message.parts);
+        let said = parts().map(Part::bytes).fold(0, usize::saturating_add);
+        Self {
+            steps: STEPS + STEPS_EACH * (messages.len() + parts().count()) as u64,
+            bytes: said.saturating_mul(WRITTEN_EACH).saturating_add(WRITTEN),
+        }
+    }
+
+    /// What went wrong, where it is one of these.
+    fn reached(&self, error: &minijinja::Error) -> Option<String> {
+        let first: &(dyn std::error::Error + 'static) = error;
+        let causes = std::iter::successors(Some(first), |&error| error.source());
+        let mut kinds = causes.filter_map(|error| error.downcast_ref::<minijinja::Error>()).map(minijinja::Error::kind);
+        kinds.find_map(|kind| match kind {
+            ErrorKind::OutOfFuel => Some(format!("it does not end within {} steps", self.steps)),
+            ErrorKind::WriteFailure => Some(format!("it writes more than {} bytes", self.bytes)),
+            _ => None,
+        })
+    }
+}
+
+/// A text of so many bytes at most.
+struct Bounded {
+    text: Vec<u8>,
+    most: usize,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.most - self.text.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Template {
     /// The template of a checkpoint folder, where it has one; see [`source`].
     ///
@@ -101,8 +160,12 @@ impl Template {
     /// Compiles a template; `path` is where it was read.
     ///
     /// # Errors
-    /// A template that is no Jinja.
+    /// A template that is no Jinja, or longer than any that is one.
     pub fn new(source: String, path: &Path) -> Result<Self> {
+        if source.len() > LONGEST {
+            let message = format!("chat template: expected at most {LONGEST} bytes, got {}", source.len());
+            return Err(Error::Tokenizer { path: path.to_owned(), message });
+        }
         let mut environment = Environment::new();
         // As transformers renders them: blocks leave no blank lines behind.
         environment.set_trim_blocks(true);
@@ -111,21 +174,28 @@ impl Template {
         Ok(Self { environment, path: path.to_owned() })
     }
 
-    /// A conversation, up to where the model's answer begins.
+    /// A conversation, up to where the model's answer begins. Templates come with weights from elsewhere: how many steps one
+    /// takes and how much it writes is bounded by the conversation; how much it keeps in variables is not.
     ///
     /// # Errors
-    /// A template that fails, or spells another number of images.
+    /// A template that fails, does not end, writes too much, or spells another number of images.
     pub fn render(&self, messages: &[Message], image_placeholder: &str) -> Result<String> {
         let turns: Vec<Value> = messages.iter().map(Message::value).collect();
         let given = context! { messages => turns, add_generation_prompt => true };
-        let rendered = self.environment.get_template(NAME).and_then(|t| t.render(given));
-        let text = rendered.map_err(|e| wrong(&self.path, &e))?;
+        let bounds = Bounds::of(messages);
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(bounds.steps));
+        let mut written = Bounded { text: Vec::new(), most: bounds.bytes };
+        let rendered = environment.get_template(NAME).and_then(|t| t.render_captured_to(given, &mut written).map(drop));
+        let fail = |message: String| Error::Tokenizer { path: self.path.clone(), message };
+        rendered.map_err(|error| match bounds.reached(&error) {
+            Some(reached) => fail(format!("chat template: {reached}")),
+            None => wrong(&self.path, &error),
+        })?;
+        let text = String::from_utf8(written.text).map_err(|error| fail(format!("chat template: {error}")))?;
         let (expected, got) = (images(messages), text.matches(image_placeholder).count());
         if expected != got {
-            return Err(Error::Tokenizer {
-                path: self.path.clone(),
-                message: format!("chat template: {expected} images are spelled with {got} {image_placeholder}"),
-            });
+            return Err(fail(format!("chat template: {expected} images are spelled with {got} {image_placeholder}")));
         }
         Ok(text)
     }
@@ -144,8 +214,10 @@ pub(crate) fn images(messages: &[Message]) -> usize {
 pub(crate) fn source(dir: &Path) -> Result<Option<(String, PathBuf)>> {
     let path = dir.join("chat_template.jinja");
     if path.is_file() {
-        let source = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-        return Ok(Some((source, path)));
+        return match String::from_utf8(read_within(&path, LONGEST as u64)?) {
+            Ok(source) => Ok(Some((source, path))),
+            Err(error) => Err(Error::Tokenizer { path, message: format!("chat template: {error}") }),
+        };
     }
     for name in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
         let path = dir.join(name);
@@ -224,6 +296,37 @@ mod tests {
              <|im_start|>user\nFrame 0: <|vision_start|><|image_pad|><|vision_end|>\nWhere?<|im_end|>\n\
              <|im_start|>assistant\nHere.<|im_end|>\n<|im_start|>assistant\n"
         );
+    }
+
+    #[test]
+    fn a_template_that_does_not_end_or_writes_without_end_is_an_error_that_names_its_file() {
+        let says = |source: &str, turns: usize| {
+            let template = Template::new(source.to_owned(), Path::new("weights/chat_template.jinja")).unwrap();
+            let turn = Message::user(vec![Part::Text("word ".repeat(20))]);
+            template.render(&vec![turn; turns], "<|image_pad|>").map_err(|error| error.to_string())
+        };
+        let many = "{% for i in range(10000) %}{% for j in range(10000) %}";
+        let macros = "{% macro f(n) %}{% for i in range(99) %}{{ f(n) if n < 99 }}{% endfor %}{% endmacro %}{{ f(0) }}";
+        for (source, words) in [
+            (format!("{many}{{% endfor %}}{{% endfor %}}"), "it does not end within 204000 steps"),
+            (macros.to_owned(), "chat template: "),
+            (
+                "{% for i in range(90000) %}{{ messages[0].content }}{% endfor %}".to_owned(),
+                "it writes more than 1048976",
+            ),
+            ("{{ 'x' * 2000000 }}".to_owned(), "it writes more than 1048976 bytes"),
+        ] {
+            let error = says(&source, 1).unwrap_err();
+            assert!(
+                error.starts_with("weights/chat_template.jinja: chat template: ") && error.contains(words),
+                "{error}"
+            );
+        }
+        // What grows with the conversation may.
+        let plain = says(TEMPLATE, 5000).unwrap();
+        assert_eq!(plain.matches("<|im_start|>user").count(), 5000);
+        let error = Template::new(" ".repeat(LONGEST + 1), Path::new("t")).unwrap_err().to_string();
+        assert_eq!(error, "t: chat template: expected at most 1048576 bytes, got 1048577");
     }
 
     #[test]
