@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use geometry::metrics::Statistic;
+use geometry::metrics::{Interval, Statistic};
 use model::Mode;
 use model::answer::budget::Budget;
 use model::answer::decode::Sampling;
 use model::answer::fill::Fill;
+use model::weights::manifest::Manifest;
 use model::{Answer, AnswerOptions, Device, EgoModel, FrameEmbedding};
-use serde_json::Value;
 use training_evaluation::eval::{self, Estimator, Report};
 
 /// What git may hold of weights, all together.
@@ -41,11 +41,8 @@ fn nano_is_small_and_tells_how_it_was_made() {
     let files = std::fs::read_dir(nano()).expect("model/weights/nano");
     let bytes: u64 = files.map(|f| f.and_then(|f| f.metadata()).map_or(0, |m| m.len())).sum();
     assert!(bytes <= MAX_BYTES, "{bytes} bytes");
-    let text = std::fs::read_to_string(nano().join("manifest.json")).expect("a manifest");
-    let manifest: Value = serde_json::from_str(&text).expect("JSON");
-    for key in ["stages", "measured", "parameters"] {
-        assert!(!manifest[key].is_null(), "manifest.json lacks {key}");
-    }
+    let manifest = manifest();
+    assert!(manifest.parameters.is_some() && manifest.stages.len() == 3 && !manifest.measured.is_empty());
 }
 
 /// What nano must show, on windows of a seed that it never saw.
@@ -61,25 +58,31 @@ fn nano_beats_a_still_camera_on_synthetic_windows() {
     assert!((median(&still.summary.tde_deg) - 90.0).abs() < 1e-9, "no direction counts as 90 degrees");
 }
 
-fn manifest() -> Value {
-    let text = std::fs::read_to_string(nano().join("manifest.json")).expect("a manifest");
-    serde_json::from_str(&text).expect("JSON")
+fn manifest() -> Manifest {
+    Manifest::of(&nano()).expect("a manifest that can be read").expect("a manifest")
+}
+
+/// The value of a figure that was measured.
+fn said(interval: Option<&Interval>) -> f64 {
+    interval.expect("a figure").value
 }
 
 /// Sixty of the five hundred windows that the manifest is about, measured again: their median may be off by a third.
 #[test]
 fn the_manifest_tells_what_was_measured_on_many() {
     let manifest = manifest();
-    let measured = &manifest["measured"]["synth:seed=9001,windows=500"];
-    assert_eq!(measured["windows"], 500);
+    let measured = &manifest.measured["synth:seed=9001,windows=500"];
+    assert_eq!(measured.windows, 500);
     let weights = Estimator::weights(&nano(), None, &Device::Cpu, options()).expect("nano loads");
     let sample = evaluate(&weights, "synth:seed=9001,windows=60");
-    let (said, got) = (measured["final_parse"].as_f64().unwrap(), sample.final_parse);
-    assert!((said - got).abs() < 0.05, "parse: said {said}, got {got}");
-    for (name, got) in [("rre_deg", &sample.summary.rre_deg), ("tde_deg", &sample.summary.tde_deg)] {
-        let said = measured[format!("{name}_median")]["value"].as_f64().unwrap();
-        let got = median(got);
-        assert!((got / said).ln().abs() < 0.3, "{name}: said {said}, got {got}");
+    let (parse, got) = (measured.final_parse, sample.final_parse);
+    assert!((parse - got).abs() < 0.05, "parse: said {parse}, got {got}");
+    for (name, told, got) in [
+        ("rre_deg", &measured.rre_deg_median, &sample.summary.rre_deg),
+        ("tde_deg", &measured.tde_deg_median, &sample.summary.tde_deg),
+    ] {
+        let (told, got) = (said(told.as_ref()), median(got));
+        assert!((got / told).ln().abs() < 0.3, "{name}: said {told}, got {got}");
     }
 }
 
@@ -87,16 +90,16 @@ fn the_manifest_tells_what_was_measured_on_many() {
 #[test]
 fn nano_answers_on_real_frames() {
     let manifest = manifest();
-    let measured = &manifest["measured"]["tests/data/amazon_box"];
+    let measured = &manifest.measured["tests/data/amazon_box"];
     let data = root().join("tests/data/amazon_box").display().to_string();
     let weights = Estimator::weights(&nano(), None, &Device::Cpu, options()).expect("nano loads");
     let (ours, still) = (evaluate(&weights, &data), evaluate(&Estimator::Identity, &data));
-    assert_eq!(measured["windows"], ours.summary.windows);
+    assert_eq!(measured.windows, ours.summary.windows);
     assert!(ours.final_parse >= 0.95, "{}", ours.final_parse);
     let (own, identity) = (median(&ours.summary.rre_deg), median(&still.summary.rre_deg));
     assert!(own < 1.05 * identity, "{own} deg, a camera that never moves {identity}");
-    let said = measured["rre_deg_median"]["value"].as_f64().unwrap();
-    assert!((own / said - 1.0).abs() < 0.05, "rotation: said {said}, got {own}");
+    let told = said(measured.rre_deg_median.as_ref());
+    assert!((own / told - 1.0).abs() < 0.05, "rotation: said {told}, got {own}");
 }
 
 /// The frames of one window, encoded.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use model::lora::Lora;
+use model::weights::manifest::Manifest;
 use model::{Device, EgoModel};
 use serde_json::Value;
 use training::gasp::analyse::{self, Args};
@@ -55,11 +56,10 @@ fn an_adapter_is_trained_with_heads_that_the_analysis_reads_and_the_export_leave
     let (base, out) = (base(dir.path()), dir.path().join("gasp"));
     // The loop fails where a variable is left without a gradient.
     assert_eq!(gasp::run(&tiny(), &base, &out, &Job::default()).unwrap(), Finished::Done);
-    let manifest = read_json(&out.join("manifest.json")).unwrap();
-    let stage = manifest["stages"].as_array().unwrap().last().unwrap().clone();
-    assert_eq!((stage["stage"].as_str(), stage["steps_done"].as_u64()), (Some("gasp"), Some(2)));
+    let stage = Manifest::of(&out).unwrap().unwrap().stages.pop().unwrap();
+    assert_eq!((stage.stage.as_str(), stage.steps_done), ("gasp", 2));
     for name in FIGURES {
-        assert!(stage["evaluations"][1][name].is_f64(), "{name}: {}", stage["evaluations"]);
+        assert!(stage.evaluations[1].term(name).is_some(), "{name}: {:?}", stage.evaluations);
     }
     let heads = candle_core::safetensors::load(out.join("aux_heads.safetensors"), &Device::Cpu).unwrap();
     assert_eq!(heads.len(), 2 * 4);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use model::Device;
 use model::answer::budget::Budget;
+use model::weights::manifest::{Manifest, Stage};
 use training::nano::config::read_config;
 use training::sft::EvalConfig;
 use training::student::{Adapter, Shape, Student};
@@ -72,14 +73,12 @@ fn two_ranks_are_one_process_with_the_same_batch() {
         let out = dir.path().join(format!("ranks-{ranks}"));
         let output = command(ranks, &base, &config, &out).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
-        let manifest: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(out.join("manifest.json")).unwrap()).unwrap();
-        (variables(&out, 4), manifest["stages"][0].clone())
+        (variables(&out, 4), Manifest::of(&out).unwrap().unwrap().stages.swap_remove(0))
     };
     let ((one, alone), (two, together)) = (run(1), run(2));
-    assert_eq!((&alone["ranks"], &together["ranks"]), (&1.into(), &2.into()));
+    assert_eq!((alone.ranks, together.ranks), (Some(1), Some(2)));
     for step in 0..4 {
-        let loss = |stage: &serde_json::Value| stage["curve"][step]["loss"].as_f64().unwrap();
+        let loss = |stage: &Stage| stage.curve[step].term("loss").unwrap();
         let (a, b) = (loss(&alone), loss(&together));
         assert!((a - b).abs() < 1e-5 * a, "step {step}: {a} {b}");
     }

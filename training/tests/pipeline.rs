@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use geometry::metrics::Statistic;
 use model::answer::budget::Budget;
+use model::weights::manifest::Manifest;
 use model::{AnswerOptions, Device, EgoModel};
 use training::nano::config::{Config, read_config};
 use training::student::{Adapter, Shape, Student};
@@ -64,11 +65,10 @@ fn sft_writes_a_checkpoint_that_the_node_and_eval_read_and_sft_goes_on_from() {
         let bits = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<half::f16>().unwrap();
         assert_eq!(bits(old) != bits(&after[name]), moves, "{name}");
     }
-    let manifest: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(second.join("manifest.json")).unwrap()).unwrap();
-    let steps: Vec<_> = manifest["stages"].as_array().unwrap().iter().map(|s| s["steps_done"].as_u64()).collect();
-    assert_eq!(steps, [Some(2), Some(1)], "a checkpoint tells of all its stages");
-    assert!(manifest["stages"][1]["curve"][0]["loss"].as_f64().unwrap() > 0.0);
+    let stages = Manifest::of(&second).unwrap().unwrap().stages;
+    let steps: Vec<usize> = stages.iter().map(|stage| stage.steps_done).collect();
+    assert_eq!(steps, [2, 1], "a checkpoint tells of all its stages");
+    assert!(stages[1].curve[0].term("loss").unwrap() > 0.0);
     // The next stage goes on with the heads of the one before, where it has them too.
     let heads = |dir: &Path| candle_core::safetensors::load(dir.join("aux_heads.safetensors"), &Device::Cpu).unwrap();
     let mut still = tiny(1);

@@ -11,6 +11,7 @@ use candle_core::Tensor;
 use model::Device;
 use model::answer::budget::Budget;
 use model::autograd::recompute::Recomputation;
+use model::weights::manifest::{Manifest, Point, Stage};
 use serde_json::Value;
 use training::nano::config::{Config, read_config};
 use training::nano::{self, Nano};
@@ -46,9 +47,15 @@ fn difference(a: &HashMap<String, Tensor>, b: &HashMap<String, Tensor>) -> f32 {
     a.iter().map(of).fold(0.0, f32::max)
 }
 
-fn curve(run: &Path) -> Value {
-    let manifest: Value = serde_json::from_slice(&std::fs::read(run.join("manifest.json")).unwrap()).unwrap();
-    manifest["stages"][0]["curve"].clone()
+/// What the manifest of a run says of its first stage.
+fn stage(run: &Path) -> Stage {
+    Manifest::of(run).unwrap().expect("a manifest").stages.swap_remove(0)
+}
+
+fn curve(run: &Path) -> Vec<Point> {
+    let curve = stage(run).curve;
+    assert!(!curve.is_empty());
+    curve
 }
 
 #[test]
@@ -69,7 +76,7 @@ fn a_step_is_the_same_however_it_is_cut() {
     for (name, micro_batch, workers) in [("8x1", 1, 1), ("4x2 on two threads", 2, 2)] {
         let parts = run(name, micro_batch, workers);
         for step in 0..3 {
-            let loss = |curve: &Value| curve[step]["loss"].as_f64().unwrap();
+            let loss = |curve: &[Point]| curve[step].term("loss").unwrap();
             let (a, b) = (loss(&whole.1), loss(&parts.1));
             assert!((a - b).abs() < 1e-4 * a, "{name}, step {step}: {a} {b}");
         }
@@ -349,7 +356,7 @@ fn one_batch_is_learned_by_heart() {
     let dir = tempfile::tempdir().unwrap();
     trainer::run(&objective, &student, &settings, dir.path()).unwrap();
     let curve = curve(dir.path());
-    let loss = |at: usize| curve[at]["loss"].as_f64().unwrap();
+    let loss = |at: usize| curve[at].term("loss").unwrap();
     assert!(loss(0) > 2.0 && loss(29) < 0.05, "{} -> {}", loss(0), loss(29));
 }
 
@@ -390,12 +397,14 @@ fn shards_are_gone_through_once_an_epoch_and_learned_from() {
 
     let out = dir.path().join("run");
     nano::run(&config, None, &out, &Job::default()).unwrap();
-    let manifest: Value = serde_json::from_slice(&std::fs::read(out.join("manifest.json")).unwrap()).unwrap();
-    let stage = &manifest["stages"][0];
-    assert_eq!(stage["steps_done"], samples, "two epochs, two a step");
-    assert_eq!(stage["config"]["inputs"]["data"]["samples"], samples);
-    assert_eq!(stage["config"]["inputs"]["data"]["sha256"].as_str().unwrap().len(), 64);
-    assert!(stage["evaluations"][0]["loss"].as_f64().unwrap() > 0.0 && stage["evaluations"][0]["parse"] == 0.0);
+    let stage = stage(&out);
+    assert_eq!(stage.steps_done as u64, samples, "two epochs, two a step");
+    assert_eq!((stage.ranks, stage.examples_seen, stage.init), (Some(1), Some(2 * samples), None));
+    let data = &stage.config["inputs"]["data"];
+    assert_eq!(data["samples"], samples);
+    assert_eq!(data["sha256"].as_str().unwrap().len(), 64);
+    let figures = &stage.evaluations[0];
+    assert!(figures.term("loss").unwrap() > 0.0 && figures.term("parse") == Some(0.0), "{figures:?}");
 
     // A shard that is not what was made is not trained on.
     let shard = train.join("chains-000000.tar");

@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use model::weights::manifest::{self, Manifest};
 use toml::Table;
 
 use super::{Config, FIGURES, run};
 use crate::trainer::{self, Finished, Job};
-use training_data::json::read_json;
+use training_data::json::read;
 
 /// A setting with the values that it takes.
 type Axis = (String, Vec<String>);
@@ -39,7 +39,7 @@ pub fn sweep(config: &Path, settings: &str, init: &Path, out: &Path, job: &Job) 
     let mut rows = Vec::new();
     for (combination, config) in combinations.iter().zip(&configs) {
         let folder = out.join(name(combination));
-        let manifest = folder.join("manifest.json");
+        let manifest = folder.join(manifest::FILE);
         if !(job.resume && manifest.is_file()) {
             tracing::info!(run = name(combination), "sweep");
             let resume = job.resume && trainer::is_begun(&folder)?;
@@ -140,10 +140,9 @@ fn number(value: &toml::Value) -> Option<f64> {
 
 /// The last figures of a run on its hold-out, in the order of [`FIGURES`].
 fn figures(manifest: &Path) -> Result<Vec<Option<f64>>> {
-    let manifest = read_json(manifest)?;
-    let stage = manifest["stages"].as_array().and_then(|stages| stages.last()).cloned().unwrap_or_default();
-    let last = stage["evaluations"].as_array().and_then(|all| all.last()).cloned().unwrap_or(Value::Null);
-    Ok(FIGURES.iter().map(|name| last[*name].as_f64()).collect())
+    let manifest: Manifest = read(manifest)?;
+    let last = manifest.stages.last().and_then(|stage| stage.evaluations.last());
+    Ok(FIGURES.iter().map(|name| last.and_then(|point| point.term(name))).collect())
 }
 
 fn cells<'a>(row: &'a (Combination, Vec<Option<f64>>), nothing: &'a str) -> impl Iterator<Item = String> + 'a {
@@ -230,7 +229,7 @@ mod tests {
     fn rows_hold_what_the_manifests_say() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("manifest.json");
-        let text = r#"{"stages": [{"evaluations": [{"loss": 9}]},
+        let text = r#"{"stages": [{"evaluations": [{"step": 3, "loss": 9}]},
                        {"evaluations": [{"step": 1, "loss": 3}, {"step": 2, "loss": 2.5, "lm": 1, "chance": null}]}]}"#;
         std::fs::write(&path, text).unwrap();
         let figures = figures(&path).unwrap();

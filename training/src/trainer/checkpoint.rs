@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, bail, ensure};
 use candle_core::{Device, Tensor, Var};
 use model::output;
+use model::weights::manifest::{Best, Point};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -36,9 +37,9 @@ pub(super) struct State {
     /// The best on the hold-out.
     pub best: Option<Best>,
     /// What was logged.
-    pub curve: Vec<Value>,
+    pub curve: Vec<Point>,
     /// Figures on the hold-out.
-    pub evaluations: Vec<Value>,
+    pub evaluations: Vec<Point>,
 }
 
 /// `state.json`
@@ -101,13 +102,6 @@ impl Stored {
         self.compare(path, &digest::of(&bytes))?;
         candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(place)
     }
-}
-
-/// The best on the hold-out.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct Best {
-    pub step: usize,
-    pub loss: f64,
 }
 
 /// Writes a checkpoint. `model` writes what would be deployed.

@@ -23,12 +23,13 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor, Var};
 use model::autograd::recompute::Recomputation;
 use model::nn::Dropout;
+use model::weights::manifest::{Best, Point};
 use serde_json::{Value, json};
 
 use crate::batch::scalar;
 use crate::parallel::{self, Alone, Collective};
 use crate::student::{Student, named, parameters};
-use checkpoint::{Best, State};
+use checkpoint::State;
 use config::{OptimizerConfig, RunConfig};
 pub use objective::{Objective, Share, Sources};
 use optimizer::AdamW;
@@ -419,9 +420,7 @@ impl<O: Objective> Run<'_, O> {
             let figures = self.objective.evaluate(self.state.step)?;
             progress.figures(self.state.step, &figures)?;
             if let Some(&(_, loss)) = figures.first() {
-                let mut point = json!({"step": self.state.step});
-                figures.iter().for_each(|(name, value)| point[*name] = json!(value));
-                self.state.evaluations.push(point);
+                self.state.evaluations.push(Point::new(self.state.step, figures.iter().copied()));
                 if loss.is_finite() && self.state.best.is_none_or(|best| loss < best.loss) {
                     self.state.best = Some(Best { step: self.state.step, loss });
                     self.deploy(&self.out.join("best"))?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::memory::Resident;
-use serde_json::{Value, json};
+use model::weights::manifest::Point;
 
 use super::tensorboard::EventWriter;
 
@@ -53,7 +53,7 @@ impl Progress {
         rate: f64,
         tokens: f64,
         every: usize,
-    ) -> Result<Option<Value>> {
+    ) -> Result<Option<Point>> {
         self.sums.resize(terms.len(), 0.0);
         self.sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
         self.norm += norm;
@@ -66,13 +66,10 @@ impl Progress {
         let (count, seconds) = (self.count as f64, self.since.elapsed().as_secs_f64());
         let tokens_per_s = self.tokens / seconds.max(1e-9);
         let mib = Resident::of_self().map_or(f64::NAN, |held| held.mib);
-        let mut point = json!({"step": step});
+        let terms: Vec<(&str, f64)> = names.iter().copied().zip(self.sums.iter().map(|sum| sum / count)).collect();
         let mut scalars =
             vec![("rate", rate), ("grad_norm", self.norm / count), ("tokens_per_s", tokens_per_s), ("mib", mib)];
-        for (name, sum) in names.iter().zip(&self.sums) {
-            point[*name] = json!(sum / count);
-            scalars.push((name, sum / count));
-        }
+        scalars.extend(&terms);
         if let Some(events) = &mut self.events {
             for (name, value) in scalars {
                 events.scalar(&format!("train/{name}"), step as u64, value as f32)?;
@@ -80,7 +77,7 @@ impl Progress {
             events.flush()?;
         }
         if self.lead {
-            let terms = names.iter().zip(&self.sums).map(|(name, sum)| format!("{name} {:.4}", sum / count));
+            let terms = terms.iter().map(|(name, mean)| format!("{name} {mean:.4}"));
             let terms = terms.collect::<Vec<_>>().join(" ");
             let eta_s = (seconds / count * (self.steps - step) as f64) as u64;
             self.bar.set_message(format!("{terms}, {tokens_per_s:.0} tokens/s, {mib:.0} MiB"));
@@ -100,7 +97,7 @@ impl Progress {
         }
         (self.norm, self.tokens, self.count, self.since) = (0.0, 0.0, 0, Instant::now());
         self.sums.clear();
-        Ok(Some(point))
+        Ok(Some(Point::new(step, terms)))
     }
 
     /// Notes figures on the hold-out.

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use model::weights::manifest::{self, Manifest, Point, Stage};
 
 use super::{Objective, Run};
 use crate::student::parameters;
-use training_data::json::{read_json, write_json};
+use training_data::json::write;
 use training_evaluation::curves::{Curve, curves};
 
 impl<O: Objective> Run<'_, O> {
@@ -15,13 +15,11 @@ impl<O: Objective> Run<'_, O> {
     pub(super) fn draw(&self) -> Result<()> {
         let folder = self.out.join("curves");
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let of = |points: &[Value], term: &str| -> Vec<(f64, f64)> {
-            points.iter().filter_map(|point| Some((point["step"].as_f64()?, point[term].as_f64()?))).collect()
+        let of = |points: &[Point], term: &str| -> Vec<(f64, f64)> {
+            points.iter().filter_map(|point| Some((point.step as f64, point.term(term)?))).collect()
         };
-        let evaluated = self.state.evaluations.first().and_then(Value::as_object);
         let mut names: Vec<&str> = self.objective.terms().to_vec();
-        names.extend(evaluated.into_iter().flat_map(|point| point.keys()).map(String::as_str));
-        names.retain(|name| *name != "step");
+        names.extend(self.state.evaluations.iter().take(1).flat_map(|point| point.terms.keys()).map(String::as_str));
         names.sort_unstable();
         names.dedup();
         for term in names {
@@ -37,26 +35,28 @@ impl<O: Objective> Run<'_, O> {
 
     /// `manifest.json`: how the weights beside it were made, stage after stage.
     pub(super) fn manifest(&self, dir: &Path) -> Result<()> {
-        let mut stages = self.settings.init.map(stages).transpose()?.unwrap_or_default();
-        let state = &self.state;
-        stages.push(json!({
-            "stage": self.settings.stage, "config": self.settings.config, "commit": commit(),
-            "init": self.settings.init, "ranks": self.settings.job.collective.size(),
-            "steps_done": state.step, "examples_seen": state.examples, "tokens_seen": state.tokens,
-            "seconds": state.seconds.round(), "curve": state.curve, "evaluations": state.evaluations, "best": state.best,
-        }));
-        let parameters = parameters(&self.student.variables);
-        write_json(&dir.join("manifest.json"), &json!({ "parameters": parameters, "stages": stages }))
+        let (settings, state) = (self.settings, &self.state);
+        // What was measured of the weights before is not of these.
+        let before = settings.init.map(Manifest::of).transpose()?.flatten();
+        let mut stages = before.map(|manifest| manifest.stages).unwrap_or_default();
+        stages.push(Stage {
+            stage: settings.stage.to_owned(),
+            config: settings.config.clone(),
+            commit: commit(),
+            init: settings.init.map(Path::to_owned),
+            ranks: Some(settings.job.collective.size()),
+            steps_done: state.step,
+            examples_seen: Some(state.examples),
+            tokens_seen: Some(state.tokens),
+            seconds: state.seconds.round(),
+            curve: state.curve.clone(),
+            evaluations: state.evaluations.clone(),
+            best: state.best,
+            ..Stage::default()
+        });
+        let parameters = Some(parameters(&self.student.variables));
+        write(&dir.join(manifest::FILE), &Manifest { parameters, stages, ..Manifest::default() })
     }
-}
-
-/// What a checkpoint's manifest says of how it was made.
-fn stages(dir: &Path) -> Result<Vec<Value>> {
-    let path = dir.join("manifest.json");
-    if !path.is_file() {
-        return Ok(Vec::new());
-    }
-    Ok(read_json(&path)?["stages"].as_array().cloned().unwrap_or_default())
 }
 
 /// The commit of the sources, where they are a git checkout.

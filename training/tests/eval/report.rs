@@ -110,8 +110,9 @@ fn a_report_goes_into_a_manifest_as_before() {
     let dir = tempfile::tempdir().unwrap();
     let report = run("identity", DATA, dir.path());
     let manifest = dir.path().join("manifest.json");
-    std::fs::write(&manifest, r#"{"stages": []}"#).unwrap();
+    std::fs::write(&manifest, r#"{"stages": [], "notes": "mine"}"#).unwrap();
     eval::record(&typed(&report), &manifest).unwrap();
+    assert_eq!(read(&manifest)["notes"], "mine", "what somebody else wrote there stays");
     let measured = &read(&manifest)["measured"][DATA];
     assert_eq!((&measured["windows"], &measured["unreadable"]), (&json!(6), &json!(0)));
     assert_eq!(measured["tde_deg_median"]["value"], 90.0);

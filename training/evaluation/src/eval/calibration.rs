@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use geometry::metrics::{Interval, Statistic};
 use geometry::{WINDOW, WindowTrajectory};
+use model::weights::manifest::{self, Covariance, Manifest};
 use nalgebra::{Matrix6, Vector6};
 use odometry::window::Prior;
 use serde::{Deserialize, Serialize};
@@ -63,19 +64,19 @@ impl Sigmas {
         node.covariance.checked(path)
     }
 
-    /// `covariance` of the manifest of weights, which `--record` writes; `None` where it has none.
+    /// `covariance` of the manifest in a folder of weights, which `--record` writes; `None` where there is no manifest, or
+    /// it has none.
     ///
     /// # Errors
-    /// A file that is missing or broken, a sigma that is not over 0.
-    pub fn of_manifest(path: &Path) -> Result<Option<Self>> {
-        #[derive(Deserialize)]
-        struct Manifest {
-            covariance: Option<Sigmas>,
-        }
-        let place = || path.display().to_string();
-        let manifest: Manifest =
-            serde_json::from_slice(&std::fs::read(path).with_context(place)?).with_context(place)?;
-        manifest.covariance.map(|sigmas| sigmas.checked(path)).transpose()
+    /// A manifest that is none, a sigma that is not over 0.
+    pub fn of_weights(folder: &Path) -> Result<Option<Self>> {
+        let Some(Covariance { position_stddev_metres, rotation_stddev_degrees, .. }) =
+            Manifest::of(folder)?.and_then(|manifest| manifest.covariance)
+        else {
+            return Ok(None);
+        };
+        let sigmas = Self { position: position_stddev_metres, rotation_deg: rotation_stddev_degrees };
+        sigmas.checked(&folder.join(manifest::FILE)).map(Some)
     }
 
     fn checked(self, path: &Path) -> Result<Self> {
@@ -305,14 +306,19 @@ mod tests {
     fn a_manifest_may_state_them_too_and_a_prior_has_their_squares() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("manifest.json");
+        assert_eq!(Sigmas::of_weights(dir.path()).unwrap(), None);
         std::fs::write(&path, r#"{"stages": []}"#).unwrap();
-        assert_eq!(Sigmas::of_manifest(&path).unwrap(), None);
+        assert_eq!(Sigmas::of_weights(dir.path()).unwrap(), None);
         let text = r#"{"covariance": {"position_stddev_metres": [0.01, 0.02, 0.03, 0.04],
             "rotation_stddev_degrees": [0.5, 1.0, 1.5, 2.0]}}"#;
         std::fs::write(&path, text).unwrap();
-        assert_eq!(Sigmas::of_manifest(&path).unwrap(), Some(TRUE));
+        assert_eq!(Sigmas::of_weights(dir.path()).unwrap(), Some(TRUE));
         std::fs::write(&path, text.replace("0.5", "0.0")).unwrap();
-        assert!(Sigmas::of_manifest(&path).unwrap_err().to_string().contains("over 0"));
+        assert!(Sigmas::of_weights(dir.path()).unwrap_err().to_string().contains("over 0"));
+        // One that lacks a number is an error too, and not a manifest without a covariance.
+        std::fs::write(&path, text.replace("rotation_stddev", "rotation_stdev")).unwrap();
+        let error = Sigmas::of_weights(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("manifest.json") && error.contains("rotation_stddev_degrees"), "{error}");
         let prior = TRUE.prior(&WindowTrajectory::identity());
         // Rotation comes first.
         assert!((prior.covariance[3][(0, 0)].sqrt().to_degrees() - 2.0).abs() < 1e-12);

@@ -9,7 +9,7 @@ use geometry::metrics::{Interval, Statistic};
 use serde::{Deserialize, Serialize};
 
 use super::BOOTSTRAP_SEED;
-use super::files::read_lines;
+use super::files::{JudgedLine as Line, read_lines};
 use training_data::json::{read, write_json};
 
 /// The arguments of the verb `compare`.
@@ -73,16 +73,6 @@ pub struct Comparison {
     pub parse: Difference,
     /// Seed of the intervals.
     pub seed: u64,
-}
-
-/// A line of `answers.jsonl`, as far as it is compared.
-#[derive(Debug, Deserialize)]
-struct Line {
-    id: String,
-    parsed: bool,
-    rre_deg: Option<f64>,
-    tde_deg: Option<f64>,
-    rte_rel: Option<f64>,
 }
 
 /// The verb `compare`: paired differences of two runs. Writes them to [`CompareArgs::out`], where that is given.

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use geometry::{Camera, Stamp, Stamped, Transform, WINDOW, WindowTrajectory, World, tum};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use training_data::json::read_json;
+use training_data::json::read;
 
 /// Name of a window's file: its id, with `_` for what would part folders.
 pub(super) fn file_name(id: &str, extension: &str) -> String {
@@ -35,6 +35,18 @@ pub struct TumFolder {
     seconds: BTreeMap<String, f64>,
 }
 
+/// The part of that `report.json` that is read.
+#[derive(Debug, Deserialize)]
+struct Times {
+    windows_detail: Option<BTreeMap<String, Time>>,
+}
+
+/// How long a window took.
+#[derive(Debug, Deserialize)]
+struct Time {
+    ms: Option<f64>,
+}
+
 impl TumFolder {
     /// Reads `report.json`, where there is one; the windows' files are read when they are asked for.
     ///
@@ -48,11 +60,9 @@ impl TumFolder {
         let mut seconds = BTreeMap::new();
         let path = directory.join("report.json");
         if path.is_file() {
-            let report = read_json(&path)?;
-            let windows = report["windows_detail"].as_object();
-            for (id, window) in windows.into_iter().flatten() {
-                seconds.extend(window["ms"].as_f64().map(|ms| (id.clone(), ms / 1e3)));
-            }
+            let Times { windows_detail } = read(&path)?;
+            let told = windows_detail.into_iter().flatten();
+            seconds.extend(told.filter_map(|(id, window)| Some((id, window.ms? / 1e3))));
         }
         Ok(Self { directory: directory.to_path_buf(), seconds })
     }
@@ -124,13 +134,31 @@ fn nearest<T: Copy>(poses: &[Stamped<T>], stamps: &[Stamp; WINDOW]) -> Option<[T
     stamps.iter().map(one).collect::<Option<Vec<T>>>()?.try_into().ok()
 }
 
-/// A line of `answers.jsonl`, as far as it is read again.
-#[derive(Debug, Deserialize)]
-pub(super) struct AnswerLine {
-    id: String,
+/// What a line of `answers.jsonl` says of how far an answer is off: what [`compare`](super::compare) reads.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct JudgedLine {
+    /// The window.
+    pub(super) id: String,
+    /// Whether there are poses to judge.
+    pub(super) parsed: bool,
+    pub(super) rre_deg: Option<f64>,
+    pub(super) tde_deg: Option<f64>,
+    pub(super) rte_abs: Option<f64>,
+    pub(super) rte_rel: Option<f64>,
+    pub(super) mag_log: Option<f64>,
+    /// All that the window is called by.
+    #[serde(default)]
+    pub(super) strata: Vec<String>,
+}
+
+/// What it says of the answer itself: what [`Answers`] reads.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Said {
     /// The text; absent where an estimator writes none.
     pub(super) answer: Option<String>,
     pub(super) seconds: Option<f64>,
+    /// Why the pictures tell no poses.
+    pub(super) refusal: Option<String>,
     /// Whether that window parsed without and with the grammar.
     pub(super) parses: Option<[bool; 2]>,
     /// Whether the text was written under the grammar.
@@ -140,12 +168,29 @@ pub(super) struct AnswerLine {
     pub(super) grid: Option<[u32; 2]>,
 }
 
+/// A line of `answers.jsonl` as an evaluation writes it.
+#[derive(Debug, Serialize)]
+pub(super) struct WrittenLine {
+    #[serde(flatten)]
+    pub(super) judged: JudgedLine,
+    #[serde(flatten)]
+    pub(super) said: Said,
+}
+
+/// The same, as far as the answer is judged again.
+#[derive(Debug, Deserialize)]
+struct AnswerLine {
+    id: String,
+    #[serde(flatten)]
+    said: Said,
+}
+
 /// The `answers.jsonl` of an earlier run: its texts are parsed and judged again. Of another program's lines, `id` and
 /// `answer` are enough; steps of a chain have errors only where `grid` says of which pixels they speak. A window
 /// without a line, or without a text in it, has no answer.
 #[derive(Debug)]
 pub struct Answers {
-    lines: BTreeMap<String, AnswerLine>,
+    lines: BTreeMap<String, Said>,
 }
 
 impl Answers {
@@ -157,13 +202,13 @@ impl Answers {
         let mut lines = BTreeMap::new();
         for line in read_lines::<AnswerLine>(path)? {
             ensure!(!lines.contains_key(&line.id), "{}: two lines of window {}", path.display(), line.id);
-            lines.insert(line.id.clone(), line);
+            lines.insert(line.id, line.said);
         }
         Ok(Self { lines })
     }
 
-    /// The line of a window.
-    pub(super) fn line(&self, id: &str) -> Option<&AnswerLine> {
+    /// What the line of a window says.
+    pub(super) fn line(&self, id: &str) -> Option<&Said> {
         self.lines.get(id)
     }
 

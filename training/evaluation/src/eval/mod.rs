@@ -29,9 +29,9 @@ use anyhow::{Context, Result, bail, ensure};
 use geometry::{Anchor, Camera, SceneScale, Stamp, Stamped, Transform, WINDOW, WindowErrors, WindowTrajectory, tum};
 use model::answer::budget::Budget;
 use model::answer::fill::Fill;
+use model::weights::manifest::{self, Covariance, Manifest, Measured, MeasuredScale, ScaleErrors};
 use model::{AnswerOptions, Mode};
 use rayon::prelude::*;
-use serde_json::json;
 
 pub use calibration::{Calibration, Sigmas};
 pub use compare::{CompareArgs, Comparison, Difference, Side, compare};
@@ -41,12 +41,13 @@ use estimator::Estimate;
 pub use estimator::{Estimator, Question};
 pub use figures::Adjusted;
 pub use files::{Answers, TumFolder, TumTrajectory};
+use files::{JudgedLine, Said, WrittenLine};
 pub use film::{AllFilms, FilmFigures, FilmReport, FilmWindows, Millis, Over, PathFigures, RefusedFrames};
 pub use report::{Asked, Failures, Report, Reversed, Scale, StratumRow, Unreadable, table, tables};
 pub use rows::{Against, Group, Mark, Row, Rows, Versus};
 pub use scale::ScaleFigures;
 pub use steps::{StepErrors, StepSummary};
-use training_data::json::{read_json, write_json};
+use training_data::json;
 use training_data::synth::Stratum;
 use training_data::{Skipped, WindowSample, WindowSource, parse_source};
 
@@ -197,7 +198,7 @@ pub fn main(args: &Args) -> Result<Done> {
     }
     let report = pool.install(|| run_with(&judged, &settings, &args.out))?;
     if let (true, Some(dir)) = (args.record, &args.weights) {
-        record(&report, &dir.join("manifest.json"))?;
+        record(&report, &dir.join(manifest::FILE))?;
     }
     Ok(done(&report))
 }
@@ -208,7 +209,7 @@ fn believed(args: &Args, given: Option<Sigmas>) -> Result<Sigmas> {
         return Ok(sigmas);
     }
     let of_weights = match &args.weights {
-        Some(dir) => Sigmas::of_manifest(&dir.join("manifest.json")).ok().flatten(),
+        Some(dir) => Sigmas::of_weights(dir)?,
         None => None,
     };
     of_weights.context(
@@ -477,6 +478,30 @@ impl Outcome {
         let synth = self.synth.map(strata::synth_label);
         self.strata.iter().map(|label| (*label).to_owned()).chain(synth).collect()
     }
+
+    /// Its line of `answers.jsonl`.
+    fn line(&self, constrained: bool) -> WrittenLine {
+        let (Estimate { text, seconds, refusal, parses, grid, .. }, errors) = (&self.estimate, self.errors.as_ref());
+        let judged = JudgedLine {
+            id: self.id.clone(),
+            parsed: errors.is_some(),
+            rre_deg: errors.map(|e| e.rre_deg),
+            tde_deg: errors.and_then(|e| e.tde_deg),
+            rte_abs: errors.map(|e| e.rte_abs),
+            rte_rel: errors.and_then(|e| e.rte_rel),
+            mag_log: errors.and_then(|e| e.mag_log),
+            strata: self.labels(),
+        };
+        let said = Said {
+            answer: text.clone(),
+            seconds: *seconds,
+            refusal: refusal.map(str::to_owned),
+            parses: Some(*parses),
+            constrained,
+            grid: *grid,
+        };
+        WrittenLine { judged, said }
+    }
 }
 
 /// What is left of the answer to the frames in reverse order behind the answer to them as they are: no error where the
@@ -494,7 +519,7 @@ fn write(
 ) -> Result<()> {
     let folder = out.join("tum");
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    training_data::json::write(&out.join("report.json"), report)?;
+    json::write(&out.join("report.json"), report)?;
     let path = out.join("tables.md");
     std::fs::write(&path, tables(report)).with_context(|| path.display().to_string())?;
     plot::errors(&out.join("errors.png"), settings.label, outcomes)?;
@@ -502,23 +527,8 @@ fn write(
     let file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
     let mut file = std::io::BufWriter::new(file);
     for outcome in outcomes {
-        let Outcome { estimate, errors, .. } = outcome;
-        let line = json!({
-            "id": outcome.id,
-            "parsed": errors.is_some(),
-            "rre_deg": errors.as_ref().map(|e| e.rre_deg),
-            "tde_deg": errors.as_ref().and_then(|e| e.tde_deg),
-            "rte_abs": errors.as_ref().map(|e| e.rte_abs),
-            "rte_rel": errors.as_ref().and_then(|e| e.rte_rel),
-            "mag_log": errors.as_ref().and_then(|e| e.mag_log),
-            "seconds": estimate.seconds,
-            "strata": outcome.labels(),
-            "refusal": estimate.refusal,
-            "parses": estimate.parses,
-            "constrained": estimator.constrained(),
-            "grid": estimate.grid,
-            "answer": estimate.text,
-        });
+        let Outcome { estimate, .. } = outcome;
+        let line = serde_json::to_value(outcome.line(estimator.constrained()))?;
         writeln!(file, "{line}").with_context(|| path.display().to_string())?;
         let given = folder.join(files::file_name(&outcome.id, "tum"));
         match &estimate.trajectory {
@@ -544,41 +554,38 @@ fn write_tum(path: &Path, window: &WindowTrajectory, stamps: &[Stamp; WINDOW]) -
 /// # Errors
 /// A manifest that is missing, broken or can't be written.
 pub fn record(report: &Report, manifest: &Path) -> Result<()> {
-    let mut all = read_json(manifest)?;
+    let mut all: Manifest = json::read(manifest)?;
     let Report { summary, data, .. } = report;
-    if !all["measured"].is_object() {
-        all["measured"] = json!({});
-    }
-    all["measured"][data] = json!({
-        "constrained_decoding": report.constrained_decoding,
-        "windows": summary.windows,
-        "unreadable": report.unreadable.count,
-        "final_parse": report.final_parse,
-        "final_parse_constrained": report.final_parse_constrained,
-        "rre_deg_median": summary.rre_deg.median,
-        "tde_deg_median": summary.tde_deg.median,
-        "rte_abs_median": summary.rte_abs.median,
-        "auc_30": summary.auc_30,
-    });
+    let measured = Measured {
+        constrained_decoding: report.constrained_decoding,
+        windows: summary.windows,
+        unreadable: report.unreadable.count,
+        final_parse: report.final_parse,
+        final_parse_constrained: Some(report.final_parse_constrained),
+        rre_deg_median: summary.rre_deg.median,
+        tde_deg_median: summary.tde_deg.median,
+        rte_abs_median: summary.rte_abs.median,
+        auc_30: summary.auc_30,
+    };
+    all.measured.insert(data.clone(), measured);
     // What the node believes of their lengths.
-    if let Some(figures) = &report.scale_errors {
-        all["scale"] = json!({
-            "noise": figures.noise,
-            "bias": figures.bias,
-            "windows": figures.windows,
-            "films": figures.films,
-            "data": data,
+    if let Some(ScaleFigures { noise, bias, windows, films }) = report.scale_errors {
+        all.scale = Some(MeasuredScale {
+            errors: ScaleErrors { noise, bias },
+            windows: Some(windows),
+            films: Some(films),
+            data: Some(data.clone()),
         });
     }
-    // What `--refine` believes of these weights, in the keys of the node's config.
+    // What `--refine` believes of these weights.
     if let Some(Calibration { supported, .. }) = &report.calibration {
-        all["covariance"] = json!({
-            "position_stddev_metres": supported.position,
-            "rotation_stddev_degrees": supported.rotation_deg,
-            "data": data,
+        all.covariance = Some(Covariance {
+            position_stddev_metres: supported.position,
+            rotation_stddev_degrees: supported.rotation_deg,
+            data: Some(data.clone()),
         });
     }
-    write_json(manifest, &all)
+    json::write(manifest, &all)
 }
 
 #[cfg(test)]
