@@ -23,7 +23,8 @@ pub fn write_json(path: &Path, value: &Value) -> Result<()> {
 /// A file that can't be written.
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
     let mut part = path.as_os_str().to_owned();
-    part.push(".part");
+    // Processes that share a folder may end together.
+    part.push(format!(".{}.part", std::process::id()));
     let written = std::fs::write(&part, content).and_then(|()| std::fs::rename(&part, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&part); // it may never have been begun

@@ -2,7 +2,9 @@
 
 use super::error::Error;
 use super::formats::{Opened, Pictures, Ros2Options, Videos, open_all, open_realestate, open_ros2};
+use super::json::read;
 use super::source::{SYNTH_SIZE, WindowSource};
+use super::split::SplitFile;
 use super::windows::{Motion, Spacing};
 use crate::synth::{Stratum, SynthConfig};
 use camera::info::Images;
@@ -184,8 +186,8 @@ impl<'a> Keys<'a> {
 /// The sources of a part: `FILE:NAME`, of a file that the stage `split` wrote.
 fn part_of(text: &str) -> Option<Vec<String>> {
     let (file, name) = text.rsplit_once(':')?;
-    let split: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    serde_json::from_value(split["parts"][name]["sources"].clone()).ok()
+    let mut split: SplitFile = read(Path::new(file)).ok()?;
+    split.parts.remove(name).map(|part| part.sources)
 }
 
 /// The keys of a text that begins with `synth:`, or none where it does not.

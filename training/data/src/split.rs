@@ -2,10 +2,12 @@
 //! source or nothing of it.
 
 use super::error::Error;
+use super::formats::Skipped;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The parts that sources are split into.
@@ -27,6 +29,47 @@ pub struct SplitConfig {
     /// Counts are taken first, in this order; shares are of what they leave.
     #[serde(rename = "split")]
     pub parts: Vec<Part>,
+}
+
+/// What the stage `split` writes, and `part=FILE:NAME` reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SplitFile {
+    /// `split`.
+    #[serde(default)]
+    pub stage: String,
+    /// The text of the source.
+    #[serde(default)]
+    pub data: String,
+    /// Settings of the stage, which are compared and never looked into.
+    #[serde(default)]
+    pub config: Value,
+    /// Who went where, by the parts' names.
+    pub parts: BTreeMap<String, Dealt>,
+    /// Parts of the source that could not be read.
+    #[serde(default)]
+    pub skipped: Vec<Skipped>,
+}
+
+/// What went into a part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dealt {
+    /// Videos and scenes.
+    pub sources: Vec<String>,
+    /// Their sequences.
+    #[serde(default)]
+    pub sequences: Vec<Hashed>,
+    /// Images of all of them.
+    #[serde(default)]
+    pub frames: usize,
+}
+
+/// A sequence, so that a later set can be compared with this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hashed {
+    /// Its name.
+    pub name: String,
+    /// Of the camera and the poses, hexadecimal.
+    pub sha256: String,
 }
 
 /// One part.

@@ -395,6 +395,9 @@ fn parts_of_a_split_share_no_video() {
     .unwrap();
     let (data, out) = (dir.path().join("all"), dir.path().join("split.json"));
     let lines = training_data::stage::split::run(data.to_str().unwrap(), &config, &out).unwrap();
+    let file: training_data::SplitFile = training_data::json::read(&out).unwrap();
+    assert_eq!((file.stage.as_str(), file.parts["train"].frames + file.parts["test"].frames), ("split", 36));
+    assert!(file.parts["train"].sequences.iter().all(|sequence| sequence.sha256.len() == 64));
     assert!(lines.contains("test: 1 sources") && lines.contains("train: 3 sources"), "{lines}");
     let windows = |part: &str| {
         let source = parse_source(&format!("{},part={}:{part}", data.display(), out.display())).unwrap();

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use model::answer::grammar::MAX_PROSE;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::WindowSample;
-use crate::digest;
-use crate::endpoint::{Endpoint, Part, Sampling, turn};
-use crate::json::{read_json, write_json};
+use crate::endpoint::{Endpoint, Part, Reply, Sampling, turn};
+use crate::{digest, json};
 
 /// Spread of the words.
 const TEMPERATURE: f64 = 0.7;
@@ -22,6 +22,19 @@ const ASKED: u64 = 2;
 
 /// What stands before the five frames.
 const TASK: &str = "The five frames were taken by one moving camera, in this order.";
+
+/// A file of the cache: what was answered.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    text: String,
+    /// This and what follows is for people.
+    #[serde(default)]
+    model: String,
+    #[serde(default)]
+    seed: u64,
+    #[serde(default)]
+    finish_reason: String,
+}
 
 /// Writes prose, and keeps what the endpoint answered in files, so that nothing is asked twice.
 #[derive(Debug)]
@@ -63,7 +76,7 @@ impl Rewriter {
             // Many endpoints take 31 bits.
             let seed = mixed(seed.wrapping_add(attempt)) >> 33;
             let sampling = Sampling { temperature: TEMPERATURE, seed, max_tokens: MAX_TOKENS };
-            let text = self.answer(&self.endpoint.request(&messages, &sampling))?;
+            let text = self.answer(&self.endpoint.request(&messages, &sampling), seed)?;
             match read(&text) {
                 Ok(texts) => return Ok(Some(texts)),
                 Err(why) => tracing::debug!(window = sample.id, attempt, "prose is refused: {why}"),
@@ -73,23 +86,21 @@ impl Rewriter {
     }
 
     /// What was answered to the request before, or is now.
-    fn answer(&self, request: &Value) -> Result<String> {
+    fn answer(&self, request: &Value, seed: u64) -> Result<String> {
         let name = digest::of(request.to_string().as_bytes());
         let path = self.cache.join(format!("{name}.json"));
         // A file that is broken is as good as none.
-        if let Some(text) = read_json(&path).ok().as_ref().and_then(|kept| kept["text"].as_str()) {
-            return Ok(text.to_owned());
+        if let Ok(kept) = json::read::<Kept>(&path) {
+            return Ok(kept.text);
         }
         let reply = self.endpoint.send(request)?;
         let number = self.parts.fetch_add(1, Ordering::Relaxed);
         let part = self.cache.join(format!("{name}.{}-{number}.part", std::process::id()));
-        let kept = json!({
-            "model": self.endpoint.model(), "seed": request["seed"], "text": reply.text,
-            "finish_reason": reply.finish_reason,
-        });
-        write_json(&part, &kept)?;
+        let Reply { text, finish_reason, .. } = reply;
+        let kept = Kept { model: self.endpoint.model().to_owned(), seed, text, finish_reason };
+        json::write(&part, &kept)?;
         std::fs::rename(&part, &path).with_context(|| path.display().to_string())?;
-        Ok(reply.text)
+        Ok(kept.text)
     }
 }
 

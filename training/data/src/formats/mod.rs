@@ -30,6 +30,7 @@ use camera::optics::Optics;
 use camera::sequence::DEFAULT_PERIOD_NANOS;
 use geometry::{Intrinsics, Stamp, WINDOW};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -61,7 +62,7 @@ impl Opened {
 }
 
 /// Something that was left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// A file or folder, or how many frames of a sequence.
     pub what: String,

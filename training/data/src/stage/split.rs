@@ -1,16 +1,16 @@
 //! The stage `split`: which videos and scenes are for training and which are never seen before the evaluation.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
 use crate::digest::hex;
-use crate::json::write_json;
-use crate::{Part, SplitConfig, WindowSource, parse_source, split};
+use crate::json::write;
+use crate::{Dealt, Hashed, Part, Sequence, SplitConfig, SplitFile, WindowSource, parse_source, split};
 
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,23 +45,23 @@ pub fn run(source: &str, config: &Path, out: &Path) -> Result<String> {
     };
     let sources: Vec<String> = sequences.iter().map(|s| s.source().to_owned()).collect();
     let dealt = split(&sources, &SplitConfig { parts: settings.parts.clone() }, settings.seed)?;
-    let (mut parts, mut lines) = (Map::new(), String::new());
+    let (mut parts, mut lines) = (BTreeMap::new(), String::new());
     for (name, sources) in &dealt {
         let of_part: Vec<_> = sequences.iter().filter(|s| sources.iter().any(|source| source == s.source())).collect();
-        let hashed: Vec<_> = of_part.iter().map(|s| json!({"name": s.name(), "sha256": hash(s)})).collect();
+        let hashed = |s: &&Sequence| Hashed { name: s.name().to_owned(), sha256: hash(s) };
         let frames: usize = of_part.iter().map(|s| s.frames()).sum();
         writeln!(lines, "{name}: {} sources, {} sequences, {frames} frames", sources.len(), of_part.len())?;
-        parts.insert(name.clone(), json!({"sources": sources, "sequences": hashed, "frames": frames}));
+        let sequences = of_part.iter().map(hashed).collect();
+        parts.insert(name.clone(), Dealt { sources: sources.clone(), sequences, frames });
     }
     ensure!(!parts.is_empty(), "{}: expected at least one [[split]]", config.display());
-    let skipped: Vec<_> = skipped.iter().map(|s| json!({"what": s.what, "why": s.why})).collect();
-    let split = json!({"stage": "split", "data": source, "config": settings, "parts": parts, "skipped": skipped});
-    write_json(out, &split)?;
+    let (stage, config) = ("split".to_owned(), serde_json::to_value(&settings)?);
+    write(out, &SplitFile { stage, data: source.to_owned(), config, parts, skipped: skipped.clone() })?;
     Ok(lines)
 }
 
 /// Of the camera and the poses.
-fn hash(sequence: &crate::Sequence) -> String {
+fn hash(sequence: &Sequence) -> String {
     let mut hash = Sha256::new();
     let k = sequence.intrinsics();
     for number in [k.fx, k.fy, k.cx, k.cy] {
