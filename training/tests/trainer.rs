@@ -311,22 +311,25 @@ fn one_batch_is_learned_by_heart() {
     struct Same<'a>(Nano<'a>);
     impl Objective for Same<'_> {
         type Batch = <Nano<'static> as Objective>::Batch;
+        type Terms = <Nano<'static> as Objective>::Terms;
         fn inputs(&self) -> serde_json::Value {
             self.0.inputs()
         }
         fn sources(&self) -> Sources {
             self.0.sources()
         }
-        fn terms(&self) -> &'static [&'static str] {
-            self.0.terms()
-        }
         fn batch(&self, _: usize, examples: &[u64]) -> anyhow::Result<Self::Batch> {
             self.0.batch(0, &examples.iter().map(|k| k % 2).collect::<Vec<_>>())
         }
-        fn counts(&self, batch: &Self::Batch) -> Vec<f64> {
+        fn counts(&self, batch: &Self::Batch) -> Self::Terms {
             self.0.counts(batch)
         }
-        fn loss(&self, batch: &Self::Batch, totals: &[f64], c: Option<&Recomputation>) -> anyhow::Result<Share> {
+        fn loss(
+            &self,
+            batch: &Self::Batch,
+            totals: &Self::Terms,
+            c: Option<&Recomputation>,
+        ) -> anyhow::Result<Share<Self::Terms>> {
             self.0.loss(batch, totals, c)
         }
         fn tokens(&self, batch: &Self::Batch) -> usize {
@@ -431,23 +434,26 @@ fn a_loss_that_is_no_number_ends_the_run_and_its_batch_is_kept() {
     struct Bad<'a>(Nano<'a>, AtomicBool);
     impl Objective for Bad<'_> {
         type Batch = <Nano<'static> as Objective>::Batch;
+        type Terms = <Nano<'static> as Objective>::Terms;
         fn inputs(&self) -> serde_json::Value {
             self.0.inputs()
         }
         fn sources(&self) -> Sources {
             self.0.sources()
         }
-        fn terms(&self) -> &'static [&'static str] {
-            self.0.terms()
-        }
         fn batch(&self, step: usize, examples: &[u64]) -> anyhow::Result<Self::Batch> {
             self.1.store(step == 1, Ordering::Relaxed);
             self.0.batch(step, examples)
         }
-        fn counts(&self, batch: &Self::Batch) -> Vec<f64> {
+        fn counts(&self, batch: &Self::Batch) -> Self::Terms {
             self.0.counts(batch)
         }
-        fn loss(&self, batch: &Self::Batch, totals: &[f64], c: Option<&Recomputation>) -> anyhow::Result<Share> {
+        fn loss(
+            &self,
+            batch: &Self::Batch,
+            totals: &Self::Terms,
+            c: Option<&Recomputation>,
+        ) -> anyhow::Result<Share<Self::Terms>> {
             let mut share = self.0.loss(batch, totals, c)?;
             if self.1.load(Ordering::Relaxed) {
                 share.loss = share.loss.map(|loss| (loss * f64::NAN).unwrap());

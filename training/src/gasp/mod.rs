@@ -35,7 +35,7 @@ use crate::sft::loss::{self as text_loss, Target, cross_entropy};
 use crate::student::{Adapter, HEAD_PREFIX, Shape, Student};
 use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
-use crate::trainer::{Finished, HOLD_OUT, Job, Objective, Share, Sources};
+use crate::trainer::{Finished, HOLD_OUT, Job, Objective, Share, Sources, Terms, named_terms};
 pub use config::{Config, DataConfig, DepthConfig, EvalConfig, GaspConfig, MixConfig, Negatives, read_config};
 use head::Heads;
 use loss::Prepared;
@@ -43,10 +43,42 @@ use probe::{Features, Probe, Tallies};
 use set::{FrameSet, Targets};
 use stream::{Example, Stream};
 
-/// Figures on the hold-out; the best checkpoint is chosen by the first.
-pub const FIGURES: [&str; 7] = ["loss", "lm", "correspondence", "depth", "pck_head", "pck_qk", "chance"];
-/// Terms of the loss, and the head's share of matches found.
-const TERMS: [&str; 4] = ["lm", "correspondence", "depth", "pck"];
+/// Names of [`Figures`].
+pub const FIGURES: &[&str] = <Figures as Terms>::NAMES;
+
+named_terms! {
+    /// Figures on the hold-out; the best checkpoint is chosen by the first.
+    pub struct Figures {
+        /// The weighted sum of the next three.
+        loss,
+        /// Cross-entropy of the responses' tokens.
+        lm,
+        /// InfoNCE of the matches.
+        correspondence,
+        /// Relative difference in depth.
+        depth,
+        /// Share of the matches that the heads find, over all layers.
+        pck_head,
+        /// The same of queries and keys.
+        pck_qk,
+        /// What a guess would find.
+        chance,
+    }
+}
+
+named_terms! {
+    /// Terms of the loss, and the head's share of matches found.
+    pub struct GaspTerms {
+        /// Cross-entropy of the responses' tokens.
+        lm,
+        /// InfoNCE of the matches.
+        correspondence,
+        /// Relative difference in depth.
+        depth,
+        /// Share of the matches that the heads find.
+        pck,
+    }
+}
 
 /// Trains an adapter, or all weights, with heads beside them, from the checkpoint `init`.
 ///
@@ -213,16 +245,17 @@ impl<'a> Gasp<'a> {
         Ok(cross_entropy(&model.logits(&select(&hidden, &rows)?)?, targets)?)
     }
 
-    /// What an example adds to the counts of [`TERMS`].
-    fn count(&self, example: &Example) -> [f64; 4] {
+    /// What an example adds to the counts.
+    fn count(&self, example: &Example) -> GaspTerms {
         match example {
             Example::Language(sequence) => {
                 let weight = |id: &u32| f64::from(self.text.of(*id).weight);
-                [sequence.ids[sequence.response..].iter().map(weight).sum(), 0.0, 0.0, 0.0]
+                let lm = sequence.ids[sequence.response..].iter().map(weight).sum();
+                GaspTerms { lm, ..GaspTerms::default() }
             }
             Example::Set(set) => {
-                let (matches, depths) = (set.1.positives.len() as f64, set.1.depths() as f64);
-                [0.0, matches, depths, matches]
+                let matches = set.1.positives.len() as f64;
+                GaspTerms { lm: 0.0, correspondence: matches, depth: set.1.depths() as f64, pck: matches }
             }
         }
     }
@@ -230,6 +263,7 @@ impl<'a> Gasp<'a> {
 
 impl Objective for Gasp<'_> {
     type Batch = Vec<Example>;
+    type Terms = GaspTerms;
 
     fn inputs(&self) -> Value {
         json!({"data": self.stream.describe(), "hold_out": self.hold_out_inputs})
@@ -237,10 +271,6 @@ impl Objective for Gasp<'_> {
 
     fn sources(&self) -> Sources {
         Sources { trained: self.stream.sources(), held_out: self.held_out.clone() }
-    }
-
-    fn terms(&self) -> &'static [&'static str] {
-        &TERMS
     }
 
     fn batch(&self, _step: usize, examples: &[u64]) -> Result<Vec<Example>> {
@@ -254,40 +284,44 @@ impl Objective for Gasp<'_> {
         Ok(batch)
     }
 
-    fn counts(&self, batch: &Vec<Example>) -> Vec<f64> {
-        let mut counts = vec![0.0; TERMS.len()];
-        for example in batch {
-            counts.iter_mut().zip(self.count(example)).for_each(|(sum, count)| *sum += count);
-        }
-        counts
+    fn counts(&self, batch: &Vec<Example>) -> GaspTerms {
+        batch.iter().fold(GaspTerms::default(), |sum, example| sum.plus(self.count(example)))
     }
 
-    fn loss(&self, batch: &Vec<Example>, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share> {
+    fn loss(
+        &self,
+        batch: &Vec<Example>,
+        totals: &GaspTerms,
+        recomputation: Option<&Recomputation>,
+    ) -> Result<Share<GaspTerms>> {
         let (model, c) = (&self.student.model, &self.config.gasp);
-        let (mut terms, mut losses) = (vec![0.0; TERMS.len()], Vec::new());
-        let mut add = |term: usize, sum: Tensor, weight: f64| -> Result<()> {
-            let share = (sum / totals[term])?;
-            terms[term] += scalar(&share)?;
+        let (mut terms, mut losses) = (GaspTerms::default(), Vec::new());
+        let mut add = |term: &mut f64, total: f64, sum: Tensor, weight: f64| -> Result<()> {
+            let share = (sum / total)?;
+            *term += scalar(&share)?;
             losses.push((share * weight)?);
             Ok(())
         };
         let mut hits = 0.0;
         for example in batch {
             match example {
-                Example::Language(sequence) => add(0, self.language(model, sequence, recomputation)?, 1.0)?,
+                Example::Language(sequence) => {
+                    add(&mut terms.lm, totals.lm, self.language(model, sequence, recomputation)?, 1.0)?;
+                }
                 // Frames that nobody knows the depth of, or that share nothing.
                 Example::Set(set) if set.1.positives.is_empty() => {}
                 Example::Set(set) => {
                     let set = self.set(model, set, recomputation, None)?;
-                    add(1, set.correspondence, c.correspondence_weight)?;
+                    let (term, total) = (&mut terms.correspondence, totals.correspondence);
+                    add(term, total, set.correspondence, c.correspondence_weight)?;
                     if let Some(depth) = set.depth {
-                        add(2, depth, c.depth_weight)?;
+                        add(&mut terms.depth, totals.depth, depth, c.depth_weight)?;
                     }
                     hits += set.hits;
                 }
             }
         }
-        terms[3] = hits / totals[3];
+        terms.pck = hits / totals.pck;
         let loss = losses.into_iter().map(Ok).reduce(|a, b| a? + b?).transpose()?;
         Ok(Share { loss, terms })
     }
@@ -324,34 +358,34 @@ impl Objective for Gasp<'_> {
             return Ok(Vec::new());
         }
         let (model, c) = (self.student.model.for_inference(), &self.config.gasp);
-        let (mut sums, mut counts, mut chance, mut looks) = ([0.0; 4], [0.0; 4], 0.0, 0.0);
+        let (mut sums, counts) = (GaspTerms::default(), self.counts(&self.hold_out));
+        let (mut chance, mut looks) = (0.0, 0.0);
         let mut tallies = Tallies::new();
         for example in &self.hold_out {
-            counts.iter_mut().zip(self.count(example)).for_each(|(sum, count)| *sum += count);
             match example {
-                Example::Language(sequence) => sums[0] += scalar(&self.language(&model, sequence, None)?)?,
+                Example::Language(sequence) => sums.lm += scalar(&self.language(&model, sequence, None)?)?,
                 Example::Set(set) if set.1.positives.is_empty() => {}
                 Example::Set(set) => {
                     let terms = self.set(&model, set, None, Some(&mut tallies))?;
-                    sums[1] += scalar(&terms.correspondence)?;
-                    sums[2] += terms.depth.as_ref().map_or(Ok(0.0), scalar)?;
+                    sums.correspondence += scalar(&terms.correspondence)?;
+                    sums.depth += terms.depth.as_ref().map_or(Ok(0.0), scalar)?;
                     let chances = set.0.grid.chances();
                     chance += set.0.matches.iter().map(|m| chances[m.to.1]).sum::<f64>();
                     looks += set.0.matches.len() as f64;
                 }
             }
         }
-        let mean = |term: usize| if counts[term] > 0.0 { sums[term] / counts[term] } else { 0.0 };
         let pck = |features: Features| {
             let all: Vec<f64> =
                 tallies.iter().filter(|((of, _), _)| *of == features).filter_map(|(_, t)| t.all.pck()).collect();
             all.iter().sum::<f64>() / all.len().max(1) as f64
         };
-        let (lm, correspondence, depth) = (mean(0), mean(1), mean(2));
+        let GaspTerms { lm, correspondence, depth, .. } =
+            sums.zip(counts, |sum, count| if count > 0.0 { sum / count } else { 0.0 });
         let loss = lm + c.correspondence_weight * correspondence + c.depth_weight * depth;
         let chance = if looks > 0.0 { chance / looks } else { 0.0 };
-        let values = [loss, lm, correspondence, depth, pck(Features::Head), pck(Features::QueryKey), chance];
-        Ok(FIGURES.into_iter().zip(values).collect())
+        let (pck_head, pck_qk) = (pck(Features::Head), pck(Features::QueryKey));
+        Ok(Figures { loss, lm, correspondence, depth, pck_head, pck_qk, chance }.named())
     }
 }
 

@@ -151,7 +151,7 @@ fn cells<'a>(row: &'a (Combination, Vec<Option<f64>>), nothing: &'a str) -> impl
 }
 
 fn heads(axes: &[Axis]) -> Vec<&str> {
-    axes.iter().map(|(key, _)| key.as_str()).chain(FIGURES).collect()
+    axes.iter().map(|(key, _)| key.as_str()).chain(FIGURES.iter().copied()).collect()
 }
 
 fn markdown(axes: &[Axis], rows: &[(Combination, Vec<Option<f64>>)]) -> String {

@@ -88,19 +88,16 @@ fn adapted(dir: &Path) -> Student {
 type Gradients = Vec<(String, Option<Vec<f32>>)>;
 
 /// Terms of a step, and the gradient of every variable, where its examples are cut into micro-batches.
-fn step(gasp: &Gasp<'_>, cut: &[&[u64]], checkpointing: bool) -> (Vec<f64>, Gradients) {
+fn step(gasp: &Gasp<'_>, cut: &[&[u64]], checkpointing: bool) -> (GaspTerms, Gradients) {
     let variables: Vec<(String, Var)> = named(&gasp.student.variables);
     let batches: Vec<Vec<Example>> = cut.iter().map(|numbers| gasp.batch(0, numbers).unwrap()).collect();
-    let mut totals = vec![0.0; TERMS.len()];
-    for batch in &batches {
-        totals.iter_mut().zip(gasp.counts(batch)).for_each(|(sum, count)| *sum += count);
-    }
-    let mut terms = vec![0.0; TERMS.len()];
+    let totals = batches.iter().fold(GaspTerms::default(), |sum, batch| sum.plus(gasp.counts(batch)));
+    let mut terms = GaspTerms::default();
     let mut gradients: Gradients = variables.iter().map(|(name, _)| (name.clone(), None)).collect();
     for batch in &batches {
         let recomputation = Recomputation::new(variables.iter().map(|(_, var)| var.as_tensor()));
         let share = gasp.loss(batch, &totals, checkpointing.then_some(&recomputation)).unwrap();
-        terms.iter_mut().zip(&share.terms).for_each(|(sum, term)| *sum += term);
+        terms = terms.plus(share.terms);
         let store = share.loss.unwrap().backward().unwrap();
         for ((_, var), (_, sum)) in variables.iter().zip(&mut gradients) {
             let Some(gradient) = recomputation.gradient(&store, var).unwrap() else { continue };
@@ -156,7 +153,7 @@ fn the_adapter_learns_from_the_correspondence_alone_also_where_layers_are_checkp
     }
     assert!(plain.1.iter().any(|(name, _)| name.contains("layers.1.mlp.down_proj.lora_A")));
     assert!(apart(&plain.1, &kept.1) < 1e-3, "{}", apart(&plain.1, &kept.1));
-    let same = plain.0.iter().zip(&kept.0).all(|(a, b)| (a - b).abs() < 1e-5);
+    let same = plain.0.values().into_iter().zip(kept.0.values()).all(|(a, b)| (a - b).abs() < 1e-5);
     assert!(same, "{:?} {:?}", plain.0, kept.0);
 }
 
@@ -170,7 +167,8 @@ fn a_step_is_the_same_however_it_is_cut() {
     let cuts: [&[&[u64]]; 2] = [&[&[0, 1], &[2, 3]], &[&[3], &[1, 2], &[0]]];
     for cut in cuts {
         let parts = step(&gasp, cut, false);
-        let same = whole.0.iter().zip(&parts.0).all(|(a, b)| (a - b).abs() < 1e-5 * a.abs().max(1.0));
+        let same =
+            whole.0.values().into_iter().zip(parts.0.values()).all(|(a, b)| (a - b).abs() < 1e-5 * a.abs().max(1.0));
         assert!(same, "{:?} {:?}", whole.0, parts.0);
         assert!(apart(&whole.1, &parts.1) < 1e-3, "{}", apart(&whole.1, &parts.1));
     }
@@ -184,14 +182,15 @@ fn the_switch_of_the_negatives_and_the_layers_reach_the_loss() {
         change(&mut config.gasp);
         let gasp = Gasp::new(&config, &student, None).unwrap();
         let batch = gasp.batch(0, &[0]).unwrap();
-        gasp.loss(&batch, &gasp.counts(&batch).iter().map(|c| c.max(1.0)).collect::<Vec<_>>(), None).unwrap().terms
+        gasp.loss(&batch, &gasp.counts(&batch).or_one(), None).unwrap().terms
     };
     let all = terms(&|_| {});
     let target = terms(&|c| c.negatives = Negatives::TargetFrame);
-    assert!((target[1] - all[1]).abs() > 1e-3, "other negatives: {target:?} {all:?}");
-    assert!((target[2] - all[2]).abs() < 1e-6, "depth does not depend on them");
+    assert!((target.correspondence - all.correspondence).abs() > 1e-3, "other negatives: {target:?} {all:?}");
+    assert!((target.depth - all.depth).abs() < 1e-6, "depth does not depend on them");
     let (first, second) = (terms(&|c| c.layers = "0".to_owned()), terms(&|c| c.layers = "1".to_owned()));
-    assert!((0.5 * (first[1] + second[1]) - all[1]).abs() < 1e-4, "a mean over layers: {first:?} {second:?} {all:?}");
+    let mean = 0.5 * (first.correspondence + second.correspondence);
+    assert!((mean - all.correspondence).abs() < 1e-4, "a mean over layers: {first:?} {second:?} {all:?}");
 }
 
 #[test]

@@ -29,30 +29,46 @@ use crate::batch::scalar;
 use crate::student::{Adapter, Shape, Student, named};
 use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
-use crate::trainer::{Finished, Job, Objective, Share, Sources};
+use crate::trainer::{Finished, Job, Objective, Share, Sources, Terms, named_terms};
 pub use config::{Config, DataConfig, EvalConfig, GrpoConfig, Normalisation, read_config};
 use loss::{Part, Scorer, of_group};
 pub use rollout::Group;
-use rollout::{FIGURES, Sampler, reward, scale};
+use rollout::{Figures, Sampler, reward, scale};
 use training_data::{Order, WindowSource, parse_source};
 
-/// What is logged: of the loss and its tokens, of groups, and of rollouts as [`rollout::Rollout::figures`] has it.
-const TERMS: [&str; 5 + FIGURES] = [
-    "loss",
-    "kl",
-    "clip_fraction",
-    "entropy",
-    "skipped",
-    "reward",
-    "format",
-    "valid",
-    "rotation",
-    "direction",
-    "magnitude",
-    "length",
-    "parse",
-    "truncated",
-];
+named_terms! {
+    /// What is logged: of the loss and its tokens, of groups, and from `reward` on of rollouts.
+    pub struct GrpoTerms {
+        /// What is minimised.
+        loss,
+        /// Divergence from the reference, a token.
+        kl,
+        /// Share of the tokens whose ratio is clipped.
+        clip_fraction,
+        /// Estimated entropy, a token.
+        entropy,
+        /// Share of the groups whose rewards are all alike.
+        skipped,
+        /// The whole reward.
+        reward,
+        /// Its part for the form.
+        format,
+        /// Its part for valid rotations.
+        valid,
+        /// Its part for the turn.
+        rotation,
+        /// Its part for the direction.
+        direction,
+        /// Its part for the lengths.
+        magnitude,
+        /// Tokens that were written.
+        length,
+        /// Share of the answers that parse.
+        parse,
+        /// Share of the answers that were cut off.
+        truncated,
+    }
+}
 
 /// Trains the checkpoint `init`, or an adapter beside it.
 ///
@@ -156,21 +172,34 @@ impl<'a> Grpo<'a> {
     }
 }
 
-/// Sums of what there is of each figure of the rollouts, and how many there are.
-fn figures(groups: &[Arc<Group>]) -> [(f64, f64); FIGURES] {
-    let mut sums = [(0.0, 0.0); FIGURES];
-    for rollout in groups.iter().flat_map(|group| &group.rollouts) {
-        for (sum, figure) in sums.iter_mut().zip(rollout.figures()) {
-            if let Some(figure) = figure {
-                *sum = (sum.0 + figure, sum.1 + 1.0);
-            }
+/// Sums of what there is of each figure of the rollouts, and how many there are; the other terms are 0.
+fn figures(groups: &[Arc<Group>]) -> (GrpoTerms, GrpoTerms) {
+    let (mut sums, mut counts) = (GrpoTerms::default(), GrpoTerms::default());
+    let add = |sum: &mut f64, count: &mut f64, figure: Option<f64>| {
+        if let Some(figure) = figure {
+            *sum += figure;
+            *count += 1.0;
         }
+    };
+    for rollout in groups.iter().flat_map(|group| &group.rollouts) {
+        let Figures { reward, format, valid, rotation, direction, magnitude, length, parse, truncated } =
+            rollout.figures();
+        add(&mut sums.reward, &mut counts.reward, Some(reward));
+        add(&mut sums.format, &mut counts.format, Some(format));
+        add(&mut sums.valid, &mut counts.valid, valid);
+        add(&mut sums.rotation, &mut counts.rotation, rotation);
+        add(&mut sums.direction, &mut counts.direction, direction);
+        add(&mut sums.magnitude, &mut counts.magnitude, magnitude);
+        add(&mut sums.length, &mut counts.length, Some(length));
+        add(&mut sums.parse, &mut counts.parse, Some(parse));
+        add(&mut sums.truncated, &mut counts.truncated, Some(truncated));
     }
-    sums
+    (sums, counts)
 }
 
 impl Objective for Grpo<'_> {
     type Batch = Vec<Arc<Group>>;
+    type Terms = GrpoTerms;
 
     fn inputs(&self) -> Value {
         let hold_out = self.hold_out.as_ref().map(|(_, windows)| windows.len());
@@ -180,10 +209,6 @@ impl Objective for Grpo<'_> {
     fn sources(&self) -> Sources {
         let held_out = self.hold_out.as_ref().map(|(_, windows)| windows.sources()).unwrap_or_default();
         Sources { trained: self.windows.sources(), held_out }
-    }
-
-    fn terms(&self) -> &'static [&'static str] {
-        &TERMS
     }
 
     fn epoch(&self) -> Option<u64> {
@@ -214,7 +239,7 @@ impl Objective for Grpo<'_> {
     }
 
     /// Groups that are skipped, and tokens that were not drawn, are no part of any mean over the loss or its tokens.
-    fn counts(&self, groups: &Vec<Arc<Group>>) -> Vec<f64> {
+    fn counts(&self, groups: &Vec<Arc<Group>>) -> GrpoTerms {
         let learned: Vec<usize> = groups
             .iter()
             .filter(|group| group.advantages.is_some())
@@ -226,30 +251,35 @@ impl Objective for Grpo<'_> {
             Normalisation::Sequence => learned.len() as f64,
             Normalisation::Token => tokens,
         };
-        let counts = [loss, tokens, tokens, tokens, groups.len() as f64];
-        counts.into_iter().chain(figures(groups).map(|(_, count)| count)).collect()
+        let (_, counts) = figures(groups);
+        GrpoTerms { loss, kl: tokens, clip_fraction: tokens, entropy: tokens, skipped: groups.len() as f64, ..counts }
     }
 
-    fn loss(&self, groups: &Vec<Arc<Group>>, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share> {
-        let (mut loss, mut sums): (Option<Tensor>, _) = (None, [0.0; 5]);
+    fn loss(
+        &self,
+        groups: &Vec<Arc<Group>>,
+        totals: &GrpoTerms,
+        recomputation: Option<&Recomputation>,
+    ) -> Result<Share<GrpoTerms>> {
+        let (mut loss, (mut sums, _)): (Option<Tensor>, _) = (None, figures(groups));
         for group in groups {
             let Some(advantages) = &group.advantages else {
-                sums[4] += 1.0;
+                sums.skipped += 1.0;
                 continue;
             };
             let now = self.scorer.log_probs(&self.student.model, group, self.frozen, recomputation)?;
             let Part { loss: part, kl, clipped, entropy } =
-                of_group(&now, group, advantages, &self.config.grpo, totals[0])?;
-            for (sum, value) in sums.iter_mut().zip([scalar(&part)? * totals[0], kl, clipped, entropy]) {
-                *sum += value;
-            }
+                of_group(&now, group, advantages, &self.config.grpo, totals.loss)?;
+            sums.loss += scalar(&part)? * totals.loss;
+            sums.kl += kl;
+            sums.clip_fraction += clipped;
+            sums.entropy += entropy;
             loss = Some(match loss {
                 Some(loss) => (loss + part)?,
                 None => part,
             });
         }
-        let sums = sums.into_iter().chain(figures(groups).map(|(sum, _)| sum));
-        Ok(Share { loss, terms: sums.zip(totals).map(|(sum, total)| sum / total).collect() })
+        Ok(Share { loss, terms: sums.over(*totals) })
     }
 
     fn tokens(&self, groups: &Vec<Arc<Group>>) -> usize {

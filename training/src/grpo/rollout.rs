@@ -26,8 +26,6 @@ use training_evaluation::measured;
 const EPSILON: f64 = 1e-4;
 /// Standard deviation up to which rewards are alike: that of equal numbers is their rounding.
 const ALIKE: f64 = 1e-9;
-/// How many figures there are of a rollout.
-pub(super) const FIGURES: usize = 9;
 
 /// The answers to one prompt.
 #[derive(Debug)]
@@ -104,24 +102,41 @@ impl Rollout {
         self.choices.iter().filter(|choice| !matches!(choice, Choice::Forced)).count()
     }
 
-    /// What is logged of it: reward, format, valid, rotation, direction, magnitude, length, parse, truncated. The parts
-    /// of the reward that judge poses are there where there are poses, direction where there is one.
-    pub fn figures(&self) -> [Option<f64>; FIGURES] {
+    /// What is logged of it.
+    pub fn figures(&self) -> Figures {
         let reward = &self.reward;
         let of_poses = |part: f64| (reward.format > 0.0).then_some(part);
-        let share = |is: bool| Some(f64::from(u8::from(is)));
-        [
-            Some(reward.total),
-            Some(reward.format),
-            of_poses(reward.valid),
-            of_poses(reward.rotation),
-            reward.direction,
-            of_poses(reward.magnitude),
-            Some(self.length() as f64),
-            share(self.parses),
-            share(!self.ended),
-        ]
+        let share = |is: bool| f64::from(u8::from(is));
+        Figures {
+            reward: reward.total,
+            format: reward.format,
+            valid: of_poses(reward.valid),
+            rotation: of_poses(reward.rotation),
+            direction: reward.direction,
+            magnitude: of_poses(reward.magnitude),
+            length: self.length() as f64,
+            parse: share(self.parses),
+            truncated: share(!self.ended),
+        }
     }
+}
+
+/// What is logged of a rollout. The parts of the reward that judge poses are there where there are poses, direction where
+/// there is one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Figures {
+    pub reward: f64,
+    pub format: f64,
+    pub valid: Option<f64>,
+    pub rotation: Option<f64>,
+    pub direction: Option<f64>,
+    pub magnitude: Option<f64>,
+    /// Tokens that were written.
+    pub length: f64,
+    /// 1 where it parses.
+    pub parse: f64,
+    /// 1 where it was cut off.
+    pub truncated: f64,
 }
 
 impl Group {

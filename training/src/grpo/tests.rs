@@ -101,21 +101,17 @@ fn assert_same(got: &Gradients, expected: &Gradients) {
     }
 }
 
-fn totals(grpo: &Grpo<'_>, batches: &[Vec<Arc<Group>>]) -> Vec<f64> {
-    let mut totals = vec![0.0; TERMS.len()];
-    for batch in batches {
-        totals.iter_mut().zip(grpo.counts(batch)).for_each(|(total, count)| *total += count);
-    }
-    totals.into_iter().map(|total| if total > 0.0 { total } else { 1.0 }).collect()
+fn totals(grpo: &Grpo<'_>, batches: &[Vec<Arc<Group>>]) -> GrpoTerms {
+    batches.iter().fold(GrpoTerms::default(), |sum, batch| sum.plus(grpo.counts(batch))).or_one()
 }
 
 /// What a step does with `batches`: gradients and terms.
-fn step(grpo: &Grpo<'_>, batches: &[Vec<Arc<Group>>]) -> (Gradients, Vec<f64>) {
+fn step(grpo: &Grpo<'_>, batches: &[Vec<Arc<Group>>]) -> (Gradients, GrpoTerms) {
     let totals = totals(grpo, batches);
-    let (mut sums, mut terms) = (Gradients::new(), vec![0.0; TERMS.len()]);
+    let (mut sums, mut terms) = (Gradients::new(), GrpoTerms::default());
     for batch in batches {
         let share = grpo.loss(batch, &totals, None).unwrap();
-        terms.iter_mut().zip(share.terms).for_each(|(sum, term)| *sum += term);
+        terms = terms.plus(share.terms);
         let Some(loss) = share.loss else { continue };
         for (name, gradient) in gradients(grpo.student, &loss, &recomputation(grpo.student)) {
             let sum = match sums.remove(&name) {
@@ -173,12 +169,11 @@ fn a_step_is_the_same_however_it_is_cut_into_micro_batches() {
         let single: Vec<Vec<Arc<Group>>> = groups.iter().map(|group| vec![group.clone()]).collect();
         let (cut, cut_terms) = step(&grpo, &single);
         assert_same(&cut, &whole);
-        for ((name, a), b) in TERMS.iter().zip(&terms).zip(&cut_terms) {
+        for ((name, a), b) in terms.named().into_iter().zip(cut_terms.values()) {
             assert!((a - b).abs() < 1e-5 * (1.0 + a.abs()), "{name}: {a} {b}");
         }
-        let term = |name: &str| terms[TERMS.iter().position(|term| *term == name).unwrap()];
-        assert!((term("skipped") - 0.25).abs() < 1e-9 && (term("reward") + 1.0).abs() < 1e-9);
-        assert!(term("kl") > 0.0 && term("entropy") > 0.0 && term("clip_fraction").abs() < 1e-9);
+        assert!((terms.skipped - 0.25).abs() < 1e-9 && (terms.reward + 1.0).abs() < 1e-9);
+        assert!(terms.kl > 0.0 && terms.entropy > 0.0 && terms.clip_fraction.abs() < 1e-9);
     }
 }
 
@@ -190,10 +185,11 @@ fn groups_whose_answers_earn_the_same_are_skipped() {
     let batch = grpo.batch(0, &[0, 1]).unwrap();
     assert!(batch.iter().all(|group| group.advantages.is_none()));
     let counts = grpo.counts(&batch);
-    assert!(counts[..4].iter().all(|count| *count < 0.5), "{counts:?}");
+    let learned = [counts.loss, counts.kl, counts.clip_fraction, counts.entropy];
+    assert!(learned.iter().all(|count| *count < 0.5), "{counts:?}");
     let share = grpo.loss(&batch, &totals(&grpo, std::slice::from_ref(&batch)), None).unwrap();
     assert!(share.loss.is_none());
-    assert!((share.terms[4] - 1.0).abs() < 1e-9, "{:?}", share.terms);
+    assert!((share.terms.skipped - 1.0).abs() < 1e-9, "{:?}", share.terms);
 }
 
 #[test]
@@ -357,7 +353,7 @@ fn what_the_program_wrote_is_no_part_of_the_loss_and_the_rest_is_drawn_under_the
     let expected = gradients(&student, &expected, &recomputation(&student));
     let batch = vec![Arc::new(group)];
     let counts = grpo.counts(&batch);
-    assert!((counts[0] - 3.0).abs() < 1e-9 && (counts[1] - drawn as f64).abs() < 1e-9, "{counts:?} of {drawn}");
+    assert!((counts.loss - 3.0).abs() < 1e-9 && (counts.kl - drawn as f64).abs() < 1e-9, "{counts:?} of {drawn}");
     let scored = grpo.scorer.log_probs(&student.model, &batch[0], true, None).unwrap();
     assert_eq!(scored.elem_count(), drawn, "what is old and what is the reference's stand beside the same tokens");
     for checkpointed in [false, true] {

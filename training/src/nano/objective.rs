@@ -15,11 +15,11 @@ use super::config::Config;
 use crate::batch::{self, Batch, scalar, select};
 use crate::sft::example::{Example, FLOW_TARGETS};
 use crate::sft::loss::{Targets, cross_entropy};
-use crate::sft::{Parts, Sft};
+use crate::sft::{Parts, Sft, SftTerms};
 use crate::student::{Adapter, HEAD_PREFIX, Shape, Student};
 use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
-use crate::trainer::{Finished, Job, Objective, Share, Sources};
+use crate::trainer::{Finished, Job, Objective, Share, Sources, named_terms};
 
 /// Trains a stage of nano.
 ///
@@ -75,6 +75,20 @@ impl Head {
     /// `[n, d] -> [n, outputs]`
     fn read(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
         hidden.to_dtype(self.weight.dtype())?.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+    }
+}
+
+named_terms! {
+    /// What is logged of nano.
+    pub struct NanoTerms {
+        /// Cross-entropy of the responses' tokens.
+        loss,
+        /// Distance of the displacements that the head reads from those that are.
+        flow,
+        /// The same for a head that says that nothing moves.
+        still,
+        /// Error of the poses that the other head reads.
+        pose,
     }
 }
 
@@ -164,6 +178,7 @@ fn is_flow_only(examples: &[Example]) -> bool {
 
 impl Objective for Nano<'_> {
     type Batch = Vec<Example>;
+    type Terms = NanoTerms;
 
     fn inputs(&self) -> Value {
         self.sft.inputs()
@@ -171,10 +186,6 @@ impl Objective for Nano<'_> {
 
     fn sources(&self) -> Sources {
         self.sft.sources()
-    }
-
-    fn terms(&self) -> &'static [&'static str] {
-        &["loss", "flow", "still", "pose"]
     }
 
     fn epoch(&self) -> Option<u64> {
@@ -193,15 +204,21 @@ impl Objective for Nano<'_> {
         Ok(batch)
     }
 
-    fn counts(&self, examples: &Vec<Example>) -> Vec<f64> {
+    fn counts(&self, examples: &Vec<Example>) -> NanoTerms {
         let known = |e: &Example| e.flow.iter().filter(|v| !v.is_nan()).count() as f64;
         let known: f64 = examples.iter().map(known).sum();
-        let poses = examples.iter().map(|e| 6.0 * e.poses.len() as f64).sum();
-        [self.sft.counts(examples), vec![known, known, poses]].concat()
+        let pose = examples.iter().map(|e| 6.0 * e.poses.len() as f64).sum();
+        let SftTerms { loss } = self.sft.counts(examples);
+        NanoTerms { loss, flow: known, still: known, pose }
     }
 
-    fn loss(&self, examples: &Vec<Example>, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share> {
-        let (mut terms, c) = (vec![0.0; 4], &self.config.nano);
+    fn loss(
+        &self,
+        examples: &Vec<Example>,
+        totals: &NanoTerms,
+        recomputation: Option<&Recomputation>,
+    ) -> Result<Share<NanoTerms>> {
+        let (mut terms, c) = (NanoTerms::default(), &self.config.nano);
         if examples.is_empty() {
             return Ok(Share { loss: None, terms });
         }
@@ -210,19 +227,19 @@ impl Objective for Nano<'_> {
         let mut losses = Vec::new();
         if let (Some(head), Some(tapped)) = (&self.flow_head, tapped) {
             let (flow, still) = self.flow_loss(&batch, examples, head, &tapped)?;
-            let flow = (flow / totals[1])?;
-            (terms[1], terms[2]) = (scalar(&flow)?, still / totals[2]);
+            let flow = (flow / totals.flow)?;
+            (terms.flow, terms.still) = (scalar(&flow)?, still / totals.still);
             losses.push((flow * c.flow_weight)?);
         }
         let (rows, targets) = self.sft.responses(&batch, examples);
         if !rows.is_empty() {
             let text =
-                (cross_entropy(&self.sft.student.model.logits(&select(&hidden, &rows)?)?, targets)? / totals[0])?;
-            terms[0] = scalar(&text)?;
+                (cross_entropy(&self.sft.student.model.logits(&select(&hidden, &rows)?)?, targets)? / totals.loss)?;
+            terms.loss = scalar(&text)?;
             losses.push(text);
             if let Some(head) = &self.pose_head {
-                let pose = (self.pose_loss(&batch, examples, head, &hidden)? / totals[3])?;
-                terms[3] = scalar(&pose)?;
+                let pose = (self.pose_loss(&batch, examples, head, &hidden)? / totals.pose)?;
+                terms.pose = scalar(&pose)?;
                 losses.push((pose * c.pose_weight)?);
             }
         }

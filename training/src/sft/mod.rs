@@ -23,7 +23,7 @@ use crate::batch::{self, Batch, Sequence, predictions, scalar, select};
 use crate::student::{Adapter, HEAD_PREFIX, Shape, Student};
 use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
-use crate::trainer::{Finished, HOLD_OUT, Job, Objective, Share, Sources};
+use crate::trainer::{Finished, HOLD_OUT, Job, Objective, Share, Sources, named_terms};
 pub use config::{Config, DataConfig, EvalConfig, SftConfig, read_config};
 use data::Data;
 use example::{Builder, Example};
@@ -76,6 +76,14 @@ pub struct Parts<'a> {
     pub data: &'a DataConfig,
     /// `[eval]`
     pub eval: Option<&'a EvalConfig>,
+}
+
+named_terms! {
+    /// The only term.
+    pub struct SftTerms {
+        /// Cross-entropy of the responses' tokens.
+        loss,
+    }
 }
 
 /// The objective of SFT.
@@ -175,6 +183,7 @@ fn hold_out_mode(config: &SftConfig) -> Mode {
 
 impl Objective for Sft<'_> {
     type Batch = Vec<Example>;
+    type Terms = SftTerms;
 
     fn inputs(&self) -> Value {
         json!({"data": self.data.describe(), "hold_out": self.hold_out_inputs})
@@ -182,10 +191,6 @@ impl Objective for Sft<'_> {
 
     fn sources(&self) -> Sources {
         Sources { trained: self.data.sources(), held_out: self.held_out.clone() }
-    }
-
-    fn terms(&self) -> &'static [&'static str] {
-        &["loss"]
     }
 
     fn epoch(&self) -> Option<u64> {
@@ -204,16 +209,21 @@ impl Objective for Sft<'_> {
         Ok(batch)
     }
 
-    fn counts(&self, examples: &Vec<Example>) -> Vec<f64> {
+    fn counts(&self, examples: &Vec<Example>) -> SftTerms {
         let weight = |e: &Example| {
             let response = &e.sequence.ids[e.sequence.response..];
             response.iter().map(|&id| f64::from(self.targets.of(id).weight)).sum::<f64>()
         };
-        vec![examples.iter().map(weight).sum()]
+        SftTerms { loss: examples.iter().map(weight).sum() }
     }
 
-    fn loss(&self, examples: &Vec<Example>, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share> {
-        let nothing = || Ok(Share { loss: None, terms: vec![0.0] });
+    fn loss(
+        &self,
+        examples: &Vec<Example>,
+        totals: &SftTerms,
+        recomputation: Option<&Recomputation>,
+    ) -> Result<Share<SftTerms>> {
+        let nothing = || Ok(Share { loss: None, terms: SftTerms::default() });
         if examples.is_empty() {
             return nothing();
         }
@@ -223,8 +233,8 @@ impl Objective for Sft<'_> {
             return nothing();
         }
         let hidden = self.forward(&batch, examples, recomputation)?;
-        let loss = (cross_entropy(&self.student.model.logits(&select(&hidden, &rows)?)?, targets)? / totals[0])?;
-        Ok(Share { terms: vec![scalar(&loss)?], loss: Some(loss) })
+        let loss = (cross_entropy(&self.student.model.logits(&select(&hidden, &rows)?)?, targets)? / totals.loss)?;
+        Ok(Share { terms: SftTerms { loss: scalar(&loss)? }, loss: Some(loss) })
     }
 
     fn tokens(&self, examples: &Vec<Example>) -> usize {
@@ -247,7 +257,7 @@ impl Objective for Sft<'_> {
         let (mut sum, mut weight) = (0.0, 0.0);
         for examples in self.hold_out.chunks(self.parts.run.micro_batch) {
             let examples = examples.to_vec();
-            let count = self.counts(&examples)[0];
+            let count = self.counts(&examples).loss;
             if count > 0.0 {
                 let batch = Batch::new(examples.iter().map(|e| &e.sequence), self.student.tokenizer.pad);
                 let hidden = self.forward(&batch, &examples, None)?;

@@ -28,7 +28,7 @@ use crate::sft::loss::{Target, Targets, cross_entropy};
 use crate::student::{Adapter, HEAD_PREFIX, Shape, Student};
 use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
-use crate::trainer::{Finished, Job, Objective, Share, Sources};
+use crate::trainer::{Finished, Job, Objective, Share, Sources, Terms, named_terms};
 pub use config::{Config, DataConfig, EvalConfig, LayoutConfig, SituationConfig, TextConfig, read_config};
 use data::{Data, GROUND_PLANE, Window};
 use heads::{Heads, question};
@@ -36,14 +36,23 @@ use loss::{YawTargets, nll};
 use metrics::{Estimate, MeanPose};
 use training_data::{WindowSample, parse_source};
 
-/// The weighted sum first; each of the others is a mean.
-const TERMS: [&str; 6] = ["loss", "ce", "layout", "position", "orientation", "tilt"];
-const LOSS: usize = 0;
-const CE: usize = 1;
-const LAYOUT: usize = 2;
-const POSITION: usize = 3;
-const ORIENTATION: usize = 4;
-const TILT: usize = 5;
+named_terms! {
+    /// The weighted sum first; each of the others is a mean.
+    pub struct SituationTerms {
+        /// The weighted sum of the others.
+        loss,
+        /// Cross-entropy of the responses' tokens.
+        ce,
+        /// Negative log-likelihood of the places of the vision tokens.
+        layout,
+        /// Negative log-likelihood of the frames' positions.
+        position,
+        /// Divergence of the bins of the yaw.
+        orientation,
+        /// Negative log-likelihood of pitch and roll.
+        tilt,
+    }
+}
 
 /// Trains a model, or an adapter beside one, with the heads.
 ///
@@ -214,7 +223,7 @@ impl<'a> Situation<'a> {
     }
 
     /// What windows add to a step whose counts are `totals`.
-    fn share(&self, reading: Reading, windows: &[Window], totals: &[f64]) -> Result<Share> {
+    fn share(&self, reading: Reading, windows: &[Window], totals: &SituationTerms) -> Result<Share<SituationTerms>> {
         let (c, s) = (self.config, &self.config.situation);
         let poses: Vec<FramePose> = windows.iter().flat_map(|window| window.poses).collect();
         let table = |columns: usize, values: Vec<f64>| {
@@ -227,32 +236,34 @@ impl<'a> Situation<'a> {
             [p.x, p.z, p.y].into_iter().take(axes)
         });
         let yaws: Vec<f64> = poses.iter().map(|pose| pose.yaw).collect();
-        let mut sums = vec![
-            (POSITION, s.weight, nll(&reading.pose.position, &table(axes, positions.collect())?)?),
-            (ORIENTATION, s.weight * s.orientation_weight, self.yaw.kl(&reading.pose.yaw, &yaws)?),
-        ];
-        if let Some(tilt) = &reading.pose.tilt {
-            let unit = s.tilt_unit_deg.to_radians();
-            let tilts = poses.iter().flat_map(|pose| [pose.pitch / unit, pose.roll / unit]).collect();
-            sums.push((TILT, s.weight * s.tilt_weight, nll(tilt, &table(2, tilts)?)?));
-        }
-        if let Some((said, places)) = &reading.layout {
-            sums.push((LAYOUT, c.layout.weight, nll(said, places)?));
-        }
-        if let Some((logits, targets)) = reading.text {
-            sums.push((CE, c.text.weight, cross_entropy(&logits, targets)?));
-        }
-        let (mut terms, mut loss) = (vec![0.0; TERMS.len()], None);
-        for (term, weight, sum) in sums {
-            let mean = (sum / totals[term])?;
-            terms[term] = scalar(&mean)?;
-            terms[LOSS] += weight * terms[term];
+        let (mut terms, mut sum, mut loss) = (SituationTerms::default(), 0.0, None::<Tensor>);
+        let mut add = |term: &mut f64, total: f64, weight: f64, of_windows: Tensor| -> Result<()> {
+            let mean = (of_windows / total)?;
+            *term = scalar(&mean)?;
+            sum += weight * *term;
             let weighted = (mean * weight)?;
-            loss = Some(match loss {
+            loss = Some(match loss.take() {
                 Some(loss) => (weighted + loss)?,
                 None => weighted,
             });
+            Ok(())
+        };
+        let position = nll(&reading.pose.position, &table(axes, positions.collect())?)?;
+        add(&mut terms.position, totals.position, s.weight, position)?;
+        let orientation = self.yaw.kl(&reading.pose.yaw, &yaws)?;
+        add(&mut terms.orientation, totals.orientation, s.weight * s.orientation_weight, orientation)?;
+        if let Some(tilt) = &reading.pose.tilt {
+            let unit = s.tilt_unit_deg.to_radians();
+            let tilts = poses.iter().flat_map(|pose| [pose.pitch / unit, pose.roll / unit]).collect();
+            add(&mut terms.tilt, totals.tilt, s.weight * s.tilt_weight, nll(tilt, &table(2, tilts)?)?)?;
         }
+        if let Some((said, places)) = &reading.layout {
+            add(&mut terms.layout, totals.layout, c.layout.weight, nll(said, places)?)?;
+        }
+        if let Some((logits, targets)) = reading.text {
+            add(&mut terms.ce, totals.ce, c.text.weight, cross_entropy(&logits, targets)?)?;
+        }
+        terms.loss = sum;
         Ok(Share { loss, terms })
     }
 
@@ -286,6 +297,7 @@ fn rearranged(embedded: &Embeddings, learned: &Tensor, places: &[u32], size: usi
 
 impl Objective for Situation<'_> {
     type Batch = Vec<Window>;
+    type Terms = SituationTerms;
 
     fn inputs(&self) -> Value {
         json!({
@@ -297,10 +309,6 @@ impl Objective for Situation<'_> {
         Sources { trained: self.data.source.sources(), held_out: self.held_out.clone() }
     }
 
-    fn terms(&self) -> &'static [&'static str] {
-        &TERMS
-    }
-
     fn epoch(&self) -> Option<u64> {
         Some(self.data.epoch())
     }
@@ -310,19 +318,28 @@ impl Objective for Situation<'_> {
         examples.iter().map(window).collect()
     }
 
-    fn counts(&self, windows: &Vec<Window>) -> Vec<f64> {
+    fn counts(&self, windows: &Vec<Window>) -> SituationTerms {
         let weight = |window: &Window| {
             let sequence = &window.example.sequence;
             sequence.ids[sequence.response..].iter().map(|&id| f64::from(self.targets.of(id).weight)).sum::<f64>()
         };
-        let mut counts = vec![(windows.len() * ASKED) as f64; TERMS.len()];
-        counts[LOSS] = windows.len() as f64;
-        counts[CE] = windows.iter().map(weight).sum();
-        counts[LAYOUT] = windows.iter().flat_map(|window| &window.layout).flatten().count() as f64;
-        counts
+        let frames = (windows.len() * ASKED) as f64;
+        SituationTerms {
+            loss: windows.len() as f64,
+            ce: windows.iter().map(weight).sum(),
+            layout: windows.iter().flat_map(|window| &window.layout).flatten().count() as f64,
+            position: frames,
+            orientation: frames,
+            tilt: frames,
+        }
     }
 
-    fn loss(&self, windows: &Vec<Window>, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share> {
+    fn loss(
+        &self,
+        windows: &Vec<Window>,
+        totals: &SituationTerms,
+        recomputation: Option<&Recomputation>,
+    ) -> Result<Share<SituationTerms>> {
         self.share(self.read(&self.student.model, windows, recomputation)?, windows, totals)
     }
 
@@ -361,17 +378,15 @@ impl Objective for Situation<'_> {
         }
         let model = self.student.model.for_inference();
         // A mean over nothing is nothing.
-        let totals: Vec<f64> =
-            self.counts(&self.hold_out).into_iter().map(|count| if count > 0.0 { count } else { 1.0 }).collect();
-        let (mut terms, mut estimates) = ([0.0; TERMS.len()], Vec::new());
+        let totals = self.counts(&self.hold_out).or_one();
+        let (mut terms, mut estimates) = (SituationTerms::default(), Vec::new());
         for windows in self.hold_out.chunks(self.config.run.micro_batch) {
             let reading = self.read(&model, windows, None)?;
             estimates.extend(self.estimates(&reading)?);
-            let share = self.share(reading, windows, &totals)?;
-            terms.iter_mut().zip(share.terms).for_each(|(sum, term)| *sum += term);
+            terms = terms.plus(self.share(reading, windows, &totals)?.terms);
         }
         let truth: Vec<FramePose> = self.hold_out.iter().flat_map(|window| window.poses).collect();
-        let mut figures: Vec<_> = TERMS.into_iter().zip(terms).collect();
+        let mut figures = terms.named();
         figures.extend(metrics::figures(&truth, &estimates, &self.mean_pose, self.config.situation.full_pose));
         Ok(figures)
     }

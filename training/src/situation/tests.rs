@@ -25,7 +25,7 @@ fn student(config: &Config) -> Student {
 }
 
 /// Gradients of the variables that are trained, flat; nothing where there is none.
-fn gradients(objective: &Situation<'_>, share: &Share) -> Vec<(String, Option<Vec<f32>>)> {
+fn gradients(objective: &Situation<'_>, share: &Share<SituationTerms>) -> Vec<(String, Option<Vec<f32>>)> {
     let store = share.loss.as_ref().unwrap().backward().unwrap();
     let flat = |var: &Var| {
         store.get(var.as_tensor()).map(|gradient| gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap())
@@ -55,10 +55,10 @@ fn every_variable_gets_a_gradient_and_a_step_does_not_depend_on_its_cut() {
         (gradients(&objective, &share), share.terms)
     });
     let halves: Vec<_> = halves.collect();
-    for (i, term) in TERMS.iter().enumerate() {
-        let sum = halves[0].1[i] + halves[1].1[i];
-        assert!((sum - whole.terms[i]).abs() < 1e-4 * (1.0 + sum.abs()), "{term}: {sum}, at once {}", whole.terms[i]);
-        assert!(whole.terms[i].is_finite(), "{term}");
+    let sums = halves[0].1.plus(halves[1].1);
+    for ((term, sum), whole) in sums.named().into_iter().zip(whole.terms.values()) {
+        assert!((sum - whole).abs() < 1e-4 * (1.0 + sum.abs()), "{term}: {sum}, at once {whole}");
+        assert!(whole.is_finite(), "{term}");
     }
     for (k, (name, gradient)) in expected.iter().enumerate() {
         let gradient = gradient.as_ref().unwrap();
@@ -70,9 +70,9 @@ fn every_variable_gets_a_gradient_and_a_step_does_not_depend_on_its_cut() {
     }
     // The weights are those of the paper, whatever the terms are.
     let (t, s) = (&whole.terms, &config.situation);
-    let situation = t[POSITION] + 3.5 * t[ORIENTATION] + s.tilt_weight * t[TILT];
-    assert!((t[LOSS] - (t[CE] + 0.05 * t[LAYOUT] + 0.075 * situation)).abs() < 1e-6);
-    assert!((scalar(whole.loss.as_ref().unwrap()).unwrap() - t[LOSS]).abs() < 1e-3 * (1.0 + t[LOSS].abs()));
+    let situation = t.position + 3.5 * t.orientation + s.tilt_weight * t.tilt;
+    assert!((t.loss - (t.ce + 0.05 * t.layout + 0.075 * situation)).abs() < 1e-6);
+    assert!((scalar(whole.loss.as_ref().unwrap()).unwrap() - t.loss).abs() < 1e-3 * (1.0 + t.loss.abs()));
 }
 
 /// Largest difference.
@@ -137,18 +137,18 @@ fn a_window_without_depth_teaches_all_but_the_layout() {
     let seen = objective.counts(&windows);
     windows[1].layout.fill(None);
     let totals = objective.counts(&windows);
-    assert!(totals[LAYOUT] > 0.0 && totals[LAYOUT] < seen[LAYOUT]);
-    assert!((totals[POSITION] - seen[POSITION]).abs() < 1e-9 && totals[CE].abs() < 1e-9);
+    assert!(totals.layout > 0.0 && totals.layout < seen.layout);
+    assert!((totals.position - seen.position).abs() < 1e-9 && totals.ce.abs() < 1e-9);
     let blind = vec![windows[1].clone()];
     let share = objective.loss(&blind, &totals, None).unwrap();
-    assert!(share.terms[LAYOUT].abs() < 1e-12 && share.terms[ORIENTATION] > 0.0 && share.terms[CE].abs() < 1e-12);
+    assert!(share.terms.layout.abs() < 1e-12 && share.terms.orientation > 0.0 && share.terms.ce.abs() < 1e-12);
     for (name, gradient) in gradients(&objective, &share) {
         assert_eq!(gradient.is_some(), !name.starts_with("aux.layout."), "{name}");
     }
     // The two together: the layout is that of the window with depth.
     let both = objective.loss(&windows, &totals, None).unwrap();
     let alone = objective.loss(&vec![windows[0].clone()], &totals, None).unwrap();
-    assert!((both.terms[LAYOUT] - alone.terms[LAYOUT]).abs() < 1e-4 * (1.0 + alone.terms[LAYOUT].abs()));
+    assert!((both.terms.layout - alone.terms.layout).abs() < 1e-4 * (1.0 + alone.terms.layout.abs()));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_few_steps_on_two_windows_lower_the_loss() {
     let mut losses = Vec::new();
     for _ in 0..16 {
         let share = objective.loss(&windows, &totals, None).unwrap();
-        losses.push(share.terms[LOSS]);
+        losses.push(share.terms.loss);
         let store = share.loss.unwrap().backward().unwrap();
         let variables = named(&student.variables);
         let squares = variables.iter().filter_map(|(_, var)| store.get(var.as_tensor()));
@@ -190,7 +190,7 @@ fn the_hold_out_is_judged_beside_the_mean_pose() {
     assert!(names.len() == figures.len() && names.contains("mean_pose_yaw_median_deg"), "{figures:?}");
     // What is judged is what is trained: kernels and cuts differ, the loss does not.
     let totals = objective.counts(&objective.hold_out);
-    let trained = objective.loss(&objective.hold_out, &totals, None).unwrap().terms[LOSS];
+    let trained = objective.loss(&objective.hold_out, &totals, None).unwrap().terms.loss;
     assert!((trained - figures[0].1).abs() < 1e-3 * (1.0 + trained.abs()), "{trained} {}", figures[0].1);
 }
 

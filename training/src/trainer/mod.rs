@@ -13,6 +13,7 @@ mod progress;
 mod record;
 pub mod stage;
 pub mod tensorboard;
+mod terms;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ use config::{OptimizerConfig, RunConfig};
 pub use objective::{Objective, Share, Sources};
 use optimizer::AdamW;
 use progress::Progress;
+pub use terms::Terms;
+pub(crate) use terms::named_terms;
 use training_data::json::write_json;
 
 /// What turns the seed of a run into that of a hold-out that is drawn.
@@ -178,8 +181,8 @@ struct Run<'a, O: Objective> {
 type Gradients = Vec<Option<Tensor>>;
 
 /// What one step came to.
-struct Stepped {
-    terms: Vec<f64>,
+struct Stepped<T> {
+    terms: T,
     norm: f64,
     tokens: f64,
     stop: bool,
@@ -230,7 +233,7 @@ impl<O: Objective> Run<'_, O> {
         let run = self.settings.run;
         let mut progress = Progress::new(self.out, self.steps, self.state.step, self.settings.job.resume, self.lead())?;
         let begun = (Instant::now(), self.state.seconds);
-        let names = self.objective.terms();
+        let names = O::Terms::NAMES;
         if self.state.step == 0 && run.eval_every > 0 {
             self.evaluate(&mut progress)?;
         }
@@ -243,7 +246,7 @@ impl<O: Objective> Run<'_, O> {
             self.state.seconds = begun.1 + begun.0.elapsed().as_secs_f64();
             let rate = self.settings.optimizer.rate_at(step, self.steps);
             if let Some(point) =
-                progress.step(step + 1, names, &done.terms, done.norm, rate, done.tokens, run.log_every)?
+                progress.step(step + 1, names, &done.terms.values(), done.norm, rate, done.tokens, run.log_every)?
             {
                 self.state.curve.push(point);
             }
@@ -292,7 +295,7 @@ impl<O: Objective> Run<'_, O> {
         })
     }
 
-    fn step(&mut self, step: usize) -> Result<Stepped> {
+    fn step(&mut self, step: usize) -> Result<Stepped<O::Terms>> {
         let (collective, workers) = (&self.settings.job.collective, self.pools.len());
         let dealt = self.deal(step);
         // Micro-batch j is rank j mod ranks'; of a rank's, the k-th is worker k mod workers'.
@@ -302,31 +305,33 @@ impl<O: Objective> Run<'_, O> {
             turns(worker).map(|j| Ok((j, self.objective.batch(step, &dealt[j])?))).collect::<Result<Vec<_>>>()
         })?;
 
-        let terms = self.objective.terms().len();
-        let mut counts = vec![0.0; terms + 2];
+        let (mut counts, mut tokens) = (O::Terms::default(), 0.0);
         for (_, batch) in batches.iter().flatten() {
-            counts.iter_mut().zip(self.objective.counts(batch)).for_each(|(sum, count)| *sum += count);
-            counts[terms] += self.objective.tokens(batch) as f64;
+            counts = counts.plus(self.objective.counts(batch));
+            tokens += self.objective.tokens(batch) as f64;
         }
-        counts[terms + 1] = f64::from(u8::from(self.settings.job.stop.load(Ordering::Relaxed)));
-        collective.sum_f64(&mut counts)?;
-        let (tokens, stop) = (counts[terms], counts[terms + 1] > 0.0);
-        // A mean over nothing is nothing.
-        let totals: Vec<f64> = counts[..terms].iter().map(|&count| if count > 0.0 { count } else { 1.0 }).collect();
+        let stop = f64::from(u8::from(self.settings.job.stop.load(Ordering::Relaxed)));
+        let mut of_ranks = counts.values();
+        of_ranks.extend([tokens, stop]);
+        collective.sum_f64(&mut of_ranks)?;
+        let (counts, of_step) = of_ranks.split_at(O::Terms::NAMES.len());
+        let (tokens, stop) = (of_step[0], of_step[1] > 0.0);
+        let totals = O::Terms::of(counts).or_one();
 
         let shares = self.workers(|worker| {
-            let mut sums = (vec![None; self.variables.len()], vec![0.0; terms]);
+            let mut sums = (vec![None; self.variables.len()], O::Terms::default());
             for (j, batch) in &batches[worker] {
                 self.add(step, *j, batch, &totals, &mut sums)?;
             }
             Ok(sums)
         })?;
-        let (mut gradients, mut means) = (vec![None; self.variables.len()], vec![0.0; terms]);
+        let (mut gradients, mut means) = (vec![None; self.variables.len()], O::Terms::default());
         for (worker, mean) in shares {
             merge(&mut gradients, worker)?;
-            means.iter_mut().zip(mean).for_each(|(sum, share)| *sum += share);
+            means = means.plus(mean);
         }
-        collective.sum_f64(&mut means)?;
+        let mut of_ranks = means.values();
+        collective.sum_f64(&mut of_ranks)?;
         self.reduce(&mut gradients)?;
 
         let squares = gradients.iter().flatten().map(|g| scalar(&g.sqr()?.sum_all()?)).sum::<Result<f64>>()?;
@@ -344,7 +349,7 @@ impl<O: Objective> Run<'_, O> {
             let batches: Vec<O::Batch> = batches.into_iter().flatten().map(|(_, batch)| batch).collect();
             self.objective.keep(step, &batches, self.out)?;
         }
-        Ok(Stepped { terms: means, norm, tokens, stop })
+        Ok(Stepped { terms: O::Terms::of(&of_ranks), norm, tokens, stop })
     }
 
     /// Adds a micro-batch's gradients and terms.
@@ -353,14 +358,14 @@ impl<O: Objective> Run<'_, O> {
         step: usize,
         micro_batch: usize,
         batch: &O::Batch,
-        totals: &[f64],
-        sums: &mut (Gradients, Vec<f64>),
+        totals: &O::Terms,
+        sums: &mut (Gradients, O::Terms),
     ) -> Result<()> {
         let number = (step * self.settings.run.batch + micro_batch) as u64;
         let _dropout = Dropout::with_seed(self.settings.run.seed.rotate_left(32) ^ number);
         let recomputation = Recomputation::new(self.variables.iter().map(|(_, var)| var.as_tensor()));
         let share = self.objective.loss(batch, totals, self.settings.run.checkpointing.then_some(&recomputation))?;
-        sums.1.iter_mut().zip(&share.terms).for_each(|(sum, share)| *sum += share);
+        sums.1 = sums.1.plus(share.terms);
         let Some(loss) = share.loss else { return Ok(()) };
         let value = scalar(&loss)?;
         if !value.is_finite() {

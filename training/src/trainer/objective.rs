@@ -5,19 +5,21 @@ use candle_core::Tensor;
 use model::autograd::recompute::Recomputation;
 use serde_json::Value;
 
+use super::terms::Terms;
+
 /// A loss over a stream of examples, which are numbered from 0: example k is the same on each machine and in each run.
 pub trait Objective: Sync {
     /// Examples, ready for the model.
     type Batch: Send + Sync;
+
+    /// What is counted, averaged and logged.
+    type Terms: Terms;
 
     /// What was read, with hashes where it is files, for the manifest and the check of `--resume`.
     fn inputs(&self) -> Value;
 
     /// What is trained on, and what is held out.
     fn sources(&self) -> Sources;
-
-    /// Names of the terms that are counted, averaged and logged; those of [`Share::terms`] in the same order.
-    fn terms(&self) -> &'static [&'static str];
 
     /// Examples of one pass over the data; nothing where the stream has no end.
     fn epoch(&self) -> Option<u64> {
@@ -38,13 +40,18 @@ pub trait Objective: Sync {
 
     /// What each term is a mean over: tokens, pixels, pairs. Added up over the whole step, all ranks included, before any
     /// loss is formed, so that a step is the same however it is cut into micro-batches.
-    fn counts(&self, batch: &Self::Batch) -> Vec<f64>;
+    fn counts(&self, batch: &Self::Batch) -> Self::Terms;
 
     /// A batch's share of the step's loss: each term is a sum over the batch divided by the whole step's count.
     ///
     /// # Errors
     /// A tensor operation's.
-    fn loss(&self, batch: &Self::Batch, totals: &[f64], recomputation: Option<&Recomputation>) -> Result<Share>;
+    fn loss(
+        &self,
+        batch: &Self::Batch,
+        totals: &Self::Terms,
+        recomputation: Option<&Recomputation>,
+    ) -> Result<Share<Self::Terms>>;
 
     /// Tokens that went through the model.
     fn tokens(&self, batch: &Self::Batch) -> usize;
@@ -94,9 +101,9 @@ pub struct Sources {
 
 /// A batch's share of a step.
 #[derive(Debug)]
-pub struct Share {
+pub struct Share<T> {
     /// To be minimised; nothing where no example of the batch teaches anything.
     pub loss: Option<Tensor>,
     /// Shares of the terms' means, weights of the terms left out.
-    pub terms: Vec<f64>,
+    pub terms: T,
 }

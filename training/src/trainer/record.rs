@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use model::weights::manifest::{self, Manifest, Point, Stage};
 
-use super::{Objective, Run};
+use super::{Objective, Run, Terms};
 use crate::student::parameters;
 use training_data::json::write;
 use training_evaluation::curves::{Curve, curves};
@@ -18,7 +18,7 @@ impl<O: Objective> Run<'_, O> {
         let of = |points: &[Point], term: &str| -> Vec<(f64, f64)> {
             points.iter().filter_map(|point| Some((point.step as f64, point.term(term)?))).collect()
         };
-        let mut names: Vec<&str> = self.objective.terms().to_vec();
+        let mut names: Vec<&str> = <O::Terms as Terms>::NAMES.to_vec();
         names.extend(self.state.evaluations.iter().take(1).flat_map(|point| point.terms.keys()).map(String::as_str));
         names.sort_unstable();
         names.dedup();
