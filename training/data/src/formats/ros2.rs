@@ -10,6 +10,9 @@
 //!
 //! Pictures stay in the file: a frame keeps the place of its message, and the chunk is read again when the picture is.
 
+mod cameras;
+mod poses;
+
 use super::{Opened, Skipped, name_of};
 use crate::error::Error;
 use crate::picture::Image;
@@ -24,18 +27,13 @@ use camera::plausible::doubts;
 use camera::recording::{Message, bag, scan};
 use camera::rectify::CameraModel;
 use camera::ros::{self, Bytes, Header, Type};
-use camera::transforms::{Missing, Track, Transforms, plain};
+use camera::transforms::{Track, Transforms};
 use geometry::{Camera, Stamp, Transform, World};
 use nalgebra::{Isometry3, Vector3};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Farthest that the two poses around an image may be apart.
-const MAX_NANOS: i64 = 100_000_000;
-/// That, in words.
-const REACH: &str = "within 0.1 s from one to the next";
-/// How near two poses are that are the same, metres or radians: they were written as f64.
-const SAME: f64 = 1e-6;
+use poses::Poses;
 
 /// What a recording does not say of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -169,14 +167,6 @@ struct Recording {
     lost: BTreeSet<String>,
 }
 
-/// Where the poses of a topic of images come from.
-enum Poses<'a> {
-    /// Those of a body, and what leads from there to the camera: the transform, where it is the same at all times.
-    Body { name: &'a str, body: &'a str, track: &'a Track, mount: Option<Isometry3<f64>> },
-    /// The transforms alone: from the camera to the frame that all hang on.
-    Transforms { world: &'a str, camera: &'a str },
-}
-
 impl Recording {
     fn take(&mut self, path: &Path, message: &Message<'_>) {
         self.number += 1;
@@ -265,21 +255,6 @@ impl Recording {
         let range = whole.map(|image| film.samples.take(&image.payload)).unwrap_or_default();
         let image = Image::Recorded { file: path.to_path_buf(), place: message.place, message_type, range };
         film.shots.push(Shot { stamp, image, lost, number: self.number });
-    }
-
-    /// Images whose header names no frame are of that of their CameraInfo, as on the robot.
-    fn name_frames(&mut self, path: &Path) {
-        let nameless = self.films.iter().filter(|(_, film)| plain(&film.frame_id).is_empty());
-        let found = nameless.filter_map(|(topic, film)| {
-            let calibrations = self.calibrations(path, topic, film).ok()?;
-            Some((topic.clone(), calibrations.first()?.frame_id.clone()))
-        });
-        for (topic, frame) in found.collect::<Vec<_>>() {
-            tracing::warn!("images of {topic} have no header.frame_id: that of CameraInfo is taken, `{frame}`");
-            if let Some(film) = self.films.get_mut(&topic) {
-                film.frame_id = frame;
-            }
-        }
     }
 
     fn transform(&mut self, message_type: Type, topic: &str, message: ros::TransformStamped) -> Option<()> {
@@ -398,246 +373,6 @@ impl Recording {
             }
         }
         (frames, why)
-    }
-
-    /// # Errors
-    /// Why there is none, in words.
-    fn world_from_camera(&self, poses: &Poses<'_>, frame_id: &str, stamp: Stamp) -> Result<Isometry3<f64>, String> {
-        let transform = |to: &str, from: &str| {
-            let found = self.transforms.at(to, from, stamp, MAX_NANOS);
-            found.map_err(|missing| format!("{missing} ({REACH})"))
-        };
-        match poses {
-            Poses::Body { name, body, track, mount } => {
-                let pose =
-                    track.at(stamp, MAX_NANOS).ok_or_else(|| format!("no poses of {name} around it ({REACH})"))?;
-                Ok(pose * mount.map_or_else(|| transform(body, frame_id), Ok)?)
-            }
-            Poses::Transforms { world, camera } => transform(world, camera),
-        }
-    }
-
-    /// # Errors
-    /// Several topics whose transforms move: each may say where the same frame is.
-    fn one_tree(&self, path: &Path, topic: &str) -> Result<(), Error> {
-        if self.moving.len() < 2 {
-            return Ok(());
-        }
-        let names: Vec<&str> = self.moving.iter().map(String::as_str).collect();
-        Err(field(path, "tf", format!("one topic with transforms that move ({topic})"), names.join(", ")))
-    }
-
-    fn poses<'a>(&'a self, path: &Path, topic: &str, film: &'a Film) -> Result<Poses<'a>, Error> {
-        let asked = self.options.pose_topic.as_deref();
-        let is_meant = |name: &str, body: &Body| match asked {
-            Some(topic) => name == topic || name.starts_with(&format!("{topic} (")),
-            // A single pose is a goal or a first guess.
-            None => !body.own && body.track.iter().nth(1).is_some(),
-        };
-        let fitting: Vec<_> = self.bodies.iter().filter(|((_, name), body)| is_meant(name, body)).collect();
-        if let Some(frame) = self.options.world_frame.as_ref().filter(|_| asked.is_some() && !fitting.is_empty()) {
-            let expected = format!("nothing where pose_topic names poses of one body ({topic}): it is for /tf");
-            return Err(field(path, "world_frame", expected, frame.clone()));
-        }
-        if fitting.is_empty() || self.options.world_frame.is_some() {
-            return self.transformed(path, topic, film);
-        }
-        let [((_, name), found)] = fitting[..] else {
-            let types: BTreeSet<&str> =
-                fitting.iter().map(|((of, _), _)| of.name().rsplit('/').next().unwrap_or_default()).collect();
-            let types: Vec<&str> = types.into_iter().collect();
-            let names: Vec<&str> = fitting.iter().map(|((_, name), _)| name.as_str()).collect();
-            let expected = format!("one topic of {} ({topic}), named with pose_topic=NAME", types.join(" or "));
-            return Err(field(path, "poses", expected, names.join(", ")));
-        };
-        let body = self.options.pose_frame.as_ref().unwrap_or(&found.name);
-        let no_way = |why: String| {
-            let known = self.transforms.connected(&film.frame_id);
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            let expected = format!(
-                "poses of the images' frame {:?} or of one with transforms to it ({known}), named with pose_frame=NAME \
-                 where messages name another ({topic})",
-                film.frame_id
-            );
-            field(path, "pose frame", expected, format!("{name} of frame {body:?}: {why}"))
-        };
-        // The same at all times, so at any; where it moves, at each image's.
-        let mount = match self.transforms.is_static(body, &film.frame_id) {
-            Ok(false) => {
-                self.one_tree(path, topic)?;
-                None
-            }
-            Ok(true) => self.transforms.at(body, &film.frame_id, Stamp::default(), MAX_NANOS).ok(),
-            // A body that was asked for is not guessed at: the images' own frame could have been named as well.
-            Err(Missing::Unconnected { .. })
-                if self.options.pose_frame.is_none() && body.ends_with("optical_frame") =>
-            {
-                Some(Isometry3::identity())
-            }
-            Err(why) => return Err(no_way(why.to_string())),
-        };
-        Ok(Poses::Body { name, body, track: &found.track, mount })
-    }
-
-    /// Poses out of `/tf` alone.
-    fn transformed<'a>(&'a self, path: &Path, topic: &str, film: &'a Film) -> Result<Poses<'a>, Error> {
-        let none = || Error::Missing { path: path.to_path_buf(), expected: self.lacking(topic, film) };
-        let plain = |topic: &str| topic.trim_start_matches('/').to_owned();
-        let is_asked = |asked: &String| self.moving.iter().any(|topic| plain(topic) == plain(asked));
-        if self.moving.is_empty() || !self.options.pose_topic.as_ref().is_none_or(is_asked) {
-            return Err(none());
-        }
-        self.one_tree(path, topic)?;
-        if let Some(frame) = &self.options.pose_frame {
-            let expected = format!("nothing where transforms alone say where the images' frame is ({topic})");
-            return Err(field(path, "pose_frame", expected, frame.clone()));
-        }
-        if let Some((said, body)) = self.own_transform().filter(|_| self.options.pose_topic.is_none()) {
-            let expected = format!("transforms that our node has not said itself ({topic})");
-            let got = format!(
-                "{} to {} as {said} has it; pose_topic=/tf (or as it is called) takes them nevertheless",
-                body.world, body.name
-            );
-            return Err(field(path, "tf", expected, got));
-        }
-        let camera = film.frame_id.as_str();
-        let wrong = |why: Missing| {
-            let expected = format!("one way up from {camera:?} ({topic}), to the frame that world_frame=NAME names");
-            field(path, "tf", expected, why.to_string())
-        };
-        let world = match &self.options.world_frame {
-            Some(world) => world.as_str(),
-            None => self.transforms.root(camera).map_err(wrong)?,
-        };
-        match self.transforms.is_static(world, camera) {
-            Ok(false) => Ok(Poses::Transforms { world, camera }),
-            Ok(true) => Err(none()),
-            Err(Missing::Unconnected { .. }) if self.options.world_frame.is_some() => {
-                let frames = self.transforms.connected(camera);
-                let expected = format!("a frame with transforms to {camera:?} ({topic}): {}", listed(&frames));
-                Err(field(path, "world_frame", expected, world.to_owned()))
-            }
-            Err(why) => Err(wrong(why)),
-        }
-    }
-
-    /// What a topic of images has no poses without.
-    fn lacking(&self, topic: &str, film: &Film) -> String {
-        let kinds = "PoseStamped, Odometry, PoseWithCovarianceStamped, TransformStamped or TFMessage";
-        let frame = &film.frame_id;
-        let names = |wanted: &dyn Fn(&Body) -> bool| -> Vec<&str> {
-            let named = self.bodies.iter().filter(|(_, body)| wanted(body));
-            named.map(|((_, name), _)| name.as_str()).collect()
-        };
-        let expected = match &self.options.pose_topic {
-            Some(asked) => {
-                let all: Vec<&str> =
-                    names(&|_| true).into_iter().chain(self.moving.iter().map(String::as_str)).collect();
-                return format!("poses of {asked} ({kinds}); there are {}", listed(&all));
-            }
-            None if self.moving.is_empty() => format!("a topic with poses: {kinds}"),
-            None => format!(
-                "a topic with poses: {kinds}; no transforms that move lead to the images' frame {frame:?} ({topic})"
-            ),
-        };
-        let own = names(&|body| body.own);
-        if own.is_empty() {
-            return expected;
-        }
-        let own = own.join(", ");
-        format!("{expected}, beside {own}, which our node has said itself (pose_topic=NAME takes it nevertheless)")
-    }
-
-    /// The body that the node gives poses of, and on which topic, where a transform that moves says the same: it is the node's too.
-    fn own_transform(&self) -> Option<(&str, &Body)> {
-        let is_same = |body: &Body| {
-            let both = body.track.iter().filter_map(|(stamp, pose)| {
-                let transform = self.transforms.at(&body.world, &body.name, stamp, 0).ok()?;
-                let turn = transform.rotation.angle_to(&pose.rotation);
-                Some((transform.translation.vector - pose.translation.vector).norm() < SAME && turn < SAME)
-            });
-            let both: Vec<bool> = both.collect();
-            !both.is_empty() && both.iter().all(|same| *same)
-        };
-        let own = self.bodies.iter().filter(|(_, body)| body.own && body.world != body.name);
-        own.filter(|(_, body)| self.transforms.is_static(&body.world, &body.name) == Ok(false))
-            .find(|(_, body)| is_same(body))
-            .map(|((_, name), body)| (name.as_str(), body))
-    }
-
-    /// Those that were asked for, of the camera in the namespace of a topic of images (`NAMESPACE/image/compressed` has one name
-    /// more), or the only ones, where they are not those of another camera.
-    fn calibrations(&self, path: &Path, topic: &str, film: &Film) -> Result<&[Calibration], Error> {
-        let unknown = || {
-            let expected = format!(
-                "the sensor_msgs/msg/CameraInfo of {topic}, whose images are of frame {:?}; name it with info_topic=NAME",
-                film.frame_id
-            );
-            let of_frame = |(name, calibrations): (&String, &Vec<Calibration>)| {
-                let frame = calibrations.first().map_or("", |first| first.frame_id.as_str());
-                format!("{name} of frame {frame:?}")
-            };
-            let names: Vec<String> = self.calibrations.iter().map(of_frame).collect();
-            field(path, "info_topic", expected, listed(&names))
-        };
-        if let Some(asked) = &self.options.info_topic {
-            return self.calibrations.get(asked).map(Vec::as_slice).ok_or_else(unknown);
-        }
-        let parent = |topic: &str| topic.rsplit_once('/').map(|(namespace, _)| namespace.to_owned());
-        let mut namespace = topic.to_owned();
-        let levels = if film.message_type == Type::CompressedImage { 2 } else { 1 };
-        for _ in 0..levels {
-            let Some(above) = parent(&namespace) else { break };
-            namespace = above;
-            let mut here = self.calibrations.iter().filter(|(name, _)| parent(name).as_ref() == Some(&namespace));
-            if let (Some((_, calibrations)), None) = (here.next(), here.next()) {
-                return Ok(calibrations);
-            }
-        }
-        let plain = |frame: &str| frame.trim_start_matches('/').to_owned();
-        let (images, mut all) = (plain(&film.frame_id), self.calibrations.values());
-        let is_of_camera = |calibrations: &&Vec<Calibration>| {
-            let mut frames = calibrations.iter().map(|calibration| plain(&calibration.frame_id));
-            frames.all(|frame| frame.is_empty() || images.is_empty() || frame == images)
-        };
-        match (all.next().filter(is_of_camera), all.next()) {
-            (Some(only), None) => Ok(only),
-            _ => Err(unknown()),
-        }
-    }
-
-    /// Where a topic is called as image_proc calls what it has rectified, and its CameraInfo says what the lens did, nobody knows
-    /// whether that was undone.
-    fn check_rectified(&self, path: &Path, topic: &str, calibrations: &[Calibration]) -> Result<(), Error> {
-        let mut words = topic.split(|c: char| !c.is_alphanumeric());
-        let is_called_so = words.any(|word| matches!(word, "rect" | "rectified"));
-        let has_lens = |calibration: &Calibration| !matches!(&calibration.model, Ok(model) if model.lens.is_none());
-        if self.options.images.is_some() || !is_called_so || !calibrations.iter().any(has_lens) {
-            return Ok(());
-        }
-        let expected = format!(
-            "images=rectified, where the images of {topic} are so as its name says and P is their matrix, or images=raw, where \
-             K and D of its CameraInfo are for them"
-        );
-        Err(field(path, "images", expected, "neither".to_owned()))
-    }
-
-    /// What the key `images` has to do with a CameraInfo that cannot be used.
-    fn hint(&self) -> &'static str {
-        match self.options.images {
-            Some(Images::Rectified) => "P was asked for with images=rectified",
-            Some(Images::Raw) | None => "of images that are rectified already, say so with images=rectified",
-        }
-    }
-}
-
-impl Poses<'_> {
-    /// As errors name them.
-    fn name(&self) -> String {
-        match self {
-            Self::Body { name, .. } => (*name).to_owned(),
-            Self::Transforms { world, camera } => format!("/tf ({world} to {camera})"),
-        }
     }
 }
 
