@@ -9,6 +9,7 @@ use geometry::{WINDOW, WindowTrajectory};
 use nalgebra::Point2;
 
 use crate::stream::TrackedWindow;
+use crate::unscaled::UpToScale;
 
 /// Median motion of the points beyond what a turn explains, pixels, from which the tracks know a direction.
 const LEAST_PARALLAX_PX: f64 = 1.5;
@@ -33,15 +34,16 @@ pub struct Agreement {
 
 /// Holds an answer against the tracks.
 pub fn compare(said: &WindowTrajectory, tracked: &TrackedWindow) -> Agreement {
-    let knows = parallax_px(tracked, farthest(&tracked.trajectory)).is_some_and(|px| px > LEAST_PARALLAX_PX);
-    let agreement = compare_poses(said, &tracked.trajectory, knows);
+    let known = tracked.trajectory.shape();
+    let knows = parallax_px(tracked, farthest(known)).is_some_and(|px| px > LEAST_PARALLAX_PX);
+    let agreement = compare_poses(said, known, knows);
     let log_scale = agreement.log_scale.filter(|_| tracked.unit.is_some());
     Agreement { epipolar_px: epipolar_px(said, tracked), log_scale, ..agreement }
 }
 
 /// Holds an answer against poses that another program has of the same pictures.
-pub fn compare_followed(said: &WindowTrajectory, followed: &WindowTrajectory) -> Agreement {
-    compare_poses(said, followed, is_under_way(followed))
+pub fn compare_followed(said: &WindowTrajectory, followed: &UpToScale) -> Agreement {
+    compare_poses(said, followed.shape(), is_under_way(followed.shape()))
 }
 
 fn compare_poses(said: &WindowTrajectory, known: &WindowTrajectory, knows_direction: bool) -> Agreement {
@@ -80,7 +82,7 @@ fn pairs(tracked: &TrackedWindow, other: usize) -> impl Iterator<Item = (Point2<
 /// Median motion that the turn does not explain.
 fn parallax_px(tracked: &TrackedWindow, other: usize) -> Option<f64> {
     let camera = &tracked.camera;
-    let turn = tracked.trajectory.anchor_from_camera()[other].rotation().inverse();
+    let turn = tracked.trajectory.shape().anchor_from_camera()[other].rotation().inverse();
     let mut left: Vec<f64> = pairs(tracked, other)
         .filter_map(|(from, to)| {
             let ray = nalgebra::Vector3::new((from.x - camera.cx) / camera.fx, (from.y - camera.cy) / camera.fy, 1.0);

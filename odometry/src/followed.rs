@@ -14,6 +14,7 @@ use crate::Error;
 use crate::fused::{Answer, Carried, Fix, of_stddevs};
 use crate::metric::Metric;
 use crate::scale::{Biases, Scale, Source};
+use crate::unscaled::UpToScale;
 
 /// Poses that are remembered for windows of late: a minute of 200 a second.
 const REMEMBERED: usize = 12_000;
@@ -151,12 +152,12 @@ impl Followed {
     }
 
     /// The poses at five stamps, in the unit of this segment; `None` where they are not all known.
-    pub fn tracked(&self, stamps: &[Stamp; WINDOW]) -> Option<WindowTrajectory> {
+    pub fn tracked(&self, stamps: &[Stamp; WINDOW]) -> Option<UpToScale> {
         let mut poses = [Transform::identity(); WINDOW];
         for (pose, stamp) in poses.iter_mut().zip(stamps) {
             *pose = self.at(*stamp)?;
         }
-        Some(WindowTrajectory::from_world(&poses))
+        Some(UpToScale::new(WindowTrajectory::from_world(&poses)))
     }
 
     /// Between the poses before and behind it.

@@ -28,8 +28,10 @@ mod picture;
 pub mod scale;
 pub mod stream;
 pub mod tracks;
+mod unscaled;
 mod ways;
 pub mod window;
 
 pub use error::Error;
 pub use picture::{Grey, Picture};
+pub use unscaled::UpToScale;

@@ -18,6 +18,7 @@ use crate::align::Patch;
 use crate::descriptors::Features;
 use crate::picture::Picture;
 use crate::tracks::{Track, Tracks, expected, motion_near, realign, recognised_motion};
+use crate::unscaled::UpToScale;
 use crate::window::{ALIKE, solve_tracks};
 use geometry::RobustOptions;
 use geometry::adjust::{self, Known};
@@ -100,8 +101,8 @@ pub struct Pose {
 /// Five pictures as the tracks have them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrackedWindow {
-    /// The poses, up to scale.
-    pub trajectory: WindowTrajectory,
+    /// The poses.
+    pub trajectory: UpToScale,
     /// The points that are seen in three of them or more, pixels of `camera`.
     pub tracks: Tracks,
     /// Of the grid that was worked on.
@@ -271,7 +272,7 @@ impl Stream {
 
     /// Five of the last pictures as the tracks have them; `None` where [`Self::window`] is.
     pub fn tracked(&self, stamps: &[Stamp; WINDOW]) -> Option<TrackedWindow> {
-        let trajectory = self.window(stamps)?;
+        let trajectory = UpToScale::new(self.window(stamps)?);
         let camera = *self.reference.as_ref()?.intrinsics();
         let frames: Vec<&Frame> =
             stamps.iter().filter_map(|stamp| self.frames.iter().find(|frame| frame.stamp == *stamp)).collect();

@@ -18,7 +18,7 @@ use odometry::followed::{self, Followed};
 use odometry::fused::{Answer, Carried, Fix, Fused, Options};
 use odometry::scale::{Biases, Source};
 use odometry::stream::TrackedWindow;
-use odometry::{Grey, Picture};
+use odometry::{Grey, Picture, UpToScale};
 
 use super::scale::Reference;
 use super::scale::value::Scale;
@@ -56,7 +56,7 @@ pub struct Tracked {
 enum Known {
     Tracks(TrackedWindow),
     /// The poses of another program, and the segment whose unit they are in.
-    Topic(WindowTrajectory, u32),
+    Topic(UpToScale, u32),
 }
 
 impl Tracked {
@@ -67,13 +67,13 @@ impl Tracked {
             Known::Topic(trajectory, _) => trajectory,
         };
         let metres = self.metres.filter(|_| self.unit().is_some())?;
-        Some(poses.scaled(metres))
+        Some(poses.in_metres(metres))
     }
 
     /// The points and the poses of the window, where there are points with depths.
     pub fn measured(&self) -> Option<Measured> {
         let Known::Tracks(window) = &self.window else { return None };
-        Measured::choose(&window.tracks.in_all(&window.camera), &window.trajectory)
+        Measured::choose(&window.tracks.in_all(&window.camera), window.trajectory.shape())
     }
 
     fn unit(&self) -> Option<u32> {
