@@ -316,7 +316,7 @@ fn play_input(config: &Config, input: &Path, out: Option<&Path>, texts: bool) ->
     }
     if !sequence::is_sequence(input) {
         // The error lists the recordings that are there.
-        bag::files(input).with_context(|| {
+        bag::open(input).with_context(|| {
             format!("{}: expected a folder with sequence.json or the folder of a rosbag2", input.display())
         })?;
     }
@@ -387,7 +387,7 @@ fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool)
     let recording = Recording::open(file)?;
     let camera = recording.camera(&topics, config.camera.use_fixed)?;
     for damage in recording.damage() {
-        let (path, images) = (damage.path.display(), camera.images());
+        let (path, images) = (damage.path().display(), camera.images());
         print(&format!("{path}: {damage}; the {images} images that can be are played\n"))?;
     }
     let least = replay::least_frames(&config.window);

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use camera::message::{CameraInfoMessage, ImageMessage, ImagePayload};
-use camera::recording::FileWriter;
+use camera::recording::{FileWriter, Writer};
 use geometry::Stamp;
 use node::config::Config;
 use node::ros::message::Input;
@@ -36,6 +36,15 @@ fn output(args: &[&str]) -> (Option<i32>, String, String) {
 fn write(file: &Path, frames: i64) {
     let config = Config::load(&repository().join("config/node.toml"), &[]).unwrap();
     let mut writer = FileWriter::create(file).unwrap();
+    for input in inputs(frames) {
+        let heard = if let Input::Image(image) = &input { image.stamp } else { Stamp::default() };
+        writer.write(&entry_of_input(&input, &config.topics, heard)).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// A CameraInfo, and the frames of a ramp.
+fn inputs(frames: i64) -> Vec<Input> {
     let info = CameraInfoMessage {
         frame_id: "eye".to_owned(),
         width: 64,
@@ -43,8 +52,7 @@ fn write(file: &Path, frames: i64) {
         k: [60.0, 0.0, 32.0, 0.0, 60.0, 24.0, 0.0, 0.0, 1.0],
         ..CameraInfoMessage::default()
     };
-    writer.write(&entry_of_input(&Input::CameraInfo(info), &config.topics, Stamp::default())).unwrap();
-    for i in 0..frames {
+    let images = (0..frames).map(|i| {
         let payload = ImagePayload::Raw {
             width: 64,
             height: 48,
@@ -53,11 +61,9 @@ fn write(file: &Path, frames: i64) {
             step: 64,
             data: (0..64 * 48).map(|at| 20 * i as u8 + (at % 64) as u8).collect(),
         };
-        let stamp = Stamp::from_nanos(i * PERIOD);
-        let image = Input::Image(ImageMessage { stamp, frame_id: "eye".to_owned(), payload });
-        writer.write(&entry_of_input(&image, &config.topics, stamp)).unwrap();
-    }
-    writer.finish().unwrap();
+        Input::Image(ImageMessage { stamp: Stamp::from_nanos(i * PERIOD), frame_id: "eye".to_owned(), payload })
+    });
+    std::iter::once(Input::CameraInfo(info)).chain(images).collect()
 }
 
 #[test]
@@ -82,8 +88,9 @@ fn two_processes_play_a_recording_to_the_same_bytes_and_say_what_it_comes_to() {
     // Without --out, of a file that is cut, and of one that is too short.
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&a, &bytes[..bytes.len() - 100]).unwrap();
-    let (code, _, stderr) = output(&[&["replay", a_arg][..], &rest].concat());
+    let (code, stdout, stderr) = output(&[&["replay", a_arg][..], &rest].concat());
     assert_eq!(code, Some(0), "the index alone is gone: {stderr}");
+    assert!(stdout.contains("not the file's own end") && stdout.contains("frames_used 8"), "{stdout}");
     std::fs::write(&a, &bytes[..200]).unwrap();
     let (code, stdout, stderr) = output(&[&["replay", a_arg][..], &rest].concat());
     assert_eq!(code, Some(1), "{stdout}");
@@ -105,6 +112,48 @@ fn two_processes_play_a_recording_to_the_same_bytes_and_say_what_it_comes_to() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("cannot replace the recording"), "{stderr}");
     assert_eq!(std::fs::read(&file).unwrap(), bytes);
+}
+
+#[test]
+fn a_chunk_that_became_something_else_is_told_with_the_images_that_are_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let [weights, file, bag] = ["w", "in.mcap", "bag"].map(|name| dir.path().join(name));
+    tiny_weights(&weights);
+    // The CameraInfo and each image in a chunk of its own.
+    let config = Config::load(&repository().join("config/node.toml"), &[]).unwrap();
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    for (i, input) in (0..).zip(inputs(9)) {
+        writer.write(&entry_of_input(&input, &config.topics, Stamp::from_nanos(i * PERIOD))).unwrap();
+        writer.flush().unwrap();
+    }
+    let whole = writer.finish().unwrap();
+    let summary = mcap::Summary::read(&whole).unwrap().unwrap();
+    let mut chunks: Vec<u64> = summary.chunk_indexes.iter().map(|index| index.chunk_start_offset).collect();
+    chunks.sort_unstable();
+    let mut changed = whole.clone();
+    changed[chunks[7] as usize] = mcap::records::op::MESSAGE_INDEX;
+    std::fs::write(&file, &changed).unwrap();
+    let key = format!("model.weights={}", weights.display());
+    let rest = ["--set", &key, "--set", "window.hop=1", "--set", "odometry.source=model"];
+    let (code, stdout, stderr) = output(&[&["replay", file.to_str().unwrap()][..], &rest].concat());
+    assert_eq!(code, Some(0), "{stderr}");
+    let told = format!("in.mcap: cannot be read from byte {} on: expected a chunk", chunks[7]);
+    for part in [told.as_str(), "the 6 images that can be are played", "frames_used 6"] {
+        assert!(stdout.contains(part), "`{part}` is not in: {stdout}");
+    }
+    // A bag whose list counts what its files do not have.
+    std::fs::create_dir(&bag).unwrap();
+    std::fs::write(bag.join("a.mcap"), &whole).unwrap();
+    let list = format!(
+        "rosbag2_bagfile_information:\n  relative_file_paths:\n    - a.mcap\n  topics_with_message_count:\n    - \
+         topic_metadata:\n        name: {}\n      message_count: 20\n",
+        config.topics.image
+    );
+    std::fs::write(bag.join("metadata.yaml"), list).unwrap();
+    let (code, stdout, stderr) = output(&[&["replay", bag.to_str().unwrap()][..], &rest].concat());
+    assert_eq!(code, Some(0), "{stderr}");
+    let told = format!("metadata.yaml: counts 20 messages of {}, and 9 can be read", config.topics.image);
+    assert!(stdout.contains(&told), "`{told}` is not in: {stdout}");
 }
 
 #[test]

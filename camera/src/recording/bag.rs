@@ -5,11 +5,12 @@
 //! whole are read once somebody has unpacked them beside the packed ones. Not here: a picture in such a file can only be read
 //! behind all that is before it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use saphyr::{LoadableYamlNode, Yaml};
 
-use super::Error;
+use super::{Damage, Error};
 
 const METADATA: &str = "metadata.yaml";
 const INFORMATION: &str = "rosbag2_bagfile_information";
@@ -18,24 +19,46 @@ const PACKED: &str = ".zstd";
 /// Ends of the names of recordings; those but the first cannot be read, and are told so by name.
 const EXTENSIONS: [&str; 4] = ["mcap", "db3", "zstd", "bag"];
 
+/// A recording as it lies on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bag {
+    /// Its MCAP files in the order of their messages.
+    pub files: Vec<PathBuf>,
+    list: PathBuf,
+    /// How many messages its list counts, by topic; empty without a list.
+    counts: BTreeMap<String, u64>,
+}
+
+impl Bag {
+    /// The topics of which fewer messages were `read` than its list counts: a file that was cut at the right place, or one that
+    /// lies where another belongs, is whole by itself.
+    pub fn missing(&self, read: &BTreeMap<String, u64>) -> Vec<Damage> {
+        let short = self.counts.iter().filter_map(|(topic, &expected)| {
+            let got = read.get(topic).copied().unwrap_or(0);
+            let damage = || Damage::Missing { path: self.list.clone(), topic: Some(topic.clone()), expected, got };
+            (got < expected).then(damage)
+        });
+        short.collect()
+    }
+}
+
 /// Whether a path is a bag's folder, or a file that is called as recordings of ROS are.
 pub fn is_recording(path: &Path) -> bool {
     let extension = || path.extension().and_then(|extension| extension.to_str());
     path.join(METADATA).is_file() || path.is_file() && extension().is_some_and(|found| EXTENSIONS.contains(&found))
 }
 
-/// The MCAP files of a recording in the order of their messages: the file itself, or those that a bag's `metadata.yaml`
-/// lists; `path` may be that list too.
+/// A recording: the file itself, or the files that a bag's `metadata.yaml` lists; `path` may be that list too.
 ///
 /// # Errors
 ///
 /// [`Error::Io`], and [`Error::Bag`] for what is no list, another storage than MCAP, compression that is not read, and files
 /// that are not there.
-pub fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
+pub fn open(path: &Path) -> Result<Bag, Error> {
     let folder = match path.parent() {
         Some(parent) if path.ends_with(METADATA) => parent,
         _ if path.is_dir() => path,
-        _ => return Ok(vec![path.to_owned()]),
+        _ => return Ok(Bag { files: vec![path.to_owned()], list: path.to_owned(), counts: BTreeMap::new() }),
     };
     let metadata = folder.join(METADATA);
     let text = match std::fs::read_to_string(&metadata) {
@@ -85,7 +108,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
         let bare = Path::new(name).file_name().map(|file| folder.join(file));
         std::iter::once(folder.join(name)).chain(bare).find(|place| place.is_file())
     };
-    names
+    let files = names
         .into_iter()
         .map(|name| match (find(name.strip_suffix(PACKED).unwrap_or(name)), find(name)) {
             (Some(file), _) => Ok(file),
@@ -94,7 +117,19 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
                 Err(wrong("relative_file_paths", "files that are there", format!("{name:?}, which is not")))
             }
         })
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Bag { files, counts: counts(information), list: metadata })
+}
+
+/// How many messages a list counts, by topic; what is no count is left out.
+fn counts(information: &Yaml<'_>) -> BTreeMap<String, u64> {
+    let topics = information.as_mapping_get("topics_with_message_count").and_then(Yaml::as_sequence);
+    let count = |topic: &Yaml<'_>| {
+        let name = topic.as_mapping_get("topic_metadata")?.as_mapping_get("name")?.as_str()?.to_owned();
+        let messages = topic.as_mapping_get("message_count")?.as_integer()?;
+        Some((name, u64::try_from(messages).ok()?))
+    };
+    topics.into_iter().flatten().filter_map(count).collect()
 }
 
 /// A folder without a list: which of its files come first is not known.

@@ -6,8 +6,10 @@
 //! its own length and checksum, and nothing in front of it changes later.
 
 pub mod bag;
+mod ending;
 mod reader;
 mod schema;
+mod source;
 mod writer;
 
 use std::path::PathBuf;

@@ -1,10 +1,9 @@
-//! MCAP files as they are found (<https://mcap.dev/spec>): from first to last byte, without their index, so that a file
-//! whose writer was killed is read as far as it goes.
+//! MCAP files as they are found (<https://mcap.dev/spec>): from first to last byte, so that a file whose writer was killed is
+//! read as far as it goes. Their index is not needed, but believed where it says that something is missing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use geometry::Stamp;
@@ -12,15 +11,21 @@ use mcap::records::{Record, op};
 use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};
 use mcap::{MAGIC, McapError, parse_record};
 
+use super::ending::{Ending, Wrong};
+use super::source::{HEAD, Head, MAX_BYTES, Source};
 use super::{Error, OWN_MARK, reason};
 use crate::ros::Type;
 
-/// Largest record or chunk, unpacked: a forged length must not take all memory.
-const MAX_BYTES: usize = 256 << 20;
-/// Bytes in front of a record: what it is and its length.
-const HEAD: usize = 9;
+/// What a chunk or a message may unpack to, however little it takes packed: a blank picture of 4K in 16 bits is less.
+const FREE_BYTES: u64 = 64 << 20;
+/// How many times its packed size it may unpack to beyond that. Pictures do not; a file that is made to fill the memory does.
+const RATIO: u64 = 1024;
+/// Longest name of a topic, a type or an encoding: names are kept, so they must not take what a chunk may.
+const MAX_NAME: usize = 1024;
 /// Bytes in a chunk around its records and the name of its compression.
 const CHUNK_HEAD: u64 = 40;
+/// Where a chunk has the checksum of its records, from its own head on.
+const CHUNK_SUM: usize = HEAD + 24;
 /// How what zstd has packed begins; no message in CDR does.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// How a database of sqlite3 begins.
@@ -83,33 +88,68 @@ pub struct Place {
     pub number: usize,
 }
 
-/// Where a file cannot be read any further.
+/// What is missing of a recording.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot be read from byte {offset} on: {reason}")]
-pub struct Damage {
-    /// The file.
-    pub path: PathBuf,
-    /// The first byte of the record that is broken.
-    pub offset: u64,
-    /// What is wrong with it.
-    pub reason: String,
+pub enum Damage {
+    /// A file cannot be read any further.
+    #[error("cannot be read from byte {offset} on: {reason}")]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// The first byte of the record that is broken.
+        offset: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// All of it can be read, but less is there than it says of itself.
+    #[error("counts {expected} messages{}, and {got} can be read", of(topic))]
+    Missing {
+        /// The file that counts: an MCAP file, or the metadata.yaml of a bag.
+        path: PathBuf,
+        /// Whose messages; those of all topics without it.
+        topic: Option<String>,
+        /// How many it says that there are.
+        expected: u64,
+        /// How many there are.
+        got: u64,
+    },
+}
+
+impl Damage {
+    /// The file that is told of.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Broken { path, .. } | Self::Missing { path, .. } => path,
+        }
+    }
+}
+
+fn of(topic: &Option<String>) -> String {
+    topic.as_ref().map(|topic| format!(" of {topic}")).unwrap_or_default()
 }
 
 /// Why a record is not gone through to its end.
 enum Stop<E> {
     /// It is broken.
-    Damage(McapError),
+    Damage(Wrong),
     /// The caller has had enough.
     Asked(E),
 }
 
 impl<E> From<McapError> for Stop<E> {
     fn from(error: McapError) -> Self {
-        Self::Damage(error)
+        Self::Damage(error.into())
     }
 }
 
-/// Goes through the messages of a file in its order; returns where it is broken, if it is.
+impl<E> From<Wrong> for Stop<E> {
+    fn from(wrong: Wrong) -> Self {
+        Self::Damage(wrong)
+    }
+}
+
+/// Goes through the messages of a file in its order, up to where it is broken, if it is; returns that, or how many messages
+/// it lacks by its own count.
 ///
 /// # Errors
 ///
@@ -119,31 +159,27 @@ pub fn scan<E: From<Error>>(
     mut each: impl FnMut(&Message<'_>) -> Result<(), E>,
 ) -> Result<Option<Damage>, E> {
     let io = |source| Error::Io { path: path.to_owned(), source };
+    let broken = |offset, reason| Ok(Some(Damage::Broken { path: path.to_owned(), offset, reason }));
     let mut source = Source::open(path).map_err(io)?;
+    let ending = Ending::find(&mut source);
+    source.seek(0).map_err(io)?;
     let magic = source.magic().map_err(io)?;
     if magic != MAGIC {
         if source.size < MAGIC.len() as u64 {
             // A writer that ended before it had written anything: what other files of the bag have is there.
-            let reason = reason(&McapError::UnexpectedEof);
-            return Ok(Some(Damage { path: path.to_owned(), offset: 0, reason }));
+            return broken(0, reason(&McapError::UnexpectedEof));
         }
         return Err(Error::NotMcap { path: path.to_owned(), got: kind(&magic) }.into());
     }
-    let mut known = Known::default();
+    let mut walk = Walk { ending, known: Known::default(), last: op::HEADER, is_loose: false };
     loop {
         let offset = source.offset;
-        let stop = match source.record() {
-            Ok(None) => return Ok(None),
-            Ok(Some(bytes)) => match known.take(&bytes, offset, &mut each) {
-                Ok(()) => continue,
-                Err(stop) => stop,
-            },
-            Err(error) => Stop::Damage(error),
-        };
-        return match stop {
-            Stop::Asked(error) => Err(error),
-            Stop::Damage(error) => Ok(Some(Damage { path: path.to_owned(), offset, reason: reason(&error) })),
-        };
+        match walk.step(&mut source, &mut each) {
+            Ok(true) => {}
+            Ok(false) => return Ok(walk.missing(path)),
+            Err(Stop::Asked(error)) => return Err(error),
+            Err(Stop::Damage(wrong)) => return broken(offset, wrong.to_string()),
+        }
     }
 }
 
@@ -154,84 +190,126 @@ pub fn scan<E: From<Error>>(
 /// [`Error::Io`], and [`Error::Message`] where the file is another than it was.
 pub fn read_at(path: &Path, place: Place) -> Result<Vec<u8>, Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
-    let gone = |error: &McapError| Error::Message { path: path.to_owned(), place, reason: reason(error) };
     let mut source = Source::open(path).map_err(io)?;
     source.seek(place.offset).map_err(io)?;
-    let bytes = source.record().map_err(|e| gone(&e))?.ok_or_else(|| gone(&McapError::BadIndex))?;
+    let found = message_at(&mut source, place.number).and_then(|found| found.ok_or(McapError::BadIndex.into()));
+    found.map_err(|wrong| Error::Message { path: path.to_owned(), place, reason: wrong.to_string() })
+}
+
+/// The message of a number in the chunk that comes next, or the one that is no chunk.
+fn message_at(source: &mut Source, number: usize) -> Result<Option<Vec<u8>>, Wrong> {
+    let head = source.head()?;
+    if !matches!(head.opcode, op::MESSAGE | op::CHUNK) {
+        return Ok(None);
+    }
+    let bytes = source.body(&head)?;
     let (mut at, mut found) = (0, None);
-    let unpacked = unpack(&bytes, |opcode, data| {
+    unpack(&bytes, |opcode, data| {
         if opcode == op::MESSAGE {
-            if at == place.number
+            if at == number
                 && let Record::Message { data, .. } = parse_record(opcode, data)?
             {
                 found = Some(plain_message(&data).into_owned());
             }
             at += 1;
         }
-        Ok::<(), McapError>(())
-    });
-    unpacked.map_err(|e| gone(&e))?;
-    found.ok_or_else(|| gone(&McapError::BadIndex))
+        Ok::<(), Wrong>(())
+    })?;
+    Ok(found)
 }
 
-/// A file that is being gone through.
-struct Source {
-    file: BufReader<File>,
-    size: u64,
-    offset: u64,
+/// What must hold of the records of a file in their order.
+struct Walk {
+    /// Where the file is whole there.
+    ending: Option<Ending>,
+    known: Known,
+    /// What the record before was.
+    last: u8,
+    /// Whether there was a message outside of chunks.
+    is_loose: bool,
 }
 
-impl Source {
-    fn open(path: &Path) -> std::io::Result<Self> {
-        let file = File::open(path)?;
-        let size = file.metadata()?.len();
-        Ok(Self { file: BufReader::new(file), size, offset: 0 })
+impl Walk {
+    /// Takes the next record; false where it was the last of the messages.
+    fn step<E>(
+        &mut self,
+        source: &mut Source,
+        each: &mut impl FnMut(&Message<'_>) -> Result<(), E>,
+    ) -> Result<bool, Stop<E>> {
+        let head = source.head()?;
+        self.check(&head)?;
+        match head.opcode {
+            op::DATA_END => {
+                self.end(source, &head)?;
+                return Ok(false);
+            }
+            op::SCHEMA | op::CHANNEL | op::MESSAGE | op::CHUNK => {
+                let bytes = source.body(&head)?;
+                self.known.take(&bytes, head.offset, each)?;
+            }
+            op::MESSAGE_INDEX => check_entries(&source.body(&head)?[HEAD..])?,
+            _ => source.skip(&head)?,
+        }
+        self.is_loose |= head.opcode == op::MESSAGE;
+        self.last = head.opcode;
+        Ok(true)
     }
 
-    fn seek(&mut self, offset: u64) -> std::io::Result<()> {
-        self.offset = self.file.seek(SeekFrom::Start(offset))?;
+    /// Whether a record has its place in front of the end of the messages. A byte makes a chunk any other kind; what is left
+    /// out is therefore only what is known to be no chunk.
+    fn check(&self, head: &Head) -> Result<(), Wrong> {
+        if let Some(ending) = &self.ending {
+            ending.check(head)?;
+        }
+        let is_expected = match head.opcode {
+            op::HEADER => head.offset == MAGIC.len() as u64,
+            op::SCHEMA | op::CHANNEL | op::MESSAGE | op::CHUNK | op::ATTACHMENT | op::METADATA | op::DATA_END => true,
+            op::MESSAGE_INDEX => matches!(self.last, op::CHUNK | op::MESSAGE_INDEX),
+            // These belong behind the messages.
+            op::FOOTER
+            | op::CHUNK_INDEX
+            | op::ATTACHMENT_INDEX
+            | op::STATISTICS
+            | op::METADATA_INDEX
+            | op::SUMMARY_OFFSET => false,
+            // Writers may have kinds of their own.
+            _ => self.ending.as_ref().is_some_and(Ending::lists_chunks) && !self.is_loose,
+        };
+        if is_expected { Ok(()) } else { Err(Wrong::Kind(head.opcode)) }
+    }
+
+    /// The record that ends the messages: whether the file ends behind it, and what was read is what was written.
+    fn end(&self, source: &mut Source, head: &Head) -> Result<(), Wrong> {
+        let ending = self.ending.as_ref().filter(|ending| ending.is_data_end(head)).ok_or(Wrong::End)?;
+        let calculated = source.sum().finalize();
+        let record = source.body(head)?;
+        let Record::DataEnd(end) = parse_record(head.opcode, &record[HEAD..])? else { return Err(Wrong::End) };
+        let saved = end.data_section_crc;
+        // Where messages are missing, that says more.
+        if saved != 0 && saved != calculated && ending.messages.is_none_or(|messages| messages <= self.known.messages) {
+            return Err(Wrong::Sum { saved, calculated });
+        }
         Ok(())
     }
 
-    /// The first bytes, by which a file is known.
-    fn magic(&mut self) -> std::io::Result<Vec<u8>> {
-        let mut magic = Vec::with_capacity(MAGIC.len());
-        self.file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
-        self.offset = magic.len() as u64;
-        Ok(magic)
+    /// What the file says of itself, once all is read, held against that.
+    fn missing(self, path: &Path) -> Option<Damage> {
+        let (path, ending, got) = (path.to_owned(), self.ending?, self.known.messages);
+        if let Some((offset, error)) = ending.damage {
+            return Some(Damage::Broken { path, offset, reason: reason(&error) });
+        }
+        let expected = ending.messages.filter(|expected| *expected > got)?;
+        Some(Damage::Missing { path, topic: None, expected, got })
     }
+}
 
-    /// The next record with its head, empty for one that holds no messages; none where the messages end.
-    fn record(&mut self) -> Result<Option<Vec<u8>>, McapError> {
-        let mut head = [0; HEAD];
-        self.file.read_exact(&mut head).map_err(cut)?;
-        let [opcode, length @ ..] = head;
-        let length = u64::from_le_bytes(length);
-        let body = self.offset + HEAD as u64;
-        if length > self.size.saturating_sub(body) {
-            return Err(McapError::UnexpectedEof);
-        }
-        let mut bytes = Vec::new();
-        match opcode {
-            op::DATA_END | op::FOOTER => return Ok(None),
-            op::SCHEMA | op::CHANNEL | op::MESSAGE | op::CHUNK => {
-                let size = usize::try_from(length).unwrap_or(usize::MAX);
-                if size > MAX_BYTES {
-                    return Err(McapError::RecordTooLarge { opcode, len: length });
-                }
-                bytes.extend(head);
-                bytes.resize(HEAD + size, 0);
-                self.file.read_exact(&mut bytes[HEAD..]).map_err(cut)?;
-                check_chunk(opcode, &bytes[HEAD..])?;
-            }
-            _ => {
-                let skip = i64::try_from(length).map_err(|_| McapError::UnexpectedEof)?;
-                self.file.seek_relative(skip).map_err(McapError::Io)?;
-            }
-        }
-        self.offset = body + length;
-        Ok(Some(bytes))
-    }
+/// Whether a record is an index of messages: its entries fill it.
+fn check_entries(data: &[u8]) -> Result<(), Wrong> {
+    let Some((expected, entries)) = data.get(2..).and_then(|data| data.split_first_chunk::<4>()) else {
+        return Err(McapError::UnexpectedEof.into());
+    };
+    let (expected, got) = (u32::from_le_bytes(*expected), entries.len() as u64);
+    if u64::from(expected) == got { Ok(()) } else { Err(Wrong::Entries { expected, got }) }
 }
 
 /// What the records before said.
@@ -241,6 +319,8 @@ struct Known {
     schemas: BTreeMap<u16, String>,
     /// By id.
     channels: BTreeMap<u16, Channel>,
+    /// How many there were.
+    messages: u64,
 }
 
 impl Known {
@@ -251,19 +331,17 @@ impl Known {
         offset: u64,
         each: &mut impl FnMut(&Message<'_>) -> Result<(), E>,
     ) -> Result<(), Stop<E>> {
+        // In a chunk that its checksum proves, a kind of which nothing is known is the writer's own.
+        let is_proven = bytes[0] == op::CHUNK && bytes.get(CHUNK_SUM..CHUNK_SUM + 4).is_some_and(|sum| sum != [0; 4]);
         let mut number = 0;
         unpack(bytes, |opcode, data| {
             if !matches!(opcode, op::SCHEMA | op::CHANNEL | op::MESSAGE) {
-                return Ok(());
+                return if is_proven { Ok(()) } else { Err(Wrong::Kind(opcode).into()) };
             }
+            check_texts(opcode, data)?;
             match parse_record(opcode, data)? {
-                Record::Schema { header, .. } => drop(self.schemas.insert(header.id, header.name)),
-                Record::Channel(channel) => {
-                    let schema = self.schemas.get(&channel.schema_id).cloned().unwrap_or_default();
-                    let marked = channel.metadata.contains_key(OWN_MARK);
-                    let read = Channel { topic: channel.topic, schema, encoding: channel.message_encoding, marked };
-                    self.channels.insert(channel.id, read);
-                }
+                Record::Schema { header, .. } => self.schema(header.id, header.name)?,
+                Record::Channel(channel) => self.channel(channel)?,
                 Record::Message { header, data } => {
                     let unknown = McapError::UnknownChannel(header.sequence, header.channel_id);
                     let channel = self.channels.get(&header.channel_id).ok_or(unknown)?;
@@ -272,24 +350,87 @@ impl Known {
                     let data = plain_message(&data);
                     each(&Message { channel, log_time, place, data: &data }).map_err(Stop::Asked)?;
                     number += 1;
+                    self.messages += 1;
                 }
                 _ => {}
             }
             Ok(())
         })
     }
+
+    /// A file says the same each time that it says it; what differs is another record whose kind was changed.
+    fn schema(&mut self, id: u16, name: String) -> Result<(), Wrong> {
+        check_name(&name)?;
+        let known = self.schemas.entry(id).or_insert_with(|| name.clone());
+        if *known == name { Ok(()) } else { Err(McapError::ConflictingSchemas(name).into()) }
+    }
+
+    fn channel(&mut self, said: mcap::records::Channel) -> Result<(), Wrong> {
+        let schema = match said.schema_id {
+            0 => String::new(),
+            id => {
+                let unknown = || McapError::UnknownSchema(said.topic.clone(), id);
+                self.schemas.get(&id).cloned().ok_or_else(unknown)?
+            }
+        };
+        check_name(&said.topic)?;
+        check_name(&said.message_encoding)?;
+        let marked = said.metadata.contains_key(OWN_MARK);
+        let channel = Channel { topic: said.topic, schema, encoding: said.message_encoding, marked };
+        let known = self.channels.entry(said.id).or_insert_with(|| channel.clone());
+        if *known == channel { Ok(()) } else { Err(McapError::ConflictingChannels(channel.topic).into()) }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Wrong> {
+    if name.len() <= MAX_NAME { Ok(()) } else { Err(Wrong::Name { most: MAX_NAME, got: name.len() }) }
+}
+
+/// Whether the texts in a record are within it: the library makes room for what they say of their length, up to four
+/// gigabytes, before it looks whether they are there.
+fn check_texts(opcode: u8, data: &[u8]) -> Result<(), Wrong> {
+    // Bytes in front of the texts, how many there are, and whether a map of texts follows.
+    let (numbers, texts, has_map) = match opcode {
+        op::SCHEMA => (2, 2, false),
+        op::CHANNEL => (4, 2, true),
+        op::CHUNK => (28, 1, false),
+        _ => return Ok(()),
+    };
+    let map = (0..texts).try_fold(data.get(numbers..).unwrap_or_default(), |rest, _| behind_text(rest));
+    let is_whole = map.is_some_and(|rest| !has_map || is_map(rest));
+    if is_whole { Ok(()) } else { Err(Wrong::Text(data.len())) }
+}
+
+/// What is behind a text, whose length comes first.
+fn behind_text(data: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = data.split_first_chunk::<4>()?;
+    rest.get(u32::from_le_bytes(*length) as usize..)
+}
+
+/// Whether there are as many bytes of pairs of texts as are said first.
+fn is_map(data: &[u8]) -> bool {
+    let pairs =
+        data.split_first_chunk::<4>().and_then(|(length, rest)| rest.get(..u32::from_le_bytes(*length) as usize));
+    let Some(mut pairs) = pairs else { return false };
+    while !pairs.is_empty() {
+        match behind_text(pairs).and_then(behind_text) {
+            Some(rest) => pairs = rest,
+            None => return false,
+        }
+    }
+    true
 }
 
 /// Goes through the records in a chunk, or the one that is no chunk; `bytes` begin with its head.
-fn unpack<E: From<McapError>>(mut bytes: &[u8], mut each: impl FnMut(u8, &[u8]) -> Result<(), E>) -> Result<(), E> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
+fn unpack<E: From<McapError> + From<Wrong>>(
+    mut bytes: &[u8],
+    mut each: impl FnMut(u8, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let options = LinearReaderOptions::default()
         .with_skip_start_magic(true)
         .with_skip_end_magic(true)
         .with_prevalidate_chunk_crcs(true)
-        .with_record_length_limit(MAX_BYTES);
+        .with_record_length_limit(size_unpacked(bytes)?);
     let mut reader = LinearReader::new_with_options(options);
     while let Some(event) = reader.next_event() {
         match event? {
@@ -305,17 +446,42 @@ fn unpack<E: From<McapError>>(mut bytes: &[u8], mut each: impl FnMut(u8, &[u8]) 
     Ok(())
 }
 
-/// A message as it was before rosbag2 packed it (`--compression-mode message`). One that cannot be unpacked stays as it is, and
-/// so is not what its type says.
+/// The bytes that a record takes, unpacked. What a chunk says of that is judged before anything is unpacked: the library makes
+/// room for all of it at once. It also counts on a chunk's records being all that it holds.
+fn size_unpacked(bytes: &[u8]) -> Result<usize, Wrong> {
+    let data = &bytes[HEAD..];
+    if bytes[0] != op::CHUNK {
+        return Ok(data.len());
+    }
+    check_texts(op::CHUNK, data)?;
+    let Record::Chunk { header, .. } = parse_record(op::CHUNK, data)? else { return Ok(data.len()) };
+    let packed = (data.len() as u64).saturating_sub(CHUNK_HEAD + header.compression.len() as u64);
+    if header.compressed_size != packed {
+        return Err(McapError::BadChunkLength { header: header.compressed_size, available: packed }.into());
+    }
+    let most = if header.compression.is_empty() { packed } else { most_unpacked(packed) };
+    let got = header.uncompressed_size;
+    if got > most {
+        return Err(Wrong::Unpacked { most, packed, got });
+    }
+    Ok(usize::try_from(got).unwrap_or(usize::MAX).max(data.len()))
+}
+
+/// What so many packed bytes may unpack to.
+fn most_unpacked(packed: u64) -> u64 {
+    packed.saturating_mul(RATIO).saturating_add(FREE_BYTES).min(MAX_BYTES as u64)
+}
+
+/// A message as it was before rosbag2 packed it (`--compression-mode message`). One that cannot be unpacked, or is larger than
+/// it can be believed to be, stays as it is, and so is not what its type says.
 fn plain_message(data: &[u8]) -> Cow<'_, [u8]> {
     if !data.starts_with(&ZSTD) {
         return Cow::Borrowed(data);
     }
-    let mut plain = Vec::new();
+    let (most, mut plain) = (most_unpacked(data.len() as u64), Vec::new());
     // What a frame says of its own size is not believed.
-    let unpacked =
-        zstd::Decoder::with_buffer(data).and_then(|decoder| decoder.take(MAX_BYTES as u64).read_to_end(&mut plain));
-    if unpacked.is_ok() { Cow::Owned(plain) } else { Cow::Borrowed(data) }
+    let unpacked = zstd::Decoder::with_buffer(data).and_then(|decoder| decoder.take(most + 1).read_to_end(&mut plain));
+    if unpacked.is_ok_and(|size| size as u64 <= most) { Cow::Owned(plain) } else { Cow::Borrowed(data) }
 }
 
 /// What a file is that does not begin as MCAP, and what makes it one.
@@ -329,22 +495,4 @@ fn kind(magic: &[u8]) -> &'static str {
     } else {
         "one of another kind"
     }
-}
-
-/// A file that became shorter, or ends in the head of a record.
-fn cut(error: std::io::Error) -> McapError {
-    if error.kind() == std::io::ErrorKind::UnexpectedEof { McapError::UnexpectedEof } else { McapError::Io(error) }
-}
-
-/// The library counts on a chunk's records being all that it holds.
-fn check_chunk(opcode: u8, data: &[u8]) -> Result<(), McapError> {
-    if opcode == op::CHUNK
-        && let Record::Chunk { header, .. } = parse_record(opcode, data)?
-    {
-        let available = (data.len() as u64).saturating_sub(CHUNK_HEAD + header.compression.len() as u64);
-        if header.compressed_size != available {
-            return Err(McapError::BadChunkLength { header: header.compressed_size, available });
-        }
-    }
-    Ok(())
 }

@@ -27,7 +27,7 @@ pub enum Error {
     #[error(transparent)]
     Recording(#[from] camera::recording::Error),
     /// It is cut short or damaged, and nothing before that can be used.
-    #[error("{}: {_0}", _0.path.display())]
+    #[error("{}: {_0}", _0.path().display())]
     Damage(camera::recording::Damage),
     /// What a camera says of itself cannot be used.
     #[error("{path}: CameraInfo of {topic}: {source}; {hint}", path = path.display())]

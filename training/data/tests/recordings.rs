@@ -15,7 +15,7 @@ use camera::ros::{
     PoseWithCovarianceStamped, TfMessage, TransformStamped, TwistWithCovariance,
 };
 use geometry::Stamp;
-use mcap::records::MessageHeader;
+use mcap::records::{MessageHeader, op};
 use mcap::{Compression, WriteOptions, Writer};
 use nalgebra::{Isometry3, Translation3, UnitQuaternion, Vector3};
 use serde::Serialize;
@@ -777,6 +777,29 @@ fn what_cannot_be_used_is_named() {
     }
 }
 
+/// Where the first chunk begins behind a place of a file.
+fn chunk_behind(file: &[u8], place: usize) -> usize {
+    let summary = mcap::Summary::read(file).unwrap().unwrap();
+    let starts = summary.chunk_indexes.iter().map(|index| index.chunk_start_offset as usize);
+    starts.filter(|start| *start > place).min().unwrap()
+}
+
+#[test]
+fn a_bag_of_which_messages_are_missing_is_told() {
+    let (film, directory) = (film(), tempfile::tempdir().unwrap());
+    let bag = directory.path().join("film");
+    fs::create_dir(&bag).unwrap();
+    let list = "rosbag2_bagfile_information:\n  relative_file_paths:\n    - a.mcap\n  topics_with_message_count:\n    \
+                - topic_metadata:\n        name: /camera/image\n      message_count: 9\n";
+    fs::write(bag.join("metadata.yaml"), list).unwrap();
+    Plan::new().write(&film, &bag.join("a.mcap"));
+    let opened = open(&bag).unwrap();
+    assert_eq!((opened.sequences[0].frames(), opened.skipped.len()), (FRAMES, 1), "{:?}", opened.skipped);
+    let told = &opened.skipped[0];
+    assert!(told.what.contains("metadata.yaml"), "{told:?}");
+    assert!(told.why.contains("counts 9 messages of /camera/image, and 7 can be read"), "{told:?}");
+}
+
 #[test]
 fn damaged_files_are_named() {
     let (film, directory) = (film(), tempfile::tempdir().unwrap());
@@ -795,6 +818,17 @@ fn damaged_files_are_named() {
     let frames = opened.sequences[0].frames();
     assert!((1..FRAMES).contains(&frames), "{frames}");
     assert!(opened.skipped[0].what.contains("film.mcap") && opened.skipped[0].why.contains("from byte"), "{opened:?}");
+    // A chunk that became an index of messages, which is left out: neither it nor what comes after is taken, so that no window
+    // reaches over the hole.
+    let mut changed = whole.clone();
+    changed[chunk_behind(&whole, whole.len() * 3 / 5)] = op::MESSAGE_INDEX;
+    fs::write(&path, &changed).unwrap();
+    let opened = open(&path).unwrap();
+    let frames = opened.sequences[0].frames();
+    assert!((1..FRAMES).contains(&frames), "{frames}");
+    assert!(opened.skipped[0].what.contains("film.mcap"), "{opened:?}");
+    let why = &opened.skipped[0].why;
+    assert!(why.contains("from byte") && why.contains("as the file's own index says"), "{why}");
     // Whatever byte is wrong, the reader comes back.
     for compression in [None, Some(Compression::Lz4)] {
         Plan { compression, ..Plan::new() }.write(&film, &path);

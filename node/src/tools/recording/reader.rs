@@ -39,17 +39,17 @@ pub struct Camera<'a> {
 }
 
 impl Recording {
-    /// Goes through a file, or those of a bag, once. One that ends in the middle is opened as far as it goes: see
-    /// [`Recording::damage`].
+    /// Goes through a file, or those of a bag, once. One that ends in the middle or is damaged is opened as far as it goes, and
+    /// what is there is held against what the files and the bag's list count: see [`Recording::damage`].
     ///
     /// # Errors
     ///
     /// [`Error::File`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let files = bag::files(path)?;
+        let bag = bag::open(path)?;
         let mut channels: BTreeMap<Channel, u64> = BTreeMap::new();
         let mut damage = Vec::new();
-        for file in &files {
+        for file in &bag.files {
             let broken = scan(file, |message| {
                 match channels.get_mut(message.channel) {
                     Some(messages) => *messages += 1,
@@ -61,7 +61,12 @@ impl Recording {
             })?;
             damage.extend(broken);
         }
-        Ok(Self { path: path.to_owned(), files, channels, damage })
+        let mut read: BTreeMap<String, u64> = BTreeMap::new();
+        for (channel, messages) in &channels {
+            *read.entry(channel.topic.clone()).or_default() += messages;
+        }
+        damage.extend(bag.missing(&read));
+        Ok(Self { path: path.to_owned(), files: bag.files, channels, damage })
     }
 
     /// The files that it is read from.
@@ -69,7 +74,7 @@ impl Recording {
         &self.files
     }
 
-    /// Why messages may be missing: where files cannot be read to their end.
+    /// Why messages may be missing: where files cannot be read to their end, or count more than there is.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
     }

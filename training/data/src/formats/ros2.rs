@@ -24,7 +24,7 @@ use camera::info::Images;
 use camera::message::{CameraInfoMessage, ImageMessage};
 use camera::optics::Optics;
 use camera::plausible::doubts;
-use camera::recording::{Message, bag, scan};
+use camera::recording::{Damage, Message, bag, scan};
 use camera::rectify::CameraModel;
 use camera::ros::{self, Bytes, Header, Type};
 use camera::transforms::{Track, Transforms};
@@ -64,19 +64,20 @@ pub(super) fn open(path: &Path, options: &Ros2Options) -> Result<Opened, Error> 
     let mut recording = Recording { options: options.clone(), ..Recording::default() };
     let mut opened = Opened::default();
     let (mut first, mut broken) = (None, None);
-    for file in bag::files(path)? {
-        let damage = scan(&file, |message| {
-            recording.take(&file, message);
+    let bag = bag::open(path)?;
+    for file in &bag.files {
+        let damage = scan(file, |message| {
+            recording.take(file, message);
             Ok::<(), Error>(())
         })?;
         if let Some(damage) = damage {
-            let why = format!("{damage}; what is before is used");
-            opened.skipped.push(Skipped { what: file.display().to_string(), why });
+            opened.skipped.push(skipped(&damage));
             broken = broken.or(Some(damage));
             // Nobody knows how long it was until the next file.
             recording.lost.extend(recording.films.keys().cloned());
         }
     }
+    opened.skipped.extend(bag.missing(&recording.read).iter().map(skipped));
     recording.choose(path)?;
     recording.name_frames(path);
     for (topic, film) in &recording.films {
@@ -101,6 +102,11 @@ pub(super) fn open(path: &Path, options: &Ros2Options) -> Result<Opened, Error> 
         opened.skipped.push(Skipped { what, why: "they are not what their type says".to_owned() });
     }
     Ok(opened)
+}
+
+/// What is missing, as it is told.
+fn skipped(damage: &Damage) -> Skipped {
+    Skipped { what: damage.path().display().to_string(), why: format!("{damage}; what can be read is used") }
 }
 
 /// The images of a topic.
@@ -155,6 +161,8 @@ struct Recording {
     options: Ros2Options,
     /// Messages so far.
     number: usize,
+    /// Those of each topic, whether they are of use or not.
+    read: BTreeMap<String, u64>,
     films: BTreeMap<String, Film>,
     /// Those of each topic that differ from the one before.
     calibrations: BTreeMap<String, Vec<Calibration>>,
@@ -170,6 +178,10 @@ struct Recording {
 impl Recording {
     fn take(&mut self, path: &Path, message: &Message<'_>) {
         self.number += 1;
+        match self.read.get_mut(&message.channel.topic) {
+            Some(read) => *read += 1,
+            None => drop(self.read.insert(message.channel.topic.clone(), 1)),
+        }
         let Some(message_type) = message.channel.message_type().filter(|_| message.channel.is_cdr()) else { return };
         if self.message(message_type, path, message).is_none() {
             let topic = &message.channel.topic;
