@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes the seeds of the fuzz targets: `cargo xtask ros2 -- python3 tests/fuzz/make_seeds.py`.
 
-Samples are serialized by rclpy, so that they are what another ROS 2 implementation sends. Needs Pillow and NumPy too. The
-seeds are committed; a name that starts with `bad-` says that the target must not let it through.
+Samples are serialized by rclpy, so that they are what another ROS 2 implementation sends, and recordings written by MCAP's own
+package for Python. Needs Pillow, NumPy and `mcap` too. The seeds are committed, and so are the pictures that one target damages;
+a name that starts with `bad-` says that the target must not let it through.
 """
 
 import io
@@ -10,11 +11,14 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import zstandard
+from mcap.writer import CompressionType, Writer
 from PIL import Image as Pil
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
 SEEDS = Path(__file__).parent / "seeds"
+PICTURES = Path(__file__).parent / "pictures"
 WIDTH, HEIGHT = 8, 6
 # Bytes a row by encoding; nv12 and nv21 have half as many rows again.
 ROWS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "mono": 1, "bayer_rggb": 1, "bayer_bggr": 1, "bayer_gbrg": 1, "bayer_grbg": 1}
@@ -77,6 +81,87 @@ def compressed_images():
     jpeg = files()["baseline.jpg"][1]
     write("compressed_image", "bad-truncated.jpg", b"\0" + jpeg[: len(jpeg) // 2])
     write("compressed_image", "bad-kind", b"\0GIF89a")
+
+
+def pictures():
+    """What a camera sees: soft changes, edges, and a little noise, so that blocks take a few bytes each."""
+    y, x = np.mgrid[0:72, 0:96].astype(float)
+    base = 128 + 60 * np.sin(x / 17 + y / 29) + 40 * np.cos(y / 11 - x / 41) + 30 * ((x // 12 + y // 9) % 2)
+    rgb = np.stack([base, base * 0.8 + 20 * np.sin(x / 9), 200 - base * 0.6], -1)
+    rgb = np.clip(rgb + np.random.default_rng(1).normal(0, 4, rgb.shape), 0, 255).astype(np.uint8)
+    image, deep = Pil.fromarray(rgb), Pil.fromarray(rgb[..., 0].astype(np.uint16) * 13 + np.arange(96, dtype=np.uint16))
+    return {
+        "baseline.jpg": saved(image, "JPEG", quality=80),
+        "restarts.jpg": saved(image, "JPEG", quality=80, restart_marker_blocks=4),
+        "progressive.jpg": saved(image, "JPEG", quality=80, progressive=True),
+        "rgb.png": saved(image, "PNG"),
+        "deep.png": saved(deep, "PNG"),
+    }
+
+
+def damaged_images():
+    nothing, flip, cut, cut_before_end, zeros, drop = range(6)
+    PICTURES.mkdir(exist_ok=True)
+    for index, (name, data) in enumerate(pictures().items()):
+        (PICTURES / name).write_bytes(data)
+
+        def seed(label, kind, at, length=0):
+            write("damaged_image", label, struct.pack("<BBII", index, kind, at, length))
+
+        name = name.replace(".", "_")
+        seed(f"whole-{name}", nothing, 0)
+        begin = data.find(b"\xff\xda") + 14 if name.endswith("jpg") else 41
+        size = len(data) - begin
+        seed(f"bad-cut-{name}", cut, begin + size // 2)
+        seed(f"bad-second-half-{name}", cut_before_end, begin + size // 2)
+        if name.endswith("png"):
+            seed(f"bad-flip-{name}", flip, begin + size // 2, 3)
+        if name != "progressive_jpg":
+            seed(f"bad-zeros-{name}", zeros, begin + size // 4, 300)
+            seed(f"bad-middle-third-{name}", drop, begin + size // 3, size // 3)
+
+
+def recordings():
+    def recording(compression, chunking=True, packed=False):
+        buffer = io.BytesIO()
+        writer = Writer(buffer, 1024, compression, use_chunking=chunking, enable_data_crcs=chunking)
+        writer.start("ros2", "make_seeds")
+        schema = writer.register_schema("sensor_msgs/msg/CompressedImage", "ros2msg", b"")
+        topics = [writer.register_channel(f"/camera{i}", "cdr", schema, {"offered_qos_profiles": ""}) for i in range(2)]
+        data = serialize_message(CompressedImage(format="png", data=noise(200).tobytes()))
+        data = zstandard.compress(data) if packed else data
+        for i in range(12):
+            time = 1_700_000_000_000_000_000 + i * 100_000_000
+            writer.add_message(topics[i % 2], time, data, time, i)
+        writer.finish()
+        return buffer.getvalue()
+
+    zstd, none = recording(CompressionType.ZSTD), recording(CompressionType.NONE)
+    loose = recording(CompressionType.NONE, chunking=False)
+    write("mcap", "zstd", zstd)
+    write("mcap", "lz4", recording(CompressionType.LZ4))
+    write("mcap", "none", none)
+    write("mcap", "loose", loose)
+    write("mcap", "packed", recording(CompressionType.NONE, packed=True))
+    chunk, message = (next(at for at, found, _ in records(data) if found == kind) for data, kind in [(zstd, 6), (loose, 5)])
+    write("mcap", "bad-cut", zstd[: len(zstd) * 2 // 3])
+    write("mcap", "bad-kind", changed(zstd, chunk, b"\x07"))
+    write("mcap", "bad-count", changed(loose, message, b"\x0c"))
+    write("mcap", "bad-size", changed(zstd, chunk + 9 + 16, struct.pack("<Q", 200 << 20)))
+    write("mcap", "bad-name", changed(loose, next(at for at, kind, _ in records(loose) if kind == 4) + 9 + 4, b"\xff" * 4))
+
+
+def records(data):
+    """Where each record begins, what it is, and how many bytes it takes."""
+    at = 8
+    while at < len(data) - 8:
+        kind, length = struct.unpack_from("<BQ", data, at)
+        yield at, kind, 9 + length
+        at += 9 + length
+
+
+def changed(data, at, new):
+    return data[:at] + new + data[at + len(new) :]
 
 
 def samples():
@@ -142,6 +227,8 @@ def chains():
 if __name__ == "__main__":
     raw_images()
     compressed_images()
+    damaged_images()
+    recordings()
     samples()
     camera_infos()
     chains()

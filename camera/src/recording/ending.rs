@@ -21,7 +21,7 @@ pub(super) enum Wrong {
     #[error("{}", reason(_0))]
     Record(#[from] McapError),
     /// It is none that has a place there.
-    #[error("expected a record of messages, got one of kind {_0:#04x}")]
+    #[error("expected a record of messages, got one of kind {0:#04x}")]
     Kind(u8),
     /// The file's index says otherwise.
     #[error(

@@ -203,19 +203,26 @@ fn message_at(source: &mut Source, number: usize) -> Result<Option<Vec<u8>>, Wro
         return Ok(None);
     }
     let bytes = source.body(&head)?;
-    let (mut at, mut found) = (0, None);
-    unpack(&bytes, |opcode, data| {
-        if opcode == op::MESSAGE {
-            if at == number
-                && let Record::Message { data, .. } = parse_record(opcode, data)?
-            {
-                found = Some(plain_message(&data).into_owned());
-            }
-            at += 1;
+    let (mut at, most) = (0, most_unpacked(bytes.len() as u64));
+    // What is behind it may be broken.
+    let read = unpack(&bytes, |opcode, data| {
+        if opcode != op::MESSAGE {
+            return Ok(());
         }
-        Ok::<(), Wrong>(())
-    })?;
-    Ok(found)
+        if at < number {
+            at += 1;
+            return Ok(());
+        }
+        match parse_record(opcode, data)? {
+            Record::Message { data, .. } => Err(Stop::Asked(plain_message(&data, most).into_owned())),
+            _ => Ok(()),
+        }
+    });
+    match read {
+        Ok(()) => Ok(None),
+        Err(Stop::Asked(found)) => Ok(Some(found)),
+        Err(Stop::Damage(wrong)) => Err(wrong),
+    }
 }
 
 /// What must hold of the records of a file in their order.
@@ -333,7 +340,7 @@ impl Known {
     ) -> Result<(), Stop<E>> {
         // In a chunk that its checksum proves, a kind of which nothing is known is the writer's own.
         let is_proven = bytes[0] == op::CHUNK && bytes.get(CHUNK_SUM..CHUNK_SUM + 4).is_some_and(|sum| sum != [0; 4]);
-        let mut number = 0;
+        let (mut number, most) = (0, most_unpacked(bytes.len() as u64));
         unpack(bytes, |opcode, data| {
             if !matches!(opcode, op::SCHEMA | op::CHANNEL | op::MESSAGE) {
                 return if is_proven { Ok(()) } else { Err(Wrong::Kind(opcode).into()) };
@@ -347,7 +354,7 @@ impl Known {
                     let channel = self.channels.get(&header.channel_id).ok_or(unknown)?;
                     let log_time = Stamp::from_nanos(i64::try_from(header.log_time).unwrap_or(i64::MAX));
                     let place = Place { offset, number };
-                    let data = plain_message(&data);
+                    let data = plain_message(&data, most);
                     each(&Message { channel, log_time, place, data: &data }).map_err(Stop::Asked)?;
                     number += 1;
                     self.messages += 1;
@@ -467,18 +474,18 @@ fn size_unpacked(bytes: &[u8]) -> Result<usize, Wrong> {
     Ok(usize::try_from(got).unwrap_or(usize::MAX).max(data.len()))
 }
 
-/// What so many packed bytes may unpack to.
+/// What so many packed bytes may unpack to: those of a record of the file, also where what is in it is packed once more.
 fn most_unpacked(packed: u64) -> u64 {
     packed.saturating_mul(RATIO).saturating_add(FREE_BYTES).min(MAX_BYTES as u64)
 }
 
-/// A message as it was before rosbag2 packed it (`--compression-mode message`). One that cannot be unpacked, or is larger than
-/// it can be believed to be, stays as it is, and so is not what its type says.
-fn plain_message(data: &[u8]) -> Cow<'_, [u8]> {
+/// A message as it was before rosbag2 packed it (`--compression-mode message`). One that cannot be unpacked, or unpacks to more
+/// than `most` bytes, stays as it is, and so is not what its type says.
+fn plain_message(data: &[u8], most: u64) -> Cow<'_, [u8]> {
     if !data.starts_with(&ZSTD) {
         return Cow::Borrowed(data);
     }
-    let (most, mut plain) = (most_unpacked(data.len() as u64), Vec::new());
+    let mut plain = Vec::new();
     // What a frame says of its own size is not believed.
     let unpacked = zstd::Decoder::with_buffer(data).and_then(|decoder| decoder.take(most + 1).read_to_end(&mut plain));
     if unpacked.is_ok_and(|size| size as u64 <= most) { Cow::Owned(plain) } else { Cow::Borrowed(data) }

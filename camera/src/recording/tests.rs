@@ -425,7 +425,7 @@ fn what_a_length_asks_for_is_judged_before_there_is_room_made_for_it() {
     let (offset, words) = damage(&change(&whole, chunk + 9 + 28, &u32::MAX.to_le_bytes()));
     assert!(offset as usize == chunk && words.contains("a text in it is longer"), "{words}");
     let plain = loose(WriteOptions::new());
-    for (kind, lengths) in [(op::SCHEMA, &[2][..]), (op::CHANNEL, &[4, 4 + 4 + 5, 4 + 4 + 5 + 4 + 3][..])] {
+    for (kind, lengths) in [(op::SCHEMA, &[2_usize][..]), (op::CHANNEL, &[4, 4 + 4 + 5, 4 + 4 + 5 + 4 + 3][..])] {
         let (place, ..) = records(&plain).into_iter().find(|(_, found, _)| *found == kind).unwrap();
         for at in lengths {
             let (offset, words) = damage(&change(&plain, place + 9 + at, &u32::MAX.to_le_bytes()));

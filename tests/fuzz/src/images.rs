@@ -66,8 +66,8 @@ pub fn cdr(data: &[u8]) -> bool {
     through
 }
 
-/// What every image must hold to, whatever its fields.
-fn read(payload: &ImagePayload) -> bool {
+/// What every image must hold to, whatever its fields; whether it has pixels, and few enough to be decoded here.
+pub(crate) fn read(payload: &ImagePayload) -> bool {
     let length = match payload {
         ImagePayload::Raw { data, .. } | ImagePayload::Compressed { data, .. } => data.len(),
     };

@@ -5,9 +5,13 @@
 //! inputs are guided by coverage; `cargo test` plays the seeds alone.
 
 mod chain;
+mod damage;
 mod images;
 mod memory;
 mod reader;
+mod recordings;
 
 pub use chain::{chain_text, chain_write};
+pub use damage::damaged_image;
 pub use images::{camera_info, cdr, compressed_image, raw_image};
+pub use recordings::mcap;

@@ -7,11 +7,13 @@ type Target = fn(&[u8]) -> bool;
 
 #[test]
 fn seeds_come_through_unless_they_are_bad() {
-    let targets: [(&str, Target); 6] = [
+    let targets: [(&str, Target); 8] = [
         ("raw_image", fuzz::raw_image),
         ("compressed_image", fuzz::compressed_image),
+        ("damaged_image", fuzz::damaged_image),
         ("cdr", fuzz::cdr),
         ("camera_info", fuzz::camera_info),
+        ("mcap", fuzz::mcap),
         ("chain_text", fuzz::chain_text),
         ("chain_write", fuzz::chain_write),
     ];
