@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
@@ -66,7 +67,10 @@ impl File {
         if self == Self::Jpeg {
             jpeg::check(&jpeg::with_standard_tables(data))?;
         }
-        DynamicImage::from_decoder(self.decoder(data)?).map_err(|e| self.broken(&e))
+        let decoder = self.decoder(data)?;
+        // A decoder that panics must not take along who reads images of others.
+        let decoded = catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
+        decoded.map_err(|_| self.broken("its decoder panicked"))?.map_err(|e| self.broken(e))
     }
 
     fn decoder<'a>(self, data: &'a [u8]) -> Result<impl ImageDecoder + 'a, DecodeError> {
@@ -79,10 +83,10 @@ impl File {
         // 16-bit RGBA is the widest that a PNG decodes to.
         limits.max_alloc = Some(MAX_PIXELS * 8);
         reader.limits(limits);
-        reader.into_decoder().map_err(|e| self.broken(&e))
+        reader.into_decoder().map_err(|e| self.broken(e))
     }
 
-    fn broken(self, error: &image::ImageError) -> DecodeError {
+    fn broken(self, error: impl ToString) -> DecodeError {
         let format = match self {
             Self::Jpeg => "JPEG",
             Self::Png => "PNG",

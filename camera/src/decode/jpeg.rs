@@ -156,6 +156,10 @@ impl Picture {
         {
             return None;
         }
+        // zune-jpeg 0.5 has too little room to enlarge others than the first to, and panics.
+        if sampling(components.first()?[1]) != most {
+            return None;
+        }
         self.is_progressive = is_progressive;
         self.units = [width.div_ceil(8 * most[0]), height.div_ceil(8 * most[1])];
         for &[id, factors, steps] in components {
