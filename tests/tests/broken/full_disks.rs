@@ -13,6 +13,7 @@ use geometry::Stamp;
 use node::config::Config;
 use node::ros::message::Input;
 use node::ros::transport::{Ends, Topics};
+use node::supervision::Watch;
 use node::tools::recording::{Recorder, entry_of_input};
 use tests::root;
 
@@ -148,7 +149,8 @@ fn record(file: &Path) -> Result<u64, Error> {
     let mut recorder = Recorder::create(file, &topics())?;
     let (_, output) = crossbeam::channel::bounded(1);
     let stop = Arc::new(AtomicBool::new(false));
-    let ends = Ends { input: Box::new(|_| {}), call: Box::new(|_| {}), graph: Box::new(|_| {}), output, stop };
+    let watch = Watch::new(Arc::clone(&stop));
+    let ends = Ends { input: Box::new(|_| {}), call: Box::new(|_| {}), graph: Box::new(|_| {}), output, stop, watch };
     let tapped = recorder.tap(ends).unwrap();
     (0..8).for_each(|number| (tapped.input)(image(number, LARGE)));
     drop(tapped);
