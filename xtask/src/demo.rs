@@ -132,7 +132,11 @@ impl Drop for Node {
 }
 
 /// A run that brought nothing back must not look like one that did.
-fn check(report: &Path, frames: u64) -> Result<()> {
+///
+/// # Errors
+///
+/// A report that cannot be read, and one with too few Paths or without a pose for each of `frames`.
+pub fn check(report: &Path, frames: u64) -> Result<()> {
     let text = std::fs::read_to_string(report).with_context(|| report.display().to_string())?;
     let json: Value = serde_json::from_str(&text)?;
     let paths = json["paths_received"].as_u64().unwrap_or(0);

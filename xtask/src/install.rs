@@ -98,7 +98,12 @@ export AMENT_PREFIX_PATH="$_egoreasoner_prefix${AMENT_PREFIX_PATH:+:$AMENT_PREFI
 unset _egoreasoner_prefix
 "#;
 
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+/// Copies all files below a folder, but Python's caches.
+///
+/// # Errors
+///
+/// What cannot be read or written.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry?;
         let name = entry.file_name();
@@ -115,7 +120,11 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Copies a file over what is there. Removed first: a node that runs from there keeps its own.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// What cannot be read or written.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to.parent().context("a file to write has a folder")?)?;
     if to.exists() {
         fs::remove_file(to)?;

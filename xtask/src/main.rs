@@ -6,6 +6,7 @@ mod advisories;
 mod breaking;
 mod cuda;
 mod demo;
+mod dist;
 mod fuzz;
 mod install;
 mod package;
@@ -43,6 +44,8 @@ enum Verb {
     Cuda(cuda::Args),
     /// Write the ROS 2 package `egoreasoner` as colcon would install it, without colcon.
     Install(install::Args),
+    /// Pack the node and the trainer with all that they need, for machines without cargo.
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Ros2(args) => ros2::run(&args),
         Verb::Cuda(args) => cuda::run(&args),
         Verb::Install(args) => install::run(&args),
+        Verb::Dist(args) => dist::run(&args),
     };
     match result {
         Ok(code) => code,

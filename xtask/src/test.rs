@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result};
 
 use crate::ros2::{self, Env};
-use crate::{advisories, breaking, fuzz, install, package, system, workspace};
+use crate::{advisories, breaking, dist, fuzz, install, package, system, workspace};
 
 /// How long each fuzz target runs here: enough to show that it runs, and that nothing is wrong close to its seeds.
 const FUZZ_SECONDS: u64 = 10;
@@ -57,6 +57,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         steps.broken();
         steps.advisories();
         steps.package();
+        steps.archive();
         steps.fuzz();
         steps.mpi();
     }
@@ -168,6 +169,11 @@ impl Steps {
             }
             Err(error) => self.skip(NAME, &format!("{error:#}")),
         }
+    }
+
+    /// What people without cargo get, from the programs that the tests have built.
+    fn archive(&mut self) {
+        self.step("archive without cargo", dist::check_tested);
     }
 
     /// Every fuzz target.
