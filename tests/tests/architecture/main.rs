@@ -1,9 +1,11 @@
 //! The invariants of docs/architecture.md that manifests and `use` statements can show, what dependencies may be, and
-//! that the words of docs/troubleshooting.md are still said and the tests of SECURITY.md still there.
+//! that the words of docs/troubleshooting.md are still said, the tests of SECURITY.md still there, and one version named in all
+//! files of a release.
 
 mod circles;
 mod licences;
 mod messages;
+mod releases;
 mod security;
 
 use std::collections::BTreeSet;
