@@ -13,11 +13,12 @@ use crate::{ros2, workspace};
 pub const PACKAGE: &str = "egoreasoner";
 
 /// Folders of the repository, and their places under share/egoreasoner.
-pub const SHARED: [(&str, &str); 8] = [
+pub const SHARED: [(&str, &str); 9] = [
     ("launch/launch", "launch"),
     ("launch/rviz", "rviz"),
     ("launch/foxglove", "foxglove"),
     ("launch/robot_localization", "robot_localization"),
+    ("launch/nav2", "nav2"),
     ("launch/security", "security"),
     ("launch/systemd", "systemd"),
     ("config", "config"),
