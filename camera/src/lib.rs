@@ -7,6 +7,19 @@
 //! the body that carries it. [`sequence`] is our own layout of files.
 //!
 //! Architecture Invariant: no clock, no threads, no transport; only [`recording`] and [`sequence`] touch files.
+//!
+//! # Example
+//! ```
+//! use std::time::Duration;
+//!
+//! use camera::pace::Pace;
+//! use geometry::Stamp;
+//!
+//! // A second of a camera at 20 Hz, read at 4 Hz.
+//! let mut pace = Pace::new(Duration::from_millis(250));
+//! let taken = (0..20).filter(|k| pace.takes(Stamp::from_nanos(k * 50_000_000))).count();
+//! assert_eq!(taken, 4);
+//! ```
 
 #![deny(missing_docs)]
 

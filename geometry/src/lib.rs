@@ -16,6 +16,28 @@
 //! # Limits
 //! The frame parameters catch mixed-up frames of one kind at compile time. They cannot tell camera 2 from camera 3, nor
 //! one world from another; [`Transform::relabel`] is the marked place where a frame changes its name.
+//!
+//! # Example
+//! ```
+//! use geometry::{Base, Camera, Intrinsics, Odom, Transform};
+//! use nalgebra::{Point2, Point3, Vector3};
+//!
+//! # fn main() -> Result<(), geometry::Error> {
+//! let odom_from_base = Transform::<Odom, Base>::from_wxyz([1.0, 0.0, 0.0, 0.0], &Vector3::new(1.0, 0.0, 0.0))?;
+//! // Half a metre up, looking straight ahead.
+//! let base_from_camera = Transform::<Base, Camera>::from_wxyz([0.5, -0.5, 0.5, -0.5], &Vector3::new(0.0, 0.0, 0.5))?;
+//! // The other way round does not compile.
+//! let odom_from_camera = odom_from_base * base_from_camera;
+//!
+//! let point_in_camera = Point3::new(0.0, 0.0, 2.0);
+//! let point_in_odom = odom_from_camera.transform_point(&point_in_camera);
+//! assert!((point_in_odom - Point3::new(3.0, 0.0, 0.5)).norm() < 1e-12);
+//!
+//! let camera = Intrinsics::new(615.0, 615.0, 319.5, 239.5, 640, 480)?;
+//! assert_eq!(camera.project(&point_in_camera), Some(Point2::new(319.5, 239.5)));
+//! # Ok(())
+//! # }
+//! ```
 #![deny(missing_docs)]
 
 pub mod adjust;

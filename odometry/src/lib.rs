@@ -12,6 +12,29 @@
 //! # Limits
 //! One camera cannot see scale: lengths are in units that a window or a stream chooses and keeps. What moves by itself
 //! in the scene is an outlier as long as most of the picture stands still.
+//!
+//! # Example
+//! ```
+//! use geometry::{Intrinsics, Stamp};
+//! use odometry::stream::{Options, Stream};
+//! use odometry::{Error, Grey, Picture};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let camera = Intrinsics::new(300.0, 300.0, 159.5, 119.5, 320, 240)?;
+//! let pixels = (0..320 * 240).map(|i| ((i % 320 / 8 * 37 + i / 320 / 8 * 91) % 256) as u8).collect();
+//! let grey = Grey::new(320, 240, pixels)?;
+//! let mut stream = Stream::new(Options::default());
+//! for k in 0..3 {
+//!     // Time is an argument: a film gives the same poses live and from disk.
+//!     let stamp = Stamp::from_nanos(k * 33_000_000);
+//!     let pose = stream.push(Picture::new(stamp, &camera, &grey)?)?;
+//!     assert_eq!(pose.stamp, stamp);
+//! }
+//! let late = stream.push(Picture::new(Stamp::from_nanos(0), &camera, &grey)?);
+//! assert!(matches!(late, Err(Error::Stamp { .. })));
+//! # Ok(())
+//! # }
+//! ```
 #![deny(missing_docs)]
 
 pub mod agreement;
