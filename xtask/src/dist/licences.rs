@@ -212,7 +212,7 @@ fn holders(package: &Package) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::target::Target;
+    use crate::dist::platform::Target;
 
     fn package(folder: &Path, licence: &str) -> Package {
         Package {

@@ -5,7 +5,7 @@
 //! containers/). What its programs ask of a system is glibc, at least that of the machine that built them.
 
 mod licences;
-mod target;
+mod platform;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use self::target::Target;
+use self::platform::Target;
 use crate::install::{PACKAGE, copy, copy_tree, install};
 use crate::{demo, workspace};
 
@@ -130,7 +130,7 @@ fn lay_out(target: &Target, programs: &Path, folder: &Path) -> Result<()> {
     for file in ["LICENSE", "CHANGELOG.md"] {
         copy(&root.join(file), &folder.join(file))?;
     }
-    match target::standard_library_notice()? {
+    match platform::standard_library_notice()? {
         Some(page) => copy(&page, &folder.join(STANDARD_LIBRARY))?,
         None => eprintln!("xtask: this Rust comes without a page of its library's licences; take one of rustup's"),
     }
