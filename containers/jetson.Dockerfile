@@ -4,8 +4,8 @@
 #     docker run --rm --runtime nvidia --network host --ipc host --volume /opt/weights:/weights:ro egoreasoner:jetson \
 #         weights:=/weights device:=cuda image_topic:=/cam/image_raw camera_info_topic:=/cam/camera_info
 #
-# From JetPack 7 on Jetsons run the CUDA images of 64-bit ARM servers, and the driver comes from the host by --runtime nvidia. On
-# JetPack 6 take CUDA=12.6.3, UBUNTU=22.04 and ROS=humble, CAPABILITY=87. One image serves one capability.
+# From JetPack 7 on Jetsons run the CUDA images of 64-bit ARM servers, and the driver comes from the host by --runtime nvidia.
+# JetPack 6 does not: there, docs/jetson.md by hand inside nvcr.io/nvidia/l4t-jetpack:r36.4.0. One image serves one capability.
 #
 # Not built so far: no Jetson, no Docker and no 64-bit ARM were at hand, the image's tag is made of its scheme, and kernels for 110
 # were compiled nowhere. Build it on the device: under qemu the kernels take hours. Read against the rules of hadolint, not run
