@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use geometry::WINDOW;
 use model::Mode;
 use model::answer::{budget, chain};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use training_data::chains::shards;
+use training_data::chains::{DepthMap, shards};
 use training_data::endpoint::{Endpoint, Part, Sampling, turn};
 use training_data::{WindowSample, parse_source};
 use training_evaluation::eval::{self, Estimator, Question};
@@ -242,6 +244,90 @@ fn a_model_that_does_not_know_the_form_can_be_told() {
     assert_eq!(report["errors"]["count"], 0, "an answer that does not parse is one");
     let told = server.received()[0].body.to_string();
     assert!(told.contains("<poses>") && told.contains("row by row"), "{}", &told[told.len().saturating_sub(900)..]);
+}
+
+/// The texts of a question.
+fn texts_of(request: &Received) -> String {
+    let parts = request.body["messages"][0]["content"].as_array().unwrap();
+    parts.iter().filter_map(|part| part["text"].as_str()).collect()
+}
+
+/// `step_parse` where each step parses in this share of the windows.
+fn all_steps(share: f64) -> Value {
+    json!([share, share, share, share, share])
+}
+
+fn asked_for_chains(server: &Server, explain: bool) -> Estimator {
+    let question = Question { mode: Mode::FullChain, explain, ..Question::default() };
+    Estimator::Endpoint(Box::new(server.endpoint()), question)
+}
+
+#[test]
+fn an_endpoint_that_knows_the_grammar_parses_in_every_step() {
+    let chain_of = |seed: u64| {
+        let data = format!("synth:seed={seed},windows=1,size=160x96");
+        let sample = sample(&data, 0);
+        let maps = DepthMap::window(sample.depth.as_ref().unwrap(), 160, sample.metric);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let made = training_data::chains::chain(&sample.ground_truth, &sample.intrinsics, &maps, &mut rng).ok()?;
+        Some((data, chain::write(&made)))
+    };
+    let (data, answer) = (11..31).find_map(chain_of).unwrap();
+    let server = Server::new(move |_, _| says(&answer));
+    let out = tempfile::tempdir().unwrap();
+    let report = value(&eval::run(&asked_for_chains(&server, true), "knows", &data, out.path()).unwrap());
+    assert_eq!(report["step_parse"], all_steps(1.0), "{report:#}");
+    assert_eq!(report["final_parse"], json!(1.0));
+    let median = |name: &str| report["step_errors"][name]["median"]["value"].as_f64().unwrap();
+    assert!(median("epipolar_px") < 0.2 && median("depth_abs_rel") < 0.05, "{:#}", report["step_errors"]);
+    assert!(report["summary"]["rre_deg"]["median"]["value"].as_f64().unwrap() < 1e-3, "{report:#}");
+    assert_eq!(report["endpoint"]["explained"], true);
+}
+
+#[test]
+fn an_endpoint_that_repeats_the_example_of_the_explanation_parses_in_every_step() {
+    let data = "synth:seed=3,windows=2,size=160x96";
+    let server = Server::new(|_, request| {
+        let told = texts_of(request);
+        says(told.rfind("<step1>").map_or("I cannot know.", |at| &told[at..]))
+    });
+    let out = tempfile::tempdir().unwrap();
+    let report = |explain| value(&eval::run(&asked_for_chains(&server, explain), "repeats", data, out.path()).unwrap());
+    let told = report(true);
+    assert_eq!((&told["step_parse"], &told["final_parse"]), (&all_steps(1.0), &json!(1.0)), "{told:#}");
+    let [own, still] = ["summary", "identity"].map(|of| told[of]["rre_deg"]["median"]["value"].as_f64().unwrap());
+    assert!((own - still).abs() < 1e-6, "the example is of a camera that never moves: {own}, {still}");
+    let words = texts_of(&server.received()[0]);
+    for hint in ["Reason in five steps", "epipolar line", "K^-1", "Procrustes", "Lengths are metres."] {
+        assert!(words.contains(hint), "{hint}: {words}");
+    }
+    let untold = report(false);
+    assert_eq!((&untold["step_parse"], &untold["final_parse"]), (&all_steps(0.0), &json!(0.0)));
+}
+
+#[test]
+fn windows_of_realestate10k_are_asked_for_in_their_own_unit_and_not_in_metres() {
+    let dir = tempfile::tempdir().unwrap();
+    let (poses, frames) = (dir.path().join("poses"), dir.path().join("frames"));
+    std::fs::create_dir_all(&poses).unwrap();
+    std::fs::create_dir_all(frames.join("clip")).unwrap();
+    let mut clip = "https://www.youtube.com/watch?v=QShWPZxTDoE\n".to_owned();
+    for frame in 0..WINDOW {
+        let (micros, x) = (1_000_000 + 100_000 * frame, -0.01 * frame as f64);
+        clip += &format!("{micros} 0.8 1.2 0.5 0.5 0 0 1 0 0 {x} 0 1 0 0 0 0 1 0\n");
+        let image = image::RgbImage::from_pixel(48, 32, image::Rgb([90; 3]));
+        image.save(frames.join(format!("clip/{micros}.png"))).unwrap();
+    }
+    std::fs::write(poses.join("clip.txt"), clip).unwrap();
+    let data = format!("re10k:{},frames={}", poses.display(), frames.display());
+    for mode in [Mode::AnswerOnly, Mode::FullChain] {
+        let server = Server::new(|_, _| says("I cannot know."));
+        let question = Question { mode, explain: true, ..Question::default() };
+        let estimator = Estimator::Endpoint(Box::new(server.endpoint()), question);
+        eval::run(&estimator, "re10k", &data, &dir.path().join("out")).unwrap();
+        let words = texts_of(&server.received()[0]);
+        assert!(words.contains("Lengths are scene units") && !words.contains("metre"), "{words}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use geometry::{Transform, WINDOW, WindowTrajectory};
 use model::answer::chain;
 use model::answer::fill::Fill;
@@ -115,7 +115,6 @@ impl Estimator {
     /// Another name; a file or folder that cannot be read; those of [`Endpoint::parse`].
     pub fn asked(name: &str, question: Question) -> Result<Self> {
         if let Some(url) = name.strip_prefix("openai:") {
-            ensure!(!question.explain || question.mode == Mode::AnswerOnly, "--explain: expected --mode answer_only");
             let endpoint = Endpoint::parse(url).context("--estimator")?;
             return Ok(Self::Endpoint(Box::new(endpoint), question));
         }

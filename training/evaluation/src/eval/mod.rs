@@ -127,7 +127,8 @@ pub struct Args {
     /// Requests at a time to an endpoint.
     #[arg(long, default_value_t = 4)]
     pub concurrency: usize,
-    /// Tell an endpoint the form of the answer: for models that were not trained on it.
+    /// Tell an endpoint the form of the answer, of --mode full_chain with geometric hints for each step, and the unit of the data:
+    /// for models that were not trained on it.
     #[arg(long, requires = "estimator")]
     pub explain: bool,
     /// Folder of report.json, tables.md, errors.png, answers.jsonl and tum/.

@@ -106,7 +106,7 @@ pub struct Asked {
     pub mode: Mode,
     /// Longest answer.
     pub max_tokens: usize,
-    /// Whether the five steps were explained.
+    /// Whether the form of the answer was explained, the five steps with it where they were asked for.
     pub explained: bool,
 }
 
