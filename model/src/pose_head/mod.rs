@@ -1,5 +1,6 @@
 //! Poses from one pass over the prompt, with nothing written: two learned tokens a frame, `<Pos>` and `<Ori>` (Loc3R-VLM,
-//! arXiv 2603.18002), stand behind it, and small heads read where the frame was taken off their hidden states.
+//! arXiv 2603.18002, by third-party notes), stand behind it, and small heads read where the frame was taken off their
+//! hidden states.
 //!
 //! The prompt is that of [`Mode::AnswerOnly`](crate::Mode), up to the assistant's turn: the tokens begin where an answer
 //! would, and their places count on as those of text do. So all of them see all five frames and the camera; which frame

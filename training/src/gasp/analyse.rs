@@ -1,5 +1,5 @@
 //! The verb `analyse`: what queries, keys and correspondence heads of every layer know about which tokens show the same
-//! point (the paper's Figure 3).
+//! point, as in Figure 3 of GASP's paper.
 //!
 //! Pairs of frames are drawn by their distance, as many of each: sets of 8 frames in a row would never show two that
 //! are 24 apart. They are read in sets, as in training, and looked for in both directions.

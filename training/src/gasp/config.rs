@@ -34,7 +34,7 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Negatives {
-    /// Tokens of all other frames that do not show the same point (section 5.1).
+    /// Tokens of all other frames that do not show the same point: section 5.1 without the anchor's own frame and the other matches.
     AllFrames,
     /// Tokens of the target frame alone (Eq. 5 to the letter).
     TargetFrame,
@@ -275,6 +275,8 @@ mod tests {
             (g.depth_weight, 0.1),
             (g.min_known, 0.5),
             (g.max_spread, 0.25),
+            // Section 5.1.
+            (config.optimizer.learning_rate, 1e-4),
             (config.optimizer.heads_rate, 4.0),
             (config.optimizer.max_grad_norm, 1.0),
         ] {

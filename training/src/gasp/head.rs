@@ -1,5 +1,5 @@
 //! The correspondence head of a layer: from the hidden state of a vision token to a unit vector that tokens showing the
-//! same point share.
+//! same point share (Eq. 4), started from the layer's W_q by SVD (section 5.1).
 
 use std::path::Path;
 

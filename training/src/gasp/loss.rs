@@ -1,4 +1,4 @@
-//! The two terms that a head is trained by: correspondence (InfoNCE, Eqs. 4 and 5) and depth consistency (Eqs. 6 to 8).
+//! The two terms that a head is trained by: correspondence (InfoNCE, Eq. 5) and depth consistency (Eqs. 6 to 8).
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};

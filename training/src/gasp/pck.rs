@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use model::qwen3_vl::processor::Grid;
 
-/// A place counts as found up to this distance, tokens (PCK@2, Eq. 10).
+/// A place counts as found up to this distance, tokens (PCK@2: two feature patches, section 5.3).
 pub const RADIUS: usize = 2;
 
 /// Tokens of a frame, row after row.

@@ -1,4 +1,4 @@
-//! Ablations: one run for each combination of some settings (ranks and layers, as the paper's Table 4), and their
+//! Ablations: one run for each combination of some settings (ranks and layers, as in Table 4 of GASP's paper), and their
 //! figures on the hold-out in one table.
 
 use std::path::Path;

@@ -148,9 +148,13 @@ mod tests {
     fn the_shipped_config_has_the_numbers_of_the_paper() {
         let config = shipped("grpo.toml");
         let g = &config.grpo;
-        let got = [g.temperature, g.kl_weight, g.clip, config.optimizer.learning_rate];
-        assert!(got.iter().zip([0.7, 0.01, 0.2, 1e-6]).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?}");
-        assert_eq!((g.group_size, g.updates, g.normalisation), (4, 1, Normalisation::Sequence));
+        // EgoReasoner, section 3.4.
+        let got = [g.temperature, g.kl_weight, config.optimizer.learning_rate, config.run.epochs];
+        assert!(got.iter().zip([0.7, 0.01, 1e-6, 1.0]).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?}");
+        assert_eq!((g.group_size, g.mode), (4, Mode::FullChain));
+        // Not published.
+        assert!((g.clip - 0.2).abs() < 1e-12, "{}", g.clip);
+        assert_eq!((g.updates, g.normalisation), (1, Normalisation::Sequence));
     }
 
     #[test]

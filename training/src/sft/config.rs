@@ -97,3 +97,21 @@ impl Config {
 pub fn read_config(path: &Path) -> Result<Config> {
     read(path, Config::check)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trainer::config::path_of;
+
+    #[test]
+    fn the_shipped_config_has_the_numbers_of_the_paper() {
+        // EgoReasoner, section 3.3; the hold-out of section 4.1.
+        let config = read_config(&path_of("sft.toml")).unwrap();
+        let (run, optimizer, lora) = (&config.run, &config.optimizer, config.lora.unwrap());
+        let got = [run.epochs, optimizer.learning_rate, optimizer.warmup_share, lora.alpha, lora.dropout];
+        assert!(got.iter().zip([1.0, 1e-4, 0.1, 32.0, 0.05]).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?}");
+        assert_eq!((run.batch, lora.r, config.sft.full_chain_every), (24, 16, 1));
+        assert_eq!(lora.targets, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]);
+        assert_eq!(config.eval.unwrap().examples, 60);
+    }
+}

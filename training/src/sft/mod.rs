@@ -1,6 +1,6 @@
 //! Supervised fine-tuning on chains and answers; the loss is on the response alone.
 //!
-//! Plain next-token loss, as in the paper (section 4.2). What nano needs beside it is in [`crate::nano`].
+//! Plain next-token loss, as in EgoReasoner's paper (section 3.3). What nano needs beside it is in [`crate::nano`].
 
 mod config;
 mod data;

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configs_have_the_papers_weights() {
+    fn the_configs_have_the_weights_of_the_notes() {
         for name in ["situation.toml", "nano-situation.toml"] {
             let config = read(name);
             let (layout, situation) = (&config.layout, &config.situation);

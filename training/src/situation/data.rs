@@ -1,7 +1,7 @@
 //! Windows with what the heads shall say of them.
 //!
-//! The ground plane is the x-z plane of camera 0. Where gravity is known, the paper's plane is level; no source here
-//! knows it, so plans are as tilted as the first camera was, and every manifest says so.
+//! The ground plane is the x-z plane of camera 0. The plane of the notes on Loc3R-VLM is level; no source here knows
+//! gravity, so plans are as tilted as the first camera was, and every manifest says so.
 
 use anyhow::{Context, Result};
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};

@@ -1,5 +1,5 @@
-//! The two losses of Loc3R-VLM (arXiv 2603.18002): a Gaussian of learned width for lengths, bins on the circle for the
-//! yaw.
+//! The two losses of Loc3R-VLM (arXiv 2603.18002), by third-party notes: a Gaussian of learned width for lengths,
+//! bins on the circle for the yaw.
 
 use std::f64::consts::TAU;
 

@@ -68,7 +68,7 @@ fn every_variable_gets_a_gradient_and_a_step_does_not_depend_on_its_cut() {
             assert!((a + b - whole).abs() <= 2e-3 * largest + 1e-6, "{name}: {a} + {b}, at once {whole}");
         }
     }
-    // The weights are those of the paper, whatever the terms are.
+    // The weights are those of the config, whatever the terms are.
     let (t, s) = (&whole.terms, &config.situation);
     let situation = t.position + 3.5 * t.orientation + s.tilt_weight * t.tilt;
     assert!((t.loss - (t.ce + 0.05 * t.layout + 0.075 * situation)).abs() < 1e-6);

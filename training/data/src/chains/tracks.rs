@@ -20,7 +20,7 @@ pub struct FrameSets {
 }
 
 impl Default for FrameSets {
-    /// 8 to 24 frames within 48 of the anchor, as in the paper.
+    /// 8 to 24 frames within 48 of the anchor (section 5.2).
     fn default() -> Self {
         Self { fewest: 8, most: 24, reach: 48 }
     }
@@ -110,8 +110,9 @@ pub fn pooled(depth: &DepthMap<'_>, columns: usize, rows: usize) -> Vec<Pooled> 
 }
 
 /// Matches of the patch centres of every view in every other, on a grid of `columns` x `rows` patches a view (the paper
-/// trains on 8 x 8 and evaluates on 24 x 24). A centre without depth has none; nor has a point that the other view does
-/// not see, since it is outside or its own surface there is nearer or farther by more than 5 %.
+/// trains on 8 x 8 and 24 x 24 of each set, section 5.2, and evaluates on 8 x 8, section 5.3). A centre without depth has
+/// none; nor has a point that the other view does not see, since it is outside or its own surface there is nearer or
+/// farther by more than 5 %.
 pub fn matches(views: &[View<'_>], intrinsics: &Intrinsics, columns: usize, rows: usize) -> Vec<Match> {
     let (width, height) = (f64::from(intrinsics.width), f64::from(intrinsics.height));
     let centre = |patch: usize| {
