@@ -287,7 +287,7 @@ pub fn run(estimator: &Estimator, label: &str, source: &str, out: &Path) -> Resu
 
 /// Evaluates every window of a source and returns the report. Writes to `out`:
 /// * `report.json`: all figures;
-/// * `tables.md`: those that a paper prints, as Markdown;
+/// * `tables.md`: headline, steps of chains and strata, as Markdown;
 /// * `errors.png`: how RRE and TDE are distributed, with a camera that never moves beside it;
 /// * `answers.jsonl`: a line a window, what [`compare`] and the estimator `answers:` read;
 /// * `tum/ID.tum` for each answered window and `tum/ID.gt.tum` for every one: `anchor_from_camera` at the frames'
