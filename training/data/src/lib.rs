@@ -36,5 +36,5 @@ pub use picture::Image;
 pub use sequence::{DepthFile, Frame, Sequence};
 pub use source::{SYNTH_SIZE, WindowSample, WindowSource, synth_source};
 pub use spec::parse_source;
-pub use split::{Dealt, Hashed, Part, PartSize, SplitConfig, SplitFile, split};
+pub use split::{Clip, Dealt, Given, Hashed, Part, PartSize, SplitConfig, SplitFile, WindowCount, split};
 pub use windows::{Motion, Spacing};

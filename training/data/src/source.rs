@@ -170,6 +170,18 @@ impl WindowSource {
         self
     }
 
+    /// Its windows of these ids alone, in their order; perhaps none.
+    pub fn only_windows(mut self, ids: &BTreeSet<&str>) -> Self {
+        match &mut self {
+            // Windows of the generator are drawn by their number, and none is left out.
+            Self::Synth { .. } => (),
+            Self::Recorded { sequences, spacing, windows, .. } => {
+                windows.retain(|(number, frames)| ids.contains(id(&sequences[*number], spacing, frames).as_str()));
+            }
+        }
+        self
+    }
+
     /// Window `index`, rendered or read from disk. An error is of this window alone: a caller may count it and go on.
     ///
     /// # Errors
@@ -235,6 +247,11 @@ pub(super) fn median_depth(depth: &[f32]) -> Option<f64> {
     (!known.is_empty()).then(|| f64::from(*known.select_nth_unstable_by(middle, f32::total_cmp).1))
 }
 
+/// What a window of a recording is called.
+pub(super) fn id(sequence: &Sequence, spacing: &Spacing, window: &[usize; WINDOW]) -> String {
+    format!("{}-{}-{}", sequence.name(), spacing.tag(), window[0])
+}
+
 fn read(sequence: &Sequence, spacing: &Spacing, window: [usize; WINDOW]) -> Result<WindowSample, Error> {
     let mut images = std::array::from_fn(|_| RgbImage::default());
     let mut frames: [PathBuf; WINDOW] = Default::default();
@@ -258,7 +275,7 @@ fn read(sequence: &Sequence, spacing: &Spacing, window: [usize; WINDOW]) -> Resu
     }
     let median_depth = median_depth(&depth[0]);
     Ok(WindowSample {
-        id: format!("{}-{}-{}", sequence.name(), spacing.tag(), window[0]),
+        id: id(sequence, spacing, &window),
         source: sequence.source().to_owned(),
         images,
         frames: files.then_some(frames),

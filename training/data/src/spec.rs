@@ -4,11 +4,11 @@ use super::error::Error;
 use super::formats::{Opened, Pictures, Ros2Options, Videos, open_all, open_realestate, open_ros2};
 use super::json::read;
 use super::source::{SYNTH_SIZE, WindowSource};
-use super::split::SplitFile;
+use super::split::{Dealt, SplitFile};
 use super::windows::{Motion, Spacing};
 use crate::synth::{Stratum, SynthConfig};
 use camera::info::Images;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -66,7 +66,17 @@ pub fn parse_source(spec: &str) -> Result<WindowSource, Error> {
     };
     let all = WindowSource::of(keys.open()?.told(), spacing, every, keys.path)?;
     let Some(part) = keys.values.get("part") else { return Ok(all) };
-    let left = all.only(&keys.sources(part)?);
+    let Dealt { sources, windows: listed, .. } = keys.dealt(part)?;
+    let mut left = all.only(&sources);
+    if let Some(listed) = &listed {
+        left = left.only_windows(&listed.iter().map(String::as_str).collect::<BTreeSet<_>>());
+        let (got, asked) = (left.len(), listed.len() as u64);
+        if got != asked {
+            let expected = "every window that the part lists (the same data, stride, period_millis, every, motion and move as \
+                            split was given)";
+            return Err(keys.wrong(expected, &format!("{got} of {asked} of {part}")));
+        }
+    }
     if left.is_empty() { Err(keys.wrong("a part with windows", part)) } else { Ok(left) }
 }
 
@@ -75,7 +85,7 @@ pub(super) fn recorded_films(spec: &str) -> Result<Opened, Error> {
     let keys = Keys::of(spec, &[], FILM_KEYS, RE10K_FILM_KEYS)?;
     let mut opened = keys.open()?.told();
     if let Some(part) = keys.values.get("part") {
-        let sources = keys.sources(part)?;
+        let Dealt { sources, .. } = keys.dealt(part)?;
         opened.sequences.retain(|sequence| sources.iter().any(|source| source == sequence.source()));
         if opened.sequences.is_empty() {
             return Err(keys.wrong("a part with recordings", part));
@@ -177,17 +187,17 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// The videos or scenes of the part `FILE:NAME`.
-    fn sources(&self, part: &str) -> Result<Vec<String>, Error> {
+    /// What went into the part `FILE:NAME`.
+    fn dealt(&self, part: &str) -> Result<Dealt, Error> {
         part_of(part).ok_or_else(|| self.wrong("FILE:NAME of a part that the stage split wrote", part))
     }
 }
 
-/// The sources of a part: `FILE:NAME`, of a file that the stage `split` wrote.
-fn part_of(text: &str) -> Option<Vec<String>> {
+/// A part: `FILE:NAME`, of a file that the stage `split` wrote.
+fn part_of(text: &str) -> Option<Dealt> {
     let (file, name) = text.rsplit_once(':')?;
     let mut split: SplitFile = read(Path::new(file)).ok()?;
-    split.parts.remove(name).map(|part| part.sources)
+    split.parts.remove(name)
 }
 
 /// The keys of a text that begins with `synth:`, or none where it does not.

@@ -13,7 +13,7 @@ use nalgebra::{Matrix3, Matrix4, Rotation3, UnitQuaternion, Vector4};
 use serde_json::json;
 use training_data::formats::{Pictures, open, open_realestate};
 use training_data::synth::{self, SynthSequence};
-use training_data::{Error, PartSize, Sequence, Spacing, SplitConfig, WindowSource, parse_source, split};
+use training_data::{Clip, Error, PartSize, Sequence, Spacing, SplitConfig, WindowSource, parse_source, split};
 
 /// Frames of the film.
 const FRAMES: usize = 7;
@@ -301,10 +301,12 @@ fn a_folder_of_recordings_goes_without_the_bad_ones() {
     // A split takes all of a source's windows or none.
     let config: SplitConfig = serde_json::from_value(json!({"split": [{"name": "x", "count": 1}]})).unwrap();
     assert_eq!(config.parts[0].size, PartSize::Count(1));
-    let kept = split(&source.sources(), &config, 0).unwrap();
-    let part = source.only(&kept["x"]);
+    let names = source.sources();
+    let clips: Vec<Clip<'_>> = names.iter().map(|name| Clip { source: name, name, windows: 3 }).collect();
+    let kept = split(&clips, &config, 0).unwrap()["x"].sources.clone();
+    let part = source.only(&kept);
     let ids: BTreeSet<String> = (0..part.len()).map(|i| part.sample(i).unwrap().source).collect();
-    assert_eq!((part.len(), ids.into_iter().collect::<Vec<_>>()), (3, kept["x"].clone()));
+    assert_eq!((part.len(), ids.into_iter().collect::<Vec<_>>()), (3, kept));
 
     // One bad window is not the end of the others.
     fs::write(directory.path().join("a/frames/000000.png"), "no picture").unwrap();
@@ -365,14 +367,11 @@ fn shared_realestate_poses_are_those_of_the_recordings() {
     assert!(matches!(other, Error::Line { line: 1, .. }) && other.to_string().contains("18 columns"), "{other}");
 }
 
-/// The stage `split` and the key `part`: no video is in two parts, and each part reads its own windows alone.
-#[test]
-fn parts_of_a_split_share_no_video() {
-    use std::collections::BTreeSet;
-    let dir = tempfile::tempdir().unwrap();
+/// Six recordings of four scenes, two windows each.
+fn scenes(all: &Path) {
     for (scene, take) in [("a", 0), ("a", 1), ("b", 0), ("c", 0), ("d", 0), ("d", 1)] {
         let name = format!("{scene}{take}");
-        let folder = dir.path().join("all").join(&name);
+        let folder = all.join(&name);
         std::fs::create_dir_all(folder.join("frames")).unwrap();
         for i in 0..6 {
             image::RgbImage::new(16, 12).save(folder.join(format!("frames/{i:06}.png"))).unwrap();
@@ -387,6 +386,57 @@ fn parts_of_a_split_share_no_video() {
         });
         std::fs::write(folder.join("sequence.json"), json.to_string()).unwrap();
     }
+}
+
+/// The stage `split` and the key `part`: a part in windows reads these alone, as many as were asked for, under any spacing that
+/// has them; another is refused.
+#[test]
+fn a_part_in_windows_has_those_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out, config) = (dir.path().join("all"), dir.path().join("split.json"), dir.path().join("split.toml"));
+    scenes(&data);
+    let parts = "seed = 3\n[[split]]\nname = \"test\"\nwindows = 2\nper_source = 1\n\
+                 [[split]]\nname = \"train\"\nwindows = 3\nclips = 2\nper_clip = 2\n";
+    fs::write(&config, parts).unwrap();
+    let lines = training_data::stage::split::run(data.to_str().unwrap(), &config, &out).unwrap();
+    assert!(lines.contains("test: 2 sources, 2 sequences, 12 frames, 2 of their windows"), "{lines}");
+    assert!(lines.contains("2 sequences, 12 frames, 3 of their windows"), "{lines}");
+    let file: training_data::SplitFile = training_data::json::read(&out).unwrap();
+    let samples = |keys: &str, part: &str| {
+        let source = parse_source(&format!("{}{keys},part={}:{part}", data.display(), out.display()))?;
+        (0..source.len()).map(|i| source.sample(i)).collect::<Result<Vec<_>, Error>>()
+    };
+    let mut sources = BTreeSet::new();
+    for (part, windows) in [("test", 2), ("train", 3)] {
+        let read = samples("", part).unwrap();
+        let ids: BTreeSet<String> = read.iter().map(|sample| sample.id.clone()).collect();
+        assert_eq!((read.len(), ids.len()), (windows, windows), "{part}");
+        let listed: BTreeSet<String> = file.parts[part].windows.iter().flatten().cloned().collect();
+        assert_eq!(ids, listed, "{part}");
+        let own: BTreeSet<String> = read.into_iter().map(|sample| sample.source).collect();
+        assert!(sources.is_disjoint(&own), "{part}: a scene in two parts");
+        sources.extend(own);
+    }
+    // Of a recording that gives both its windows there is one alone.
+    let other = samples(",every=2", "train").unwrap_err().to_string();
+    assert!(other.contains("every window that the part lists") && other.contains("of 3 of"), "{other}");
+    // As many as are not there.
+    fs::write(&config, parts.replace("windows = 3\nclips = 2", "windows = 9\nclips = 4")).unwrap();
+    let few = format!("{:#}", training_data::stage::split::run(data.to_str().unwrap(), &config, &out).unwrap_err());
+    assert!(few.contains("train") && few.contains("expected"), "{few}");
+    // Ids begin with the names of recordings.
+    let twice = data.join("b0/sequence.json");
+    let text = fs::read_to_string(&twice).unwrap();
+    fs::write(&twice, text.replace("\"name\":\"b0\"", "\"name\":\"a0\"")).unwrap();
+    let twice = format!("{:#}", training_data::stage::split::run(data.to_str().unwrap(), &config, &out).unwrap_err());
+    assert!(twice.contains("another name for each sequence") && twice.contains("a0"), "{twice}");
+}
+
+/// The same of whole sources: no video is in two parts, and each part reads its own windows alone.
+#[test]
+fn parts_of_a_split_share_no_video() {
+    let dir = tempfile::tempdir().unwrap();
+    scenes(&dir.path().join("all"));
     let config = dir.path().join("split.toml");
     std::fs::write(
         &config,

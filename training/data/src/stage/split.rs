@@ -1,6 +1,6 @@
 //! The stage `split`: which videos and scenes are for training and which are never seen before the evaluation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -10,7 +10,10 @@ use sha2::{Digest, Sha256};
 
 use crate::digest::hex;
 use crate::json::write;
-use crate::{Dealt, Hashed, Part, Sequence, SplitConfig, SplitFile, WindowSource, parse_source, split};
+use crate::source::id;
+use crate::{
+    Clip, Dealt, Given, Hashed, Part, PartSize, Sequence, SplitConfig, SplitFile, WindowSource, parse_source, split,
+};
 
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,32 +35,77 @@ pub fn read_config(path: &Path) -> Result<Config> {
     toml::from_str(&text).with_context(|| path.display().to_string())
 }
 
-/// Deals out the sources of recordings and writes who went where, with a hash of each sequence's poses and camera, so
-/// that a later set can be compared with this one. Gives one line a part.
+/// Deals out the sources of recordings, or windows of them, and writes what went where, with a hash of each sequence's poses
+/// and camera, so that a later set can be compared with this one. Gives one line a part.
 ///
 /// # Errors
-/// A source without videos or scenes, fewer of them than the config asks for, a file that can't be written.
+/// A source without videos or scenes, fewer of them or of their windows than the config asks for, two clips of one name where
+/// windows are counted, a file that can't be written.
 pub fn run(source: &str, config: &Path, out: &Path) -> Result<String> {
     let settings = read_config(config)?;
-    let windows = parse_source(source)?;
-    let WindowSource::Recorded { sequences, skipped, .. } = &windows else {
+    ensure!(!settings.parts.is_empty(), "{}: expected at least one [[split]]", config.display());
+    let all = parse_source(source)?;
+    let WindowSource::Recorded { sequences, spacing, windows, skipped } = &all else {
         anyhow::bail!("--data: expected recordings, got {source}");
     };
-    let sources: Vec<String> = sequences.iter().map(|s| s.source().to_owned()).collect();
-    let dealt = split(&sources, &SplitConfig { parts: settings.parts.clone() }, settings.seed)?;
-    let (mut parts, mut lines) = (BTreeMap::new(), String::new());
-    for (name, sources) in &dealt {
-        let of_part: Vec<_> = sequences.iter().filter(|s| sources.iter().any(|source| source == s.source())).collect();
-        let hashed = |s: &&Sequence| Hashed { name: s.name().to_owned(), sha256: hash(s) };
-        let frames: usize = of_part.iter().map(|s| s.frames()).sum();
-        writeln!(lines, "{name}: {} sources, {} sequences, {frames} frames", sources.len(), of_part.len())?;
-        let sequences = of_part.iter().map(hashed).collect();
-        parts.insert(name.clone(), Dealt { sources: sources.clone(), sequences, frames });
+    let mut ids: Vec<Vec<String>> = vec![Vec::new(); sequences.len()];
+    for (number, frames) in windows {
+        ids[*number].push(id(&sequences[*number], spacing, frames));
     }
-    ensure!(!parts.is_empty(), "{}: expected at least one [[split]]", config.display());
+    let counted = sequences.iter().zip(&ids);
+    let clips: Vec<Clip<'_>> =
+        counted.map(|(s, ids)| Clip { source: s.source(), name: s.name(), windows: ids.len() }).collect();
+    if settings.parts.iter().any(|part| matches!(part.size, PartSize::Windows(_))) {
+        one_name_each(source, &clips)?;
+    }
+    let dealt = split(&clips, &SplitConfig { parts: settings.parts.clone() }, settings.seed)?;
+    let (mut parts, mut lines) = (BTreeMap::new(), String::new());
+    for (name, given) in dealt {
+        let dealt = of_part(sequences, &ids, given);
+        let (sources, sequences, frames) = (dealt.sources.len(), dealt.sequences.len(), dealt.frames);
+        write!(lines, "{name}: {sources} sources, {sequences} sequences, {frames} frames")?;
+        match &dealt.windows {
+            Some(windows) => writeln!(lines, ", {} of their windows", windows.len())?,
+            None => writeln!(lines)?,
+        }
+        parts.insert(name, dealt);
+    }
     let (stage, config) = ("split".to_owned(), serde_json::to_value(&settings)?);
     write(out, &SplitFile { stage, data: source.to_owned(), config, parts, skipped: skipped.clone() })?;
     Ok(lines)
+}
+
+/// Windows are listed by their ids, which begin with the names of their clips.
+fn one_name_each(source: &str, clips: &[Clip<'_>]) -> Result<()> {
+    let mut names = BTreeSet::new();
+    for clip in clips {
+        ensure!(
+            names.insert(clip.name),
+            "{source}: expected another name for each sequence, since windows are counted, got two that are called {}",
+            clip.name
+        );
+    }
+    Ok(())
+}
+
+/// What is written of a part: the sequences that it has windows of, or all of its sources'. `ids` are the windows of each
+/// sequence.
+fn of_part(sequences: &[Sequence], ids: &[Vec<String>], given: Given) -> Dealt {
+    let Given { sources, windows } = given;
+    let (mut listed, mut hashed, mut frames) = (Vec::new(), Vec::new(), 0);
+    for (sequence, ids) in sequences.iter().zip(ids) {
+        match &windows {
+            Some(clips) => {
+                let Some(numbers) = clips.get(sequence.name()) else { continue };
+                listed.extend(numbers.iter().map(|number| ids[*number].clone()));
+            }
+            None if sources.iter().all(|source| source != sequence.source()) => continue,
+            None => (),
+        }
+        hashed.push(Hashed { name: sequence.name().to_owned(), sha256: hash(sequence) });
+        frames += sequence.frames();
+    }
+    Dealt { sources, sequences: hashed, frames, windows: windows.map(|_| listed) }
 }
 
 /// Of the camera and the poses.
