@@ -134,7 +134,8 @@ fn nearest<T: Copy>(poses: &[Stamped<T>], stamps: &[Stamp; WINDOW]) -> Option<[T
     stamps.iter().map(one).collect::<Option<Vec<T>>>()?.try_into().ok()
 }
 
-/// What a line of `answers.jsonl` says of how far an answer is off: what [`compare`](super::compare) reads.
+/// What a line of `answers.jsonl` says of how far an answer is off: what [`compare`](super::compare) and the tables of a paper
+/// read.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct JudgedLine {
     /// The window.
@@ -146,6 +147,13 @@ pub(super) struct JudgedLine {
     pub(super) rte_abs: Option<f64>,
     pub(super) rte_rel: Option<f64>,
     pub(super) mag_log: Option<f64>,
+    /// RMSE of the centres after SE(3) and after Sim(3) alignment, scene units.
+    pub(super) ate: Option<f64>,
+    pub(super) ate_sim3: Option<f64>,
+    /// Of the four ways from frame 0, those that truly move; an older run does not say.
+    pub(super) moving_pairs: Option<usize>,
+    /// Which of the five steps parse, where a chain was asked for.
+    pub(super) steps: Option<[bool; 5]>,
     /// All that the window is called by.
     #[serde(default)]
     pub(super) strata: Vec<String>,

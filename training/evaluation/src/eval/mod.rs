@@ -493,6 +493,10 @@ impl Outcome {
             rte_abs: errors.map(|e| e.rte_abs),
             rte_rel: errors.and_then(|e| e.rte_rel),
             mag_log: errors.and_then(|e| e.mag_log),
+            ate: errors.map(|e| e.ate),
+            ate_sim3: errors.map(|e| e.ate_sim3),
+            moving_pairs: Some(WINDOW - 1 - self.still.still_pairs),
+            steps: self.estimate.steps,
             strata: self.labels(),
         };
         let said = Said {

@@ -289,12 +289,16 @@ const COLUMNS: [(Column, &str, &str); 7] = [
 type StepColumn = fn(&StepSummary) -> &Statistic;
 
 /// Errors of the steps: step (from 1), heading, and name and unit for a line.
-const STEPS: [(usize, StepColumn, &str, &str, &str); 5] = [
+const STEPS: [(usize, StepColumn, &str, &str, &str); 9] = [
     (1, |s| &s.epipolar_px, "distance from the epipolar line, px", "epipolar_px", "step 1, px"),
     (2, |s| &s.depth_abs_rel, "depth, relative", "depth_abs_rel", "step 2"),
     (3, |s| &s.point_rel, "point, relative", "point_rel", "step 3"),
     (4, |s| &s.own_rre_deg, "rotation from its own points, deg", "own_rre_deg", "step 4 from its own points, deg"),
+    (4, |s| &s.own_rte_abs, "translation from its own points, scene units", "own_rte_abs", "the same, scene units"),
+    (4, |s| &s.own_rte_rel, "the same, of the true length", "own_rte_rel", "the same, of the true length"),
     (4, |s| &s.printed_rre_deg, "rotation as printed, deg", "printed_rre_deg", "step 4 as printed, deg"),
+    (4, |s| &s.printed_rte_abs, "translation as printed, scene units", "printed_rte_abs", "the same, scene units"),
+    (4, |s| &s.printed_rte_rel, "the same, of the true length", "printed_rte_rel", "the same, of the true length"),
 ];
 
 /// The tables of a report in Markdown: headline, steps of chains, strata, and backwards where that was asked for.
@@ -416,15 +420,25 @@ fn steps_table(report: &Report, text: &mut String) {
         let _ = writeln!(text, "| {step} | {parse} | {heading} | {count} | {median} | {mean} |");
     }
     let _ = writeln!(text, "| 5 | {} | (prose) | | | |", digits(parse[4]));
-    let rotation = &report.summary.rre_deg;
-    let _ = writeln!(
-        text,
-        "| poses | {} | rotation, deg | {} | {} | {} |",
-        or_dash(report.parsed.map(|parsed| parsed.value)),
-        rotation.count,
-        shown_or_dash(rotation.median.as_ref()),
-        shown_or_dash(rotation.mean.as_ref())
-    );
+    let (parse, summary) = (or_dash(report.parsed.map(|parsed| parsed.value)), &report.summary);
+    for (errors, heading) in [
+        (&summary.rre_deg, "rotation, deg"),
+        (&summary.rte_abs, "translation, scene units"),
+        (&summary.rte_rel, "translation, of the true length"),
+    ] {
+        let [median, mean] = [&errors.median, &errors.mean].map(|interval| shown_or_dash(interval.as_ref()));
+        let _ = writeln!(text, "| poses | {parse} | {heading} | {} | {median} | {mean} |", errors.count);
+    }
+    if let Some(errors) = &report.step_errors {
+        let [outside, depth, point] = [&errors.outside, &errors.depth_within_10, &errors.point_within_10]
+            .map(|interval| shown_or_dash(interval.as_ref()));
+        let _ = writeln!(
+            text,
+            "\nOf {} printed pixels, outside the picture: {outside}. They have no depth to be judged by and are misses: depths \
+             within 10 %: {depth}; points within 10 %: {point}.",
+            errors.points
+        );
+    }
 }
 
 fn strata_table(report: &Report, text: &mut String) {
