@@ -82,18 +82,7 @@ pub struct Comparison {
 /// each side lacks.
 pub fn compare(args: &CompareArgs) -> Result<Comparison> {
     let (a, b) = (lines(&args.a)?, lines(&args.b)?);
-    let lacking = |there: &BTreeMap<String, Line>, here: &BTreeMap<String, Line>| {
-        there.keys().filter(|id| !here.contains_key(*id)).count()
-    };
-    let (a_lacks, b_lacks) = (lacking(&b, &a), lacking(&a, &b));
-    ensure!(
-        a_lacks == 0 && b_lacks == 0,
-        "expected the same windows: {} lacks {a_lacks} of the other's {}, {} lacks {b_lacks} of {}",
-        args.a.display(),
-        b.len(),
-        args.b.display(),
-        a.len()
-    );
+    same_windows((&args.a, &a), (&args.b, &b))?;
     // Both maps are in the order of the same ids.
     let rows: Vec<(&Line, &Line)> = a.values().zip(b.values()).collect();
     let column = |value: fn(&Line) -> Option<f64>, less: bool| {
@@ -116,7 +105,34 @@ pub fn compare(args: &CompareArgs) -> Result<Comparison> {
     Ok(comparison)
 }
 
-fn lines(folder: &Path) -> Result<BTreeMap<String, Line>> {
+/// Two runs must be of the same windows.
+///
+/// # Errors
+/// How many windows each lacks.
+pub(super) fn same_windows(
+    (folder_a, a): (&Path, &BTreeMap<String, Line>),
+    (folder_b, b): (&Path, &BTreeMap<String, Line>),
+) -> Result<()> {
+    let lacking = |there: &BTreeMap<String, Line>, here: &BTreeMap<String, Line>| {
+        there.keys().filter(|id| !here.contains_key(*id)).count()
+    };
+    let (a_lacks, b_lacks) = (lacking(b, a), lacking(a, b));
+    ensure!(
+        a_lacks == 0 && b_lacks == 0,
+        "expected the same windows: {} lacks {a_lacks} of the other's {}, {} lacks {b_lacks} of {}",
+        folder_a.display(),
+        b.len(),
+        folder_b.display(),
+        a.len()
+    );
+    Ok(())
+}
+
+/// The windows of a run by their ids.
+///
+/// # Errors
+/// A folder without `answers.jsonl`, or with one that is broken, empty or has two lines of one window.
+pub(super) fn lines(folder: &Path) -> Result<BTreeMap<String, Line>> {
     let path = folder.join("answers.jsonl");
     let lines = read_lines::<Line>(&path)?;
     let count = lines.len();

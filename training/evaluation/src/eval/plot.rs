@@ -1,4 +1,4 @@
-//! The picture of a run: the share of windows whose error is at most so large, and that of a camera that never moves.
+//! Pictures of runs: the share of windows whose error is at most so large.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const WIDTH: u32 = 1500;
 const HEIGHT: u32 = 640;
 const ESTIMATE: RGBColor = COLOURS[0];
 const IDENTITY: RGBColor = COLOURS[1];
-/// Share of the errors that the axis of RRE has room for: a few wild answers would flatten the rest.
+/// Share of the errors that an axis has room for at least: a few wild answers would flatten the rest.
 const SHOWN: f64 = 0.95;
 /// Letters of an estimator's name in the legend; the end tells more than the beginning of a path.
 const LABEL: usize = 40;
@@ -21,71 +21,100 @@ const LABEL: usize = 40;
 /// Points of a curve: one every second pixel or so, beyond which thick lines fray.
 const POINTS: usize = 301;
 
-/// One distribution.
-struct Panel {
-    title: &'static str,
-    unit: &'static str,
-    /// End of the axis.
-    limit: f64,
+/// Distributions of one error.
+pub(super) struct Panel {
+    pub(super) title: &'static str,
+    pub(super) unit: &'static str,
+    /// The axis ends here, or where the error is that [`SHOWN`] of every run's windows are below.
+    pub(super) least: f64,
     /// How many windows the shares are of: those that do not parse are among them, and never below a curve.
-    windows: usize,
-    estimate: Vec<f64>,
-    identity: Vec<f64>,
+    pub(super) windows: usize,
+    pub(super) curves: Vec<Errors>,
+}
+
+/// The errors of one run.
+pub(super) struct Errors {
+    /// In the legend.
+    pub(super) name: String,
+    pub(super) colour: RGBColor,
+    /// In any order.
+    pub(super) values: Vec<f64>,
 }
 
 /// Draws the distributions of RRE and TDE to a PNG file.
 pub(super) fn errors(path: &Path, label: &str, outcomes: &[Outcome]) -> Result<()> {
-    let mut panels = [
+    let curves = |identity, estimate| {
+        vec![
+            Errors { name: "never moves".to_owned(), colour: IDENTITY, values: identity },
+            Errors { name: label.to_owned(), colour: ESTIMATE, values: estimate },
+        ]
+    };
+    let panels = [
         Panel {
             title: "rotation error",
             unit: "RRE, deg",
-            limit: 180.0,
+            least: 1.0,
             windows: outcomes.len(),
-            estimate: outcomes.iter().filter_map(|o| Some(o.errors.as_ref()?.rre_deg)).collect(),
-            identity: outcomes.iter().map(|o| o.still.rre_deg).collect(),
+            curves: curves(
+                outcomes.iter().map(|o| o.still.rre_deg).collect(),
+                outcomes.iter().filter_map(|o| Some(o.errors.as_ref()?.rre_deg)).collect(),
+            ),
         },
         Panel {
             title: "direction error of windows that move",
             unit: "TDE, deg",
-            limit: 180.0,
+            least: 180.0,
             windows: outcomes.iter().filter(|o| o.still.tde_deg.is_some()).count(),
-            estimate: outcomes.iter().filter_map(|o| o.errors.as_ref()?.tde_deg).collect(),
-            identity: outcomes.iter().filter_map(|o| o.still.tde_deg).collect(),
+            curves: curves(
+                outcomes.iter().filter_map(|o| o.still.tde_deg).collect(),
+                outcomes.iter().filter_map(|o| o.errors.as_ref()?.tde_deg).collect(),
+            ),
         },
     ];
-    for panel in &mut panels {
-        panel.estimate.sort_by(f64::total_cmp);
-        panel.identity.sort_by(f64::total_cmp);
-    }
-    let [rotation, _] = &mut panels;
-    let most = |sorted: &[f64]| sorted.get((sorted.len() as f64 * SHOWN) as usize).copied().unwrap_or(0.0);
-    rotation.limit = most(&rotation.estimate).max(most(&rotation.identity)).clamp(1.0, 180.0);
-    let letters = label.chars().count();
-    let label: String = match letters > LABEL {
-        true => std::iter::once('…').chain(label.chars().skip(letters - LABEL)).collect(),
-        false => label.to_owned(),
-    };
-    draw(&label, &panels)?.save(path).with_context(|| path.display().to_string())
+    distributions(path, (1, 2), &panels)
 }
 
-fn draw(label: &str, panels: &[Panel; 2]) -> Result<RgbImage> {
-    picture((WIDTH, HEIGHT), |area| {
-        let halves = area.split_evenly((1, 2));
-        halves.iter().zip(panels).try_for_each(|(half, panel)| shares(half, label, panel))
+/// Draws panels, so many rows and columns of them, to a PNG file.
+pub(super) fn distributions(path: &Path, grid: (usize, usize), panels: &[Panel]) -> Result<()> {
+    draw(grid, panels)?.save(path).with_context(|| path.display().to_string())
+}
+
+fn draw((rows, columns): (usize, usize), panels: &[Panel]) -> Result<RgbImage> {
+    picture((WIDTH, HEIGHT * rows as u32), |area| {
+        let parts = area.split_evenly((rows, columns));
+        parts.iter().zip(panels).try_for_each(|(part, panel)| shares(part, panel))
     })
 }
 
-fn shares(area: &Area<'_>, label: &str, panel: &Panel) -> Result<()> {
+fn shares(area: &Area<'_>, panel: &Panel) -> Result<()> {
+    let sorted: Vec<Vec<f64>> = panel.curves.iter().map(|curve| in_order(&curve.values)).collect();
+    let most = |sorted: &Vec<f64>| sorted.get((sorted.len() as f64 * SHOWN) as usize).copied().unwrap_or(0.0);
+    let limit = sorted.iter().map(most).fold(panel.least, f64::max);
     let y = format!("share of {} windows", panel.windows);
-    let (bounds, legend) = ((0.0..panel.limit, 0.0..1.0), SeriesLabelPosition::LowerRight);
-    let line = |(sorted, colour, name): (&Vec<f64>, RGBColor, &str)| Line {
-        name: name.to_owned(),
-        points: cumulative(sorted, panel.windows, panel.limit),
-        colour,
+    let (bounds, legend) = ((0.0..limit, 0.0..1.0), SeriesLabelPosition::LowerRight);
+    let line = |(curve, sorted): (&Errors, &Vec<f64>)| Line {
+        name: short(&curve.name),
+        points: cumulative(sorted, panel.windows, limit),
+        colour: curve.colour,
         dot: 0,
     };
-    let lines = [(&panel.identity, IDENTITY, "never moves"), (&panel.estimate, ESTIMATE, label)].map(line);
+    let lines: Vec<Line> = panel.curves.iter().zip(&sorted).map(line).collect();
     chart(area, Frame { title: panel.title, x: panel.unit, y: &y, bounds, legend }, &lines)
+}
+
+fn in_order(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+/// A name as the legend has room for it.
+fn short(name: &str) -> String {
+    let letters = name.chars().count();
+    match letters > LABEL {
+        true => std::iter::once('…').chain(name.chars().skip(letters - LABEL)).collect(),
+        false => name.to_owned(),
+    }
 }
 
 /// The share of `windows` with an error of at most x, at [`POINTS`] places from 0 to `limit`; `sorted` rises.
@@ -117,8 +146,12 @@ mod tests {
     #[test]
     fn both_curves_are_seen() {
         let errors = || (1..=20).map(f64::from).collect::<Vec<_>>();
-        let panel = |limit, identity| Panel { title: "t", unit: "u", limit, windows: 20, estimate: errors(), identity };
-        let image = draw("us", &[panel(20.0, vec![10.0; 20]), panel(180.0, Vec::new())]).unwrap();
+        let panel = |least, identity| {
+            let curve = |name: &str, colour, values| Errors { name: name.to_owned(), colour, values };
+            let curves = vec![curve("still", IDENTITY, identity), curve("us", ESTIMATE, errors())];
+            Panel { title: "t", unit: "u", least, windows: 20, curves }
+        };
+        let image = draw((1, 2), &[panel(1.0, vec![10.0; 20]), panel(180.0, Vec::new())]).unwrap();
         let count = |from: u32, to: u32, colour: RGBColor| {
             let inside = image.enumerate_pixels().filter(|(x, _, _)| (from..to).contains(x));
             inside.filter(|(_, _, p)| p.0 == [colour.0, colour.1, colour.2]).count()
