@@ -138,6 +138,17 @@ enum Verb {
     Serve(training_evaluation::serve::Args),
     /// Paired differences of two runs of eval on the same windows, A minus B.
     Compare(eval::CompareArgs),
+    /// The tables and figures of a paper, of runs of eval side by side.
+    Tables {
+        #[command(subcommand)]
+        of: Tables,
+    },
+}
+
+#[derive(Subcommand)]
+enum Tables {
+    /// Table 1 on all windows and on those that every run parses in, Figure 2, and Table 2.
+    Egoreasoner(eval::TablesArgs),
 }
 
 impl Verb {
@@ -425,6 +436,10 @@ fn try_main() -> Result<ExitCode> {
         }),
         Verb::Compare(args) => {
             print_result(&eval::compare(&args)?.to_string())?;
+            Ok(())
+        }
+        Verb::Tables { of: Tables::Egoreasoner(args) } => {
+            print_result(&eval::egoreasoner(&args)?)?;
             Ok(())
         }
     };

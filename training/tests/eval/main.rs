@@ -12,6 +12,7 @@ use training_data::{WindowSample, parse_source};
 use training_evaluation::eval::{self, Args, Estimator, Report};
 
 mod compare;
+mod egoreasoner;
 mod report;
 mod texts;
 mod tracks;
