@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use geometry::{Camera, Odom, Stamp, Transform, WINDOW, WindowTrajectory};
-use nalgebra::{Isometry3, Matrix3, Matrix6, Point3, Translation3, Unit, UnitQuaternion, Vector3};
+use nalgebra::{Isometry3, Matrix3, Matrix6, Point2, Point3, Translation3, Unit, UnitQuaternion, Vector3};
 
 use crate::agreement::Agreement;
 use crate::ground;
@@ -232,6 +232,11 @@ impl Fused {
     /// What is known of the scale, and which sources are held off.
     pub fn scale(&self) -> &Scale {
         &self.metric.scale
+    }
+
+    /// As [`Stream::seen`].
+    pub fn seen(&self) -> &[(u64, Point2<f64>)] {
+        self.stream.seen()
     }
 
     /// Five of the last pictures as the tracks have them.

@@ -281,6 +281,12 @@ impl Stream {
         Some(TrackedWindow { trajectory, tracks, camera, unit: is_in_unit.then_some(self.segment) })
     }
 
+    /// The points that are followed in the newest picture: numbers that stay as long as they are followed, and where they are,
+    /// normalised; none where the picture shows nothing that was known.
+    pub fn seen(&self) -> &[(u64, Point2<f64>)] {
+        self.frames.back().map(|frame| frame.seen.as_slice()).unwrap_or_default()
+    }
+
     /// The points of known depth that are seen now, in the frame of the camera of the last pose, units of the stream.
     pub fn points_in_camera(&self) -> Vec<Point3<f64>> {
         let Some(frame) = self.frames.back().filter(|frame| frame.basis == Basis::Tracks) else { return Vec::new() };

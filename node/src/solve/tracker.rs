@@ -12,7 +12,7 @@ use std::time::Duration;
 use geometry::{Stamp, WINDOW, WindowTrajectory};
 use model::answer::measured::Measured;
 use model::weights::manifest::ScaleErrors;
-use nalgebra::Point3;
+use nalgebra::{Point2, Point3};
 use odometry::agreement::{self, Agreement};
 use odometry::followed::{self, Followed};
 use odometry::fused::{Answer, Carried, Fix, Fused, Options};
@@ -373,6 +373,15 @@ impl Tracker {
         let is_known = followed.newest().is_some_and(|newest| newest >= stamp);
         let waited = self.newest.as_ref().map_or(0, |(newest, _)| newest.nanos_since(stamp));
         is_known || !(0..=WINDOW_PATIENCE_NANOS).contains(&waited)
+    }
+
+    /// The points that are followed in the newest image: numbers that stay as long as they are followed, and where they are,
+    /// normalised; none where another program is followed.
+    pub fn seen(&self) -> &[(u64, Point2<f64>)] {
+        match &self.clock {
+            Clock::Tracks(fused) => fused.seen(),
+            Clock::Topic(..) => &[],
+        }
     }
 
     /// A window of late as the fast clock has it.

@@ -228,6 +228,31 @@ fn a_model_gives_metres_and_carries_where_tracks_are_lost() {
 }
 
 #[test]
+fn what_is_followed_keeps_its_number_and_its_place_in_the_scene() {
+    let film = orbit();
+    let mut fused = Fused::new(Options::default());
+    let mut seen = Vec::new();
+    for (k, grey) in film.shown.iter().take(32).enumerate() {
+        fused.push(picture(k, &small(), grey), &nobody).unwrap();
+        seen.push(fused.seen().to_vec());
+    }
+    let later_from_earlier = film.truth[31].inverse() * film.truth[30];
+    let (rotation, way) = (later_from_earlier.rotation_matrix(), later_from_earlier.translation().normalize());
+    let (mut both, mut fitting) = (0, 0);
+    for (id, before) in &seen[30] {
+        let Some((_, after)) = seen[31].iter().find(|(other, _)| other == id) else { continue };
+        both += 1;
+        // The epipolar constraint: another number's place is as a rule a tenth off.
+        let error = after.to_homogeneous().dot(&way.cross(&(rotation * before.to_homogeneous())));
+        fitting += usize::from(error.abs() < 0.004);
+    }
+    assert!(both >= 50 && both * 2 > seen[30].len(), "{both} of {}", seen[30].len());
+    assert!(fitting * 10 >= both * 9, "{fitting} of {both}");
+    fused.push(picture(32, &small(), &even(&small(), 90)), &nobody).unwrap();
+    assert!(fused.seen().is_empty(), "a picture of nothing");
+}
+
+#[test]
 fn what_contradicts_a_better_source_is_held_off_and_named() {
     let film = orbit();
     let biases = odometry::scale::Biases([0.01, 0.01, 0.02, 0.05]);
