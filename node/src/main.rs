@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use camera::recording::{FileWriter, bag};
+use camera::recording::{Entry, FileWriter, bag};
 use camera::sequence::{self, Sequence};
 use clap::{Parser, Subcommand};
 use model::process::{self, Unwritten, print};
@@ -22,14 +22,18 @@ use node::status::counters::Fate;
 use node::supervision::Service;
 use node::tools::doctor::{self, Finding};
 use node::tools::ending;
-use node::tools::recording::{Recorder, Recording, own_topics};
+use node::tools::page::Page;
+use node::tools::recording::{Camera, Recorder, Recording, own_topics};
+use node::tools::replay::recording::Played;
 use node::tools::replay::{self, replay};
-use node::tools::report::{self, Evidence};
+use node::tools::report::{self, Evidence, Report};
 
 /// After a signal, the model has this long to notice.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How often a process that is to end with its parent looks whether that is still there.
 const PARENT_POLL: Duration = Duration::from_millis(200);
+/// Where what a replay writes goes, where nobody says.
+const REPLAY: &str = "target/replay";
 
 /// Reads a camera topic and publishes poses on /ego/trajectory.
 #[derive(Debug, Parser)]
@@ -67,6 +71,9 @@ enum Verb {
         /// recording: an MCAP file for what comes out [default: none]
         #[arg(long, value_name = "DIR|FILE")]
         out: Option<PathBuf>,
+        /// Write a page for a browser to this file: pictures with tracks, the path, scale, status and the model's words
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
         /// Print each answer's text
         #[arg(long)]
         texts: bool,
@@ -90,6 +97,14 @@ enum Verb {
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// What a replay is asked for, beside what it plays.
+struct Asked {
+    out: Option<PathBuf>,
+    /// For a page.
+    page: Option<PathBuf>,
+    texts: bool,
 }
 
 fn main() -> ExitCode {
@@ -128,11 +143,11 @@ fn try_main() -> anyhow::Result<ExitCode> {
     }
     if let Some(Verb::Report { received, sequence, out }) = &cli.verb {
         let evidence = Evidence::from_received(received)?;
-        let code = finish_report(&evidence, &Sequence::load(sequence)?, out)?;
+        finish_report(&evidence, &Sequence::load(sequence)?, out)?;
         if evidence.results.is_empty() && evidence.odometry.is_empty() {
             bail!("{}: expected a Path or an Odometry of the node, got none", received.display());
         }
-        return Ok(code);
+        return Ok(ExitCode::SUCCESS);
     }
     let path = match cli.config {
         Some(path) => path,
@@ -141,7 +156,10 @@ fn try_main() -> anyhow::Result<ExitCode> {
     let loaded = load(&path, cli.overrides, &ros)?;
     match cli.verb {
         Some(Verb::Doctor) => examine(&path, loaded.map(|(_, config)| config)),
-        Some(Verb::Replay { input, out, texts }) => play_input(&loaded?.1, &input, out.as_deref(), texts),
+        Some(Verb::Replay { input, out, texts, report }) => {
+            let asked = Asked { out, page: report, texts };
+            play_input(&loaded?.1, &input, &asked)
+        }
         Some(Verb::Record { out }) => run(&path, loaded?, &ros, Some(&out)),
         _ => run(&path, loaded?, &ros, None),
     }
@@ -307,9 +325,9 @@ fn load_model(config: &Config, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<
 }
 
 /// Plays what there is at a path.
-fn play_input(config: &Config, input: &Path, out: Option<&Path>, texts: bool) -> anyhow::Result<ExitCode> {
+fn play_input(config: &Config, input: &Path, asked: &Asked) -> anyhow::Result<ExitCode> {
     if input.is_file() || bag::is_recording(input) {
-        return play_recording(config, input, out, texts);
+        return play_recording(config, input, asked);
     }
     if !input.exists() {
         bail!("{}: expected a file or folder, got a path at which there is nothing", input.display());
@@ -320,7 +338,7 @@ fn play_input(config: &Config, input: &Path, out: Option<&Path>, texts: bool) ->
             format!("{}: expected a folder with sequence.json or the folder of a rosbag2", input.display())
         })?;
     }
-    play(config, input, out.unwrap_or(Path::new("target/replay")), texts)
+    play(config, input, asked)
 }
 
 /// What a replay from which nothing came ends with.
@@ -331,7 +349,7 @@ fn check_nothing(evidence: &Evidence, name: &str) -> anyhow::Result<()> {
     }
 }
 
-fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<ExitCode> {
+fn play(config: &Config, dir: &Path, asked: &Asked) -> anyhow::Result<ExitCode> {
     let stop = stop_replay(&Output::default())?;
     let sequence = Sequence::load(dir)?;
     let least = replay::least_frames(&config.window);
@@ -345,13 +363,23 @@ fn play(config: &Config, dir: &Path, out: &Path, texts: bool) -> anyhow::Result<
         );
     }
     let estimator = load_model(config, &stop)?;
-    let mut told = Told::new(texts, &stop);
-    let evidence = replay(&sequence, estimator, &Settings::from(config), &stop, |answered| told.tell(answered));
+    let mut told = Told::new(asked.texts, &stop);
+    let settings = Settings { keeps_moments: asked.page.is_some(), ..Settings::from(config) };
+    let evidence = replay(&sequence, estimator, &settings, &stop, |answered| told.tell(answered));
     told.result?;
     let evidence = evidence?;
-    let code = finish_report(&evidence, &sequence, out)?;
+    let out = asked.out.as_deref().unwrap_or(Path::new(REPLAY));
+    let report = finish_report(&evidence, &sequence, out)?;
+    if let Some(file) = &asked.page {
+        write_page(&Page::of_sequence(&evidence, &sequence, &report), file)?;
+    }
     check_nothing(&evidence, &dir.display().to_string())?;
-    Ok(code)
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_page(page: &Page, file: &Path) -> anyhow::Result<()> {
+    page.write(file)?;
+    Ok(print(&format!("page: {}\n", file.display()))?)
 }
 
 /// What a replay writes, where it writes anything that has not been closed.
@@ -380,7 +408,7 @@ impl<'a> Told<'a> {
     }
 }
 
-fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool) -> anyhow::Result<ExitCode> {
+fn play_recording(config: &Config, file: &Path, asked: &Asked) -> anyhow::Result<ExitCode> {
     let output = Output::default();
     let stop = stop_replay(&output)?;
     let topics = config.topics.resolved()?;
@@ -405,29 +433,15 @@ fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool)
         images = camera.images(),
         "playing the recording"
     );
+    let out = asked.out.as_deref();
     if out.is_some_and(|out| recording.files().iter().any(|file| is_same_file(out, file))) {
         bail!("{}: what comes out cannot replace the recording", file.display());
     }
+    let settings = Settings { keeps_moments: asked.page.is_some(), ..Settings::from(config) };
+    let node = replay::recording::Node { settings: &settings, topics: &topics, stop: &stop, echoes: false };
     let estimator = load_model(config, &stop)?;
-    let create = |out: &Path| Ok::<_, anyhow::Error>(FileWriter::create(out)?.own(own_topics(&topics)));
-    let open = || output.lock().unwrap_or_else(PoisonError::into_inner);
-    *open() = out.map(create).transpose()?;
-    let settings = Settings::from(config);
-    let mut told = Told::new(texts, &stop);
-    let node = replay::recording::Node { settings: &settings, topics: &topics, stop: &stop };
-    let played = replay::recording::replay(
-        &camera,
-        estimator,
-        node,
-        |entry| match &mut *open() {
-            Some(writer) => Ok(writer.write(entry)?),
-            None => Ok(()),
-        },
-        |answered| told.tell(answered),
-    );
-    let written = open().take().map(FileWriter::finish).transpose();
-    told.result?;
-    let (played, written) = (played?, written?);
+    let heard = Heard { out, output: &output, texts: asked.texts, each: &mut |_| {} };
+    let (played, written) = play_camera(&camera, node, estimator, heard)?;
     print(&report::counts(&played.evidence, &file.display().to_string()))?;
     for note in &played.notes {
         print(&format!("{note}\n"))?;
@@ -435,19 +449,64 @@ fn play_recording(config: &Config, file: &Path, out: Option<&Path>, texts: bool)
     if let Some(written) = written {
         print(&format!("written: {}\n", written.display()))?;
     }
+    if let Some(page) = &asked.page {
+        let images = usize::try_from(camera.images()).unwrap_or(usize::MAX);
+        let report = report::without_truth(&played.evidence, &file.display().to_string(), images);
+        write_page(&Page::without_truth(&played.evidence, &report), page)?;
+    }
     check_nothing(&played.evidence, &format!("{}: {}", file.display(), camera.topic()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who hears what comes out of a camera that is played.
+struct Heard<'a> {
+    /// Where it is written, where that is anywhere.
+    out: Option<&'a Path>,
+    output: &'a Output,
+    texts: bool,
+    /// Each message that is written.
+    each: &'a mut dyn FnMut(&Entry),
+}
+
+/// Plays what a camera said.
+fn play_camera(
+    camera: &Camera<'_>,
+    node: replay::recording::Node<'_>,
+    estimator: Option<EgoEstimator>,
+    heard: Heard<'_>,
+) -> anyhow::Result<(Played, Option<PathBuf>)> {
+    let Heard { out, output, texts, each } = heard;
+    let create = |out: &Path| Ok::<_, anyhow::Error>(FileWriter::create(out)?.own(own_topics(node.topics)));
+    let open = || output.lock().unwrap_or_else(PoisonError::into_inner);
+    *open() = out.map(create).transpose()?;
+    let mut told = Told::new(texts, node.stop);
+    let played = replay::recording::replay(
+        camera,
+        estimator,
+        node,
+        |entry| {
+            each(entry);
+            match &mut *open() {
+                Some(writer) => Ok(writer.write(entry)?),
+                None => Ok(()),
+            }
+        },
+        |answered| told.tell(answered),
+    );
+    let written = open().take().map(FileWriter::finish).transpose();
+    told.result?;
+    Ok((played?, written?))
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-fn finish_report(evidence: &Evidence, sequence: &Sequence, out: &Path) -> anyhow::Result<ExitCode> {
-    let (table, _) = report::write(evidence, sequence, out)?;
+fn finish_report(evidence: &Evidence, sequence: &Sequence, out: &Path) -> anyhow::Result<Report> {
+    let (table, report) = report::write(evidence, sequence, out)?;
     let files = out.join("{trajectory.tum,trajectory.svg,report.json}");
     print(&format!("{table}written: {}\n", files.display()))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(report)
 }
 
 fn examine(path: &Path, config: Result<Config, node::config::Error>) -> anyhow::Result<ExitCode> {

@@ -83,6 +83,8 @@ pub struct Settings {
     pub scale: ScaleRules,
     /// Named where the scale that it gives is waited for; empty where none does.
     pub scale_topic: String,
+    /// Whether a replay keeps what a page shows of each image; the pipeline keeps nothing.
+    pub keeps_moments: bool,
     /// Whether the node configures and activates itself, and ends where the model fails.
     pub autostart: bool,
     /// What parameters may change.
@@ -116,6 +118,7 @@ impl From<&Config> for Settings {
             has_model: config.model.is_some(),
             scale: config.scale,
             scale_topic: config.topics.reference_odometry.as_ref().map(topic).unwrap_or_default(),
+            keeps_moments: false,
             autostart: config.autostart,
             live: Live::from(config),
         }

@@ -471,6 +471,30 @@ fn a_replay_is_what_the_node_does_without_waiting() {
     }
 }
 
+#[test]
+fn a_replay_for_a_page_keeps_words_states_and_pictures_and_changes_no_pose_and_no_counter() {
+    let run = |keeps_moments| {
+        let settings = Settings { keeps_moments, ..settings(OdometrySource::Fused) };
+        let says = Says { gate: None, says: truth, windows: 0, takes_measured: false };
+        replay::replay(&FILM, Some(says), &settings, &AtomicBool::new(false), |_| {}).unwrap()
+    };
+    let (bare, kept) = (run(false), run(true));
+    assert_eq!((&bare.odometry, &bare.counters), (&kept.odometry, &kept.counters));
+    assert!(bare.moments.is_empty());
+    assert_eq!(kept.moments.iter().map(|moment| moment.stamp).collect::<Vec<_>>(), FILM.stamps);
+    assert!(kept.moments.iter().all(|moment| moment.picture.is_some()));
+    let last = &kept.moments[FILM.frames.len() - 1];
+    assert_eq!((last.state.carried.as_deref(), last.state.source.as_deref()), (Some("both"), Some("model")));
+    assert!(last.state.sigma.is_some_and(|sigma| sigma > 0.0) && last.state.points.is_some_and(|points| points > 20));
+    assert!(kept.results.len() >= 10 && kept.results.iter().all(|result| result.text == "poses"));
+    // Where no image is tracked, none is decoded for a page.
+    let settings = Settings { keeps_moments: true, ..settings(OdometrySource::Model) };
+    let says = Says { gate: None, says: truth, windows: 0, takes_measured: false };
+    let stitched = replay::replay(&FILM, Some(says), &settings, &AtomicBool::new(false), |_| {}).unwrap();
+    assert_eq!(stitched.moments.len(), FILM.frames.len());
+    assert!(stitched.moments.iter().all(|moment| moment.picture.is_none() && moment.state.carried.is_none()));
+}
+
 /// The unit of the program that is followed, metres.
 const UNIT: f64 = 0.4;
 

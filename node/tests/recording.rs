@@ -126,7 +126,7 @@ fn play_to(settings: &Settings, file: &Path) -> Result<(Vec<u8>, Played), replay
     let topics = topics();
     let camera = recording.camera(&topics, UseFixed::Never)?;
     let stop = AtomicBool::new(false);
-    let node = Node { settings, topics: &topics, stop: &stop };
+    let node = Node { settings, topics: &topics, stop: &stop, echoes: false };
     let mut writer = Writer::new(Vec::new()).unwrap();
     let out = |entry: &Entry| {
         writer.write(entry).unwrap();
@@ -273,7 +273,7 @@ fn a_program_that_was_followed_is_followed_again_and_windows_wait_for_it() {
         let recording = Recording::open(&file).unwrap();
         let camera = recording.camera(&topics, UseFixed::Never).unwrap();
         let stop = AtomicBool::new(false);
-        let node = Node { settings: &settings, topics: &topics, stop: &stop };
+        let node = Node { settings: &settings, topics: &topics, stop: &stop, echoes: false };
         let mut out = Vec::new();
         let each = |entry: &Entry| {
             out.push((entry.topic.clone(), entry.publish_time, entry.data.clone()));

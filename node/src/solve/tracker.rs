@@ -375,6 +375,11 @@ impl Tracker {
         is_known || !(0..=WINDOW_PATIENCE_NANOS).contains(&waited)
     }
 
+    /// Whether its poses are those of tracks, and not another program's.
+    pub fn is_by_tracks(&self) -> bool {
+        matches!(self.clock, Clock::Tracks(_))
+    }
+
     /// The points that are followed in the newest image: numbers that stay as long as they are followed, and where they are,
     /// normalised; none where another program is followed.
     pub fn seen(&self) -> &[(u64, Point2<f64>)] {

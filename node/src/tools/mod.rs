@@ -2,6 +2,8 @@
 
 pub mod doctor;
 pub mod ending;
+pub mod moments;
+pub mod page;
 mod plot;
 pub mod recording;
 pub mod replay;

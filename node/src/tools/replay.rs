@@ -20,9 +20,10 @@ use crate::solve::scale::{Reference, Scaler};
 use crate::solve::solver::{Answered, SharedFrame, Solved, Solver};
 use crate::solve::tracker::{Posed, Told, Tracker};
 use crate::status::counters::{Snapshot, Stats};
+use crate::tools::moments::{Album, Moment, Shown, State as Standing};
 use crate::tools::report::{Evidence, FilmPose, WindowResult};
-use crate::window::Window;
 use crate::window::ingest::Ingest;
+use crate::window::{Accepted, Window};
 use camera::info::Images;
 use camera::message::{ImageMessage, ImagePayload};
 use camera::optics::{CameraRules, UseFixed};
@@ -62,6 +63,8 @@ struct Inline<E: Estimator> {
     solver: Option<Solver<E>>,
     trust: TrustRules,
     stats: Arc<Stats>,
+    /// Of what a page shows, where there is to be one.
+    album: Option<Album>,
 }
 
 /// What a message made come out.
@@ -86,16 +89,20 @@ impl<E: Estimator> Inline<E> {
         if let (Some(tracker), Some(solver)) = (&mut tracker, &solver) {
             tracker.take(Told::Loaded(solver.scale_errors()));
         }
-        Self { ingest, reference, tracker, held: Held::default(), solver, trust, stats }
+        let album = settings.keeps_moments.then(Album::default);
+        Self { ingest, reference, tracker, held: Held::default(), solver, trust, stats, album }
     }
 
     /// Takes an image that came at `now`: first its pose, then the answer to the window that it completes.
     fn image(&mut self, image: ImageMessage, now: Instant, stop: &AtomicBool) -> Result<Step, Error> {
         let taken = self.ingest.image(image, self.stats.receive(now));
         let mut step = Step::default();
-        if let Some(tracker) = &mut self.tracker {
-            let least_contrast = self.trust.images.least_contrast;
-            step.posed.extend(taken.accepted.iter().filter_map(|accepted| tracker.frame(accepted, least_contrast)));
+        let least_contrast = self.trust.images.least_contrast;
+        for accepted in &taken.accepted {
+            if let Some(tracker) = &mut self.tracker {
+                step.posed.extend(tracker.frame(accepted, least_contrast));
+            }
+            self.keep(accepted);
         }
         if let Some(window) = taken.window.filter(|_| self.solver.is_some())
             && let Some(gone) = self.held.push(window)
@@ -105,6 +112,21 @@ impl<E: Estimator> Inline<E> {
         }
         self.answer_settled(stop, &mut step)?;
         Ok(step)
+    }
+
+    /// Keeps what a page shows of an image. Its pixels are those that the tracks had: where they are not asked for, nothing
+    /// is decoded for a page, so that one changes no counter.
+    fn keep(&mut self, accepted: &Accepted<SharedFrame<E>>) {
+        let Some(album) = &mut self.album else { return };
+        let standing = Standing::of(&self.stats.snapshot());
+        let tracker = self.tracker.as_ref().filter(|tracker| tracker.is_by_tracks());
+        let pixels = tracker.and_then(|_| accepted.frame.pixels(self.trust.images.least_contrast).ok());
+        let shown = tracker.zip(pixels.as_ref()).map(|(tracker, pixels)| Shown {
+            image: &pixels.image,
+            intrinsics: &accepted.view.intrinsics,
+            seen: tracker.seen(),
+        });
+        album.add(accepted.stamp, standing, shown);
     }
 
     /// Takes a pose of the program that is followed.
@@ -155,11 +177,11 @@ impl<E: Estimator> Inline<E> {
         Ok(())
     }
 
-    /// The last counters, with what still waited for a window.
-    fn finish(self) -> Snapshot {
-        let Self { ingest, held, solver, tracker, stats, .. } = self;
+    /// The last counters, with what still waited for a window, and what was kept for a page.
+    fn finish(self) -> (Snapshot, Vec<Moment>) {
+        let Self { ingest, held, solver, tracker, stats, album, .. } = self;
         drop((ingest, held, solver, tracker));
-        stats.snapshot()
+        (stats.snapshot(), album.map(Album::finish).unwrap_or_default())
     }
 }
 
@@ -197,14 +219,15 @@ pub fn replay<E: Estimator>(
             windows.push(result(answered.stamps.map(place), *answered, tracked.as_ref()));
         }
     }
-    Ok(evidence(&node.finish(), windows, odometry))
+    let (counts, moments) = node.finish();
+    Ok(evidence(&counts, moments, windows, odometry))
 }
 
 fn of_film(posed: &Posed, frame: usize) -> FilmPose {
     FilmPose { frame, stamp: posed.fix.stamp, odom_from_camera: posed.fix.odom_from_camera, segment: posed.fix.segment }
 }
 
-fn evidence(counts: &Snapshot, results: Vec<WindowResult>, odometry: Vec<FilmPose>) -> Evidence {
+fn evidence(counts: &Snapshot, moments: Vec<Moment>, results: Vec<WindowResult>, odometry: Vec<FilmPose>) -> Evidence {
     let scale = counts.by_tracks.as_ref().and_then(|tracking| tracking.scale);
     Evidence {
         scale: scale.map(|scale| (scale.source.map_or("none", Source::name).to_owned(), scale.sigma)),
@@ -216,6 +239,7 @@ fn evidence(counts: &Snapshot, results: Vec<WindowResult>, odometry: Vec<FilmPos
         counters: counts.counters().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
         results,
         problem: counts.last_problem.clone(),
+        moments,
     }
 }
 
@@ -224,8 +248,15 @@ fn result(frames: [usize; WINDOW], answered: Answered, tracked: Option<&WindowTr
         Ok(poses) => (Some(poses.trajectory), None),
         Err(reason) => (None, Some(reason.to_string())),
     };
-    let (latency, said) = (Some(answered.latency), answered.said);
-    WindowResult { frames, stamps: answered.stamps, trajectory: tracked.copied().or(own), said, problem, latency }
+    WindowResult {
+        frames,
+        stamps: answered.stamps,
+        trajectory: tracked.copied().or(own),
+        said: answered.said,
+        text: answered.text,
+        problem,
+        latency: Some(answered.latency),
+    }
 }
 
 fn image(path: &Path, stamp: Stamp) -> Result<ImageMessage, Error> {

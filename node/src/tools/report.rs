@@ -14,6 +14,7 @@ use geometry::{Camera, Odom, Odometry, Stamp, Stamped, Summary, Transform, WINDO
 use nalgebra::{Point3, Vector3};
 use serde::{Deserialize, Serialize};
 
+use crate::tools::moments::Moment;
 use crate::tools::plot;
 use camera::sequence::Sequence;
 
@@ -99,6 +100,8 @@ pub struct WindowResult {
     pub trajectory: Option<WindowTrajectory>,
     /// Those that the model said, where they are known.
     pub said: Option<WindowTrajectory>,
+    /// The model's words; empty where they are not known.
+    pub text: String,
     /// Why there are none.
     pub problem: Option<String>,
     /// Time that the answer took: the node's own measuring in a replay, from the last image out to the Path in over the
@@ -127,6 +130,8 @@ pub struct Evidence {
     pub scale: Option<(String, f64)>,
     /// What was wrong last, where anything was.
     pub problem: Option<String>,
+    /// What was kept of each image for a page ([`crate::tools::page`]); empty where none was asked for.
+    pub moments: Vec<Moment>,
 }
 
 /// A pose of an odometry at the camera's rate.
@@ -231,6 +236,7 @@ impl Evidence {
             counters: counters.collect(),
             results,
             odometry,
+            moments: Vec::new(),
         })
     }
 
@@ -271,6 +277,101 @@ pub fn counts(evidence: &Evidence, name: &str) -> String {
     text
 }
 
+/// The report of a replay without ground truth: what can be counted.
+pub fn without_truth(evidence: &Evidence, name: &str, frames: usize) -> Report {
+    let stitched = Stitched::new(evidence, None);
+    let parsed = evidence.results.iter().filter(|result| result.trajectory.is_some()).count();
+    let film = FilmReport {
+        poses: evidence.odometry.len(),
+        frames,
+        ate_rmse_after_one_scale: None,
+        scale: None,
+        ate_rmse: None,
+        path_ratio: None,
+        scale_source: evidence.scale.clone(),
+    };
+    Report {
+        sequence: name.to_owned(),
+        windows: evidence.windows,
+        paths_received: parsed,
+        poses_per_path: if parsed > 0 { WINDOW } else { 0 },
+        final_parse: evidence.final_parse(),
+        rre_deg_median: None,
+        tde_deg_median: None,
+        rte_rel_median: None,
+        ate_rmse: None,
+        odometry_breaks: stitched.breaks,
+        odometry: (!evidence.odometry.is_empty()).then_some(film),
+        model_deg_median: None,
+        latency_ms_median: evidence.latency_ms_median,
+        node_rss_mib_max: evidence.node_rss_mib_max,
+    }
+}
+
+/// Writes what [`without_truth`] says to `report.json` in a folder, and the poses beside it: `odometry.tum` where there is one
+/// for each image, `trajectory.tum` of the windows stitched together where there are some.
+pub fn write_without_truth(evidence: &Evidence, report: &Report, out: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(out).map_err(io(out))?;
+    let stitched = Stitched::new(evidence, None);
+    if !stitched.poses.is_empty() {
+        geometry::tum::write(&out.join("trajectory.tum"), &stitched.poses)?;
+    }
+    write_odometry(evidence, out)?;
+    write_json(report, out)
+}
+
+/// A way of the camera, in the frame of its first pose, with the truth beside it.
+pub(crate) struct Way {
+    /// Poses and the segments that they are in: those of the odometry, or else of the windows stitched together.
+    pub poses: Vec<(Stamped<Transform<Odom, Camera>>, u32)>,
+    /// Places of the truth at the same images, in the frame of the first of them; empty where it is not known.
+    pub truth: Vec<Point3<f64>>,
+    /// True units for one of the poses, where the odometry's scale is fitted to the truth.
+    pub scale: Option<f64>,
+}
+
+impl Way {
+    /// Of a replay, with the truth of a sequence.
+    pub fn new(evidence: &Evidence, sequence: Option<&Sequence>) -> Self {
+        if evidence.odometry.is_empty() {
+            let stitched = Stitched::new(evidence, sequence);
+            let truth = stitched.truth.iter().map(Transform::origin).collect();
+            return Self { poses: stitched.poses.into_iter().zip(stitched.segments).collect(), truth, scale: None };
+        }
+        let poses = evidence
+            .odometry
+            .iter()
+            .map(|pose| (Stamped { stamp: pose.stamp, value: pose.odom_from_camera }, pose.segment));
+        let film = sequence.map(|sequence| Film::new(evidence, sequence));
+        let truth = film.as_ref().map(Film::truth_in_odom).unwrap_or_default();
+        Self {
+            poses: poses.collect(),
+            truth: truth.iter().map(Transform::origin).collect(),
+            scale: film.and_then(|film| film.scale()),
+        }
+    }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Io { path, source }
+}
+
+fn write_odometry(evidence: &Evidence, out: &Path) -> Result<(), Error> {
+    if evidence.odometry.is_empty() {
+        return Ok(());
+    }
+    let poses: Vec<_> =
+        evidence.odometry.iter().map(|pose| Stamped { stamp: pose.stamp, value: pose.odom_from_camera }).collect();
+    Ok(geometry::tum::write(&out.join("odometry.tum"), &poses)?)
+}
+
+fn write_json(report: &Report, out: &Path) -> Result<(), Error> {
+    let path = out.join("report.json");
+    let json = serde_json::to_string_pretty(report).map_err(|e| io(&path)(e.into()))?;
+    std::fs::write(&path, json + "\n").map_err(io(&path))
+}
+
 fn window_of_path(path: &ReceivedPath, sent: &HashMap<i64, usize>) -> Result<WindowResult, String> {
     let poses: [ReceivedPose; WINDOW] = path
         .poses
@@ -296,6 +397,7 @@ fn window_of_path(path: &ReceivedPath, sent: &HashMap<i64, usize>) -> Result<Win
         stamps: poses.map(|p| Stamp::from_nanos(p.stamp_nanos)),
         trajectory: Some(trajectory),
         said: None,
+        text: String::new(),
         problem: None,
         latency: path.latency_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok()),
     })
@@ -303,27 +405,17 @@ fn window_of_path(path: &ReceivedPath, sent: &HashMap<i64, usize>) -> Result<Win
 
 /// Writes the three files to `out` and returns the table and the report.
 pub fn write(evidence: &Evidence, sequence: &Sequence, out: &Path) -> Result<(String, Report), Error> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { path, source }
-    };
     std::fs::create_dir_all(out).map_err(io(out))?;
-    let stitched = Stitched::new(evidence, sequence);
+    let stitched = Stitched::new(evidence, Some(sequence));
     let errors: Vec<Option<WindowErrors>> = evidence.results.iter().map(|result| errors_of(result, sequence)).collect();
     let summary = Summary::new(&errors, SEED);
     let report = report(evidence, sequence, &summary, &stitched);
 
     geometry::tum::write(&out.join("trajectory.tum"), &stitched.poses)?;
-    if !evidence.odometry.is_empty() {
-        let poses: Vec<_> =
-            evidence.odometry.iter().map(|pose| Stamped { stamp: pose.stamp, value: pose.odom_from_camera }).collect();
-        geometry::tum::write(&out.join("odometry.tum"), &poses)?;
-    }
+    write_odometry(evidence, out)?;
     let picture = out.join("trajectory.svg");
     plot::top_view(&picture, &stitched.drawing(evidence, sequence)).map_err(io(&picture))?;
-    let json_path = out.join("report.json");
-    let json = serde_json::to_string_pretty(&report).map_err(|e| io(&json_path)(e.into()))?;
-    std::fs::write(&json_path, json + "\n").map_err(io(&json_path))?;
+    write_json(&report, out)?;
     Ok((table(evidence, sequence, &errors, &summary, &report), report))
 }
 
@@ -369,6 +461,13 @@ impl Film {
             }
         }
         Self { estimate, truth }
+    }
+
+    /// The truth in the frame of its first pose.
+    fn truth_in_odom(&self) -> Vec<Transform<Odom, Camera>> {
+        let Some(first) = self.truth.first() else { return Vec::new() };
+        let odom_from_world: Transform<Odom, geometry::World> = first.inverse().relabel();
+        self.truth.iter().map(|pose| odom_from_world * *pose).collect()
     }
 
     /// True units for one of the odometry.
@@ -427,7 +526,7 @@ struct Stitched {
 }
 
 impl Stitched {
-    fn new(evidence: &Evidence, sequence: &Sequence) -> Self {
+    fn new(evidence: &Evidence, sequence: Option<&Sequence>) -> Self {
         let mut odometry = Odometry::new();
         let mut stitched = Self { poses: Vec::new(), segments: Vec::new(), truth: Vec::new(), breaks: 0 };
         let mut frames = Vec::new();
@@ -440,7 +539,8 @@ impl Stitched {
             stitched.poses.extend(push.poses);
         }
         stitched.breaks = odometry.reset_counter();
-        if let (Some(world_from_camera), Some(&first)) = (&sequence.world_from_camera, frames.first()) {
+        let world_from_camera = sequence.and_then(|sequence| sequence.world_from_camera.as_ref());
+        if let (Some(world_from_camera), Some(&first)) = (world_from_camera, frames.first()) {
             // The odometry's origin is the first camera.
             let odom_from_world: Transform<Odom, geometry::World> = world_from_camera[first].inverse().relabel();
             stitched.truth = frames.iter().map(|&i| odom_from_world * world_from_camera[i]).collect();
@@ -473,10 +573,9 @@ impl Stitched {
             estimate,
         };
         let film = Film::new(evidence, sequence);
-        if let (Some(scale), Some(first)) = (film.scale(), film.truth.first()) {
+        if let Some(scale) = film.scale() {
             // One scale is what no camera sees: the path is drawn with the true one, and the title says so.
-            let odom_from_world: Transform<Odom, geometry::World> = first.inverse().relabel();
-            drawing.truth = film.truth.iter().map(|pose| point(&(odom_from_world * *pose))).collect();
+            drawing.truth = film.truth_in_odom().iter().map(point).collect();
             let scaled = |pose: &Transform<Odom, Camera>| (scale * pose.translation().x, scale * pose.translation().z);
             drawing.estimate = vec![film.estimate.iter().map(scaled).collect()];
             drawing.title = format!("{}: seen from above; the odometry times {scale:.3}", sequence.name);

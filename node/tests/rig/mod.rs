@@ -111,6 +111,7 @@ pub fn settings(stride: u32, hop: u32) -> Settings {
         has_model: true,
         scale: ScaleRules::Metric,
         scale_topic: "/wheels".to_owned(),
+        keeps_moments: false,
         autostart: true,
         live: Live {
             trust: trust(),

@@ -22,7 +22,7 @@ use crate::solve::solver::Answered;
 use crate::status::counters::Snapshot;
 use crate::status::diagnostics::Reporter;
 use crate::status::host;
-use crate::tools::recording::{self, Camera, entry_of_output};
+use crate::tools::recording::{self, Camera, entry_of_input, entry_of_output};
 use crate::tools::report::{Evidence, FilmPose, WindowResult};
 use camera::decode::{DecodeError, inspect};
 use camera::message::ImageMessage;
@@ -37,6 +37,8 @@ pub struct Node<'a> {
     pub topics: &'a Topics,
     /// Set from outside to end the replay with [`Error::Stopped`].
     pub stop: &'a AtomicBool,
+    /// Whether images and CameraInfo are handed out too, in front of what they bring about: the one recording then has all.
+    pub echoes: bool,
 }
 
 /// What a replay came to.
@@ -61,12 +63,15 @@ pub fn replay<E: Estimator>(
     mut out: impl FnMut(&Entry) -> Result<(), recording::Error>,
     mut each: impl FnMut(&Answered),
 ) -> Result<Played, Error> {
-    let Node { settings, topics, stop } = node;
+    let Node { settings, topics, stop, echoes } = node;
     let mut teller = Teller {
         settings,
-        emit: |output: &Output, time| match entry_of_output(output, topics, time) {
-            Some(entry) => out(&entry),
-            None => Ok(()),
+        emit: |said: Said<'_>, time| {
+            let entry = match said {
+                Said::In(input) => Some(entry_of_input(input, topics, time)),
+                Said::Out(output) => entry_of_output(output, topics, time),
+            };
+            entry.map_or(Ok(()), |entry| out(&entry))
         },
         each: &mut each,
         seen: Seen::default(),
@@ -81,7 +86,12 @@ pub fn replay<E: Estimator>(
         }
         let reports = reports.get_or_insert_with(|| Reports::new(camera, settings, time));
         if reports.are_due(time) {
-            (teller.emit)(&reports.report(time, inline.stats.snapshot()), time)?;
+            (teller.emit)(Said::Out(&reports.report(time, inline.stats.snapshot())), time)?;
+        }
+        if let Ok(input) = &input
+            && echoes
+        {
+            (teller.emit)(Said::In(input), time)?;
         }
         let step = match input {
             Err(reason) => {
@@ -110,12 +120,18 @@ pub fn replay<E: Estimator>(
         return Err(camera.refuse(reason).into());
     }
     teller.tell(inline.rest(stop)?, end)?;
-    let counts = inline.finish();
+    let (counts, moments) = inline.finish();
     if let Some(reports) = &mut reports {
-        (teller.emit)(&reports.report(end, counts.clone()), end)?;
+        (teller.emit)(Said::Out(&reports.report(end, counts.clone())), end)?;
     }
     let notes = teller.seen.notes(camera, settings);
-    Ok(Played { evidence: evidence(&counts, teller.windows, teller.odometry), notes })
+    Ok(Played { evidence: evidence(&counts, moments, teller.windows, teller.odometry), notes })
+}
+
+/// A message of a recording.
+enum Said<'a> {
+    In(&'a Input),
+    Out(&'a Output),
 }
 
 /// Hands on what comes out, and keeps it.
@@ -128,16 +144,16 @@ struct Teller<'a, Emit> {
     odometry: Vec<FilmPose>,
 }
 
-impl<Emit: FnMut(&Output, Stamp) -> Result<(), recording::Error>> Teller<'_, Emit> {
+impl<Emit: FnMut(Said<'_>, Stamp) -> Result<(), recording::Error>> Teller<'_, Emit> {
     fn tell(&mut self, step: Step, time: Stamp) -> Result<(), Error> {
         for posed in &step.posed {
             let (pose, _) = publish::posed(posed, &self.settings.odom_frame, self.settings.mount.as_ref());
-            (self.emit)(&Output::Odometry(pose), time)?;
+            (self.emit)(Said::Out(&Output::Odometry(pose)), time)?;
             self.odometry.push(of_film(posed, self.seen.place(posed.fix.stamp)));
         }
         for (answered, tracked) in step.answered {
             for output in outputs(&answered, tracked.as_ref(), self.settings) {
-                (self.emit)(&output, time)?;
+                (self.emit)(Said::Out(&output), time)?;
             }
             (self.each)(&answered);
             let frames = answered.stamps.map(|stamp| self.seen.place(stamp));
