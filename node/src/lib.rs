@@ -7,8 +7,8 @@
 //! it has ended. What other nodes ask ([`ros::call`]: [`ros::parameters`], [`ros::lifecycle`], a
 //! reset) goes from the transport to the pipeline.
 //!
-//! Architecture Invariant: only [`pipeline`], [`supervision`], [`tools::ending`] and what writes a recording have threads and clocks, and only [`ros`] and
-//! recordings know of ROS. All else is a value or a struct with `push`, and is tested as such.
+//! Architecture Invariant: only [`pipeline`], [`supervision`], [`tools::ending`], [`tools::progress`], [`tools::film`] (whose thread
+//! listens to ffmpeg) and what writes a recording have threads and clocks, and only [`ros`] and recordings know of ROS. All else is a value or a struct with `push`, and is tested as such.
 
 pub mod config;
 pub mod pipeline;

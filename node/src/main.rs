@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use camera::info::Images;
+use camera::optics::UseFixed;
 use camera::recording::{Entry, FileWriter, bag};
 use camera::sequence::{self, Sequence};
 use clap::{Parser, Subcommand};
@@ -22,7 +24,9 @@ use node::status::counters::Fate;
 use node::supervision::Service;
 use node::tools::doctor::{self, Finding};
 use node::tools::ending;
+use node::tools::film::{self, Film, Lens};
 use node::tools::page::Page;
+use node::tools::progress::Progress;
 use node::tools::recording::{Camera, Recorder, Recording, own_topics};
 use node::tools::replay::recording::Played;
 use node::tools::replay::{self, replay};
@@ -62,18 +66,27 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Answer every window of a recorded sequence, in process, and compare with its ground truth; or of a recording
+    /// Answer every window of a recorded sequence, in process, and compare with its ground truth; or of a recording, or a
+    /// film
     Replay {
-        /// Folder with sequence.json and frames/, or a recording of ROS 2: an MCAP file, or the folder of a bag of them
+        /// Folder with sequence.json and frames/; or a recording of ROS 2: an MCAP file, or the folder of a bag of them; or
+        /// a film, which the program ffmpeg reads
         #[arg(value_name = "DIR|FILE")]
         input: PathBuf,
         /// Of a sequence: where trajectory.tum, trajectory.svg and report.json go [default: target/replay]. Of a
-        /// recording: an MCAP file for what comes out [default: none]
+        /// recording: an MCAP file for what comes out [default: none]. Of a film: where film.mcap, odometry.tum, report.json
+        /// and page.html go [default: target/replay]
         #[arg(long, value_name = "DIR|FILE")]
         out: Option<PathBuf>,
         /// Write a page for a browser to this file: pictures with tracks, the path, scale, status and the model's words
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
+        /// Of a film: the angle along the longer side of its pictures, degrees
+        #[arg(long, value_name = "DEGREES", value_parser = field_of_view, conflicts_with = "intrinsics")]
+        fov: Option<f64>,
+        /// Of a film: fx,fy,cx,cy in pixels of the film as it is shown
+        #[arg(long, value_name = "FX,FY,CX,CY", value_parser = pinhole)]
+        intrinsics: Option<Lens>,
         /// Print each answer's text
         #[arg(long)]
         texts: bool,
@@ -99,12 +112,25 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
+fn field_of_view(text: &str) -> Result<f64, String> {
+    let degrees: f64 = text.trim().parse().map_err(|_| "expected degrees")?;
+    if (2.0..=150.0).contains(&degrees) { Ok(degrees) } else { Err("expected 2 to 150 degrees".to_owned()) }
+}
+
+fn pinhole(text: &str) -> Result<Lens, String> {
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    let numbers: Option<[f64; 4]> = numbers.ok().and_then(|numbers| numbers.try_into().ok());
+    numbers.map(Lens::Pinhole).ok_or_else(|| "expected four numbers of pixels, FX,FY,CX,CY".to_owned())
+}
+
 /// What a replay is asked for, beside what it plays.
 struct Asked {
     out: Option<PathBuf>,
     /// For a page.
     page: Option<PathBuf>,
     texts: bool,
+    /// Of a film's camera.
+    lens: Option<Lens>,
 }
 
 fn main() -> ExitCode {
@@ -156,8 +182,8 @@ fn try_main() -> anyhow::Result<ExitCode> {
     let loaded = load(&path, cli.overrides, &ros)?;
     match cli.verb {
         Some(Verb::Doctor) => examine(&path, loaded.map(|(_, config)| config)),
-        Some(Verb::Replay { input, out, texts, report }) => {
-            let asked = Asked { out, page: report, texts };
+        Some(Verb::Replay { input, out, texts, report, fov, intrinsics }) => {
+            let asked = Asked { out, page: report, texts, lens: intrinsics.or(fov.map(Lens::Fov)) };
             play_input(&loaded?.1, &input, &asked)
         }
         Some(Verb::Record { out }) => run(&path, loaded?, &ros, Some(&out)),
@@ -326,6 +352,12 @@ fn load_model(config: &Config, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<
 
 /// Plays what there is at a path.
 fn play_input(config: &Config, input: &Path, asked: &Asked) -> anyhow::Result<ExitCode> {
+    if input.is_file() && film::is_film(input, asked.lens.is_some()) {
+        return play_film(config, input, asked);
+    }
+    if asked.lens.is_some() && input.exists() {
+        bail!("{}: expected a film for --fov and --intrinsics, got what says its intrinsics itself", input.display());
+    }
     if input.is_file() || bag::is_recording(input) {
         return play_recording(config, input, asked);
     }
@@ -496,6 +528,76 @@ fn play_camera(
     let written = open().take().map(FileWriter::finish).transpose();
     told.result?;
     Ok((played?, written?))
+}
+
+/// Plays a film: its pictures become a recording, and that is played. The recording that is left has both.
+fn play_film(config: &Config, film: &Path, asked: &Asked) -> anyhow::Result<ExitCode> {
+    let Some(lens) = asked.lens else {
+        return Err(film::Error::NoLens { path: film.to_owned() }.into());
+    };
+    if config.odometry.source == OdometrySource::Topic {
+        bail!("{}: expected a recording, since odometry.source is \"topic\"; a film has images alone", film.display());
+    }
+    let output = Output::default();
+    let stop = stop_replay(&output)?;
+    let topics = config.topics.resolved()?;
+    let name = film.file_name().unwrap_or(film.as_os_str()).to_string_lossy().into_owned();
+    let out = asked.out.as_deref().unwrap_or(Path::new(REPLAY));
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let least = replay::least_frames(&config.window);
+    let taken_film = Film { path: film, lens, topics: &topics, least, stop: &stop };
+    let images = Scratch(out.join("film.images.mcap"));
+    let mut progress = Progress::begin(format!("{name}: decoding"));
+    let taken = film::take(&taken_film, &images.0, &mut |images, share| progress.tell(images, share))?;
+    let recording = Recording::open(&images.0)?;
+    let camera = recording.camera(&topics, UseFixed::Never)?;
+    let mut settings = Settings { keeps_moments: true, ..Settings::from(config) };
+    // The film's own camera, whatever the config's is.
+    (settings.camera.use_fixed, settings.camera.images) = (UseFixed::Never, Images::Raw);
+    let node = replay::recording::Node { settings: &settings, topics: &topics, stop: &stop, echoes: true };
+    let mut progress = Progress::begin(format!("{name}: posing"));
+    let mut posed: u64 = 0;
+    let mut each = |entry: &Entry| {
+        if entry.topic == topics.image {
+            posed += 1;
+            progress.tell(posed, Some(posed as f64 / taken.images as f64));
+        }
+    };
+    let (file, estimator) = (out.join("film.mcap"), load_model(config, &stop)?);
+    let heard = Heard { out: Some(&file), output: &output, texts: asked.texts, each: &mut each };
+    let (played, _) = play_camera(&camera, node, estimator, heard)?;
+    let Played { evidence, notes } = &played;
+    let report = report::without_truth(evidence, &name, usize::try_from(taken.images).unwrap_or(usize::MAX));
+    report::write_without_truth(evidence, &report, out)?;
+    print(&report::counts(evidence, &film.display().to_string()))?;
+    if let Some(said) = &taken.said {
+        let (path, images) = (film.display(), taken.images);
+        print(&format!("{path}: ffmpeg says \"{said}\"; the {images} images that can be are played\n"))?;
+    }
+    for note in notes {
+        print(&format!("{note}\n"))?;
+    }
+    print(&format!("written: {}\n", out.join("{film.mcap,odometry.tum,report.json}").display()))?;
+    let page = asked.page.clone().unwrap_or_else(|| out.join("page.html"));
+    write_page(&Page::without_truth(evidence, &report), &page)?;
+    check_nothing(evidence, &film.display().to_string())?;
+    if let Some((reached, length)) = taken.cut {
+        bail!(
+            "{}: expected pictures for {length:.1} s, got the last at {reached:.1} s: the film is cut or damaged, and what \
+             can be read of it is played",
+            film.display()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A file that is not left behind.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {

@@ -17,6 +17,9 @@ const FUZZ_SECONDS: u64 = 10;
 /// How names of tests begin that need the shared data, and the reason that they give.
 const SHARED: &str = "shared_";
 const NEEDS_SHARED: &str = "needs ../shared/data";
+/// The same of those that need the program ffmpeg.
+const FFMPEG: &str = "ffmpeg_";
+const NEEDS_FFMPEG: &str = "needs ffmpeg";
 
 /// Options of the tests.
 #[derive(clap::Args)]
@@ -53,6 +56,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         steps.cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
         steps.tests();
         steps.shared_data();
+        steps.films();
         steps.software_in_the_loop();
         steps.broken();
         steps.advisories();
@@ -147,6 +151,17 @@ impl Steps {
             self.ignored.remove(NEEDS_SHARED);
         } else {
             self.skip(NAME, "there is no ../shared/data");
+        }
+    }
+
+    /// Films through ffmpeg itself, where there is one.
+    fn films(&mut self) {
+        const NAME: &str = "films through ffmpeg";
+        if Command::new("ffmpeg").arg("-version").output().is_ok_and(|output| output.status.success()) {
+            self.cargo(NAME, &["test", "--workspace", "--test", "film", "--", "--ignored", FFMPEG]);
+            self.ignored.remove(NEEDS_FFMPEG);
+        } else {
+            self.skip(NAME, "there is no ffmpeg (on Debian: apt-get install ffmpeg)");
         }
     }
 

@@ -2,9 +2,11 @@
 
 pub mod doctor;
 pub mod ending;
+pub mod film;
 pub mod moments;
 pub mod page;
 mod plot;
+pub mod progress;
 pub mod recording;
 pub mod replay;
 pub mod report;
