@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: the main job from end to end, for somebody who has only just cloned the repository. A separately
 //! started node hears the bundled real frames over the real wire from another ROS 2 implementation (rclpy), and what it
-//! answers is compared with the ground truth.
+//! answers is compared with the ground truth. Then the same frames are replayed in process, for a page to look at: what comes
+//! over the wire has neither pictures nor tracks.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -30,7 +31,7 @@ pub struct Args {
     /// Frames a second
     #[arg(long, default_value_t = 4.0)]
     rate: f64,
-    /// Where trajectory.tum, trajectory.svg and report.json go
+    /// Where trajectory.tum, trajectory.svg, report.json and page.html go
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     out: PathBuf,
 }
@@ -65,7 +66,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     report.arg("report").arg("--received").arg(&received).arg("--sequence").arg(&sequence).arg("--out").arg(&out);
     workspace::run(&mut report)?;
     check(&out.join("report.json"), camera.frames)?;
+
+    let page = out.join("page.html");
+    let mut replay = Command::new(&program);
+    replay.arg("--config").arg(config()).arg("--set").arg(weights_key(&weights));
+    replay.arg("replay").arg(&sequence).arg("--out").arg(out.join("replay")).arg("--report").arg(&page);
+    workspace::run(&mut replay)?;
+    ensure!(page.is_file(), "expected a page at {}, got none", page.display());
+    eprintln!(
+        "xtask: the same frames in process, with tracks and the model's words: open {} in a browser",
+        page.display()
+    );
     Ok(ExitCode::SUCCESS)
+}
+
+fn config() -> PathBuf {
+    workspace::root().join("config/node.toml")
+}
+
+fn weights_key(weights: &Path) -> String {
+    format!("model.weights={}", weights.display())
 }
 
 /// What the player must be told of the sequence.
@@ -94,8 +114,7 @@ impl Node {
     fn start(program: &Path, weights: &Path, log: &Path) -> Result<Self> {
         let file = std::fs::File::create(log).with_context(|| log.display().to_string())?;
         let mut command = Command::new(program);
-        command.arg("--config").arg(workspace::root().join("config/node.toml"));
-        command.arg("--set").arg(format!("model.weights={}", weights.display()));
+        command.arg("--config").arg(config()).arg("--set").arg(weights_key(weights));
         // The wire loses nothing, so that every frame can be accounted for.
         command.args(["--set", "topics.image_reliability=reliable", "run"]);
         command.env("ROS_DOMAIN_ID", DOMAIN).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
