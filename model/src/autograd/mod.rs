@@ -8,11 +8,13 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Device, Layout, Re
 use rayon::prelude::*;
 
 mod activation;
+mod known;
 mod norm;
 pub mod recompute;
 mod rope;
 
 pub use activation::{gelu, swiglu};
+pub(crate) use known::Known;
 pub use norm::{layer_norm, rms_norm};
 pub use rope::rope;
 

@@ -7,10 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Shape, Tensor, TensorId, Var};
 
+use super::known::Known;
 use crate::Result;
-use known::Known;
-
-mod known;
 
 /// Where the gradients of variables inside recomputed layers are found: candle's own store holds those of the graph
 /// that it walks, and the inside of such a layer is no part of it.

@@ -12,6 +12,7 @@ mod bf16;
 mod blocks;
 #[cfg(feature = "flash-attn")]
 mod flash;
+mod graph;
 mod rows;
 
 use rows::{Parts, Rows};
@@ -38,7 +39,8 @@ impl KeyValues {
 }
 
 /// `softmax(q k^T / sqrt(e)) v`; where `causal`, the t queries are the last of the s tokens. Each key head serves h / kv
-/// query heads, without being copied for them.
+/// query heads, without being copied for them. In a graph, scores of more than 64 MiB in f32 are not kept: the way back computes
+/// them again, some queries at a time.
 ///
 /// # Shapes
 /// q `[b, h, t, e]` -> `[b, t, h * e]`
@@ -71,6 +73,14 @@ fn attention_of(q: &Tensor, kv: &KeyValues, causal: bool, rounds: bool) -> Resul
         });
     }
     let in_graph = [q, keys, values].into_iter().any(Tensor::track_op);
+    if in_graph
+        && kv.shared.is_none()
+        && let Some(queries) = graph::queries(b * h, t, keys.dim(2)?)
+    {
+        let constant = KeyValues { shared: None, own: (keys.detach(), values.detach()) };
+        let y = attention_of(&q.detach(), &constant, causal, false)?;
+        return Ok(graph::enter(q, &kv.own, y, causal, queries)?);
+    }
     #[cfg(feature = "flash-attn")]
     if !in_graph
         && kv.shared.is_none()

@@ -5,10 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{CpuStorage, CudaStorage, Result, Shape, Storage, Tensor, bail};
 
 /// An output, given once and then forgotten: the graph keeps the copy that it makes of it.
-pub(super) struct Known(Mutex<Option<Tensor>>);
+pub(crate) struct Known(Mutex<Option<Tensor>>);
 
 impl Known {
-    pub(super) fn new(y: Tensor) -> Self {
+    pub(crate) fn new(y: Tensor) -> Self {
         Self(Mutex::new(Some(y)))
     }
 
@@ -20,14 +20,14 @@ impl Known {
         Ok((storage.try_clone(layout)?, y.shape().clone()))
     }
 
-    pub(super) fn cpu(&self) -> Result<(CpuStorage, Shape)> {
+    pub(crate) fn cpu(&self) -> Result<(CpuStorage, Shape)> {
         match self.take()? {
             (Storage::Cpu(storage), shape) => Ok((storage, shape)),
             _ => bail!("expected an output on the CPU"),
         }
     }
 
-    pub(super) fn cuda(&self) -> Result<(CudaStorage, Shape)> {
+    pub(crate) fn cuda(&self) -> Result<(CudaStorage, Shape)> {
         match self.take()? {
             (Storage::Cuda(storage), shape) => Ok((storage, shape)),
             _ => bail!("expected an output on a CUDA device"),
