@@ -26,7 +26,7 @@ fn tiny() -> Config {
     let mut config = gasp::read_config(&path).unwrap();
     (config.run.steps, config.run.batch, config.run.micro_batch, config.run.workers) = (2, 2, 1, 2);
     (config.run.log_every, config.run.eval_every, config.run.save_every) = (1, 1, 2);
-    (config.data.fewest, config.data.most, config.data.size) = (3, 3, Some([128, 96]));
+    (config.data.fewest, config.data.most, config.data.sizes) = (3, 3, vec![[128, 96]]);
     config.eval.as_mut().unwrap().examples = 1;
     let targets = ["q_proj", "v_proj", "down_proj"].map(str::to_owned).to_vec();
     config.lora = Some(Adapter { r: 2, alpha: 4.0, dropout: 0.1, targets });

@@ -83,6 +83,11 @@ fn size(text: &str) -> Result<[u32; 2], String> {
     sides.ok_or_else(|| format!("expected WIDTHxHEIGHT, got {text}"))
 }
 
+/// Width and height that frames are brought to.
+fn pixels(args: &Args) -> Option<(u32, u32)> {
+    args.size.map(|[width, height]| (width, height))
+}
+
 /// What was looked for, and what was found.
 struct Seen {
     tallies: Tallies,
@@ -111,13 +116,13 @@ pub fn run(args: &Args) -> Result<String> {
     let heads = Heads::stored(beside, config.text_config.hidden_size, &device)?;
     let tokenizer = Tokenizer::from_dir(&args.weights, &config)?;
     let own = Processor::from_dir(&args.weights, &config.vision_config)?;
-    let processor = sized(&own, args.size.map(|[width, height]| (width, height))).context("--size")?;
+    let processor = sized(&own, pixels(args)).context("--size")?;
     let builder = Builder { tokenizer: &tokenizer, processor: &processor, config: &config };
     let side = training_data::depth::LONGEST_SIDE;
     let depth = args.depth_weights.clone();
     let depth = depth.map(|weights| DepthConfig { weights, side, confidence: 1.0, device: args.device.clone() });
     let (sets, length) = (args.data.clone(), DISTANCES + 1);
-    let data = DataConfig { sets, fewest: 2, most: length, reach: DISTANCES, size: args.size, depth };
+    let data = DataConfig { sets, fewest: 2, most: length, reach: DISTANCES, sizes: Vec::new(), depth };
     let source = FrameSource::open(&data)?;
     let seen = look(args, &model, &builder, heads.as_ref(), &source)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
@@ -143,7 +148,7 @@ fn look(
         drawn += args.frames / 2;
         let numbers: BTreeSet<usize> = pairs.iter().flat_map(|(a, b)| [first + a, first + b]).collect();
         let numbers: Vec<usize> = numbers.into_iter().collect();
-        let views = match source.load(film, &numbers) {
+        let views = match source.load(film, &numbers, pixels(args)) {
             Ok(views) => views,
             Err(error) => {
                 tracing::warn!("left out: {error:#}");

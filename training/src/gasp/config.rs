@@ -82,10 +82,10 @@ pub struct DataConfig {
     pub most: usize,
     /// How far from the anchor the others may be, frames of the recording.
     pub reach: usize,
-    /// Width and height that frames are brought to, pixels, whole tokens a side; what the model's processor makes of
-    /// them without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<[u32; 2]>,
+    /// Widths and heights that frames are brought to, pixels, whole tokens a side: every set is learned from on each of these grids,
+    /// one after another. Without any, what the model's processor makes of them.
+    #[serde(default)]
+    pub sizes: Vec<[u32; 2]>,
     /// Depth of recordings that have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<DepthConfig>,
@@ -242,9 +242,10 @@ impl DataConfig {
         Ok(())
     }
 
-    /// Width and height that frames are brought to.
-    pub fn size(&self) -> Option<(u32, u32)> {
-        self.size.map(|[width, height]| (width, height))
+    /// Width and height of each grid, at least one; nothing for that of the model's processor.
+    pub fn grids(&self) -> Vec<Option<(u32, u32)>> {
+        let sizes: Vec<_> = self.sizes.iter().map(|&[width, height]| Some((width, height))).collect();
+        if sizes.is_empty() { vec![None] } else { sizes }
     }
 }
 
@@ -284,6 +285,8 @@ mod tests {
         }
         assert_eq!((g.width, g.layers(36).unwrap().len(), g.negatives), (256, 36, Negatives::AllFrames));
         assert_eq!((config.data.fewest, config.data.most, config.data.reach), (8, 24, 48));
+        // 8 x 8 and 24 x 24 tokens of 32 pixels.
+        assert_eq!(config.data.grids(), [Some((256, 256)), Some((768, 768))]);
         let lora = config.lora.unwrap();
         assert!(lora.r == 128 && (lora.alpha - 256.0).abs() < 1e-12);
         let nano = shipped("nano-gasp.toml");

@@ -68,7 +68,6 @@ pub struct FrameSource {
     /// Of recordings: where a set can be drawn.
     anchors: Vec<Film>,
     sets: FrameSets,
-    size: Option<(u32, u32)>,
     estimate: Option<Estimate>,
     spec: String,
 }
@@ -106,7 +105,7 @@ impl FrameSource {
             );
         }
         let estimate = config.depth.as_ref().map(Estimate::open).transpose()?;
-        Ok(Self { source, anchors, sets, size: config.size(), estimate, spec: spec.clone() })
+        Ok(Self { source, anchors, sets, estimate, spec: spec.clone() })
     }
 
     /// What a manifest says of it.
@@ -137,29 +136,29 @@ impl FrameSource {
         }
     }
 
-    /// A set of frames, at random. Of a synthetic film it is the first ones, since they are already as far apart as the
+    /// A set of frames, at random, of `size` (width, height) where there is one. Of a synthetic film it is the first ones, since they are already as far apart as the
     /// frames of a window; of a recording, as [`FrameSets`] says.
     ///
     /// # Errors
     /// Frames that can't be read.
-    pub fn draw(&self, rng: &mut impl Rng) -> Result<Views> {
+    pub fn draw(&self, size: Option<(u32, u32)>, rng: &mut impl Rng) -> Result<Views> {
         let film = self.film(rng);
         let drawn = match film {
             Film::Synthetic(_) => Some((0..rng.random_range(self.sets.fewest..=self.sets.most)).collect()),
             Film::Recorded { anchor, .. } => self.sets.draw(self.frames(film).unwrap_or(0), anchor, rng),
         };
-        self.load(film, &drawn.unwrap_or_default())
+        self.load(film, &drawn.unwrap_or_default(), size)
     }
 
-    /// Some frames of a film, which are numbered in ascending order.
+    /// Some frames of a film, which are numbered in ascending order, brought to `size` (width, height) where there is one.
     ///
     /// # Errors
     /// Frames that can't be read, or none.
-    pub fn load(&self, film: Film, numbers: &[usize]) -> Result<Views> {
+    pub fn load(&self, film: Film, numbers: &[usize], size: Option<(u32, u32)>) -> Result<Views> {
         let Some(&last) = numbers.last() else { anyhow::bail!("{}: expected a set of frames, got none", self.spec) };
         let mut views = match (&self.source, film) {
-            (WindowSource::Synth { seed, size, config, stratum, .. }, Film::Synthetic(index)) => {
-                let size = self.size.unwrap_or(*size);
+            (WindowSource::Synth { seed, size: own, config, stratum, .. }, Film::Synthetic(index)) => {
+                let size = size.unwrap_or(*own);
                 let mut film = synth::sequence_with(config, *stratum, *seed, index, last + 1, size);
                 return Ok(Views {
                     numbers: numbers.to_vec(),
@@ -181,7 +180,7 @@ impl FrameSource {
         }
         let pixels = (views.depth_intrinsics.width * views.depth_intrinsics.height) as usize;
         views.depth.iter_mut().filter(|depth| depth.is_empty()).for_each(|depth| depth.resize(pixels, 0.0));
-        if let Some((width, height)) = self.size {
+        if let Some((width, height)) = size {
             let resized = |image: &RgbImage| imageops::resize(image, width, height, FilterType::CatmullRom);
             views.images = views.images.iter().map(resized).collect();
             views.intrinsics = views.intrinsics.rescale(width, height);
@@ -240,9 +239,9 @@ mod tests {
 
     #[test]
     fn sets_of_the_generator_have_the_size_asked_for_and_follow_from_the_seed() {
-        let config = DataConfig { fewest: 3, most: 5, size: Some([96, 64]), ..data() };
+        let config = DataConfig { fewest: 3, most: 5, ..data() };
         let source = FrameSource::open(&config).unwrap();
-        let draw = |seed| source.draw(&mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
+        let draw = |seed| source.draw(Some((96, 64)), &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
         let sizes: std::collections::BTreeSet<usize> = (0..40).map(|seed| draw(seed).images.len()).collect();
         assert!(sizes.into_iter().eq(3..=5));
         let (a, b) = (draw(1), draw(1));
@@ -258,11 +257,11 @@ mod tests {
         let config = DataConfig { sets: "synth:seed=4,windows=9,size=64x48".to_owned(), ..data() };
         let source = FrameSource::open(&config).unwrap();
         let whole = synth::sequence(4, 2, 7, (64, 48));
-        let some = source.load(Film::Synthetic(2), &[1, 6]).unwrap();
+        let some = source.load(Film::Synthetic(2), &[1, 6], None).unwrap();
         assert_eq!(some.images, [whole.images[1].clone(), whole.images[6].clone()]);
         assert_eq!(some.depth, [whole.depth[1].clone(), whole.depth[6].clone()]);
-        assert!(source.load(Film::Synthetic(2), &[]).is_err());
-        let error = source.load(Film::Recorded { sequence: 0, anchor: 0 }, &[0]).unwrap_err().to_string();
+        assert!(source.load(Film::Synthetic(2), &[], None).is_err());
+        let error = source.load(Film::Recorded { sequence: 0, anchor: 0 }, &[0], None).unwrap_err().to_string();
         assert!(error.contains("another source"), "{error}");
     }
 
@@ -281,11 +280,11 @@ mod tests {
         let film = synth::sequence(3, 5, 12, (64, 48));
         crate::gasp::tests::record(&film, dir.path());
         let sets = dir.path().display().to_string();
-        let config = DataConfig { sets, fewest: 4, most: 6, reach: 5, size: Some([96, 64]), ..data() };
+        let config = DataConfig { sets, fewest: 4, most: 6, reach: 5, ..data() };
         let source = FrameSource::open(&config).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for _ in 0..5 {
-            let views = source.draw(&mut rng).unwrap();
+            let views = source.draw(Some((96, 64)), &mut rng).unwrap();
             assert!((4..=6).contains(&views.numbers.len()) && views.numbers.is_sorted());
             assert!(views.numbers[views.numbers.len() - 1] - views.numbers[0] <= 10);
             assert_eq!((views.images[0].dimensions(), views.intrinsics.width), ((96, 64), 96));

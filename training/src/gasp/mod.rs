@@ -116,8 +116,8 @@ pub struct Gasp<'a> {
     config: &'a Config,
     student: &'a Student,
     heads: Heads,
-    /// Of the frames of sets.
-    processor: Processor,
+    /// Of the frames of sets, one for each grid.
+    processors: Vec<Processor>,
     stream: Stream,
     text: text_loss::Targets,
     hold_out: Vec<Example>,
@@ -147,11 +147,12 @@ impl<'a> Gasp<'a> {
         heads.start(student)?;
         tracing::info!(heads = heads.layers().count(), width = heads.width(), "correspondence heads");
         let vocabulary = student.model.config().text_config.vocab_size;
+        let grids = config.data.grids().into_iter().map(|size| pixels::sized(&student.processor, size));
         let mut objective = Self {
             config,
             student,
             heads,
-            processor: pixels::sized(&student.processor, config.data.size()).context("data.size")?,
+            processors: grids.collect::<Result<_>>().context("data.sizes")?,
             stream: Stream::open(&config.data, &config.mix, seed)?,
             text: text_loss::Targets::new(&student.tokenizer, vocabulary, c.number_sigma, c.tail_weight),
             hold_out: Vec::new(),
@@ -181,7 +182,8 @@ impl<'a> Gasp<'a> {
 
     fn example(&self, stream: &Stream, number: u64) -> Result<Example> {
         let words = Builder::of(self.student);
-        stream.example(&Builder { processor: &self.processor, ..words }, &words, &self.config.gasp, number)
+        let sets: Vec<Builder<'_>> = self.processors.iter().map(|processor| Builder { processor, ..words }).collect();
+        stream.example(&sets, &words, &self.config.gasp, number)
     }
 
     /// Terms of a set with matches. With `tallies`, queries and keys are looked at too, which checkpointed layers hide.

@@ -154,12 +154,12 @@ mod tests {
     #[test]
     fn a_set_is_a_prompt_with_an_image_for_each_frame_and_matches_on_its_tokens() {
         let student = student();
-        let config = DataConfig { fewest: 11, most: 11, size: Some([128, 96]), ..data() };
+        let config = DataConfig { fewest: 11, most: 11, ..data() };
         let source = FrameSource::open(&config).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let processor = sized(&student.processor, Some((128, 96))).unwrap();
         let builder = Builder { processor: &processor, ..Builder::of(&student) };
-        let set = FrameSet::new(&builder, &source.draw(&mut rng).unwrap()).unwrap();
+        let set = FrameSet::new(&builder, &source.draw(Some((128, 96)), &mut rng).unwrap()).unwrap();
         assert_eq!((set.grid.columns, set.grid.rows, set.frames()), (4, 3, 11));
         let image = student.model.config().image_token_id;
         let s = &set.sequence;

@@ -14,7 +14,7 @@ pub(crate) fn student() -> Student {
 
 pub(crate) fn data() -> DataConfig {
     let sets = "synth:seed=4,windows=1000,size=128x96".to_owned();
-    DataConfig { sets, fewest: 3, most: 3, reach: 48, size: None, depth: None }
+    DataConfig { sets, fewest: 3, most: 3, reach: 48, sizes: Vec::new(), depth: None }
 }
 
 pub(crate) fn mix() -> MixConfig {
@@ -67,7 +67,7 @@ fn config() -> Config {
         instruct: None,
         windows: Some("synth:seed=9,windows=5".to_owned()),
     };
-    let data = DataConfig { size: Some([128, 96]), most: 4, ..data() };
+    let data = DataConfig { sizes: vec![[128, 96]], most: 4, ..data() };
     Config { gasp: gasp(), data, mix: mix(), eval: Some(eval), ..shipped }
 }
 
@@ -211,7 +211,8 @@ fn the_hold_out_has_figures_and_its_language_is_no_part_of_the_stream() {
     assert!(of("chance") > 0.4, "{}", of("chance"));
     let inputs = gasp.inputs();
     assert_eq!(inputs["hold_out"]["sets"]["source"], "synth:seed=8,windows=5,size=128x96");
-    let narrow = Config { data: DataConfig { size: Some([100, 96]), ..data() }, ..config.clone() };
+    let narrow = Config { data: DataConfig { sizes: vec![[128, 96], [100, 96]], ..data() }, ..config.clone() };
     let error = Gasp::new(&narrow, &student, None).err().unwrap();
-    assert!(format!("{error:#}").contains("100x96"), "{error:#}");
+    let told = format!("{error:#}");
+    assert!(told.contains("data.sizes") && told.contains("100x96"), "{told}");
 }
