@@ -36,6 +36,9 @@ pub struct Config {
 pub enum Negatives {
     /// Tokens of all other frames that do not show the same point: section 5.1 without the anchor's own frame and the other matches.
     AllFrames,
+    /// Tokens of all frames, the anchor's own among them, but for the anchor (section 5.1 to the letter): the point's places in third
+    /// frames are negatives too.
+    AllPatches,
     /// Tokens of the target frame alone (Eq. 5 to the letter).
     TargetFrame,
 }

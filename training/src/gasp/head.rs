@@ -33,7 +33,7 @@ pub fn unit(x: &Tensor) -> candle_core::Result<Tensor> {
 /// `W_2 gelu(W_1 x + b_1) + b_2`, scaled to length 1; x is the hidden state over its root mean square, as W_q sees it,
 /// since what GELU does depends on how long a vector is.
 #[derive(Debug, Clone)]
-struct Head {
+pub struct Head {
     first: (Tensor, Tensor),  // [2e, d], [2e]
     second: (Tensor, Tensor), // [e, 2e], [e]
 }
@@ -47,7 +47,14 @@ impl Head {
         Ok(Self { first: linear("fc1", d, 2 * e)?, second: linear("fc2", 2 * e, e)? })
     }
 
-    fn forward(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
+    /// Embeddings of tokens.
+    ///
+    /// # Shapes
+    /// `hidden` `[n, d]` of any type -> `[n, e]` in f32, of length 1
+    ///
+    /// # Errors
+    /// Another width than the model's.
+    pub fn forward(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
         let x = hidden.to_dtype(DType::F32)?;
         let x = x.broadcast_div(&(x.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?)?;
         let x = x.matmul(&self.first.0.t()?)?.broadcast_add(&self.first.1)?.gelu_erf()?;
@@ -150,16 +157,9 @@ impl Heads {
         self.width
     }
 
-    /// Embeddings of tokens by the head of a layer; nothing where it has none.
-    ///
-    /// # Shapes
-    /// `hidden` `[n, d]` of any type -> `[n, e]` in f32, of length 1
-    ///
-    /// # Errors
-    /// Another width than the model's.
-    pub fn embed(&self, layer: usize, hidden: &Tensor) -> Result<Option<Tensor>> {
-        let head = self.heads.iter().find(|(of, _)| *of == layer);
-        Ok(head.map(|(_, head)| head.forward(hidden)).transpose()?)
+    /// The head of a layer; nothing where it has none.
+    pub fn head(&self, layer: usize) -> Option<&Head> {
+        self.heads.iter().find(|(of, _)| *of == layer).map(|(_, head)| head)
     }
 }
 
@@ -304,27 +304,27 @@ mod tests {
         assert_eq!((heads.width(), heads.layers().collect::<Vec<_>>()), (24, vec![0, 1]));
         let tokens = tensor(&random(7, 48, 1));
         heads.start(&student).unwrap();
-        let before = heads.embed(1, &tokens).unwrap().unwrap();
+        let before = heads.head(1).unwrap().forward(&tokens).unwrap();
         let lengths = before.sqr().unwrap().sum(1).unwrap().to_vec1::<f32>().unwrap();
         assert!(lengths.iter().all(|length| (length - 1.0).abs() < 1e-4), "{lengths:?}");
-        assert!(heads.embed(2, &tokens).unwrap().is_none());
+        assert!(heads.head(2).is_none());
         let far =
             |a: &Tensor, b: &Tensor| (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-        let scaled = heads.embed(1, &(&tokens * 50.0).unwrap()).unwrap().unwrap();
+        let scaled = heads.head(1).unwrap().forward(&(&tokens * 50.0).unwrap()).unwrap();
         assert!(far(&before, &scaled) < 1e-4, "the length of a hidden state says nothing");
         // What is trained already does not start again.
         let name = "aux.gasp.1.fc1.weight";
         let (_, var) = crate::student::named(&student.variables).into_iter().find(|(n, _)| n == name).unwrap();
         var.set(&(var.as_tensor() * 0.5).unwrap()).unwrap();
         heads.start(&student).unwrap();
-        let after = heads.embed(1, &tokens).unwrap().unwrap();
+        let after = heads.head(1).unwrap().forward(&tokens).unwrap();
         assert!(far(&before, &after) > 1e-4);
         let dir = tempfile::tempdir().unwrap();
         assert!(Heads::stored(dir.path(), 48, &Device::Cpu).unwrap().is_none());
         student.save(dir.path()).unwrap();
         let stored = Heads::stored(dir.path(), 48, &Device::Cpu).unwrap().unwrap();
         assert_eq!(stored.layers().collect::<Vec<_>>(), [0, 1]);
-        assert!(far(&after, &stored.embed(1, &tokens).unwrap().unwrap()) < 1e-6);
+        assert!(far(&after, &stored.head(1).unwrap().forward(&tokens).unwrap()) < 1e-6);
         let error = Heads::new(&student, &[2], 8).unwrap_err().to_string();
         assert!(error.contains("layer 2"), "{error}");
     }

@@ -1,7 +1,6 @@
 //! The two terms that a head is trained by: correspondence (InfoNCE, Eq. 5) and depth consistency (Eqs. 6 to 8).
 
-use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::config::Negatives;
 use super::pck::TokenGrid;
@@ -30,6 +29,8 @@ pub struct Prepared {
 enum Denominators {
     /// Anchor of each match `[M]`, and 1 where a token is a negative of an anchor, else 0 `[A, n]`.
     AllFrames(Tensor, Tensor),
+    /// The same, where the match itself is one of the tokens.
+    AllPatches(Tensor, Tensor),
     /// Place among A x F of each match's anchor and frame `[M]`.
     TargetFrame(Tensor),
 }
@@ -67,7 +68,7 @@ impl Prepared {
         let (n, anchors) = (tokens * frames, targets.anchors.len());
         let index = |values: Vec<usize>| -> Result<Tensor> {
             let values: Vec<u32> = values.into_iter().map(|value| value as u32).collect();
-            Ok(Tensor::new(values, device)?)
+            Tensor::new(values, device)
         };
         let positives = &targets.positives;
         let in_frame = |p: &super::set::Positive| p.anchor * frames + p.frame;
@@ -82,6 +83,12 @@ impl Prepared {
                 }
                 let mask = Tensor::from_vec(mask, (anchors, n), device)?;
                 Denominators::AllFrames(index(positives.iter().map(|p| p.anchor).collect())?, mask)
+            }
+            Negatives::AllPatches => {
+                let mut mask = vec![1f32; anchors * n];
+                targets.anchors.iter().enumerate().for_each(|(k, &anchor)| mask[k * n + anchor] = 0.0);
+                let mask = Tensor::from_vec(mask, (anchors, n), device)?;
+                Denominators::AllPatches(index(positives.iter().map(|p| p.anchor).collect())?, mask)
             }
             Negatives::TargetFrame => Denominators::TargetFrame(index(positives.iter().map(in_frame).collect())?),
         };
@@ -134,6 +141,7 @@ impl Prepared {
                 let negatives = (&weights * mask)?.sum(1)?; // [A]
                 (negatives.index_select(anchor, 0)? + positives.exp()?)?
             }
+            Denominators::AllPatches(anchor, mask) => (&weights * mask)?.sum(1)?.index_select(anchor, 0)?,
             Denominators::TargetFrame(places) => {
                 weights.reshape(by_frame)?.sum(2)?.flatten_all()?.index_select(places, 0)?
             }
@@ -155,11 +163,11 @@ impl Depth {
     fn term(&self, weights: &Tensor, by_frame: (usize, usize, usize)) -> Result<Tensor> {
         let of = |values: &Tensor| -> Result<Tensor> {
             let sums = weights.broadcast_mul(values)?.reshape(by_frame)?.sum(2)?; // [A, F]
-            Ok(sums.flatten_all()?.index_select(&self.places, 0)?)
+            sums.flatten_all()?.index_select(&self.places, 0)
         };
         let expected = (of(&self.pooled)? / of(&self.known)?)?; // [D]
         let apart = (&expected - &self.truth)?.abs()?;
-        Ok((apart / ((expected + &self.truth)? + EPSILON)?)?.sum_all()?)
+        (apart / ((expected + &self.truth)? + EPSILON)?)?.sum_all()
     }
 }
 
@@ -211,13 +219,15 @@ mod tests {
         let (targets, embeddings) = (targets(), random(18, 5, 1));
         let z = embeddings.to_vec2::<f32>().unwrap();
         let logit = |a: usize, b: usize| z[a].iter().zip(&z[b]).map(|(x, y)| f64::from(x * y)).sum::<f64>() / TAU;
-        let (mut all, mut target, mut depth, mut hits) = (0.0, 0.0, 0.0, 0);
+        let (mut all, mut patches, mut target, mut depth, mut hits) = (0.0, 0.0, 0.0, 0.0, 0);
         for p in &targets.positives {
             let anchor = targets.anchors[p.anchor];
             let sum = |rows: &mut dyn Iterator<Item = usize>| rows.map(|row| logit(anchor, row).exp()).sum::<f64>();
             let negative = |row: &usize| row / 6 != anchor / 6 && row % 6 != anchor % 6;
             let negatives = sum(&mut (0..18).filter(negative)) + logit(anchor, p.row).exp();
             all += negatives.ln() - logit(anchor, p.row);
+            // Section 5.1: the anchor alone is left out.
+            patches += sum(&mut (0..18).filter(|row| *row != anchor)).ln() - logit(anchor, p.row);
             let frame = p.frame * 6..(p.frame + 1) * 6;
             target += sum(&mut frame.clone()).ln() - logit(anchor, p.row);
             if let Some(truth) = p.depth {
@@ -231,11 +241,14 @@ mod tests {
         }
         let (a, b) =
             (of(&targets, Negatives::AllFrames, &embeddings), of(&targets, Negatives::TargetFrame, &embeddings));
+        let c = of(&targets, Negatives::AllPatches, &embeddings);
         for (got, expected) in [
             (value(&a.correspondence), all),
+            (value(&c.correspondence), patches),
             (value(&b.correspondence), target),
             (value(&a.depth.unwrap()), depth),
             (value(&b.depth.unwrap()), depth),
+            (value(&c.depth.unwrap()), depth),
         ] {
             assert!((got - expected).abs() < 1e-3 * expected.abs(), "{got} {expected}");
         }

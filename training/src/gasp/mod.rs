@@ -21,6 +21,8 @@ mod stream;
 pub mod sweep;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
@@ -37,7 +39,7 @@ use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
 use crate::trainer::{Finished, HOLD_OUT, Job, Objective, Share, Sources, Terms, named_terms};
 pub use config::{Config, DataConfig, DepthConfig, EvalConfig, GaspConfig, MixConfig, Negatives, read_config};
-use head::Heads;
+use head::{Head, Heads};
 use loss::Prepared;
 use probe::{Features, Probe, Tallies};
 use set::{FrameSet, Targets};
@@ -216,11 +218,11 @@ impl<'a> Gasp<'a> {
         };
         batch::decode(model, &batch, &embeddings, recomputation, &mut tap)?;
         probe.map_or(Ok(()), Probe::done)?;
-        let prepared = Prepared::new(targets, c.negatives, c.tau, model.device())?;
+        let prepared = Arc::new(Prepared::new(targets, c.negatives, c.tau, model.device())?);
         let (mut correspondence, mut depth, mut hits) = (Vec::new(), Vec::new(), 0);
         for (layer, x) in &hidden {
-            let embedded = self.heads.embed(*layer, &select(x, &rows)?)?.context("a layer without a head")?;
-            let terms = prepared.terms(&embedded)?;
+            let head = self.heads.head(*layer).context("a layer without a head")?;
+            let terms = terms(head, &prepared, &select(x, &rows)?, recomputation)?;
             correspondence.push(terms.correspondence);
             depth.extend(terms.depth);
             hits += terms.hits;
@@ -261,6 +263,27 @@ impl<'a> Gasp<'a> {
             }
         }
     }
+}
+
+/// Terms of a layer whose vision tokens are `x` `[n, d]`. Where layers are recomputed, similarities are too: they are anchors x tokens
+/// each, in every layer.
+fn terms(
+    head: &Head,
+    prepared: &Arc<Prepared>,
+    x: &Tensor,
+    recomputation: Option<&Recomputation>,
+) -> Result<loss::Terms> {
+    let Some(recomputation) = recomputation else { return Ok(prepared.terms(&head.forward(x)?)?) };
+    let hits = Arc::new(AtomicUsize::new(0));
+    let (head, prepared, noted) = (head.clone(), prepared.clone(), hits.clone());
+    let sums = recomputation.run(x, move |x: &Tensor| {
+        let terms = prepared.terms(&head.forward(x)?)?;
+        noted.store(terms.hits, Ordering::Relaxed);
+        let sums: Vec<Tensor> = [Some(terms.correspondence), terms.depth].into_iter().flatten().collect();
+        Ok(Tensor::stack(&sums, 0)?)
+    })?;
+    let depth = if sums.dim(0)? > 1 { Some(sums.get(1)?) } else { None };
+    Ok(loss::Terms { correspondence: sums.get(0)?, depth, hits: hits.load(Ordering::Relaxed) })
 }
 
 impl Objective for Gasp<'_> {

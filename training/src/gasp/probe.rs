@@ -111,12 +111,10 @@ impl<'a> Probe<'a> {
                 }
             }
             Tapped::Hidden(x) => {
-                let Some(heads) = self.heads else { return Ok(()) };
+                let Some(head) = self.heads.and_then(|heads| heads.head(layer)) else { return Ok(()) };
                 let rows = Tensor::new(self.rows.as_slice(), x.device())?;
-                if let Some(z) = heads.embed(layer, &x.detach().flatten_to(1)?.index_select(&rows, 0)?)? {
-                    let z = z.detach();
-                    self.compare((Features::Head, layer), &z, &z)?;
-                }
+                let z = head.forward(&x.detach().flatten_to(1)?.index_select(&rows, 0)?)?.detach();
+                self.compare((Features::Head, layer), &z, &z)?;
             }
         }
         Ok(())

@@ -158,6 +158,26 @@ fn the_adapter_learns_from_the_correspondence_alone_also_where_layers_are_checkp
     assert!(same, "{:?} {:?}", plain.0, kept.0);
 }
 
+/// Similarities of anchors and tokens, in each layer: with 24 frames of 24 x 24 tokens they would be the largest of what is kept.
+#[test]
+fn similarities_are_not_kept_where_layers_are_checkpointed() {
+    let (config, student) = (Config { eval: None, ..config() }, student());
+    let gasp = Gasp::new(&config, &student, None).unwrap();
+    let batch = gasp.batch(0, &[0]).unwrap();
+    let Example::Set(set) = &batch[0] else { panic!("the first is a set") };
+    let similarities = [set.1.anchors.len(), set.1.depth.len()];
+    let recomputation = Recomputation::new(named(&student.variables).iter().map(|(_, var)| var.as_tensor()));
+    let kept = |recomputation: Option<&Recomputation>| {
+        let terms = gasp.set(&student.model, set, recomputation, None).unwrap();
+        let sum = (terms.correspondence + terms.depth.unwrap()).unwrap();
+        (sum.sorted_nodes().iter().filter(|node| node.dims() == similarities).count(), terms.hits)
+    };
+    let (plain, recomputed) = (kept(None), kept(Some(&recomputation)));
+    assert!(plain.0 >= 2 * 3, "{plain:?}");
+    assert_eq!(recomputed.0, 0);
+    assert!((plain.1 - recomputed.1).abs() < 1e-9, "as many are found: {plain:?} {recomputed:?}");
+}
+
 #[test]
 fn a_step_is_the_same_however_it_is_cut() {
     let dir = tempfile::tempdir().unwrap();
@@ -189,6 +209,9 @@ fn the_switch_of_the_negatives_and_the_layers_reach_the_loss() {
     let target = terms(&|c| c.negatives = Negatives::TargetFrame);
     assert!((target.correspondence - all.correspondence).abs() > 1e-3, "other negatives: {target:?} {all:?}");
     assert!((target.depth - all.depth).abs() < 1e-6, "depth does not depend on them");
+    let patches = terms(&|c| c.negatives = Negatives::AllPatches);
+    assert!(patches.correspondence > all.correspondence, "more negatives: {patches:?} {all:?}");
+    assert!((patches.depth - all.depth).abs() < 1e-6, "{patches:?} {all:?}");
     let (first, second) = (terms(&|c| c.layers = "0".to_owned()), terms(&|c| c.layers = "1".to_owned()));
     let mean = 0.5 * (first.correspondence + second.correspondence);
     assert!((mean - all.correspondence).abs() < 1e-4, "a mean over layers: {first:?} {second:?} {all:?}");
