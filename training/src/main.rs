@@ -84,6 +84,8 @@ enum Verb {
     },
     /// What queries and keys of each layer know of correspondence.
     Analyse(training::gasp::analyse::Args),
+    /// GASP's own evaluation: points followed through the frames of held-out sequences by every layer, models beside each other.
+    Tracks(training::gasp::tracks::Args),
     /// Layout of the scene and situation of the camera (Loc3R-VLM), and the pose head of the fast mode.
     Situation(FromAnything),
     /// Five-step chains from windows with poses and depth, as shards in the WebDataset layout.
@@ -329,6 +331,10 @@ fn try_main() -> Result<ExitCode> {
         }
         Verb::Analyse(args) => {
             print_result(&training::gasp::analyse::run(&args)?)?;
+            Ok(())
+        }
+        Verb::Tracks(args) => {
+            print_result(&training::gasp::tracks::run(&args)?)?;
             Ok(())
         }
         Verb::Situation(FromAnything { stage: Stage { config, out, resume }, init }) => {

@@ -10,6 +10,7 @@ use model::{Device, EgoModel};
 use serde_json::Value;
 use training::gasp::analyse::{self, Args};
 use training::gasp::sweep::sweep;
+use training::gasp::tracks;
 use training::gasp::{self, Config, FIGURES};
 use training::student::{Adapter, Shape, Student};
 use training::trainer::{Finished, Job};
@@ -89,6 +90,57 @@ fn an_adapter_is_trained_with_heads_that_the_analysis_reads_and_the_export_leave
     let coarse = Args { any_grid: false, ..arguments(&base, None, &report) };
     let error = analyse::run(&coarse).unwrap_err().to_string();
     assert!(error.contains("12 tokens a side, got 4 x 3"), "{error}");
+}
+
+/// The paper's Figure 3 on the same sequences for all models.
+#[test]
+fn models_are_judged_beside_each_other_on_the_tracks_of_held_out_sequences() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, out) = (base(dir.path()), dir.path().join("tracks"));
+    let other = dir.path().join("other");
+    Student::new(&Shape::tiny(), 7).unwrap().save(&other).unwrap();
+    let model = |name: &str, weights: &Path| tracks::Model {
+        name: name.to_owned(),
+        weights: weights.to_owned(),
+        adapter: None,
+    };
+    let args = tracks::Args {
+        models: vec![model("baseline", &base), model("again", &base), model("other", &other)],
+        data: "synth:seed=6,windows=9".to_owned(),
+        sequences: 3,
+        frames: 4,
+        size: Some([128, 96]),
+        any_grid: true,
+        tau: 0.07,
+        depth_weights: None,
+        seed: 0,
+        device: "cpu".to_owned(),
+        out: out.clone(),
+    };
+    let text = tracks::run(&args).unwrap();
+    assert!(text.contains("other: 3 sequences, 0 left out, 4 x 3 tokens"), "{text}");
+    let report = read_json(&out.join("report.json")).unwrap();
+    let models = report["models"].as_array().unwrap();
+    // Two layers, before the rotary embedding and behind it.
+    assert_eq!(models[0]["layers"].as_array().map(Vec::len), Some(4));
+    assert_eq!(
+        (&models[0]["layers"], &models[0]["chance"]),
+        (&models[1]["layers"], &models[1]["chance"]),
+        "one model twice"
+    );
+    assert_ne!(models[0]["layers"], models[2]["layers"]);
+    assert_eq!(models[0]["chance"], models[2]["chance"], "the same sequences");
+    for row in models.iter().flat_map(|model| model["layers"].as_array().unwrap()) {
+        assert!(row["pck"]["mean"].as_f64().is_some_and(|pck| (0.0..=1.0).contains(&pck)), "{row}");
+        assert_eq!(row["pck"]["sequences"], 3, "{row}");
+    }
+    for name in ["layers.csv", "distances.csv", "figure.png"] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+    let error = tracks::run(&tracks::Args { any_grid: false, ..args.clone() }).unwrap_err();
+    assert!(format!("{error:#}").contains("12 tokens a side, got 4 x 3"), "{error:#}");
+    let error = tracks::run(&tracks::Args { frames: 26, ..args }).unwrap_err().to_string();
+    assert!(error.contains("--frames: expected 2 to 25, got 26"), "{error}");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use image::RgbImage;
 use plotters::coord::Shift;
 use plotters::prelude::{
-    BitMapBackend, ChartBuilder, Color, DrawingArea, FontStyle, IntoDrawingArea, LineSeries, PathElement, RGBColor,
-    SeriesLabelPosition,
+    BitMapBackend, ChartBuilder, Color, DrawingArea, FontStyle, IntoDrawingArea, LineSeries, PathElement, Polygon,
+    RGBColor, SeriesLabelPosition,
 };
 use plotters::style::register_font;
 
@@ -38,6 +38,91 @@ pub struct Curve {
     pub name: String,
     /// From left to right.
     pub points: Vec<(f64, f64)>,
+}
+
+/// A curve with the standard deviation around each of its points.
+#[derive(Debug, Clone)]
+pub struct SpreadCurve {
+    /// The means.
+    pub curve: Curve,
+    /// Of each point; those that are missing are 0.
+    pub deviations: Vec<f64>,
+    /// Of [`COLOURS`], which: curves of one thing share theirs.
+    pub colour: usize,
+    /// Paler than the others, for what stands beside another curve of its colour.
+    pub is_pale: bool,
+}
+
+/// A chart beside others.
+#[derive(Debug, Clone)]
+pub struct Panel<'a> {
+    /// Above it.
+    pub title: &'a str,
+    /// What the axes say.
+    pub axes: (&'a str, &'a str),
+    /// What is drawn.
+    pub curves: Vec<SpreadCurve>,
+}
+
+/// Draws charts side by side, each curve in a band of one standard deviation.
+///
+/// # Errors
+/// A file that can't be written.
+pub fn panels(path: &Path, panels: &[Panel<'_>]) -> Result<()> {
+    side_by_side(panels)?.save(path).with_context(|| path.display().to_string())
+}
+
+fn side_by_side(panels: &[Panel<'_>]) -> Result<RgbImage> {
+    picture((WIDTH * panels.len().max(1) as u32, HEIGHT), |page| {
+        let parts = page.split_evenly((1, panels.len().max(1)));
+        parts.iter().zip(panels).try_for_each(|(area, panel)| panel.draw(area))
+    })
+}
+
+impl Panel<'_> {
+    fn draw(&self, area: &Area<'_>) -> Result<()> {
+        let edges: Vec<Edges> = self.curves.iter().map(SpreadCurve::edges).collect();
+        let points = || edges.iter().flat_map(|edges| edges.low.iter().chain(&edges.high));
+        let (left, right) = bounds(points().map(|point| point.0));
+        let (low, high) = bounds(points().map(|point| point.1).chain([0.0]));
+        let line = |spread: &SpreadCurve| Line {
+            name: spread.curve.name.clone(),
+            points: spread.curve.points.clone(),
+            colour: spread.shown(),
+            dot: 3,
+        };
+        let lines: Vec<Line> = self.curves.iter().map(line).collect();
+        let band = |(spread, edges): (&SpreadCurve, Edges)| Band {
+            outline: edges.low.into_iter().chain(edges.high.into_iter().rev()).collect(),
+            colour: spread.shown(),
+        };
+        let bounds = (left..right, low..high);
+        let bands: Vec<Band> = self.curves.iter().zip(edges.clone()).map(band).collect();
+        let legend = SeriesLabelPosition::UpperRight;
+        banded(area, Frame { title: self.title, x: self.axes.0, y: self.axes.1, bounds, legend }, &lines, &bands)
+    }
+}
+
+/// What a band reaches from and to.
+#[derive(Clone)]
+struct Edges {
+    low: Vec<(f64, f64)>,
+    high: Vec<(f64, f64)>,
+}
+
+impl SpreadCurve {
+    fn edges(&self) -> Edges {
+        let deviations = self.deviations.iter().copied().chain(std::iter::repeat(0.0));
+        let points = self.curve.points.iter().zip(deviations);
+        let (low, high) = points.map(|(&(x, y), deviation)| ((x, y - deviation), (x, y + deviation))).unzip();
+        Edges { low, high }
+    }
+
+    fn shown(&self) -> RGBColor {
+        let colour = COLOURS[self.colour % COLOURS.len()];
+        let pale = |part: u8| 255 - (255 - part) / 2;
+        if self.is_pale { RGBColor(pale(colour.0), pale(colour.1), pale(colour.2)) } else { colour }
+    }
 }
 
 /// Draws curves; the axis of y begins at 0 where all are above it.
@@ -106,11 +191,21 @@ pub struct Line {
     pub dot: u32,
 }
 
+/// An area behind the lines.
+struct Band {
+    outline: Vec<(f64, f64)>,
+    colour: RGBColor,
+}
+
 /// Draws a chart.
 ///
 /// # Errors
 /// The backend's.
 pub fn chart(area: &Area<'_>, frame: Frame<'_>, lines: &[Line]) -> Result<()> {
+    banded(area, frame, lines, &[])
+}
+
+fn banded(area: &Area<'_>, frame: Frame<'_>, lines: &[Line], bands: &[Band]) -> Result<()> {
     let (across, up) = frame.bounds;
     let mut chart = ChartBuilder::on(area)
         .caption(frame.title, (FONT, 22, &INK))
@@ -130,6 +225,10 @@ pub fn chart(area: &Area<'_>, frame: Frame<'_>, lines: &[Line]) -> Result<()> {
         .axis_desc_style((FONT, 17, &INK))
         .draw()
         .map_err(|e| anyhow!("{e}"))?;
+    for band in bands.iter().filter(|band| band.outline.len() > 2) {
+        let area = Polygon::<(f64, f64)>::new(band.outline.clone(), band.colour.mix(0.15));
+        chart.draw_series(std::iter::once(area)).map_err(|e| anyhow!("{e}"))?;
+    }
     for line in lines {
         let colour = line.colour;
         let series = LineSeries::new(line.points.iter().copied(), colour.filled().stroke_width(3)).point_size(line.dot);
@@ -186,6 +285,32 @@ mod tests {
                 assert_eq!(seen(colour) > 4, !curve.points.is_empty(), "{curves:?}");
             }
         }
+    }
+
+    /// The band is seen where the deviation is, and not where there is none.
+    #[test]
+    fn panels_stand_side_by_side_with_bands_around_their_curves() {
+        let curve = |y: f64| Curve { name: "c".to_owned(), points: vec![(0.0, y), (1.0, y), (2.0, y)] };
+        let spread = |deviation: f64, is_pale: bool| SpreadCurve {
+            curve: curve(0.5),
+            deviations: vec![deviation; 3],
+            colour: 1,
+            is_pale,
+        };
+        let panel = |spread: SpreadCurve| Panel { title: "t", axes: ("x", "y"), curves: vec![spread] };
+        let image = side_by_side(&[panel(spread(0.2, false)), panel(spread(0.0, false)), panel(spread(0.0, true))]);
+        let image = image.unwrap();
+        assert_eq!(image.dimensions(), (3 * WIDTH, HEIGHT));
+        let count = |part: u32, is: &dyn Fn([u8; 3]) -> bool| {
+            let inside = image.enumerate_pixels().filter(|(x, _, _)| x / WIDTH == part && x % WIDTH < 700);
+            inside.filter(|(_, _, pixel)| is(pixel.0)).count()
+        };
+        let full = |p: [u8; 3]| p == [COLOURS[1].0, COLOURS[1].1, COLOURS[1].2];
+        // Blue and light, as no ink, mesh or paper is.
+        let faint = |p: [u8; 3]| p[0] > 200 && p[2] > p[0] + 15;
+        assert!(count(0, &full) > 100 && count(1, &full) > 100 && count(2, &full) == 0);
+        assert!(count(0, &faint) > 10_000, "{}", count(0, &faint));
+        assert!(count(1, &faint) < 2000, "{}", count(1, &faint));
     }
 
     #[test]

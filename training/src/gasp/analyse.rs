@@ -9,29 +9,22 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::DType;
-use model::lora::Lora;
-use model::nn::Kernels;
-use model::tokenizer::Tokenizer;
-use model::{Processor, Qwen3Vl};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::config::{DataConfig, DepthConfig};
 use super::frames::{Film, FrameSource};
-use super::head::Heads;
-use super::pck::Found;
-use super::pixels::sized;
+use super::judged::Judged;
+use super::pck::{Found, TokenGrid};
 use super::probe::{Features, Probe, Tallies};
 use super::set::FrameSet;
 use crate::batch::{Batch, decode, embed};
-use crate::sft::example::Builder;
 use training_data::json::write_json;
 use training_evaluation::curves::{Curve, curves};
 
 /// Largest distance of two frames, frames of the film.
-const DISTANCES: usize = 24;
+pub(super) const DISTANCES: usize = 24;
 /// Fewest tokens of a side, below which a guess is nearly right.
 const FEWEST_TOKENS: usize = 12;
 /// Draws of a pair whose frames are not taken yet.
@@ -78,14 +71,45 @@ pub struct Args {
     pub out: PathBuf,
 }
 
-fn size(text: &str) -> Result<[u32; 2], String> {
+pub(super) fn size(text: &str) -> Result<[u32; 2], String> {
     let sides = text.split_once('x').and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
     sides.ok_or_else(|| format!("expected WIDTHxHEIGHT, got {text}"))
 }
 
 /// Width and height that frames are brought to.
-fn pixels(args: &Args) -> Option<(u32, u32)> {
-    args.size.map(|[width, height]| (width, height))
+pub(super) fn pixels(size: Option<[u32; 2]>) -> Option<(u32, u32)> {
+    size.map(|[width, height]| (width, height))
+}
+
+/// Films with poses and depth; where none was recorded, that of a network.
+///
+/// # Errors
+/// A source or weights that can't be read, or no depth.
+pub(super) fn films(data: &str, depth_weights: Option<&Path>, device: &str) -> Result<FrameSource> {
+    let depth = depth_weights.map(|weights| DepthConfig {
+        weights: weights.to_owned(),
+        side: training_data::depth::LONGEST_SIDE,
+        confidence: 1.0,
+        device: device.to_owned(),
+    });
+    let (sets, most) = (data.to_owned(), DISTANCES + 1);
+    FrameSource::open(&DataConfig { sets, fewest: 2, most, reach: DISTANCES, sizes: Vec::new(), depth })
+}
+
+/// Refuses a grid of so few tokens that a guess is nearly right.
+///
+/// # Errors
+/// Such a grid.
+pub(super) fn check_grid(grid: TokenGrid) -> Result<()> {
+    ensure!(
+        grid.columns.min(grid.rows) >= FEWEST_TOKENS,
+        "expected a grid of at least {FEWEST_TOKENS} tokens a side, got {} x {}, where a guess is near enough in {:.0} % of \
+         the cases: use --size WIDTHxHEIGHT, or --any-grid",
+        grid.columns,
+        grid.rows,
+        1300.0 / grid.tokens() as f64
+    );
+    Ok(())
 }
 
 /// What was looked for, and what was found.
@@ -106,38 +130,17 @@ pub fn run(args: &Args) -> Result<String> {
     ensure!(args.frames >= 2 && args.pairs >= 1, "--frames: expected at least 2, --pairs: at least 1");
     ensure!(args.tau > 0.0, "--tau: expected more than 0, got {}", args.tau);
     let device = model::device(&args.device).context("--device")?;
-    let dtype = if device.is_cpu() { DType::F32 } else { DType::BF16 };
-    let (config, loader) = model::weights::open(&args.weights, dtype, &device)?;
-    let mut model = Qwen3Vl::new(&config, Kernels::Fused, loader)?;
-    if let Some(adapter) = &args.adapter {
-        Lora::load(adapter, dtype, &device)?.attach(&mut model)?;
-    }
-    let beside = args.adapter.as_ref().unwrap_or(&args.weights);
-    let heads = Heads::stored(beside, config.text_config.hidden_size, &device)?;
-    let tokenizer = Tokenizer::from_dir(&args.weights, &config)?;
-    let own = Processor::from_dir(&args.weights, &config.vision_config)?;
-    let processor = sized(&own, pixels(args)).context("--size")?;
-    let builder = Builder { tokenizer: &tokenizer, processor: &processor, config: &config };
-    let side = training_data::depth::LONGEST_SIDE;
-    let depth = args.depth_weights.clone();
-    let depth = depth.map(|weights| DepthConfig { weights, side, confidence: 1.0, device: args.device.clone() });
-    let (sets, length) = (args.data.clone(), DISTANCES + 1);
-    let data = DataConfig { sets, fewest: 2, most: length, reach: DISTANCES, sizes: Vec::new(), depth };
-    let source = FrameSource::open(&data)?;
-    let seen = look(args, &model, &builder, heads.as_ref(), &source)?;
+    let judged = Judged::open(&args.weights, args.adapter.as_deref(), pixels(args.size), &device)?;
+    let source = films(&args.data, args.depth_weights.as_deref(), &args.device)?;
+    let seen = look(args, &judged, &source)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     write_json(&args.out.join("report.json"), &report(args, &seen))?;
     write(&args.out, &seen)?;
     Ok(table(&seen))
 }
 
-fn look(
-    args: &Args,
-    model: &Qwen3Vl,
-    builder: &Builder<'_>,
-    heads: Option<&Heads>,
-    source: &FrameSource,
-) -> Result<Seen> {
+fn look(args: &Args, judged: &Judged, source: &FrameSource) -> Result<Seen> {
+    let (model, builder, heads) = (&judged.model, judged.builder(), judged.heads.as_ref());
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
     let mut seen = Seen { tallies: Tallies::new(), grid: [0; 2], sets: 0, pairs: 0, unreadable: 0, chance: 0.0 };
     let (mut drawn, mut looks, mut chance) = (0, 0, 0.0);
@@ -148,7 +151,7 @@ fn look(
         drawn += args.frames / 2;
         let numbers: BTreeSet<usize> = pairs.iter().flat_map(|(a, b)| [first + a, first + b]).collect();
         let numbers: Vec<usize> = numbers.into_iter().collect();
-        let views = match source.load(film, &numbers, pixels(args)) {
+        let views = match source.load(film, &numbers, pixels(args.size)) {
             Ok(views) => views,
             Err(error) => {
                 tracing::warn!("left out: {error:#}");
@@ -156,16 +159,11 @@ fn look(
                 continue;
             }
         };
-        let set = FrameSet::new(builder, &views)?;
+        let set = FrameSet::new(&builder, &views)?;
         seen.grid = [set.grid.columns, set.grid.rows];
-        ensure!(
-            args.any_grid || set.grid.columns.min(set.grid.rows) >= FEWEST_TOKENS,
-            "expected a grid of at least {FEWEST_TOKENS} tokens a side, got {} x {}, where a guess is near enough in \
-             {:.0} % of the cases: use --size WIDTHxHEIGHT, or --any-grid",
-            set.grid.columns,
-            set.grid.rows,
-            1300.0 / set.grid.tokens() as f64
-        );
+        if !args.any_grid {
+            check_grid(set.grid)?;
+        }
         let wanted = |from: usize, to: usize| pairs.contains(&(set.numbers[from] - first, set.numbers[to] - first));
         let batch = Batch::new([&set.sequence], builder.tokenizer.pad);
         let embeddings = embed(model, &batch, [&set.sequence], true)?;
@@ -188,7 +186,7 @@ fn look(
 }
 
 /// First frame and length of the stretch of a film that a set is drawn from.
-fn stretch(film: Film, frames: Option<usize>) -> (usize, usize) {
+pub(super) fn stretch(film: Film, frames: Option<usize>) -> (usize, usize) {
     match (film, frames) {
         (Film::Recorded { anchor, .. }, Some(frames)) => {
             let length = frames.min(DISTANCES + 1);

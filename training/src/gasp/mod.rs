@@ -11,6 +11,7 @@ mod config;
 mod frames;
 mod head;
 mod instruct;
+mod judged;
 mod language;
 mod loss;
 mod pck;
@@ -19,6 +20,7 @@ mod probe;
 mod set;
 mod stream;
 pub mod sweep;
+pub mod tracks;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -34,6 +34,17 @@ impl TokenGrid {
         x * x + y * y <= RADIUS * RADIUS
     }
 
+    /// Centre of a token, tokens from the upper left corner of the frame.
+    pub fn centre(self, token: usize) -> [f64; 2] {
+        [(token % self.columns) as f64 + 0.5, (token / self.columns) as f64 + 0.5]
+    }
+
+    /// Whether a token's centre is at most [`RADIUS`] from a place.
+    pub fn reaches(self, token: usize, place: [f64; 2]) -> bool {
+        let [x, y] = self.centre(token);
+        (x - place[0]).powi(2) + (y - place[1]).powi(2) <= (RADIUS * RADIUS) as f64
+    }
+
     /// How often a guess finds each token: 13 / tokens where the border is far.
     pub fn chances(self) -> Vec<f64> {
         let found = |token: usize| (0..self.tokens()).filter(|&guess| self.near(guess, token)).count();
@@ -125,6 +136,11 @@ mod tests {
         assert!(grid.near(0, 2) && grid.near(0, 17) && grid.near(0, 32), "inclusive");
         assert!(!grid.near(0, 3) && !grid.near(0, 18), "(2, 1) is farther than 2");
         assert!(!grid.near(15, 16), "the end of a row and the start of the next are far apart");
+        for (a, b) in [(0, 2), (0, 3), (0, 17), (0, 18), (0, 32), (15, 16), (40, 73)] {
+            assert_eq!(grid.reaches(a, grid.centre(b)), grid.near(a, b), "{a} {b}");
+        }
+        // Between two tokens: 2 to the left of 2.5, and more.
+        assert!(grid.reaches(0, [2.5, 0.5]) && !grid.reaches(0, [2.51, 0.5]));
     }
 
     #[test]

@@ -37,14 +37,16 @@ impl Features {
 pub type Tallies = BTreeMap<(Features, usize), Tally>;
 
 /// The matches of one frame in another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Pair {
-    from: usize,
-    to: usize,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pair {
+    /// The one.
+    pub from: usize,
+    /// The other.
+    pub to: usize,
     /// Frames of the film from one to the other.
-    distance: usize,
-    /// Token in the one, token in the other.
-    matches: Vec<(usize, usize)>,
+    pub distance: usize,
+    /// Token in the one, place in the other, tokens from its upper left corner.
+    pub matches: Vec<(usize, [f64; 2])>,
 }
 
 /// Looks into one pass over one set.
@@ -69,17 +71,27 @@ impl<'a> Probe<'a> {
         wanted: &dyn Fn(usize, usize) -> bool,
         tallies: &'a mut Tallies,
     ) -> Self {
-        let mut pairs: BTreeMap<(usize, usize), Vec<(usize, usize)>> = BTreeMap::new();
+        let mut pairs: BTreeMap<(usize, usize), Vec<(usize, [f64; 2])>> = BTreeMap::new();
         for m in &set.matches {
             let ((from, token), (to, other)) = (m.from, m.to);
             if wanted(from.min(to), from.max(to)) {
-                pairs.entry((from, to)).or_default().push((token, other));
+                pairs.entry((from, to)).or_default().push((token, set.grid.centre(other)));
             }
         }
         let distance = |from: usize, to: usize| set.numbers[from].abs_diff(set.numbers[to]);
         let pair = |((from, to), matches)| Pair { from, to, distance: distance(from, to), matches };
-        let pairs = pairs.into_iter().map(pair).collect();
-        Self { rows, grid: set.grid, pairs, tau, heads, tallies, failed: None }
+        Self::of(pairs.into_iter().map(pair).collect(), set.grid, rows, (tau, heads), tallies)
+    }
+
+    /// Of pairs of frames that are known already.
+    pub fn of(
+        pairs: Vec<Pair>,
+        grid: TokenGrid,
+        rows: Vec<u32>,
+        (tau, heads): (f64, Option<&'a Heads>),
+        tallies: &'a mut Tallies,
+    ) -> Self {
+        Self { rows, grid, pairs, tau, heads, tallies, failed: None }
     }
 
     /// What a tap of the decoder is given.
@@ -106,7 +118,7 @@ impl<'a> Probe<'a> {
                 for (features, q, k) in
                     [(Features::QueryKey, query, key), (Features::Rotated, rotated_query, rotated_key)]
                 {
-                    let (q, k) = (self.joined(q, heads)?, self.joined(k, heads)?);
+                    let (q, k) = (joined(&self.rows, q, heads)?, joined(&self.rows, k, heads)?);
                     self.compare((features, layer), &q, &k)?;
                 }
             }
@@ -120,18 +132,6 @@ impl<'a> Probe<'a> {
         Ok(())
     }
 
-    /// Heads of the vision tokens side by side, a key head once for each query head that it serves: `[1, kv, t, e]` ->
-    /// `[n, h * e]`, of length 1, in f32.
-    fn joined(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
-        let (b, kv, _, e) = x.dims4()?;
-        ensure!(b == 1, "expected one sequence, got {b}");
-        let rows = Tensor::new(self.rows.as_slice(), x.device())?;
-        let x = x.detach().squeeze(0)?.contiguous()?.index_select(&rows, 1)?.to_dtype(DType::F32)?; // [kv, n, e]
-        let x = x.transpose(0, 1)?.contiguous()?.unsqueeze(2)?; // [n, kv, 1, e]
-        let x = x.repeat((1, 1, heads / kv, 1))?.reshape((self.rows.len(), heads * e))?;
-        Ok(unit(&x)?)
-    }
-
     /// Looks for every match among the tokens of its frame.
     fn compare(&mut self, kind: (Features, usize), q: &Tensor, k: &Tensor) -> Result<()> {
         let tokens = self.grid.tokens();
@@ -142,15 +142,30 @@ impl<'a> Probe<'a> {
             let similarity = q.index_select(&Tensor::new(rows, q.device())?, 0)?.matmul(&keys.t()?)?;
             for (row, &(_, truth)) in similarity.to_vec2::<f32>()?.iter().zip(&pair.matches) {
                 let (best, confidence) = best(row, self.tau);
-                tally.push(pair.distance, self.grid.near(best, truth), confidence);
+                tally.push(pair.distance, self.grid.reaches(best, truth), confidence);
             }
         }
         Ok(())
     }
 }
 
+/// Heads of the vision tokens, which are `rows` of the sequence, side by side, a key head once for each of the `heads` query heads that
+/// it serves: `[1, kv, t, e]` -> `[n, h * e]`, of length 1, in f32.
+///
+/// # Errors
+/// Several sequences, rows that are not there.
+pub fn joined(rows: &[u32], x: &Tensor, heads: usize) -> Result<Tensor> {
+    let (b, kv, _, e) = x.dims4()?;
+    ensure!(b == 1, "expected one sequence, got {b}");
+    let index = Tensor::new(rows, x.device())?;
+    let x = x.detach().squeeze(0)?.contiguous()?.index_select(&index, 1)?.to_dtype(DType::F32)?; // [kv, n, e]
+    let x = x.transpose(0, 1)?.contiguous()?.unsqueeze(2)?; // [n, kv, 1, e]
+    let x = x.repeat((1, 1, heads / kv, 1))?.reshape((rows.len(), heads * e))?;
+    Ok(unit(&x)?)
+}
+
 /// The most similar token, and its share in the softmax of the similarities over tau.
-fn best(row: &[f32], tau: f64) -> (usize, f64) {
+pub fn best(row: &[f32], tau: f64) -> (usize, f64) {
     let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i);
     let sum: f64 = row.iter().map(|s| (f64::from(s - row[best]) / tau).exp()).sum();
     (best, 1.0 / sum)
@@ -215,10 +230,8 @@ mod tests {
         let (first, second) = (random(1, 32), random(1, 32));
         let keys = Tensor::cat(&[&first, &second], 1).unwrap();
         let own = Tensor::cat(&[&first, &first, &second, &second], 1).unwrap();
-        let set = set();
-        let mut tallies = Tallies::new();
-        let probe = Probe::new(&set, (2..290).collect(), 0.07, None, &|_, _| true, &mut tallies);
-        let far = (probe.joined(&own, 4).unwrap() - probe.joined(&keys, 4).unwrap()).unwrap();
+        let rows: Vec<u32> = (2..290).collect();
+        let far = (joined(&rows, &own, 4).unwrap() - joined(&rows, &keys, 4).unwrap()).unwrap();
         assert!(far.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-6);
     }
 
