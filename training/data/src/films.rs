@@ -9,6 +9,7 @@ use super::windows::Spacing;
 use crate::synth::{Stratum, SynthConfig, SynthFilm};
 use geometry::{Camera, Intrinsics, Stamp, Transform, WINDOW, WindowTrajectory, World};
 use image::RgbImage;
+use nalgebra::Vector3;
 use std::path::PathBuf;
 
 /// A list of films, without their pictures.
@@ -246,6 +247,9 @@ impl Film<'_> {
             median_depth: frames[0].depth.as_deref().and_then(median_depth),
             depth: depth.and_then(|depth| depth.try_into().ok()),
             frame_indices: indices,
+            // The generator's world has z up.
+            up_in_anchor: matches!(self.pictures, Pictures::Rendered(_))
+                .then(|| world_from_camera[0].inverse().rotation_matrix() * Vector3::z()),
         }
     }
 

@@ -7,6 +7,7 @@ use super::windows::Spacing;
 use crate::synth::{Stratum, SynthConfig, window_of};
 use geometry::{Intrinsics, Stamp, WINDOW, WindowTrajectory};
 use image::RgbImage;
+use nalgebra::Vector3;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,8 @@ pub struct WindowSample {
     pub depth: Option<[Vec<f32>; WINDOW]>,
     /// Frame numbers in the source.
     pub frame_indices: [usize; WINDOW],
+    /// Against gravity, in the axes of frame 0, length 1; nothing where the source does not know it.
+    pub up_in_anchor: Option<Vector3<f64>>,
 }
 
 /// A list of windows.
@@ -135,6 +138,11 @@ impl WindowSource {
         }
     }
 
+    /// Whether its windows say where up is ([`WindowSample::up_in_anchor`]): those of the generator do.
+    pub fn knows_gravity(&self) -> bool {
+        matches!(self, Self::Synth { .. })
+    }
+
     /// The kind of difficulty that the generator was asked for.
     pub fn stratum(&self) -> Option<Stratum> {
         match self {
@@ -211,6 +219,8 @@ impl WindowSource {
                     median_depth: Some(window.median_depth),
                     depth: Some(window.depth),
                     frame_indices: std::array::from_fn(|i| i),
+                    // The generator's world has z up.
+                    up_in_anchor: Some(window.world_from_camera[0].inverse().rotation_matrix() * Vector3::z()),
                 })
             }
             Self::Recorded { sequences, spacing, windows, .. } => {
@@ -286,5 +296,6 @@ fn read(sequence: &Sequence, spacing: &Spacing, window: [usize; WINDOW]) -> Resu
         median_depth,
         depth: complete.then_some(depth),
         frame_indices: window,
+        up_in_anchor: None,
     })
 }

@@ -1,21 +1,30 @@
 //! Windows with what the heads shall say of them.
 //!
-//! The ground plane is the x-z plane of camera 0. The plane of the notes on Loc3R-VLM is level; no source here knows
-//! gravity, so plans are as tilted as the first camera was, and every manifest says so.
+//! The ground plane of the layout is level where gravity is known, as that of the notes on Loc3R-VLM is: z where camera 0 looks. The generator knows it;
+//! recordings do not say it, and there the plane is the x-z plane of camera 0, as tilted as that was. Manifests say which it is. Poses
+//! are those of camera 0's axes in both cases, since the node's are.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
+use model::Processor;
 use model::answer::chain;
 use model::answer::prompt::Mode;
 use model::pose_head::{ASKED, FramePose};
-use nalgebra::{Point2, Point3};
+use nalgebra::{Matrix3, Point2, Vector3};
 use serde_json::{Value, json};
 
 use crate::sft::example::{Builder, Example, Source};
 use training_data::{Order, WindowSample, WindowSource, parse_source};
 
+/// A camera that is nearer to looking straight up or down than this (the sine of the angle) says nothing of where ahead is.
+const STEEP: f64 = 0.01;
+
 /// What the ground plane is, as manifests have it.
-pub const GROUND_PLANE: &str = "x-z plane of camera 0";
+fn ground_plane(source: &WindowSource) -> &'static str {
+    if source.knows_gravity() { "level, z where camera 0 looks" } else { "x-z plane of camera 0" }
+}
 
 /// Windows of a source in an order that changes from epoch to epoch.
 pub struct Data {
@@ -50,7 +59,10 @@ impl Data {
 
 /// What a manifest says of a source.
 pub fn describe(source: &WindowSource) -> Value {
-    json!({"windows": source.len(), "skipped": source.skipped().len(), "sources": source.sources()})
+    json!({
+        "windows": source.len(), "skipped": source.skipped().len(), "sources": source.sources(),
+        "ground_plane": ground_plane(source),
+    })
 }
 
 /// At most `n` windows, spread evenly over a source.
@@ -68,9 +80,11 @@ pub fn spread(source: &WindowSource, n: u64) -> impl Iterator<Item = Result<Wind
 pub struct Window {
     /// Frames, prompt and poses as text.
     pub example: Example,
-    /// (x, z) of the surface at the centre of each vision token, frame after frame, in the anchor's frame and
+    /// (x, z) of the surface at the centre of each vision token, frame after frame, on the ground plane under the anchor and in
     /// `layout.unit`s; nothing where there is no depth.
     pub layout: Vec<Option<[f32; 2]>>,
+    /// The same of one unit of depth, seen from the anchor, for each token of a frame.
+    pub rays: Vec<[f32; 2]>,
     /// Of frames 1 to 4.
     pub poses: [FramePose; ASKED],
 }
@@ -89,18 +103,98 @@ impl Window {
             response: chain::write_poses(&sample.ground_truth),
         };
         let example = builder.example(source, Mode::AnswerOnly)?;
-        let merge = builder.config.vision_config.spatial_merge_size;
-        let grid = example.sequence.images.first().context("no image")?.1;
-        let side = builder.processor.patch_size * merge;
-        let cells = Cells { rows: grid.height / merge, columns: grid.width / merge, side };
+        let Places { layout, rays } = Places::of(builder.processor, sample, unit)?;
+        Ok(Self { example, layout, rays, poses: FramePose::of_window(&sample.ground_truth) })
+    }
+}
+
+/// Where the vision tokens of a window are on the ground plane, as [`Window`] has it.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Of each token.
+    pub layout: Vec<Option<[f32; 2]>>,
+    /// Of each token of a frame.
+    pub rays: Vec<[f32; 2]>,
+}
+
+impl Places {
+    /// # Errors
+    /// A size that can't be resized.
+    pub fn of(processor: &Processor, sample: &WindowSample, unit: f64) -> Result<Self> {
+        let (width, height) = processor.camera_size(&sample.intrinsics)?;
+        let seen = sample.intrinsics.rescale(width, height);
+        let side = processor.patch_size * processor.merge_size;
+        let cells = Cells { rows: height as usize / side, columns: width as usize / side, side };
+        let plane = plane_from_anchor(sample.up_in_anchor);
         let surface = sample.depth.as_ref().map(|depth| Surface {
             depth,
             stored: &sample.intrinsics,
-            seen: &example.intrinsics,
+            seen: &seen,
             trajectory: &sample.ground_truth,
         });
-        let layout = layout(surface.as_ref(), cells, unit);
-        Ok(Self { example, layout, poses: FramePose::of_window(&sample.ground_truth) })
+        let ray = |pixel: Point2<f64>| on_plane(&plane, &seen.back_project(&pixel, 1.0).coords, 1.0);
+        Ok(Self { layout: layout(surface.as_ref(), cells, &plane, unit), rays: cells.centres().map(ray).collect() })
+    }
+}
+
+/// Turns the anchor's axes so that y points down and z is as far ahead as the anchor looks; none where gravity is not known.
+fn plane_from_anchor(up_in_anchor: Option<Vector3<f64>>) -> Matrix3<f64> {
+    let Some(down) = up_in_anchor.and_then(|up| (-up).try_normalize(0.0)) else { return Matrix3::identity() };
+    let level = |axis: Vector3<f64>| (axis - down * axis.dot(&down)).try_normalize(STEEP);
+    // Of a camera that looks up or down, what is on the right tells where the top of its image is.
+    let ahead = level(Vector3::z()).or_else(|| Some(level(Vector3::x())?.cross(&down)));
+    let ahead = ahead.unwrap_or_else(Vector3::z);
+    Matrix3::from_rows(&[down.cross(&ahead).transpose(), down.transpose(), ahead.transpose()])
+}
+
+/// (x, z) of a point of the anchor's frame, in units.
+fn on_plane(plane_from_anchor: &Matrix3<f64>, point_in_anchor: &Vector3<f64>, unit: f64) -> [f32; 2] {
+    let point = plane_from_anchor * point_in_anchor / unit;
+    [point.x as f32, point.z as f32]
+}
+
+/// What could be said of the layout without having seen an image, learned from some windows.
+#[derive(Debug, Clone, Default)]
+pub struct Guesses {
+    /// Sum and number of the places of each token, by how many tokens the windows have: grids differ with cameras.
+    sums: BTreeMap<usize, Vec<([f64; 2], f64)>>,
+    /// Depths of the anchor's tokens, units.
+    depths: Vec<f64>,
+}
+
+impl Guesses {
+    /// Learns from one more window.
+    pub fn add(&mut self, places: &Places) {
+        let sums = self.sums.entry(places.layout.len()).or_insert_with(|| vec![([0.0; 2], 0.0); places.layout.len()]);
+        for ((sum, count), place) in sums.iter_mut().zip(&places.layout) {
+            let Some(place) = place else { continue };
+            (0..2).for_each(|axis| sum[axis] += f64::from(place[axis]));
+            *count += 1.0;
+        }
+        let length = |[x, z]: [f32; 2]| f64::from(x).hypot(f64::from(z));
+        // Of frame 0 alone a place is its ray times the depth.
+        for (place, &ray) in places.layout.iter().zip(&places.rays) {
+            let depth = place.map(|place| length(place) / length(ray));
+            self.depths.extend(depth.filter(|depth| depth.is_finite()));
+        }
+    }
+
+    /// The mean place of token `token` of a window of `tokens`; that of all tokens where windows of that size were not seen.
+    pub fn mean(&self, tokens: usize, token: usize) -> [f64; 2] {
+        let over = |(sum, count): ([f64; 2], f64)| (count > 0.0).then(|| sum.map(|sum| sum / count));
+        let own = self.sums.get(&tokens).and_then(|sums| over(*sums.get(token)?));
+        let all = || {
+            let sums = self.sums.values().flatten();
+            sums.fold(([0.0; 2], 0.0), |(sum, count), (more, n)| ([sum[0] + more[0], sum[1] + more[1]], count + n))
+        };
+        own.or_else(|| over(all())).unwrap_or_default()
+    }
+
+    /// The median depth, at which a guess without depth sees everything; 0 of none.
+    pub fn depth(&self) -> f64 {
+        let mut depths = self.depths.clone();
+        let middle = depths.len() / 2;
+        if depths.is_empty() { 0.0 } else { *depths.select_nth_unstable_by(middle, f64::total_cmp).1 }
     }
 }
 
@@ -111,6 +205,15 @@ struct Cells {
     columns: usize,
     /// Pixels.
     side: usize,
+}
+
+impl Cells {
+    /// Their centres, row after row, pixels.
+    fn centres(self) -> impl Iterator<Item = Point2<f64>> {
+        let centre = move |cell: usize| (cell * self.side) as f64 + (self.side as f64 - 1.0) / 2.0;
+        (0..self.rows)
+            .flat_map(move |row| (0..self.columns).map(move |column| Point2::new(centre(column), centre(row))))
+    }
 }
 
 /// What the frames of a window show, in three dimensions.
@@ -127,7 +230,7 @@ struct Surface<'a> {
 impl Surface<'_> {
     /// What is seen at a pixel of the model's grid; nothing without depth. The depth is that of the nearest stored
     /// pixel, since a mean of two surfaces is on neither.
-    fn point_in_anchor(&self, frame: usize, pixel: &Point2<f64>) -> Option<Point3<f64>> {
+    fn point_in_anchor(&self, frame: usize, pixel: &Point2<f64>) -> Option<Vector3<f64>> {
         let nearest = |u: f64, seen: u32, stored: u32| {
             let place = (u + 0.5) * f64::from(stored) / f64::from(seen) - 0.5;
             (place.round().max(0.0) as usize).min(stored as usize - 1)
@@ -136,30 +239,23 @@ impl Surface<'_> {
         let column = nearest(pixel.x, self.seen.width, self.stored.width);
         let depth = f64::from(*self.depth[frame].get(row * self.stored.width as usize + column)?);
         let point_in_camera = (depth.is_finite() && depth > 0.0).then(|| self.seen.back_project(pixel, depth))?;
-        Some(self.trajectory.anchor_from_camera()[frame].transform_point(&point_in_camera))
+        Some(self.trajectory.anchor_from_camera()[frame].transform_point(&point_in_camera).coords)
     }
 }
 
 /// (x, z) of each vision token of five frames.
-fn layout(surface: Option<&Surface<'_>>, cells: Cells, unit: f64) -> Vec<Option<[f32; 2]>> {
-    let centre = |cell: usize| (cell * cells.side) as f64 + (cells.side as f64 - 1.0) / 2.0;
-    let mut layout = Vec::with_capacity(WINDOW * cells.rows * cells.columns);
-    for frame in 0..WINDOW {
-        for row in 0..cells.rows {
-            for column in 0..cells.columns {
-                let pixel = Point2::new(centre(column), centre(row));
-                let point_in_anchor = surface.and_then(|surface| surface.point_in_anchor(frame, &pixel));
-                layout.push(point_in_anchor.map(|point| [(point.x / unit) as f32, (point.z / unit) as f32]));
-            }
-        }
-    }
-    layout
+fn layout(surface: Option<&Surface<'_>>, cells: Cells, plane: &Matrix3<f64>, unit: f64) -> Vec<Option<[f32; 2]>> {
+    let place = |frame: usize, pixel: Point2<f64>| {
+        let point_in_anchor = surface.and_then(|surface| surface.point_in_anchor(frame, &pixel));
+        point_in_anchor.map(|point| on_plane(plane, &point, unit))
+    };
+    (0..WINDOW).flat_map(|frame| cells.centres().map(move |pixel| (frame, pixel))).map(|(f, p)| place(f, p)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use geometry::Transform;
-    use nalgebra::{Isometry3, Vector3};
+    use nalgebra::{Isometry3, Rotation3};
 
     use super::*;
 
@@ -192,7 +288,8 @@ mod tests {
         let depth = wall();
         let surface = Surface { depth: &depth, stored: &stored, seen: &seen, trajectory: &trajectory };
         let cells = Cells { rows: 2, columns: 2, side: 32 };
-        let got = layout(Some(&surface), cells, 0.5);
+        let none = Matrix3::identity();
+        let got = layout(Some(&surface), cells, &none, 0.5);
         // In halves of a unit. Pixels 15.5 and 47.5 are 16 off the middle, f is 32: x = -1 and 1 at depth 2.
         let (left, right) = (Some([-2.0, 4.0]), Some([2.0, 4.0]));
         let expected: [[Option<[f32; 2]>; 4]; WINDOW] = [
@@ -211,7 +308,77 @@ mod tests {
             };
             assert!(near, "token {i}: {got:?}, expected {expected:?}");
         }
-        assert_eq!(layout(None, cells, 1.0), vec![None; WINDOW * 4]);
+        assert_eq!(layout(None, cells, &none, 1.0), vec![None; WINDOW * 4]);
+    }
+
+    #[test]
+    fn a_plane_under_a_tilted_camera_is_level() {
+        // A camera that looks 30 degrees down, and rolls: what is ahead of it lies lower and less far ahead.
+        for roll in [0.0, 0.4, -2.0] {
+            let tilt = f64::to_radians(30.0);
+            let turned = Rotation3::from_axis_angle(&Vector3::z_axis(), roll)
+                * Rotation3::from_axis_angle(&Vector3::x_axis(), tilt);
+            let plane = plane_from_anchor(Some(turned * Vector3::new(0.0, -2.5, 0.0)));
+            let is_rotation =
+                (plane * plane.transpose() - Matrix3::identity()).norm() < 1e-12 && plane.determinant() > 0.0;
+            assert!(is_rotation, "{plane}");
+            let ahead = plane * Vector3::z();
+            assert!(ahead.x.abs() < 1e-12 && (ahead.z - tilt.cos()).abs() < 1e-12, "{roll}: {ahead}");
+            // The height of a point is how far it is along gravity, and nothing of it stays on the plane.
+            let below = on_plane(&plane, &(turned * Vector3::y() * 3.0), 1.0);
+            assert!(below.iter().all(|v| v.abs() < 1e-6), "{below:?}");
+        }
+        // Straight down: the top of the image is ahead.
+        let down = plane_from_anchor(Some(-Vector3::z()));
+        assert!((down * -Vector3::y() - Vector3::z()).norm() < 1e-12, "{down}");
+        assert_eq!(plane_from_anchor(None), Matrix3::identity());
+    }
+
+    /// The generator knows where up is, recordings do not say it.
+    #[test]
+    fn windows_of_the_generator_have_a_level_plane_and_recordings_their_cameras() {
+        let source = parse_source("synth:seed=3,windows=6,size=64x48").unwrap();
+        assert!(describe(&source)["ground_plane"].as_str().unwrap().starts_with("level"));
+        let mut tilted = 0;
+        for index in 0..6 {
+            let sample = source.sample(index).unwrap();
+            let up = sample.up_in_anchor.unwrap();
+            assert!((up.norm() - 1.0).abs() < 1e-9 && up.y < 0.0, "{up}: y of a camera is down");
+            tilted += usize::from(up.y > -0.999);
+            let places = Places::of(&Processor::with_pixel_limits(1024, 3072), &sample, 1.0).unwrap();
+            let level = places.layout.clone();
+            let untold = WindowSample { up_in_anchor: None, ..sample };
+            let camera = Places::of(&Processor::with_pixel_limits(1024, 3072), &untold, 1.0).unwrap();
+            assert_eq!(level != camera.layout, up.y > -1.0 + 1e-12);
+        }
+        assert!(tilted > 0, "no camera of these looks up or down");
+        let recorded = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/amazon_box");
+        let recorded = parse_source(&recorded.display().to_string()).unwrap();
+        assert!(describe(&recorded)["ground_plane"] == "x-z plane of camera 0");
+        assert!(recorded.sample(0).unwrap().up_in_anchor.is_none());
+    }
+
+    #[test]
+    fn guesses_are_the_mean_of_a_token_and_its_ray_at_the_median_depth() {
+        let places = |x: f32, depth: f32| Places {
+            layout: vec![Some([0.5 * depth, depth]), None, Some([x, 3.0]), Some([x, 5.0])],
+            rays: vec![[0.5, 1.0], [-0.5, 1.0]],
+        };
+        let mut guesses = Guesses::default();
+        assert_eq!((guesses.mean(4, 0), guesses.depth()), ([0.0; 2], 0.0));
+        for (x, depth) in [(1.0, 2.0), (2.0, 4.0), (6.0, 40.0)] {
+            guesses.add(&places(x, depth));
+        }
+        assert!((guesses.depth() - 4.0).abs() < 1e-6);
+        let near = |got: [f64; 2], expected: [f64; 2]| {
+            assert!(got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{got:?}, expected {expected:?}");
+        };
+        near(guesses.mean(4, 2), [3.0, 3.0]);
+        near(guesses.mean(4, 0), [23.0 / 3.0, 46.0 / 3.0]);
+        // Nothing is known of that token, or of windows of another size: the mean of all.
+        let all = [(23.0 + 9.0 + 9.0) / 9.0, (46.0 + 9.0 + 15.0) / 9.0];
+        near(guesses.mean(4, 1), all);
+        near(guesses.mean(60, 7), all);
     }
 
     #[test]

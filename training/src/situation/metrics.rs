@@ -1,4 +1,4 @@
-//! How well frames are localised, beside a predictor that has seen no image.
+//! How well frames are localised, and the surfaces of vision tokens, beside predictors that have seen no image.
 
 use geometry::metrics::rotation_error_deg;
 use model::pose_head::{ASKED, FramePose};
@@ -70,6 +70,55 @@ pub fn figures(
     figures
 }
 
+/// Where the surface of a vision token is on the ground plane, (x, z), scene units.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenPlace {
+    /// By the depth that is known.
+    pub truth: [f64; 2],
+    /// By the head.
+    pub said: [f64; 2],
+    /// Standard deviation of that, both axes together.
+    pub sigma: f64,
+    /// The mean place of this token in windows that were trained on.
+    pub mean: [f64; 2],
+    /// On the token's ray from the anchor, at the median depth of those windows: what the camera alone tells.
+    pub ray: [f64; 2],
+}
+
+/// Names of the layout's figures, of the head, of the mean and of the ray.
+const LAYOUT_NAMES: [[&str; 3]; 3] = [
+    ["layout_within_0.5", "mean_layout_within_0.5", "ray_layout_within_0.5"],
+    ["layout_within_1.0", "mean_layout_within_1.0", "ray_layout_within_1.0"],
+    ["layout_median", "mean_layout_median", "ray_layout_median"],
+];
+
+/// Shares and medians of the distances on the ground plane, of the head and of both guesses, and how well sigma ranks those of the
+/// head; nothing of no tokens.
+pub fn layout_figures(places: &[TokenPlace]) -> Vec<(&'static str, f64)> {
+    if places.is_empty() {
+        return Vec::new();
+    }
+    let errors = |of: fn(&TokenPlace) -> [f64; 2]| -> Vec<f64> {
+        let error = |place: &TokenPlace| (of(place)[0] - place.truth[0]).hypot(of(place)[1] - place.truth[1]);
+        places.iter().map(error).collect()
+    };
+    let columns = [errors(|place| place.said), errors(|place| place.mean), errors(|place| place.ray)];
+    let sigmas: Vec<f64> = places.iter().map(|place| place.sigma).collect();
+    let ranked = spearman(&sigmas, &columns[0]);
+    let mut figures = Vec::new();
+    for (who, errors) in columns.into_iter().enumerate() {
+        let values = [within(&errors, 0.5), within(&errors, 1.0), median(errors)];
+        figures.extend(LAYOUT_NAMES.iter().zip(values).map(|(names, value)| (names[who], value)));
+    }
+    figures.extend(ranked.map(|value| ("layout_sigma_spearman", value)));
+    figures
+}
+
+/// Share of errors up to a limit.
+fn within(errors: &[f64], limit: f64) -> f64 {
+    errors.iter().filter(|error| **error <= limit).count() as f64 / errors.len().max(1) as f64
+}
+
 /// Distance on the ground plane, scene units.
 fn planar_error(truth: &FramePose, estimate: &FramePose) -> f64 {
     (truth.position - estimate.position).xz().norm()
@@ -79,9 +128,6 @@ fn planar_error(truth: &FramePose, estimate: &FramePose) -> f64 {
 fn localisation(truth: &[FramePose], estimates: &[FramePose]) -> [f64; NAMES.len()] {
     let of = |error: fn(&FramePose, &FramePose) -> f64| -> Vec<f64> {
         truth.iter().zip(estimates).map(|(truth, estimate)| error(truth, estimate)).collect()
-    };
-    let within = |errors: &[f64], limit: f64| {
-        errors.iter().filter(|error| **error <= limit).count() as f64 / errors.len().max(1) as f64
     };
     let position = of(planar_error);
     let yaw = of(|a, b| wrap(a.yaw - b.yaw).abs().to_degrees());
@@ -162,6 +208,35 @@ mod tests {
             assert!((mean.position - Vector3::new(2.0 * (i + 1) as f64, 0.0, 1.0)).norm() < 1e-12);
             near(wrap(mean.yaw - (-170f64).to_radians()), 0.0);
         }
+    }
+
+    #[test]
+    fn the_layout_is_judged_beside_the_mean_and_the_ray() {
+        assert!(layout_figures(&[]).is_empty());
+        // Off by 0.3, 0.75 and 3; the guesses by 1 and by 0.5 on each axis.
+        let place = |x: f64, error: f64, sigma: f64| TokenPlace {
+            truth: [x, 4.0],
+            said: [x + 0.6 * error, 4.0 - 0.8 * error],
+            sigma,
+            mean: [x, 5.0],
+            ray: [x - 0.5, 4.5],
+        };
+        let all = layout_figures(&[place(0.0, 0.3, 0.1), place(-2.0, 3.0, 0.9), place(1.0, 0.75, 0.4)]);
+        let figure = |name: &str| all.iter().find(|(n, _)| *n == name).unwrap().1;
+        for (name, expected) in [
+            ("layout_median", 0.75),
+            ("layout_within_0.5", 1.0 / 3.0),
+            ("layout_within_1.0", 2.0 / 3.0),
+            ("layout_sigma_spearman", 1.0),
+            ("mean_layout_median", 1.0),
+            ("mean_layout_within_0.5", 0.0),
+            ("mean_layout_within_1.0", 1.0),
+            ("ray_layout_median", 0.5f64.sqrt()),
+            ("ray_layout_within_1.0", 1.0),
+        ] {
+            near(figure(name), expected);
+        }
+        assert_eq!(all.len(), 3 * 3 + 1);
     }
 
     #[test]

@@ -30,10 +30,10 @@ use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
 use crate::trainer::{Finished, Job, Objective, Share, Sources, Terms, named_terms};
 pub use config::{Config, DataConfig, EvalConfig, LayoutConfig, SituationConfig, TextConfig, read_config};
-use data::{Data, GROUND_PLANE, Window};
+use data::{Data, Guesses, Places, Window};
 use heads::{Heads, question};
 use loss::{YawTargets, nll};
-use metrics::{Estimate, MeanPose};
+use metrics::{Estimate, MeanPose, TokenPlace};
 use training_data::{WindowSample, parse_source};
 
 named_terms! {
@@ -97,6 +97,7 @@ pub struct Situation<'a> {
     targets: Targets,
     data: Data,
     mean_pose: MeanPose,
+    guesses: Guesses,
     hold_out: Vec<Window>,
     hold_out_inputs: Value,
     held_out: Vec<String>,
@@ -119,11 +120,14 @@ impl<'a> Situation<'a> {
     pub fn new(config: &'a Config, student: &'a Student) -> Result<Self> {
         let (text, s) = (&config.text, &config.situation);
         let data = Data::open(&config.data.source, config.run.seed).context("data.source")?;
-        let (mut poses, mut depth) = (Vec::new(), false);
+        let (mut poses, mut depth, mut guesses) = (Vec::new(), false, Guesses::default());
         for sample in data::spread(&data.source, config.data.sample) {
             let sample = sample.context("data.source")?;
             poses.push(FramePose::of_window(&sample.ground_truth));
             depth |= sample.depth.is_some();
+            if config.layout.weight > 0.0 {
+                guesses.add(&Places::of(&student.processor, &sample, config.layout.unit).context("data.source")?);
+            }
         }
         ensure!(
             depth || config.layout.weight <= 0.0,
@@ -139,6 +143,7 @@ impl<'a> Situation<'a> {
             targets: Targets::new(&student.tokenizer, vocabulary, text.number_sigma, text.tail_weight),
             data,
             mean_pose: MeanPose::of(&poses),
+            guesses,
             hold_out: Vec::new(),
             hold_out_inputs: Value::Null,
             held_out: Vec::new(),
@@ -267,6 +272,30 @@ impl<'a> Situation<'a> {
         Ok(Share { loss, terms })
     }
 
+    /// Where the head puts the tokens of some windows that have a known place, beside where guesses would; scene units.
+    fn token_places(&self, reading: &Reading, windows: &[Window]) -> Result<Vec<TokenPlace>> {
+        let (Some((said, _)), unit) = (&reading.layout, self.config.layout.unit) else { return Ok(Vec::new()) };
+        let rows = |x: &Tensor| x.to_dtype(candle_core::DType::F32)?.to_vec2::<f32>();
+        let said: Vec<_> = rows(&said.mean)?.into_iter().zip(rows(&said.log_variance)?).collect();
+        let depth = self.guesses.depth();
+        let known = windows.iter().flat_map(|window| {
+            let places = window.layout.iter().enumerate();
+            places.filter_map(move |(token, place)| Some((window, token, (*place)?)))
+        });
+        let place =
+            |((mean, log_variance), (window, token, truth)): ((Vec<f32>, Vec<f32>), (&Window, usize, [f32; 2]))| {
+                let ray = window.rays[token % window.rays.len()].map(f64::from);
+                TokenPlace {
+                    truth: truth.map(|v| unit * f64::from(v)),
+                    said: [0, 1].map(|axis: usize| unit * f64::from(mean[axis])),
+                    sigma: unit * log_variance.iter().map(|v| f64::from(*v).exp()).sum::<f64>().sqrt(),
+                    mean: self.guesses.mean(window.layout.len(), token).map(|v| unit * v),
+                    ray: ray.map(|v| unit * depth * v),
+                }
+            };
+        Ok(said.into_iter().zip(known).map(place).collect())
+    }
+
     /// What a reading says in scene units and radians.
     fn estimates(&self, reading: &Reading) -> Result<Vec<Estimate>> {
         let frames = self.heads.pose.decode(&reading.pose)?.into_iter();
@@ -301,7 +330,7 @@ impl Objective for Situation<'_> {
 
     fn inputs(&self) -> Value {
         json!({
-            "data": data::describe(&self.data.source), "hold_out": self.hold_out_inputs, "ground_plane": GROUND_PLANE,
+            "data": data::describe(&self.data.source), "hold_out": self.hold_out_inputs,
         })
     }
 
@@ -379,15 +408,17 @@ impl Objective for Situation<'_> {
         let model = self.student.model.for_inference();
         // A mean over nothing is nothing.
         let totals = self.counts(&self.hold_out).or_one();
-        let (mut terms, mut estimates) = (SituationTerms::default(), Vec::new());
+        let (mut terms, mut estimates, mut places) = (SituationTerms::default(), Vec::new(), Vec::new());
         for windows in self.hold_out.chunks(self.config.run.micro_batch) {
             let reading = self.read(&model, windows, None)?;
             estimates.extend(self.estimates(&reading)?);
+            places.extend(self.token_places(&reading, windows)?);
             terms = terms.plus(self.share(reading, windows, &totals)?.terms);
         }
         let truth: Vec<FramePose> = self.hold_out.iter().flat_map(|window| window.poses).collect();
         let mut figures = terms.named();
         figures.extend(metrics::figures(&truth, &estimates, &self.mean_pose, self.config.situation.full_pose));
+        figures.extend(metrics::layout_figures(&places));
         Ok(figures)
     }
 }

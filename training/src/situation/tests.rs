@@ -188,6 +188,10 @@ fn the_hold_out_is_judged_beside_the_mean_pose() {
     assert!(figures.iter().all(|(_, value)| value.is_finite()), "{figures:?}");
     let names: std::collections::BTreeSet<_> = figures.iter().map(|(name, _)| *name).collect();
     assert!(names.len() == figures.len() && names.contains("mean_pose_yaw_median_deg"), "{figures:?}");
+    for name in ["layout_median", "mean_layout_within_0.5", "ray_layout_median"] {
+        assert!(names.contains(name), "{name}: {figures:?}");
+    }
+    assert_eq!(objective.inputs()["data"]["ground_plane"], "level, z where camera 0 looks");
     // What is judged is what is trained: kernels and cuts differ, the loss does not.
     let totals = objective.counts(&objective.hold_out);
     let trained = objective.loss(&objective.hold_out, &totals, None).unwrap().terms.loss;
