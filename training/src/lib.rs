@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod bench;
+mod depth;
 pub mod gasp;
 pub mod grpo;
 pub mod nano;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+pub use crate::depth::DepthConfig;
 use crate::student::Adapter;
 use crate::trainer::config::{OptimizerConfig, RunConfig, read};
 
@@ -92,25 +93,6 @@ pub struct DataConfig {
     /// Depth of recordings that have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<DepthConfig>,
-}
-
-/// `[data.depth]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DepthConfig {
-    /// `model.safetensors` of Depth Anything 3 SMALL, or its folder.
-    pub weights: PathBuf,
-    /// Longest side that the network sees, pixels.
-    pub side: usize,
-    /// Pixels of which the network is not surer than this have no depth; it says at least 1.
-    pub confidence: f32,
-    /// Where it runs: cpu, cuda or cuda:N.
-    #[serde(default = "cpu")]
-    pub device: String,
-}
-
-fn cpu() -> String {
-    "cpu".to_owned()
 }
 
 /// `[mix]`: the language examples of the stream, against forgetting; where there are both kinds, they take turns.
@@ -239,10 +221,7 @@ impl DataConfig {
             self.most,
             self.fewest
         );
-        if let Some(depth) = &self.depth {
-            ensure!(depth.side > 0, "data.depth.side: expected at least 1");
-        }
-        Ok(())
+        self.depth.as_ref().map_or(Ok(()), DepthConfig::check)
     }
 
     /// Width and height of each grid, at least one; nothing for that of the model's processor.

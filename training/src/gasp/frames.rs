@@ -1,15 +1,16 @@
 //! Sets of frames with poses and depth, from any source of windows: a recording, or the generator.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use geometry::{Camera, Intrinsics, Transform, WINDOW, World};
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 use rand::Rng;
 use serde_json::{Value, json};
 
-use super::config::{DataConfig, DepthConfig};
+use super::config::DataConfig;
+use crate::depth::DepthEstimator;
 use training_data::chains::tracks::{self, FrameSets, View};
-use training_data::depth::{DepthAnything, Given};
+use training_data::depth::Given;
 use training_data::synth;
 use training_data::{WindowSource, parse_source};
 
@@ -33,6 +34,15 @@ pub struct Views {
 }
 
 impl Views {
+    /// Depth of all frames from the network, told the poses; without any, the set has no matches.
+    fn fill(&mut self, estimate: &DepthEstimator) {
+        let given = |pose: &Transform<World, Camera>| Given { world_from_camera: *pose, intrinsics: self.intrinsics };
+        let given: Vec<Given> = self.world_from_camera.iter().map(given).collect();
+        if let Some(maps) = estimate.maps(&self.images, &given) {
+            (self.depth, self.depth_intrinsics) = (maps.depth, maps.intrinsics);
+        }
+    }
+
     /// Poses and depth, as matches are looked for.
     pub fn views(&self) -> Vec<View<'_>> {
         let maps = tracks::maps(&self.depth, self.depth_intrinsics.width, self.metric);
@@ -55,20 +65,13 @@ pub enum Film {
     },
 }
 
-/// Depth Anything 3 for recordings without depth.
-struct Estimate {
-    network: DepthAnything,
-    /// Pixels of which the network is less sure have no depth.
-    confidence: f32,
-}
-
 /// Films to draw sets of frames from.
 pub struct FrameSource {
     source: WindowSource,
     /// Of recordings: where a set can be drawn.
     anchors: Vec<Film>,
     sets: FrameSets,
-    estimate: Option<Estimate>,
+    estimate: Option<DepthEstimator>,
     spec: String,
 }
 
@@ -104,7 +107,7 @@ impl FrameSource {
                 sets.reach
             );
         }
-        let estimate = config.depth.as_ref().map(Estimate::open).transpose()?;
+        let estimate = config.depth.as_ref().map(DepthEstimator::open).transpose()?;
         Ok(Self { source, anchors, sets, estimate, spec: spec.clone() })
     }
 
@@ -176,7 +179,7 @@ impl FrameSource {
             _ => anyhow::bail!("{}: a film of another source", self.spec),
         };
         if let Some(estimate) = self.estimate.as_ref().filter(|_| views.depth.iter().any(Vec::is_empty)) {
-            estimate.fill(&mut views);
+            views.fill(estimate);
         }
         let pixels = (views.depth_intrinsics.width * views.depth_intrinsics.height) as usize;
         views.depth.iter_mut().filter(|depth| depth.is_empty()).for_each(|depth| depth.resize(pixels, 0.0));
@@ -200,33 +203,6 @@ fn read(sequence: &training_data::Sequence, numbers: &[usize]) -> Result<Views> 
     }
     let (numbers, metric) = (numbers.to_vec(), sequence.metric());
     Ok(Views { numbers, images, intrinsics, world_from_camera, depth, depth_intrinsics: intrinsics, metric })
-}
-
-impl Estimate {
-    fn open(config: &DepthConfig) -> Result<Self> {
-        let device = model::device(&config.device).context("data.depth.device")?;
-        let mut network = DepthAnything::load(&config.weights, &device)?;
-        network.longest_side = config.side;
-        Ok(Self { network, confidence: config.confidence })
-    }
-
-    /// Depth of all frames from the network, told the poses. A camera that only turned gives it no scale: such a set
-    /// stays without depth, and has no matches.
-    fn fill(&self, views: &mut Views) {
-        let given = |pose: &Transform<World, Camera>| Given { world_from_camera: *pose, intrinsics: views.intrinsics };
-        let given: Vec<Given> = views.world_from_camera.iter().map(given).collect();
-        match self.network.infer(&views.images, Some(&given)) {
-            Ok(prediction) => {
-                views.depth_intrinsics = prediction.views[0].intrinsics;
-                let sure = |(depth, confidence): (f32, f32)| if confidence > self.confidence { depth } else { 0.0 };
-                let map = |view: training_data::depth::View| -> Vec<f32> {
-                    view.depth.into_iter().zip(view.confidence).map(sure).collect()
-                };
-                views.depth = prediction.views.into_iter().map(map).collect();
-            }
-            Err(error) => tracing::debug!("no depth of a set: {error:#}"),
-        }
-    }
 }
 
 #[cfg(test)]

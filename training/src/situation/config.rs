@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use model::pose_head::PoseHeadConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::depth::DepthConfig;
 use crate::student::{Adapter, Shape};
 use crate::trainer::config::{OptimizerConfig, RunConfig, read};
 
@@ -96,8 +97,11 @@ pub struct SituationConfig {
 pub struct DataConfig {
     /// As `--data` of `training eval`.
     pub source: String,
-    /// Windows, spread evenly over the source, whose mean pose is what the heads have to beat.
+    /// Windows, spread evenly over the source, whose mean pose and mean layout are what the heads have to beat.
     pub sample: u64,
+    /// Depth of windows that have none, those of the hold-out too: without, they teach all but the layout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<DepthConfig>,
 }
 
 /// `[eval]`: windows that are never trained on.
@@ -128,6 +132,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<()> {
         self.run.check()?;
         self.optimizer.check()?;
+        self.data.depth.as_ref().map_or(Ok(()), DepthConfig::check)?;
         let (text, layout, situation) = (&self.text, &self.layout, &self.situation);
         let weight = |v: f64| v >= 0.0 && v.is_finite();
         let positive = |v: f64| v > 0.0 && v.is_finite();

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use geometry::{Intrinsics, WINDOW, WindowTrajectory};
+use image::RgbImage;
 use model::Processor;
 use model::answer::chain;
 use model::answer::prompt::Mode;
@@ -15,7 +16,9 @@ use model::pose_head::{ASKED, FramePose};
 use nalgebra::{Matrix3, Point2, Vector3};
 use serde_json::{Value, json};
 
+use crate::depth::Maps;
 use crate::sft::example::{Builder, Example, Source};
+use training_data::depth::Given;
 use training_data::{Order, WindowSample, WindowSource, parse_source};
 
 /// A camera that is nearer to looking straight up or down than this (the sine of the angle) says nothing of where ahead is.
@@ -73,6 +76,20 @@ pub fn spread(source: &WindowSource, n: u64) -> impl Iterator<Item = Result<Wind
     let (len, n) = (source.len(), n.min(source.len()));
     let indices = (0..n).map(move |i| i * len / n);
     indices.map(move |index| source.sample(index).with_context(|| format!("window {index}")))
+}
+
+/// Gives a window without depth what `estimate` says of its frames, told their poses; perhaps nothing.
+pub fn fill(sample: &mut WindowSample, estimate: impl FnOnce(&[RgbImage], &[Given]) -> Option<Maps>) {
+    if sample.depth.is_some() {
+        return;
+    }
+    let intrinsics = sample.intrinsics;
+    // The world is the anchor's frame: any will do.
+    let given =
+        sample.ground_truth.anchor_from_camera().map(|pose| Given { world_from_camera: pose.relabel(), intrinsics });
+    sample.depth = estimate(&sample.images, &given)
+        .filter(|maps| maps.depth.len() == WINDOW)
+        .map(|maps| std::array::from_fn(|frame| maps.on(frame, &intrinsics)));
 }
 
 /// A window ready for the trainer.
@@ -356,6 +373,37 @@ mod tests {
         let recorded = parse_source(&recorded.display().to_string()).unwrap();
         assert!(describe(&recorded)["ground_plane"] == "x-z plane of camera 0");
         assert!(recorded.sample(0).unwrap().up_in_anchor.is_none());
+    }
+
+    /// A recorded window whose depth nobody recorded: the layout is that of the estimate, on the poses that it was told.
+    #[test]
+    fn a_window_without_depth_takes_that_of_the_network() {
+        let recorded = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/amazon_box");
+        let mut sample = parse_source(&recorded.display().to_string()).unwrap().sample(0).unwrap();
+        assert!(sample.depth.is_none());
+        let processor = Processor::with_pixel_limits(1024, 20_480);
+        let known = |sample: &WindowSample| Places::of(&processor, sample, 1.0).unwrap().layout;
+        assert!(known(&sample).iter().all(Option::is_none));
+        fill(&mut sample, |_, _| None);
+        assert!(sample.depth.is_none(), "the network has no scale");
+        let (mut half, poses) = (sample.intrinsics, *sample.ground_truth.anchor_from_camera());
+        half = half.rescale(half.width / 2, half.height / 2);
+        fill(&mut sample, |images, given| {
+            assert_eq!((images.len(), given.len()), (WINDOW, WINDOW));
+            let apart = |(given, pose): (&Given, &geometry::Transform<_, _>)| {
+                (given.world_from_camera.translation() - pose.translation()).norm()
+            };
+            assert!(given.iter().zip(&poses).map(apart).all(|apart| apart < 1e-12));
+            let pixels = (half.width * half.height) as usize;
+            Some(Maps { depth: vec![vec![2.0; pixels]; WINDOW], intrinsics: half })
+        });
+        let pixels = (sample.intrinsics.width * sample.intrinsics.height) as usize;
+        assert!(sample.depth.as_ref().unwrap().iter().all(|depth| depth.len() == pixels));
+        let layout = known(&sample);
+        let frame = layout.len() / WINDOW;
+        assert!(layout[..frame].iter().all(|place| place.is_some_and(|[_, z]| (z - 2.0).abs() < 1e-5)));
+        // What is recorded stays.
+        fill(&mut sample, |_, _| panic!("there is depth"));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use model::pose_head::{ASKED, Bins, FrameEstimate, FramePose, Gaussian, NotFinit
 use serde_json::{Value, json};
 
 use crate::batch::{self, Batch, Embeddings, Sequence, predictions, scalar, select};
+use crate::depth::DepthEstimator;
 use crate::sft::example::Builder;
 use crate::sft::loss::{Target, Targets, cross_entropy};
 use crate::student::{Adapter, HEAD_PREFIX, Shape, Student};
@@ -30,7 +31,7 @@ use crate::trainer::config::{OptimizerConfig, RunConfig};
 use crate::trainer::stage::{self, Stage};
 use crate::trainer::{Finished, Job, Objective, Share, Sources, Terms, named_terms};
 pub use config::{Config, DataConfig, EvalConfig, LayoutConfig, SituationConfig, TextConfig, read_config};
-use data::{Data, Guesses, Places, Window};
+use data::{Data, Guesses, Places, Window, fill};
 use heads::{Heads, question};
 use loss::{YawTargets, nll};
 use metrics::{Estimate, MeanPose, TokenPlace};
@@ -98,6 +99,7 @@ pub struct Situation<'a> {
     data: Data,
     mean_pose: MeanPose,
     guesses: Guesses,
+    estimator: Option<DepthEstimator>,
     hold_out: Vec<Window>,
     hold_out_inputs: Value,
     held_out: Vec<String>,
@@ -120,9 +122,11 @@ impl<'a> Situation<'a> {
     pub fn new(config: &'a Config, student: &'a Student) -> Result<Self> {
         let (text, s) = (&config.text, &config.situation);
         let data = Data::open(&config.data.source, config.run.seed).context("data.source")?;
+        let estimator = config.data.depth.as_ref().map(DepthEstimator::open).transpose()?;
         let (mut poses, mut depth, mut guesses) = (Vec::new(), false, Guesses::default());
         for sample in data::spread(&data.source, config.data.sample) {
-            let sample = sample.context("data.source")?;
+            let mut sample = sample.context("data.source")?;
+            filled(estimator.as_ref(), &mut sample);
             poses.push(FramePose::of_window(&sample.ground_truth));
             depth |= sample.depth.is_some();
             if config.layout.weight > 0.0 {
@@ -144,6 +148,7 @@ impl<'a> Situation<'a> {
             data,
             mean_pose: MeanPose::of(&poses),
             guesses,
+            estimator,
             hold_out: Vec::new(),
             hold_out_inputs: Value::Null,
             held_out: Vec::new(),
@@ -151,7 +156,7 @@ impl<'a> Situation<'a> {
         if let Some(eval) = &config.eval {
             let source = parse_source(&eval.source).context("eval.source")?;
             for sample in data::spread(&source, eval.windows) {
-                let window = objective.window(&sample.context("eval.source")?)?;
+                let window = objective.window(sample.context("eval.source")?)?;
                 objective.hold_out.push(window);
             }
             objective.hold_out_inputs = data::describe(&source);
@@ -161,9 +166,10 @@ impl<'a> Situation<'a> {
     }
 
     /// A window; without its response where the text has no weight.
-    fn window(&self, sample: &WindowSample) -> Result<Window> {
+    fn window(&self, mut sample: WindowSample) -> Result<Window> {
         let builder = Builder::of(self.student);
-        let mut window = Window::new(&builder, sample, self.config.layout.unit).with_context(|| sample.id.clone())?;
+        filled(self.estimator.as_ref(), &mut sample);
+        let mut window = Window::new(&builder, &sample, self.config.layout.unit).with_context(|| sample.id.clone())?;
         if !self.speaks() {
             window.example.drop_response();
         }
@@ -307,6 +313,13 @@ impl<'a> Situation<'a> {
     }
 }
 
+/// Gives a window without depth that of the network, where there is one.
+fn filled(estimator: Option<&DepthEstimator>, sample: &mut WindowSample) {
+    if let Some(estimator) = estimator {
+        fill(sample, |images, given| estimator.maps(images, given));
+    }
+}
+
 /// Rows of `embedded` and of `learned` behind them in another order, as a batch of `size` sequences: one gather, which
 /// has a gradient. What is not of `embedded` takes nothing from the vision tower.
 fn rearranged(embedded: &Embeddings, learned: &Tensor, places: &[u32], size: usize) -> Result<Embeddings> {
@@ -343,7 +356,7 @@ impl Objective for Situation<'_> {
     }
 
     fn batch(&self, _step: usize, examples: &[u64]) -> Result<Vec<Window>> {
-        let window = |k: &u64| self.window(&self.data.sample(*k).context("data.source")?);
+        let window = |k: &u64| self.window(self.data.sample(*k).context("data.source")?);
         examples.iter().map(window).collect()
     }
 

@@ -3,6 +3,7 @@ use candle_core::{DType, Device, Var};
 use model::weights::gguf::{Recipe, export};
 use model::{EgoModel, PoseHead};
 
+use crate::depth::DepthConfig;
 use crate::student::{Adapter, Shape, named};
 use crate::trainer::config::path_of;
 
@@ -14,7 +15,7 @@ fn config() -> Config {
     (run.steps, run.batch, run.micro_batch, run.workers, run.log_every, run.save_every) = (1, 2, 1, 1, 1, 1);
     (config.layout.hidden, config.situation.hidden) = (16, 16);
     config.situation.freeze_vision = false;
-    config.data = DataConfig { source: SOURCE.to_owned(), sample: 2 };
+    config.data = DataConfig { source: SOURCE.to_owned(), sample: 2, depth: None };
     config.eval = None;
     config.shape = Some(Shape::tiny());
     config
@@ -149,6 +150,15 @@ fn a_window_without_depth_teaches_all_but_the_layout() {
     let both = objective.loss(&windows, &totals, None).unwrap();
     let alone = objective.loss(&vec![windows[0].clone()], &totals, None).unwrap();
     assert!((both.terms.layout - alone.terms.layout).abs() < 1e-4 * (1.0 + alone.terms.layout.abs()));
+}
+
+#[test]
+fn a_network_for_depth_that_is_not_there_is_named_at_the_start() {
+    let mut config = config();
+    let weights = "nowhere/DA3-SMALL".into();
+    config.data.depth = Some(DepthConfig { weights, side: 252, confidence: 1.0, device: "cpu".to_owned() });
+    let error = Situation::new(&config, &student(&config)).err().map(|error| format!("{error:#}")).unwrap();
+    assert!(error.contains("nowhere/DA3-SMALL"), "{error}");
 }
 
 #[test]
