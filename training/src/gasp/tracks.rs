@@ -299,7 +299,10 @@ fn report(args: &Args, judgements: &[Judgement]) -> Value {
             judgement.layers(features).into_iter().map(row).collect::<Vec<_>>()
         };
         let distances = |features: Features| {
-            let row = move |(distance, spread): (usize, Spread)| json!({"features": features.name(), "distance": distance, "pck": known(Some(spread))});
+            let row = move |(distance, spread): (usize, Spread)| {
+                let (features, pck) = (features.name(), known(Some(spread)));
+                json!({"features": features, "distance": distance, "pck": pck})
+            };
             judgement.by_distance(features).into_iter().map(row).collect::<Vec<_>>()
         };
         json!({
@@ -450,7 +453,7 @@ mod tests {
     /// The same frame twice: a point's place is the centre of its cell, in the token that it was asked of.
     #[test]
     fn the_truth_of_a_camera_that_stands_is_where_the_points_are() {
-        let mut film = synth::sequence(3, 5, 1, (160, 96));
+        let mut film = synth::sequence(3, 5, 2, (160, 96));
         let depth = film.depth.remove(0);
         let views = Views {
             numbers: vec![4, 9],
