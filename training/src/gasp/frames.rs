@@ -139,8 +139,8 @@ impl FrameSource {
         }
     }
 
-    /// A set of frames, at random, of `size` (width, height) where there is one. Of a synthetic film it is the first ones, since they are already as far apart as the
-    /// frames of a window; of a recording, as [`FrameSets`] says.
+    /// A set of frames, at random, of `size` (width, height) where there is one. Of a synthetic film it is the first ones,
+    /// since they are already as far apart as the frames of a window; of a recording, as [`FrameSets`] says.
     ///
     /// # Errors
     /// Frames that can't be read.
