@@ -11,7 +11,7 @@ use camera::optics::UseFixed;
 use camera::recording::scan;
 use node::config::Config;
 use node::ros::message::Input;
-use node::ros::transport::topics::Topics;
+use node::ros::transport::Topics;
 use node::tools::film::{self, Film, Lens, Taken};
 use node::tools::page::Page;
 use node::tools::recording::{Error, Recording};
