@@ -1,4 +1,4 @@
-//! Products of several rows with a matrix in Q8_0, Q4_K or Q6_K, by the dot products of bytes that processors with AVX-512 VNNI have.
+//! Products of several rows with a matrix in Q8_0 or Q4_K, by the dot products of bytes that processors with AVX-512 VNNI have.
 //!
 //! candle's own are made for four rows and sixteen columns at a time, keep their sums in memory, and take only rows of a multiple of 256
 //! numbers. Here six rows meet 32 columns, so that what is read of the matrix is used six times, and all sums stay in registers.
@@ -23,7 +23,7 @@ pub(super) struct Packing(OnceLock<Option<Packed>>);
 impl Packing {
     /// The layout of a matrix, where these products are for it.
     pub(super) fn get(&self, w: &QTensor) -> Option<&Packed> {
-        if !matches!(w.dtype(), GgmlDType::Q8_0 | GgmlDType::Q4K | GgmlDType::Q6K) {
+        if !matches!(w.dtype(), GgmlDType::Q8_0 | GgmlDType::Q4K) {
             return None;
         }
         self.0.get_or_init(|| Packed::new(w)).as_ref()
@@ -58,7 +58,6 @@ impl CustomOp1 for Product<'_> {
             match &self.matrix.tiles {
                 Tiles::Bytes(tiles) => x86::product(tiles, self.bias, x, sizes, out),
                 Tiles::Halves(tiles) => x86::product(tiles, self.bias, x, sizes, out),
-                Tiles::Parts(tiles) => x86::product(tiles, self.bias, x, sizes, out),
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -85,8 +84,7 @@ mod tests {
         let random = |dims: (usize, usize)| Tensor::randn(0f32, 1.0, dims, &Device::Cpu);
         let bytes = [(32, 32), (96, 64), (1152, 32), (256, 96), (64, 33)].map(|shape| (GgmlDType::Q8_0, shape));
         let halves = [(256, 32), (1024, 96), (2304, 32), (512, 33)].map(|shape| (GgmlDType::Q4K, shape));
-        let parts = halves.map(|(_, shape)| (GgmlDType::Q6K, shape));
-        for (kind, (inputs, outputs)) in bytes.into_iter().chain(halves).chain(parts) {
+        for (kind, (inputs, outputs)) in bytes.into_iter().chain(halves) {
             let matrix = Matrix::from(QTensor::quantize(&random((outputs, inputs))?, kind)?);
             let dense = matrix.dense(DType::F32)?;
             let bias = Tensor::randn(0f32, 9.0, outputs, &Device::Cpu)?;

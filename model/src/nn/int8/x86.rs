@@ -29,8 +29,8 @@ struct Bytes {
 }
 
 /// Fills `out`, `rows * outputs` numbers.
-pub(super) fn product<const N: usize, const M: usize, const P: usize>(
-    tiles: &[Tile<N, M, P>],
+pub(super) fn product<const N: usize, const M: usize>(
+    tiles: &[Tile<N, M>],
     bias: Option<&[f32]>,
     x: &[f32],
     [rows, blocks, outputs]: [usize; 3],
@@ -67,12 +67,12 @@ pub(super) fn product<const N: usize, const M: usize, const P: usize>(
                 unsafe {
                     let to = out.at(row * outputs + panel * COLUMNS).cast::<f32>();
                     let some = match end - row {
-                        1 => some::<1, N, M, P>,
-                        2 => some::<2, N, M, P>,
-                        3 => some::<3, N, M, P>,
-                        4 => some::<4, N, M, P>,
-                        5 => some::<5, N, M, P>,
-                        _ => some::<ROWS, N, M, P>,
+                        1 => some::<1, N, M>,
+                        2 => some::<2, N, M>,
+                        3 => some::<3, N, M>,
+                        4 => some::<4, N, M>,
+                        5 => some::<5, N, M>,
+                        _ => some::<ROWS, N, M>,
                     };
                     some(tiles, bias, &bytes, row, to, outputs);
                 }
@@ -110,8 +110,8 @@ fn quantize(x: &[f32], numbers: &mut [u8], scales: &mut [f32], sums: &mut [f32])
 ///
 /// SAFETY: AVX-512 with VNNI; `to` has room for the columns of `R` rows that are `stride` numbers apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn some<const R: usize, const N: usize, const M: usize, const P: usize>(
-    tiles: &[Tile<N, M, P>],
+unsafe fn some<const R: usize, const N: usize, const M: usize>(
+    tiles: &[Tile<N, M>],
     bias: Option<&[f32]>,
     rows: &Bytes,
     first: usize,
@@ -131,40 +131,38 @@ unsafe fn some<const R: usize, const N: usize, const M: usize, const P: usize>(
         let mut sums = [start; R];
         let lower = _mm512_set1_epi8(0xf);
         for (block, tile) in tiles.iter().enumerate() {
+            let offset = |k: usize| {
+                let sums = _mm256_loadu_si256(tile.sums.as_ptr().add(16 * k).cast());
+                _mm512_slli_epi32::<7>(_mm512_cvtepi16_epi32(sums))
+            };
+            let mut whole = [[offset(0), offset(1)]; R];
             let row = numbers.as_ptr().add(block * BLOCK);
-            let halves = |of: &[f16], k: usize| _mm512_cvtph_ps(_mm256_loadu_si256(of.as_ptr().add(16 * k).cast()));
-            for part in 0..P {
-                let offset = |k: usize| {
-                    let sums = _mm256_loadu_si256(tile.sums[part].as_ptr().add(16 * k).cast());
-                    _mm512_slli_epi32::<7>(_mm512_cvtepi16_epi32(sums))
-                };
-                let mut whole = [[offset(0), offset(1)]; R];
-                let mut four = |at: usize, low: __m512i, high: __m512i| {
-                    for (r, whole) in whole.iter_mut().enumerate() {
-                        let x = row.add(r * blocks * BLOCK + 4 * at).cast::<i32>().read_unaligned();
-                        let x = _mm512_set1_epi32(x);
-                        whole[0] = _mm512_dpbusd_epi32(whole[0], x, low);
-                        whole[1] = _mm512_dpbusd_epi32(whole[1], x, high);
-                    }
-                };
-                for (line, bytes) in tile.numbers.iter().enumerate().skip(part * (N / P)).take(N / P) {
-                    let low = _mm512_loadu_si512(bytes.as_ptr().cast());
-                    let high = _mm512_loadu_si512(bytes.as_ptr().add(64).cast());
-                    if N * 4 == BLOCK {
-                        four(line, low, high);
-                    } else {
-                        let upper = |both| _mm512_and_si512(_mm512_srli_epi16::<4>(both), lower);
-                        four(2 * line, _mm512_and_si512(low, lower), _mm512_and_si512(high, lower));
-                        four(2 * line + 1, upper(low), upper(high));
-                    }
+            let mut four = |at: usize, low: __m512i, high: __m512i| {
+                for (r, whole) in whole.iter_mut().enumerate() {
+                    let x = row.add(r * blocks * BLOCK + 4 * at).cast::<i32>().read_unaligned();
+                    let x = _mm512_set1_epi32(x);
+                    whole[0] = _mm512_dpbusd_epi32(whole[0], x, low);
+                    whole[1] = _mm512_dpbusd_epi32(whole[1], x, high);
                 }
-                let scale = [halves(&tile.scales[part], 0), halves(&tile.scales[part], 1)];
-                for (r, (sums, whole)) in sums.iter_mut().zip(&whole).enumerate() {
-                    let of_row = _mm512_set1_ps(*scales.get_unchecked(r * blocks + block));
-                    for k in 0..2 {
-                        let both = _mm512_mul_ps(scale[k], of_row);
-                        sums[k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[k]), both, sums[k]);
-                    }
+            };
+            for (line, bytes) in tile.numbers.iter().enumerate() {
+                let low = _mm512_loadu_si512(bytes.as_ptr().cast());
+                let high = _mm512_loadu_si512(bytes.as_ptr().add(64).cast());
+                if N * 4 == BLOCK {
+                    four(line, low, high);
+                } else {
+                    let upper = |both| _mm512_and_si512(_mm512_srli_epi16::<4>(both), lower);
+                    four(2 * line, _mm512_and_si512(low, lower), _mm512_and_si512(high, lower));
+                    four(2 * line + 1, upper(low), upper(high));
+                }
+            }
+            let halves = |of: &[f16], k: usize| _mm512_cvtph_ps(_mm256_loadu_si256(of.as_ptr().add(16 * k).cast()));
+            let scale = [halves(&tile.scales, 0), halves(&tile.scales, 1)];
+            for (r, (sums, whole)) in sums.iter_mut().zip(&whole).enumerate() {
+                let of_row = _mm512_set1_ps(*scales.get_unchecked(r * blocks + block));
+                for k in 0..2 {
+                    let both = _mm512_mul_ps(scale[k], of_row);
+                    sums[k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[k]), both, sums[k]);
                 }
             }
             if M > 0 {
