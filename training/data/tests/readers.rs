@@ -425,6 +425,7 @@ fn a_part_in_windows_has_those_and_no_others() {
     let few = format!("{:#}", training_data::stage::split::run(data.to_str().unwrap(), &config, &out).unwrap_err());
     assert!(few.contains("train") && few.contains("expected"), "{few}");
     // Ids begin with the names of recordings.
+    fs::write(&config, parts).unwrap();
     let twice = data.join("b0/sequence.json");
     let text = fs::read_to_string(&twice).unwrap();
     fs::write(&twice, text.replace("\"name\":\"b0\"", "\"name\":\"a0\"")).unwrap();

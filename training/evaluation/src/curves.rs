@@ -307,7 +307,7 @@ mod tests {
         };
         let full = |p: [u8; 3]| p == [COLOURS[1].0, COLOURS[1].1, COLOURS[1].2];
         // Blue and light, as no ink, mesh or paper is.
-        let faint = |p: [u8; 3]| p[0] > 200 && p[2] > p[0] + 15;
+        let faint = |p: [u8; 3]| p[0] > 200 && p[2].saturating_sub(p[0]) > 15;
         assert!(count(0, &full) > 100 && count(1, &full) > 100 && count(2, &full) == 0);
         assert!(count(0, &faint) > 10_000, "{}", count(0, &faint));
         assert!(count(1, &faint) < 2000, "{}", count(1, &faint));
