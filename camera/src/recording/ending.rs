@@ -56,8 +56,8 @@ pub(super) enum Wrong {
 pub(super) struct Ending {
     /// Where the record begins that ends the messages.
     data_end: u64,
-    /// The bytes of each chunk by where it begins.
-    chunks: BTreeMap<u64, u64>,
+    /// The bytes of each chunk by where it begins, and of the indexes of messages behind it.
+    chunks: BTreeMap<u64, (u64, u64)>,
     /// How many messages there are.
     pub messages: Option<u64>,
     /// Where the summary cannot be read, and why: nothing of it is believed then.
@@ -99,10 +99,16 @@ impl Ending {
                     let bytes = source.body(&head)?;
                     let place = (number(&bytes[HEAD..], 16), number(&bytes[HEAD..], 24));
                     let (Some(start), Some(length)) = place else { return Err(McapError::BadIndex) };
+                    // Behind a list of so many bytes.
+                    let listed =
+                        bytes.get(HEAD + 32..HEAD + 36).and_then(|list| list.try_into().ok()).map(u32::from_le_bytes);
+                    let indexes = listed
+                        .and_then(|listed| number(&bytes[HEAD..], 36 + listed as usize))
+                        .ok_or(McapError::BadIndex)?;
                     if start.checked_add(length).is_none_or(|end| end > self.data_end) {
                         return Err(McapError::BadIndex);
                     }
-                    self.chunks.insert(start, length);
+                    self.chunks.insert(start, (length, indexes));
                 }
                 op::STATISTICS => self.messages = number(&source.body(&head)?[HEAD..], 0),
                 _ => source.skip(&head)?,
@@ -122,7 +128,13 @@ impl Ending {
 
     /// Whether a record is where the index has nothing else.
     pub fn check(&self, head: &Head) -> Result<(), Wrong> {
-        let Some((&start, &length)) = self.chunks.range(head.offset..head.end()).next() else { return Ok(()) };
+        if let Some((&start, &(length, indexes))) = self.chunks.range(..head.offset).next_back()
+            && (start + length..(start + length).saturating_add(indexes)).contains(&head.offset)
+            && head.opcode != op::MESSAGE_INDEX
+        {
+            return Err(Wrong::Kind(head.opcode));
+        }
+        let Some((&start, &(length, _))) = self.chunks.range(head.offset..head.end()).next() else { return Ok(()) };
         let got = head.end() - head.offset;
         if head.opcode == op::CHUNK && (start, length) == (head.offset, got) {
             return Ok(());

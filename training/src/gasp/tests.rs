@@ -162,6 +162,8 @@ fn the_adapter_learns_from_the_correspondence_alone_also_where_layers_are_checkp
 #[test]
 fn similarities_are_not_kept_where_layers_are_checkpointed() {
     let (config, student) = (Config { eval: None, ..config() }, student());
+    // As many as no matrix of the student has rows.
+    let config = Config { gasp: GaspConfig { anchors: 31, ..gasp() }, ..config };
     let gasp = Gasp::new(&config, &student, None).unwrap();
     let batch = gasp.batch(0, &[0]).unwrap();
     let Example::Set(set) = &batch[0] else { panic!("the first is a set") };
