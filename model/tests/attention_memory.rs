@@ -1,5 +1,4 @@
 //! What attention costs in a graph, forward and backward: less than one copy of its scores.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -219,7 +219,9 @@ fn bad_films_are_named_and_leave_nothing_behind() {
     let no_video = "[fatal] Stream map '' matches no streams.\n[error] Error parsing options\n";
     let hevc = "[fatal] Decoder (codec hevc) not found for input stream #0:0\n";
     let (short, untimed) = (words(&UNSTEADY[..3]), words(&UNSTEADY[..11]));
-    let rows: [(&str, Vec<u8>, i32, &[&str], &str); 8] = [
+    /// What ffmpeg says, the pictures that it gives, its status; options; what is said of it.
+    type Bad<'a> = (&'a str, Vec<u8>, i32, &'a [&'a str], &'a str);
+    let rows: [Bad<'_>; 8] = [
         (&all, pictures(12), 0, &[], "expected --fov DEGREES"),
         (no_video, Vec::new(), 1, lens, "expected a film with a stream of pictures"),
         ("[in#0 @ 0x5] [error] moov atom not found\n", Vec::new(), 1, lens, "in its words: moov atom not found"),

@@ -285,7 +285,11 @@ fn no_byte_of_a_file_changes_in_silence() {
         match read(&changed) {
             Ok((damage, found)) => {
                 assert!(damage.is_some(), "byte {place}: nothing is told");
-                assert!(messages.starts_with(&found), "byte {place}: another message is let in: {damage:?}, {} of them", found.len());
+                assert!(
+                    messages.starts_with(&found),
+                    "byte {place}: another message is let in: {damage:?}, {} of them",
+                    found.len()
+                );
             }
             Err(error) => assert!(place < 8 && matches!(error, Error::NotMcap { .. }), "byte {place}: {error}"),
         }

@@ -111,7 +111,7 @@ fn a_damaged_gguf_is_refused_or_wrong_at_the_damage_alone() {
     rounds(40, |round| {
         let damage = Damage::draw(&bytes, &mut Draw::new(round));
         std::fs::write(&path, damage.done_to(&bytes)).unwrap();
-        let got = read(round, &damage, &tensors);
+        let got = read(round, &damage, tensors);
         let loaded = read(round, &damage, || Qwen3Vl::load(dir.path(), Kernels::Fused, DType::F32, &Device::Cpu));
         match got {
             Ok(got) if damage.begins() >= header => {
@@ -142,7 +142,7 @@ fn damaged_safetensors_are_refused_or_wrong_at_the_damage_alone() {
     rounds(20, |round| {
         let damage = Damage::draw(&bytes, &mut Draw::new(round));
         std::fs::write(&path, damage.done_to(&bytes)).unwrap();
-        match read(round, &damage, &tensors) {
+        match read(round, &damage, tensors) {
             Ok(got) if damage.begins() >= header => {
                 assert!(!matches!(damage, Damage::Cut { .. }), "round {round}: {damage:?}: nothing is said");
                 assert_contained(&whole, &got, &format!("round {round}"), &damage);

@@ -71,7 +71,9 @@ impl<'a> Probe<'a> {
         wanted: &dyn Fn(usize, usize) -> bool,
         tallies: &'a mut Tallies,
     ) -> Self {
-        let mut pairs: BTreeMap<(usize, usize), Vec<(usize, [f64; 2])>> = BTreeMap::new();
+        /// A token, and its place in the other frame.
+        type Match = (usize, [f64; 2]);
+        let mut pairs: BTreeMap<(usize, usize), Vec<Match>> = BTreeMap::new();
         for m in &set.matches {
             let ((from, token), (to, other)) = (m.from, m.to);
             if wanted(from.min(to), from.max(to)) {

@@ -280,6 +280,10 @@ impl<'a> Situation<'a> {
 
     /// Where the head puts the tokens of some windows that have a known place, beside where guesses would; scene units.
     fn token_places(&self, reading: &Reading, windows: &[Window]) -> Result<Vec<TokenPlace>> {
+        /// Mean and logarithm of the variance, along x and z.
+        type Said = (Vec<f32>, Vec<f32>);
+        /// A token of a window, and its place.
+        type Known<'a> = (&'a Window, usize, [f32; 2]);
         let (Some((said, _)), unit) = (&reading.layout, self.config.layout.unit) else { return Ok(Vec::new()) };
         let rows = |x: &Tensor| x.to_dtype(candle_core::DType::F32)?.to_vec2::<f32>();
         let said: Vec<_> = rows(&said.mean)?.into_iter().zip(rows(&said.log_variance)?).collect();
@@ -288,17 +292,16 @@ impl<'a> Situation<'a> {
             let places = window.layout.iter().enumerate();
             places.filter_map(move |(token, place)| Some((window, token, (*place)?)))
         });
-        let place =
-            |((mean, log_variance), (window, token, truth)): ((Vec<f32>, Vec<f32>), (&Window, usize, [f32; 2]))| {
-                let ray = window.rays[token % window.rays.len()].map(f64::from);
-                TokenPlace {
-                    truth: truth.map(|v| unit * f64::from(v)),
-                    said: [0, 1].map(|axis: usize| unit * f64::from(mean[axis])),
-                    sigma: unit * log_variance.iter().map(|v| f64::from(*v).exp()).sum::<f64>().sqrt(),
-                    mean: self.guesses.mean(window.layout.len(), token).map(|v| unit * v),
-                    ray: ray.map(|v| unit * depth * v),
-                }
-            };
+        let place = |((mean, log_variance), (window, token, truth)): (Said, Known<'_>)| {
+            let ray = window.rays[token % window.rays.len()].map(f64::from);
+            TokenPlace {
+                truth: truth.map(|v| unit * f64::from(v)),
+                said: [0, 1].map(|axis: usize| unit * f64::from(mean[axis])),
+                sigma: unit * log_variance.iter().map(|v| f64::from(*v).exp()).sum::<f64>().sqrt(),
+                mean: self.guesses.mean(window.layout.len(), token).map(|v| unit * v),
+                ray: ray.map(|v| unit * depth * v),
+            }
+        };
         Ok(said.into_iter().zip(known).map(place).collect())
     }
 

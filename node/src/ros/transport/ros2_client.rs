@@ -131,7 +131,7 @@ fn stay(
         let (handle, registration) = AbortHandle::new_pair();
         aborts.push(handle);
         spawn(scope, "the camera info", breaks, move || {
-            read(&camera_info, "camera_info", registration, take_camera_info)
+            read(&camera_info, "camera_info", registration, take_camera_info);
         });
         if let Some(odometry) = reference {
             let (handle, registration) = AbortHandle::new_pair();

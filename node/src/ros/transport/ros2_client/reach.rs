@@ -61,7 +61,9 @@ mod tests {
     #[test]
     fn the_environment_is_read_as_rcl_reads_it_and_what_cannot_be_done_is_told() {
         let loopback = "announced on loopback alone";
-        let rows: [(&[(&str, &str)], Reach, &[&str]); 10] = [
+        /// Variables and their values, what they ask for, what is told.
+        type Row<'a> = (&'a [(&'a str, &'a str)], Reach, &'a [&'a str]);
+        let rows: [Row<'_>; 10] = [
             (&[], Reach::Network, &[]),
             (&[("ROS_LOCALHOST_ONLY", "0")], Reach::Network, &[]),
             (&[("ROS_LOCALHOST_ONLY", "1")], Reach::Loopback, &[loopback]),
