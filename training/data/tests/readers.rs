@@ -424,13 +424,6 @@ fn a_part_in_windows_has_those_and_no_others() {
     fs::write(&config, parts.replace("windows = 3\nclips = 2", "windows = 9\nclips = 4")).unwrap();
     let few = format!("{:#}", training_data::stage::split::run(data.to_str().unwrap(), &config, &out).unwrap_err());
     assert!(few.contains("train") && few.contains("expected"), "{few}");
-    // Ids begin with the names of recordings.
-    fs::write(&config, parts).unwrap();
-    let twice = data.join("b0/sequence.json");
-    let text = fs::read_to_string(&twice).unwrap();
-    fs::write(&twice, text.replace("\"name\":\"b0\"", "\"name\":\"a0\"")).unwrap();
-    let twice = format!("{:#}", training_data::stage::split::run(data.to_str().unwrap(), &config, &out).unwrap_err());
-    assert!(twice.contains("another name for each sequence") && twice.contains("a0"), "{twice}");
 }
 
 /// The same of whole sources: no video is in two parts, and each part reads its own windows alone.

@@ -1,6 +1,6 @@
 //! The stage `split`: which videos and scenes are for training and which are never seen before the evaluation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -11,9 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::digest::hex;
 use crate::json::write;
 use crate::source::id;
-use crate::{
-    Clip, Dealt, Given, Hashed, Part, PartSize, Sequence, SplitConfig, SplitFile, WindowSource, parse_source, split,
-};
+use crate::{Clip, Dealt, Given, Hashed, Part, Sequence, SplitConfig, SplitFile, WindowSource, parse_source, split};
 
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,8 +37,7 @@ pub fn read_config(path: &Path) -> Result<Config> {
 /// and camera, so that a later set can be compared with this one. Gives one line a part.
 ///
 /// # Errors
-/// A source without videos or scenes, fewer of them or of their windows than the config asks for, two clips of one name where
-/// windows are counted, a file that can't be written.
+/// A source without videos or scenes, fewer of them or of their windows than the config asks for, a file that can't be written.
 pub fn run(source: &str, config: &Path, out: &Path) -> Result<String> {
     let settings = read_config(config)?;
     ensure!(!settings.parts.is_empty(), "{}: expected at least one [[split]]", config.display());
@@ -55,9 +52,6 @@ pub fn run(source: &str, config: &Path, out: &Path) -> Result<String> {
     let counted = sequences.iter().zip(&ids);
     let clips: Vec<Clip<'_>> =
         counted.map(|(s, ids)| Clip { source: s.source(), name: s.name(), windows: ids.len() }).collect();
-    if settings.parts.iter().any(|part| matches!(part.size, PartSize::Windows(_))) {
-        one_name_each(source, &clips)?;
-    }
     let dealt = split(&clips, &SplitConfig { parts: settings.parts.clone() }, settings.seed)?;
     let (mut parts, mut lines) = (BTreeMap::new(), String::new());
     for (name, given) in dealt {
@@ -73,19 +67,6 @@ pub fn run(source: &str, config: &Path, out: &Path) -> Result<String> {
     let (stage, config) = ("split".to_owned(), serde_json::to_value(&settings)?);
     write(out, &SplitFile { stage, data: source.to_owned(), config, parts, skipped: skipped.clone() })?;
     Ok(lines)
-}
-
-/// Windows are listed by their ids, which begin with the names of their clips.
-fn one_name_each(source: &str, clips: &[Clip<'_>]) -> Result<()> {
-    let mut names = BTreeSet::new();
-    for clip in clips {
-        ensure!(
-            names.insert(clip.name),
-            "{source}: expected another name for each sequence, since windows are counted, got two that are called {}",
-            clip.name
-        );
-    }
-    Ok(())
 }
 
 /// What is written of a part: the sequences that it has windows of, or all of its sources'. `ids` are the windows of each
