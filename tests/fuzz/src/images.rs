@@ -8,6 +8,7 @@ use camera::ros;
 use geometry::Intrinsics;
 use image::RgbImage;
 
+use crate::hook::let_panics_be_caught;
 use crate::memory::within;
 use crate::reader::Reader;
 
@@ -68,6 +69,7 @@ pub fn cdr(data: &[u8]) -> bool {
 
 /// What every image must hold to, whatever its fields; whether it has pixels, and few enough to be decoded here.
 pub(crate) fn read(payload: &ImagePayload) -> bool {
+    let_panics_be_caught();
     let length = match payload {
         ImagePayload::Raw { data, .. } | ImagePayload::Compressed { data, .. } => data.len(),
     };

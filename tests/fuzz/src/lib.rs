@@ -6,6 +6,7 @@
 
 mod chain;
 mod damage;
+mod hook;
 mod images;
 mod memory;
 mod reader;
